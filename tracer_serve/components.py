@@ -1,0 +1,61 @@
+"""A task's components, made from its spec: plugins first, then by registry, errors with the YAML's path."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tracer_serve.errors import PluginError, SpecError
+from tracer_serve.load import Task
+from tracer_serve.plugins import load_plugin
+from tracer_serve.protocols import Acceptor, Embedder, Surrogate, Teacher
+from tracer_serve.registry import Registry, acceptors, embedders, surrogates, teachers
+from tracer_serve.spec import Component
+
+C = TypeVar("C")
+
+
+def load_plugins(task: Task) -> dict[str, str]:
+    """Import the plugin files of a task; return the sha256 of each, by the path the YAML gives it."""
+    return {str(path): load_plugin(task.resolve(path)) for path in task.spec.plugins}
+
+
+def make_embedder(task: Task) -> Embedder:
+    """Make the task's embedder, not yet fitted."""
+    return _make(task, embedders, task.spec.embedder, "embedder")
+
+
+def make_surrogate(task: Task, index: int) -> Surrogate:
+    """Make a fresh, unfitted surrogate: the `index`-th of the spec."""
+    return _make(task, surrogates, task.spec.surrogates[index], f"surrogates[{index}]")
+
+
+def make_acceptor(task: Task, index: int) -> Acceptor:
+    """Make a fresh, unfitted acceptor: the `index`-th of the spec."""
+    return _make(task, acceptors, task.spec.acceptors[index], f"acceptors[{index}]")
+
+
+def make_teacher(task: Task, labels: tuple[str, ...] = ()) -> Teacher:
+    """Make the teacher; `labels` stands in where the spec has no closed label set."""
+    context = {"labels": task.spec.label_names or labels, "descriptions": task.spec.labels or {}}
+    return _make(task, teachers, task.spec.teacher, "teacher", context)
+
+
+def _make(
+    task: Task, registry: Registry[C], component: Component, path: str, context: Mapping[str, Any] | None = None
+) -> C:
+    try:
+        params = _absolute(task, registry, component)
+        return registry.build(component.type, params, context)
+    except PluginError as error:
+        raise SpecError(str(error), file=task.file, path=path) from error
+
+
+def _absolute(task: Task, registry: Registry[C], component: Component) -> dict[str, Any]:
+    """Return the parameters with those of type `Path` made relative to the YAML."""
+    fields = registry.schema(component.type).model_fields
+    return {
+        key: str(task.resolve(Path(value)))
+        if isinstance(value, str) and key in fields and fields[key].annotation in (Path, Path | None)
+        else value
+        for key, value in component.params.items()
+    }

@@ -1,0 +1,99 @@
+"""The errors a user may meet; each knows its exit code and its HTTP status.
+
+A message names the culprit, the likely cause and, where there is one, the next command to type.
+"""
+
+from pathlib import Path
+from typing import ClassVar
+
+
+class TracerServeError(Exception):
+    """Base of every error that tracer-serve raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+    http_status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+
+
+class SpecError(TracerServeError):
+    """The YAML of a task is wrong.
+
+    Parameters
+    ----------
+    problem : what is wrong and what is allowed
+    file : the YAML file, where it is known
+    path : dotted path of the field, such as ``gate.alpha``
+    """
+
+    code = "spec_error"
+
+    def __init__(self, problem: str, *, file: Path | str | None = None, path: str = "") -> None:
+        self.problem, self.file, self.path = problem, file, path
+        super().__init__(": ".join(str(part) for part in (file, path, problem) if part))
+
+
+class PluginError(TracerServeError):
+    """A component is not registered, does not take its parameters, or breaks the contract."""
+
+    code = "plugin_error"
+
+
+class StoreError(TracerServeError):
+    """The trace store cannot be opened, read or written."""
+
+    http_status = 503
+    code = "store_unavailable"
+
+
+class ImportFileError(TracerServeError):
+    """A file of traces cannot be read; names file and line."""
+
+    code = "import_error"
+
+
+class ArtifactError(TracerServeError):
+    """A version's folder is missing, corrupt, or does not fit the running spec."""
+
+    code = "artifact_error"
+
+
+class FitError(TracerServeError):
+    """The traces do not allow a fit (too few, one label, nothing labelled)."""
+
+    code = "fit_error"
+
+
+class BusyError(TracerServeError):
+    """Somebody else holds what is needed: a port, a lease, a refit under way."""
+
+    http_status = 409
+    code = "busy"
+
+
+class BadInputError(TracerServeError):
+    """A request that no retry will mend."""
+
+    http_status = 400
+    code = "invalid_request"
+
+
+class TeacherError(TracerServeError):
+    """The teacher gave no usable label.
+
+    Parameters
+    ----------
+    problem : what happened
+    reason : a bounded word for metrics: ``timeout``, ``rate_limited``, ``unavailable``, ``rejected``,
+        ``unknown_label``, ``circuit_open``, ``overloaded``
+    retry_after_s : seconds after which asking again may help
+    answer : the raw answer, where there was one
+    """
+
+    http_status = 503
+    code = "teacher_unavailable"
+
+    def __init__(
+        self, problem: str, *, reason: str, retry_after_s: float | None = None, answer: str | None = None
+    ) -> None:
+        self.reason, self.retry_after_s, self.answer = reason, retry_after_s, answer
+        super().__init__(problem)

@@ -1,0 +1,154 @@
+"""YAML file to `Task`: environment variables filled in, errors with file, path, what is wrong, what is allowed."""
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from tracer_serve.errors import SpecError
+from tracer_serve.spec import Spec
+
+_VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
+_SECRETS = ("api_key", "token", "password", "secret")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A loaded spec and where it came from.
+
+    Parameters
+    ----------
+    file : the YAML file
+    source : its text as written, with ``${ENV}`` unfilled: safe to store
+    """
+
+    spec: Spec
+    file: Path
+    source: str
+
+    @property
+    def base(self) -> Path:
+        """Folder that the paths in the YAML are relative to."""
+        return self.file.resolve().parent
+
+    @property
+    def state(self) -> Path:
+        """Folder of store, versions and caches; ``TRACER_SERVE_STATE`` moves it."""
+        moved = os.environ.get("TRACER_SERVE_STATE")
+        if moved:
+            return Path(moved).resolve() / self.spec.name
+        return (self.spec.state or Path(".tracer") / self.spec.name).resolve()
+
+    def resolve(self, path: Path) -> Path:
+        """Return a path of the YAML as an absolute one."""
+        return (self.base / path).resolve()
+
+
+def load_task(file: Path | str) -> Task:
+    """Read, fill in and validate the YAML of a task.
+
+    Raises
+    ------
+    SpecError
+        One line per problem, each ``FILE: PATH: what is wrong, what is allowed``.
+    """
+    file = Path(file)
+    try:
+        source = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SpecError("no such file; shipped examples are in configs/", file=file) from None
+    except IsADirectoryError:
+        raise SpecError("is a folder; name the YAML file of one task", file=file) from None
+    except UnicodeDecodeError as error:
+        raise SpecError(f"is not UTF-8: byte {error.start} cannot be read", file=file) from None
+    try:
+        raw = yaml.load(source, _UniqueKeys)  # noqa: S506  # a SafeLoader that also refuses repeated keys
+    except yaml.YAMLError as error:
+        raise SpecError(f"is not YAML: {' '.join(str(error).split())}", file=file) from None
+    if not isinstance(raw, Mapping):
+        raise SpecError("needs `key: value` lines, at least `name:` and `teacher:`", file=file)
+    filled = _fill(raw, file, "")
+    try:
+        return Task(Spec.model_validate(filled), file, source)
+    except ValidationError as error:
+        problems = [_explain(dict(e), file) for e in error.errors()]
+        raise SpecError("\n".join(problems)) from None
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML lets the last of two equal keys win silently; a misplaced block should be an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {key!r} is there twice", problem_mark=key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def _fill(value: Any, file: Path, path: str) -> Any:
+    """Replace ``${ENV}`` and ``${ENV:-default}`` in every string; refuse literal secrets."""
+    if isinstance(value, Mapping):
+        return {key: _fill(item, file, f"{path}.{key}" if path else str(key)) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_fill(item, file, f"{path}[{i}]") for i, item in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+    if path.rpartition(".")[2] in _SECRETS and not _VARIABLE.fullmatch(value):
+        raise SpecError(
+            "a literal secret in a file is a leak; write ${ENV_NAME} and set that environment variable",
+            file=file,
+            path=path,
+        )
+
+    def look_up(match: re.Match[str]) -> str:
+        found = os.environ.get(match["name"]) or match["default"]
+        if found is None:
+            raise SpecError(
+                f"environment variable {match['name']} is not set; export {match['name']}=..."
+                f" or write ${{{match['name']}:-default}}",
+                file=file,
+                path=path,
+            )
+        return found
+
+    return _VARIABLE.sub(look_up, value)
+
+
+def _explain(error: dict[str, Any], file: Path) -> str:
+    """Render one pydantic error as ``FILE: PATH: problem``."""
+    loc = [part for part in error["loc"] if not _is_union_branch(part)]
+    path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in loc).lstrip(".")
+    if error["type"] == "extra_forbidden":
+        fields = _fields_at(loc[:-1])
+        near = difflib.get_close_matches(str(loc[-1]), fields, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        return f"{file}: {path}: unknown key.{hint} Allowed here: {', '.join(fields)}"
+    if error["type"] == "missing":
+        return f"{file}: {path}: is required"
+    message = error["msg"].removeprefix("Value error, ")
+    got = "" if isinstance(error["input"], Mapping | list) else f" (got {error['input']!r})"
+    return f"{file}: {path}: {message[0].lower() + message[1:]}{got}"
+
+
+def _is_union_branch(part: str | int) -> bool:
+    return isinstance(part, str) and ("[" in part or part in ("tuple", "dict", "str"))
+
+
+def _fields_at(loc: list[str | int]) -> list[str]:
+    """Names of the keys that the spec allows at a path."""
+    model: type[BaseModel] = Spec
+    for part in loc:
+        field = next((f for name, f in model.model_fields.items() if part in (name, f.alias)), None)
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return []
+        model = field.annotation
+    return [field.alias or name for name, field in model.model_fields.items()]

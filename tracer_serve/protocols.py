@@ -1,0 +1,95 @@
+"""Every seam on one page. A plugin is a class that fits one of these; nothing is inherited.
+
+The parameters of a component's ``__init__`` are the schema of its block in the YAML.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, Self, runtime_checkable
+
+from tracer_serve.records import Answer, Bools, Evidence, Floats, Inputs, Labels, Text, Vectors
+
+
+class Embedder(Protocol):
+    """Texts to vectors.
+
+    `fit` sees texts only, never labels; a frozen embedder returns itself unchanged and says ``trainable = False``.
+    `fingerprint` names model, parameters, precision and fitted state: two embedders with the same fingerprint
+    give the same vectors, and a certificate is void under another one.
+    """
+
+    trainable: bool
+
+    @property
+    def fingerprint(self) -> str: ...
+    def fit(self, texts: Sequence[Text]) -> Self: ...
+    def embed(self, texts: Sequence[Text]) -> Vectors: ...
+
+
+class Surrogate(Protocol):
+    """A cheap model that imitates the teacher.
+
+    `predict_proba` returns shape (n, k): rows sum to 1, columns in the order of `classes_` (sorted, as fitted).
+    """
+
+    classes_: Labels
+
+    def fit(self, inputs: Inputs, labels: Labels) -> Self: ...
+    def predict_proba(self, inputs: Inputs) -> Floats: ...
+
+
+@runtime_checkable
+class Ensemble(Protocol):
+    """A surrogate made of members whose disagreement is evidence for the acceptor.
+
+    `predict_members` returns shape (m, n, k) in the order of `classes_`; `combine` makes of it what
+    `predict_proba` returns.
+    """
+
+    def predict_members(self, inputs: Inputs) -> Vectors: ...
+    def combine(self, members: Vectors) -> Vectors: ...
+
+
+@runtime_checkable
+class RowScaled(Protocol):
+    """A surrogate whose regularisation is per row: the refit on all rows must not be sharper than its folds.
+
+    `refit_rows` is set before `fit` to the number of rows of the final fit (gate.md, section 3); None: this fit's own.
+    """
+
+    refit_rows: int | None
+
+
+class Acceptor(Protocol):
+    """Scores how safe the surrogate's answer is.
+
+    `features` learns nothing: evidence to float32 of shape (n, f), so that rows of different folds can be stacked.
+    `fit` learns from features and whether the teacher agreed; `score` returns shape (n,), higher is safer,
+    NaN where nothing can be said (never handled).
+    """
+
+    def features(self, evidence: Evidence) -> Vectors: ...
+    def fit(self, features: Vectors, agreed: Bools) -> Self: ...
+    def score(self, features: Vectors) -> Floats: ...
+
+
+class Teacher(Protocol):
+    """The reference labeller.
+
+    `label` raises `TeacherError` rather than ever making up a label. `fingerprint` hashes what changes the labels:
+    model, prompt, label set, temperature.
+    """
+
+    @property
+    def fingerprint(self) -> str: ...
+    async def label(self, text: Text) -> Answer: ...
+    async def close(self) -> None: ...
+
+
+@runtime_checkable
+class Persistent(Protocol):
+    """A component that writes itself; one without these is written by `tracer_serve.state` from its attributes."""
+
+    def save(self, folder: Path) -> None: ...
+    @classmethod
+    def load(cls, folder: Path) -> Self: ...

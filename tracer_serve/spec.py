@@ -1,0 +1,181 @@
+"""The YAML of one task as frozen models: every field described and bounded, unknown keys refused."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from apscheduler.triggers.cron import CronTrigger
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Frozen(BaseModel):
+    """Base of all parts of the spec."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class Component(BaseModel):
+    """A bare name, or ``{type: name, ...its own parameters}``; the registry knows the parameters."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    type: str = Field(min_length=1, description="Name of a built-in, a plugin or an entry point.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare_name(cls, value: Any) -> Any:
+        return {"type": value} if isinstance(value, str) else value
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Everything beside ``type``."""
+        return dict(self.model_extra or {})
+
+
+class ScopeSpec(Frozen):
+    """Guard against inputs unlike anything seen (gate.md, section 7)."""
+
+    keep: float = Field(
+        default=0.98,
+        gt=0.5,
+        le=1.0,
+        description="Share of in-scope traffic that passes the guard; 1.0 turns it off, for a closed task.",
+    )
+
+
+class GateSpec(Frozen):
+    """What is promised, and how surely."""
+
+    alpha: float = Field(
+        default=0.95, gt=0.0, lt=1.0, description="Required teacher agreement among the handled; 0.95 = 5 % disagree."
+    )
+    delta: float = Field(default=0.05, gt=0.0, lt=0.5, description="Probability that a certificate is wrong.")
+    mode: Literal["strict", "cross_fit"] = Field(
+        default="cross_fit",
+        description="strict: certificate on a held-out fifth, the theorem as stated. cross_fit: on out-of-fold"
+        " scores of all rows; more coverage, within delta empirically.",
+    )
+    families: tuple[Literal["global", "l2d"], ...] = Field(
+        default=("global", "l2d"),
+        min_length=1,
+        description="global: accept everything or nothing. l2d: accept from a certified score on.",
+    )
+    min_coverage: Share = Field(
+        default=0.05, description="Under this certified coverage the gate abstains: not worth a deployment."
+    )
+    scope: ScopeSpec = Field(default_factory=ScopeSpec, description="Guard against out-of-scope inputs.")
+
+
+class FitSpec(Frozen):
+    """How candidates are fitted and compared."""
+
+    folds: int = Field(default=5, ge=2, le=20, description="Folds of the cross-fit.")
+    seed: int = Field(default=0, ge=0, description="Seed of folds and models.")
+
+
+class TracesSpec(Frozen):
+    """Where traces come from and go to."""
+
+    import_: tuple[Path, ...] = Field(
+        default=(), alias="import", description="JSONL or CSV files imported before the first fit."
+    )
+    url: str | None = Field(
+        default=None, description="SQLAlchemy URL of a shared store; default: SQLite in the state folder."
+    )
+    audit_rate: Share = Field(
+        default=0.03, description="Probability that a handled request is also sent to the teacher."
+    )
+
+
+class ScheduleSpec(Frozen):
+    """When to refit and re-gate. Without any of the three triggers, only by hand."""
+
+    cron: str | None = Field(default=None, description="Five-field crontab line, such as '0 3 * * *'.")
+    interval_s: float | None = Field(default=None, gt=0, description="Seconds between refits.")
+    timezone: str = Field(default="UTC", description="IANA time zone of the cron line.")
+    min_new_traces: int | None = Field(
+        default=None, ge=1, description="Refit as soon as this many new labelled traces are in the store."
+    )
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ZoneInfoNotFoundError, ValueError) as error:
+            raise ValueError(f"{value!r} is not an IANA time zone such as 'Europe/Berlin'") from error
+        return value
+
+    @field_validator("cron")
+    @classmethod
+    def _valid_cron(cls, value: str | None) -> str | None:
+        if value is not None:
+            CronTrigger.from_crontab(value)  # raises ValueError with the reason
+        return value
+
+
+class VersionsSpec(Frozen):
+    """Retention of versions."""
+
+    keep: int = Field(default=20, ge=2, description="How many versions stay on disk; the current one always does.")
+
+
+class ServerSpec(Frozen):
+    """Where the service listens."""
+
+    host: str = Field(default="127.0.0.1", description="Address to bind.")
+    port: int = Field(default=3000, ge=1, le=65535, description="Port to bind.")
+    workers: int = Field(default=1, ge=1, le=64, description="API worker processes.")
+    max_body_mb: float = Field(default=4.0, gt=0, le=100, description="Largest accepted request body, MB.")
+    max_batch: int = Field(default=1024, ge=1, description="Most texts in one request.")
+
+
+class Spec(Frozen):
+    """One classification task."""
+
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="Name of the task: model name, metrics label, state folder."
+    )
+    labels: tuple[str, ...] | dict[str, str] | None = Field(
+        default=None,
+        description="Closed label set, or a map of label to description; without it, what the teacher has used.",
+    )
+    input: Literal["text", "pair"] = Field(default="text", description="One text, or a pair of texts.")
+    plugins: tuple[Path, ...] = Field(default=(), description="Python files that register own components.")
+    embedder: Component = Field(default=Component(type="ngrams"), description="Texts to vectors.")
+    surrogates: tuple[Component, ...] = Field(
+        default=(Component(type="logreg"),), min_length=1, description="Candidate surrogates."
+    )
+    acceptors: tuple[Component, ...] = Field(
+        default=(Component(type="logistic"),), min_length=1, description="Candidate acceptors."
+    )
+    gate: GateSpec = Field(default_factory=GateSpec, description="The promise.")
+    fit: FitSpec = Field(default_factory=FitSpec, description="How to fit.")
+    teacher: Component = Field(description="The endpoint whose labels are the reference.")
+    traces: TracesSpec = Field(default_factory=TracesSpec, description="The trace store.")
+    schedule: ScheduleSpec = Field(default_factory=ScheduleSpec, description="When to refit.")
+    versions: VersionsSpec = Field(default_factory=VersionsSpec, description="What to keep.")
+    state: Path | None = Field(
+        default=None,
+        description="Folder of store, versions and caches, relative to the working folder; default .tracer/NAME.",
+    )
+    server: ServerSpec = Field(default_factory=ServerSpec, description="Where to listen.")
+
+    @field_validator("labels")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...] | dict[str, str] | None) -> tuple[str, ...] | dict[str, str] | None:
+        if value is None:
+            return None
+        if len(value) < 1 or any(not label.strip() for label in value):
+            raise ValueError("needs at least one label, none of them empty")
+        if len(set(value)) < len(value):
+            twice = next(label for label in value if list(value).count(label) > 1)
+            raise ValueError(f"label {twice!r} is there twice")
+        return value
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The closed label set, empty where the task is open."""
+        return tuple(self.labels or ())

@@ -1,0 +1,71 @@
+"""Write and read components without pickle: arrays to npz, plain values to JSON.
+
+A fitted component keeps its state in plain attributes: numpy arrays, numbers, strings, lists and dicts of those.
+That is enough for every built-in and spares a plugin's author any code; what needs more brings its own
+``save`` and ``load`` (`tracer_serve.protocols.Persistent`).
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tracer_serve.errors import ArtifactError, PluginError
+from tracer_serve.protocols import Persistent
+
+
+def save_component(component: object, folder: Path) -> None:
+    """Write a component's state into a new folder.
+
+    Raises
+    ------
+    PluginError
+        Where an attribute is neither an array nor plain JSON, and the class has no ``save``.
+    """
+    folder.mkdir(parents=True)
+    if isinstance(component, Persistent):
+        component.save(folder)
+        return
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    plain: dict[str, Any] = {}
+    for name, value in vars(component).items():
+        if isinstance(value, np.ndarray) and value.dtype != object:
+            arrays[name] = value
+        elif _is_plain(value):
+            plain[name] = value
+        else:
+            raise PluginError(
+                f"{type(component).__name__}.{name} is a {type(value).__name__}: keep fitted state in numpy arrays and"
+                " plain values, or give the class its own save(folder) and load(folder)"
+            )
+    np.savez(folder / "state.npz", allow_pickle=False, **arrays)
+    (folder / "state.json").write_text(json.dumps(plain), encoding="utf-8")
+
+
+def load_component(cls: type, folder: Path) -> Any:
+    """Read back what `save_component` wrote, as an instance of `cls`.
+
+    Raises
+    ------
+    ArtifactError
+        Where a file is missing or cannot be read; nothing in it is ever executed.
+    """
+    if issubclass(cls, Persistent):
+        return cls.load(folder)
+    component = object.__new__(cls)
+    try:
+        component.__dict__.update(json.loads((folder / "state.json").read_text(encoding="utf-8")))
+        with np.load(folder / "state.npz", allow_pickle=False) as arrays:
+            component.__dict__.update({name: arrays[name] for name in arrays.files})
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{folder}: the state of {cls.__name__} cannot be read: {error}") from error
+    return component
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, list):
+        return all(_is_plain(item) for item in value)
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    return value is None or isinstance(value, bool | int | float | str)

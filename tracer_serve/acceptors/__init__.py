@@ -1,0 +1,1 @@
+"""Scores of how safe an answer is, one acceptor per file."""

@@ -1,0 +1,1 @@
+"""The parity gate: certificates before deployment, an e-process after it."""

@@ -1,0 +1,1 @@
+"""Cheap models that imitate the teacher, one per file."""

@@ -1,0 +1,1 @@
+"""Reference labellers, one client per file."""

@@ -1,0 +1,27 @@
+"""The lead of the largest over the second largest probability as the score."""
+
+from typing import Self
+
+import numpy as np
+
+from tracer_serve.acceptors._proba import top_two
+from tracer_serve.records import Bools, Evidence, Floats, Vectors
+from tracer_serve.registry import acceptors
+
+
+@acceptors.register("margin")
+class Margin:
+    """Largest minus second largest probability; learns nothing."""
+
+    def features(self, evidence: Evidence) -> Vectors:
+        """Return the lead of each row, shape (n, 1); 1 with a single class."""
+        top1, top2 = top_two(evidence.proba)
+        return (top1 - top2)[:, None].astype(np.float32)
+
+    def fit(self, features: Vectors, agreed: Bools) -> Self:  # noqa: ARG002  # the seam's signature
+        """Return itself: there is nothing to learn."""
+        return self
+
+    def score(self, features: Vectors) -> Floats:
+        """Return the feature."""
+        return features[:, 0]

@@ -1,0 +1,1 @@
+"""Benchmarks: ours beside the peer's, on the same rows in the same run."""

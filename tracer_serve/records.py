@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict
 
 Text: TypeAlias = str | tuple[str, str]
 """One input: a text, or a pair of texts."""
@@ -206,6 +207,8 @@ class Certificate:
     rows_needed : how many calibration rows more are needed before anything could pass; 0 if rows are not the problem
     walk : the thresholds tested, in order
     """
+
+    __pydantic_config__: ClassVar[ConfigDict] = {"ser_json_inf_nan": "strings"}
 
     certified: bool
     reason: str

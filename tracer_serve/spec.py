@@ -73,6 +73,9 @@ class FitSpec(Frozen):
 
     folds: int = Field(default=5, ge=2, le=20, description="Folds of the cross-fit.")
     seed: int = Field(default=0, ge=0, description="Seed of folds and models.")
+    budget_s: float = Field(
+        default=1800.0, gt=0, description="Seconds after which no further candidate is started; cheap ones go first."
+    )
 
 
 class TracesSpec(Frozen):

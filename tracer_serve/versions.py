@@ -1,0 +1,200 @@
+"""Version folders: written aside, fsynced, renamed; `current` is a text file replaced atomically.
+
+A crash at any point leaves either no new version or a whole one, and `current` always names a whole one.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from tracer_serve.errors import ArtifactError
+
+_ASIDE = ".aside-"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a version is and what belongs to it.
+
+    Parameters
+    ----------
+    version : its number, from 1
+    created : UTC, ISO 8601
+    task : name of the task
+    certified : whether its certificate lets the surrogate answer
+    reason : why not, or ``certified``
+    parent : the version that was current when this one was written
+    traces : labelled rows it was fitted on
+    last_trace : id of the newest of them
+    embedder, teacher : fingerprints
+    plugins : sha256 of each plugin file
+    software : versions of tracer-serve and of the libraries that shape the numbers
+    files : sha256 of every other file, by path relative to the folder
+    pinned : kept whatever the retention
+    """
+
+    version: int
+    created: str
+    task: str
+    certified: bool
+    reason: str
+    parent: int | None
+    traces: int
+    last_trace: str
+    embedder: str
+    teacher: str
+    plugins: dict[str, str]
+    software: dict[str, str]
+    files: dict[str, str]
+    pinned: bool = False
+
+
+class Versions:
+    """The versions of one task.
+
+    Parameters
+    ----------
+    root : folder that holds them; made when the first is written
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, number: int) -> Path:
+        """Return the folder of a version."""
+        return self.root / f"{number:06d}"
+
+    def numbers(self) -> list[int]:
+        """Return the numbers of all whole versions, oldest first."""
+        if not self.root.is_dir():
+            return []
+        return sorted(int(p.name) for p in self.root.iterdir() if p.name.isdigit() and (p / "manifest.json").is_file())
+
+    def current(self) -> int | None:
+        """Return the number of the version that serves, None before the first.
+
+        Raises
+        ------
+        ArtifactError
+            Where `current` does not hold a number, which no crash of ours can cause.
+        """
+        try:
+            text = (self.root / "current").read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            return None
+        if not text.isdigit():
+            raise ArtifactError(f"{self.root}/current holds {text!r}, not a number; choose one with rollback")
+        return int(text)
+
+    def manifest(self, number: int) -> Manifest:
+        """Read a version's manifest.
+
+        Raises
+        ------
+        ArtifactError
+            Where there is no such version, or its manifest cannot be read.
+        """
+        file = self.folder(number) / "manifest.json"
+        try:
+            facts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            return Manifest(**{f.name: facts[f.name] for f in fields(Manifest) if f.name in facts})
+        except FileNotFoundError:
+            known = ", ".join(map(str, self.numbers())) or "none"
+            raise ArtifactError(f"there is no version {number} in {self.root}; there are: {known}") from None
+        except (OSError, ValueError, TypeError) as error:
+            raise ArtifactError(f"{file} cannot be read: {error}") from error
+
+    def manifests(self) -> list[Manifest]:
+        """Return the manifests of all versions, oldest first."""
+        return [self.manifest(number) for number in self.numbers()]
+
+    def write(self, fill: Callable[[Path], None], describe: Callable[[int, dict[str, str]], Manifest]) -> int:
+        """Write a new version and return its number; it does not serve until `activate`.
+
+        Parameters
+        ----------
+        fill : writes the files into the folder it is given
+        describe : makes the manifest from the number and the sha256 of each file
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        for leftover in self.root.glob(f"{_ASIDE}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        number = max(self.numbers(), default=0) + 1
+        aside = self.root / f"{_ASIDE}{number:06d}"
+        aside.mkdir()
+        fill(aside)
+        manifest = asdict(describe(number, checksums(aside)))
+        (aside / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        for path in [*aside.rglob("*"), aside]:
+            _sync(path)
+        aside.rename(self.folder(number))
+        _sync(self.root)
+        return number
+
+    def verify(self, number: int) -> Manifest:
+        """Check every file of a version against its manifest and return that.
+
+        Raises
+        ------
+        ArtifactError
+            Naming the first file that is missing, changed or not listed.
+        """
+        manifest, folder = self.manifest(number), self.folder(number)
+        found = checksums(folder)
+        for name in sorted({*manifest.files, *found} - {"manifest.json"}):
+            if found.get(name) != manifest.files.get(name):
+                what = "is missing" if name not in found else "was changed after it was written"
+                raise ArtifactError(
+                    f"{folder / name} {what}: version {number} is corrupt and does not serve."
+                    " Choose another with `tracer-serve rollback TASK.yaml`, or refit."
+                )
+        return manifest
+
+    def activate(self, number: int) -> None:
+        """Make a version the current one, after verifying it; every worker notices within a second."""
+        self.verify(number)
+        aside = self.root / f"current{_ASIDE}"
+        aside.write_text(f"{number}\n", encoding="ascii")
+        _sync(aside)
+        aside.replace(self.root / "current")
+        _sync(self.root)
+
+    def pin(self, number: int, pinned: bool = True) -> None:
+        """Keep a version whatever the retention, or no longer."""
+        manifest = asdict(self.manifest(number)) | {"pinned": pinned}
+        aside = self.folder(number) / "manifest.json.aside"
+        aside.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        _sync(aside)
+        aside.replace(self.folder(number) / "manifest.json")
+
+    def collect(self, keep: int) -> list[int]:
+        """Delete the oldest versions beyond `keep`; never the current one nor a pinned one. Return their numbers."""
+        current = self.current()
+        gone = [m.version for m in self.manifests()[:-keep] if m.version != current and not m.pinned]
+        for number in gone:
+            aside = self.root / f"{_ASIDE}gone-{number:06d}"
+            self.folder(number).rename(aside)
+            shutil.rmtree(aside)
+        return gone
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """Return the sha256 of every file below a folder, by relative path."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -18,7 +18,7 @@ from tracer_serve.load import Task
 from tracer_serve.neighbours import NeighbourIndex
 from tracer_serve.policy import Policy
 from tracer_serve.protocols import Embedder
-from tracer_serve.records import Certificate, Floats, Inputs, Ints
+from tracer_serve.records import Certificate, Floats, Inputs, Ints, Vectors
 
 CROSS_FIT_ROWS = 50_000
 """Above this many rows a held-out sample certifies as sharply as a cross-fit, and the theorem holds as stated."""
@@ -27,10 +27,16 @@ _STRICT_SHARE = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A fit's outcome: the policy to serve, what it was certified on, and who else was considered."""
+    """A fit's outcome: the policy to serve, what it was certified on, and who else was considered.
+
+    Parameters
+    ----------
+    vectors : the served embedder's vectors of the calibration rows, float32, shape (n, d)
+    """
 
     policy: Policy
     calibration: Calibration
+    vectors: Vectors
     candidates: tuple[CandidateResult, ...]
 
     @property
@@ -67,7 +73,7 @@ def fit_policy(task: Task, rows: Rows, embedder: Embedder, progress: Progress = 
 def _fit_cross(task: Task, rows: Rows, embedder: Embedder, progress: Progress) -> Fitted:
     """Certify on out-of-fold scores of all fair rows; the served model is refitted on all rows."""
     folds, choice, results = compare(task, rows, embedder, progress)
-    policy = _finish(task, rows, embedder, choice.candidate)
+    policy, vectors = _finish(task, rows, embedder, choice.candidate)
     calibration = Calibration(
         row=np.arange(len(rows)),
         classes=folds.classes,
@@ -82,7 +88,7 @@ def _fit_cross(task: Task, rows: Rows, embedder: Embedder, progress: Progress) -
     )
     predicted = cross_predicted(choice.score, choice.agreed, folds.fold)
     certificate = _certify(task, "cross_fit", calibration, predicted)
-    return Fitted(replace(policy, certificate=certificate), calibration, results)
+    return Fitted(replace(policy, certificate=certificate), calibration, vectors, results)
 
 
 def _fit_strict(task: Task, rows: Rows, embedder: Embedder, progress: Progress) -> Fitted:
@@ -94,7 +100,7 @@ def _fit_strict(task: Task, rows: Rows, embedder: Embedder, progress: Progress) 
     training = np.setdiff1d(np.arange(len(rows)), held_out)
     develop = rows.take(_sample(training, seed))
     _, choice, results = compare(task, develop, embedder, progress, refit_rows=len(training))
-    policy = _finish(task, rows.take(training), embedder, choice.candidate)
+    policy, _ = _finish(task, rows.take(training), embedder, choice.candidate)
     test = rows.take(held_out)
     seen = policy.score(test.texts)
     top, second = top_two(seen.evidence.proba)
@@ -113,10 +119,11 @@ def _fit_strict(task: Task, rows: Rows, embedder: Embedder, progress: Progress) 
     )
     predicted = predicted_agreement(choice.score, choice.agreed, seen.score)
     certificate = _certify(task, "strict", calibration, predicted)
-    return Fitted(replace(policy, certificate=certificate), calibration, results)
+    vectors = seen.evidence.inputs.embeddings
+    return Fitted(replace(policy, certificate=certificate), calibration, vectors, results)
 
 
-def _finish(task: Task, rows: Rows, embedder: Embedder, chosen: Candidate) -> Policy:
+def _finish(task: Task, rows: Rows, embedder: Embedder, chosen: Candidate) -> tuple[Policy, Vectors]:
     """Fit the chosen candidate on all training rows; its acceptor learns from out-of-fold rows only."""
     spec = task.spec
     if embedder.trainable:
@@ -127,7 +134,7 @@ def _finish(task: Task, rows: Rows, embedder: Embedder, chosen: Candidate) -> Po
     if chosen.acceptor is not None:
         acceptor = make_acceptor(task, chosen.acceptor).fit(chosen.oof.features[chosen.acceptor], chosen.oof.agreed)
     codes = np.searchsorted(surrogate.classes_, rows.labels)
-    return Policy(
+    policy = Policy(
         embedder=embedder,
         surrogate=surrogate,
         acceptor=acceptor,
@@ -139,6 +146,7 @@ def _finish(task: Task, rows: Rows, embedder: Embedder, chosen: Candidate) -> Po
             None if chosen.acceptor is None else spec.acceptors[chosen.acceptor].type,
         ),
     )
+    return policy, inputs.embeddings
 
 
 def _certify(task: Task, mode: str, seen: Calibration, predicted: Floats) -> Certificate:

@@ -1,0 +1,85 @@
+"""The command line: parse, call, print errors a person can act on."""
+
+import argparse
+import importlib
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from tracer_serve import __version__
+from tracer_serve.errors import TracerServeError
+
+COMMANDS = {
+    "serve": "serve a task; fits first where traces are there and no version is",
+    "check": "validate the spec, its components and plugins, and on request the teacher",
+    "fit": "import the traces and write a version with its certificate and report",
+    "refit": "the same, from the traces collected so far",
+    "versions": "list the versions and which one serves",
+    "rollback": "serve an earlier version",
+    "report": "print a version's headline, or the path of its report",
+    "import": "bring labelled traces into the store",
+    "schema": "print the JSON Schema of the YAML, for editors",
+}
+_UNEXPECTED = 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns
+    -------
+    0 done, 1 the input is wrong, 2 usage, 3 unexpected (with a log file)
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] not in COMMANDS and not words[0].startswith("-"):
+        words.insert(0, "serve")
+    if len(words) < 2 and words[:1] not in (["schema"], ["-V"], ["--version"]):  # noqa: PLR2004  # a command and its file
+        words = [*words, "--help"]
+    try:
+        return _run(words)
+    except TracerServeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:  # noqa: BLE001  # the last line of defence: tell, log, and say so by exit code
+        log = Path(tempfile.mkdtemp(prefix="tracer-serve-")) / "error.log"
+        log.write_text(traceback.format_exc(), encoding="utf-8")
+        print(f"unexpected error: {type(error).__name__}: {error}\nThe details are in {log}", file=sys.stderr)
+        return _UNEXPECTED
+
+
+def parser(command: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser, with the arguments of one command: only that one is imported."""
+    top = argparse.ArgumentParser(
+        prog="tracer-serve",
+        description="Serve an LLM classification task by a cheap surrogate, where a certificate allows it.",
+        epilog="`tracer-serve TASK.yaml` is short for `tracer-serve serve TASK.yaml`.",
+    )
+    top.add_argument("-V", "--version", action="version", version=f"tracer-serve {__version__}")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+    for name, what in COMMANDS.items():
+        sub = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
+        if name == command:
+            module = importlib.import_module(f"tracer_serve.commands.{name}_")
+            module.configure(sub)
+            sub.set_defaults(run=module.run)
+    return top
+
+
+def _run(words: list[str]) -> int:
+    args = parser(words[0] if words[0] in COMMANDS else None).parse_args(words)
+    code: int = args.run(args)
+    return code
+
+
+def entry() -> NoReturn:
+    """Console script."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,65 @@
+"""``tracer-serve check``: is this YAML right, before anything starts."""
+
+import argparse
+import asyncio
+from pathlib import Path
+
+from tracer_serve.components import load_plugins, make_acceptor, make_embedder, make_surrogate, make_teacher
+from tracer_serve.console import facts, print_json
+from tracer_serve.load import Task, load_task
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("task", type=Path, help="YAML file of the task")
+    parser.add_argument("--teacher", metavar="TEXT", help="also ask the teacher to label this text")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check spec, plugins and components; with --teacher also that it answers."""
+    task = load_task(args.task)
+    found = check(task)
+    if args.teacher is not None:
+        found["answer"] = asyncio.run(_ask(task, args.teacher))
+    if args.json:
+        print_json(found)
+    else:
+        facts([("ok", str(args.task)), *((key, value) for key, value in found.items())])
+    return 0
+
+
+def check(task: Task) -> dict[str, str]:
+    """Make every component of a task once.
+
+    Raises
+    ------
+    SpecError, PluginError
+        Naming the first thing that is wrong.
+    """
+    spec = task.spec
+    plugins = load_plugins(task)
+    make_embedder(task)
+    for index in range(len(spec.surrogates)):
+        make_surrogate(task, index)
+    for index in range(len(spec.acceptors)):
+        make_acceptor(task, index)
+    make_teacher(task)
+    return {
+        "task": spec.name,
+        "promise": f"alpha {spec.gate.alpha:g}, delta {spec.gate.delta:g}, {spec.gate.mode}",
+        "embedder": spec.embedder.type,
+        "surrogates": ", ".join(c.type for c in spec.surrogates),
+        "acceptors": ", ".join(c.type for c in spec.acceptors),
+        "teacher": spec.teacher.type,
+        "plugins": ", ".join(plugins) or "none",
+        "state": str(task.state),
+    }
+
+
+async def _ask(task: Task, text: str) -> str:
+    teacher = make_teacher(task)
+    try:
+        return (await teacher.label(text)).label
+    finally:
+        await teacher.close()

@@ -1,0 +1,58 @@
+"""``tracer-serve fit`` and ``refit``: traces to a version."""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+from tracer_serve.console import facts, measured_of, print_json, progress_bar, verdict_of
+from tracer_serve.load import Task, load_task
+from tracer_serve.policy import CERTIFICATE
+from tracer_serve.refit import Outcome, refit, versions_of
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("task", type=Path, help="YAML file of the task")
+    parser.add_argument("--trigger", default="hand", help="why, for the history")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fit, gate, write; exit code 0 also where the gate abstains: that is a finding, not a failure."""
+    task = load_task(args.task)
+    with progress_bar(quiet=args.json) as progress:
+        outcome = refit(task, args.trigger, progress)
+    if args.json:
+        print_json(as_json(outcome))
+    else:
+        summary(task, outcome)
+    return 0
+
+
+def as_json(outcome: Outcome) -> dict[str, object]:
+    """Return the outcome for scripts."""
+    return {
+        "version": outcome.version,
+        "activated": outcome.activated,
+        "serving": outcome.serving,
+        "traces": outcome.traces,
+        "seconds": outcome.seconds,
+        "certificate": CERTIFICATE.dump_python(outcome.certificate, mode="json", exclude={"walk"}),
+        "candidates": [asdict(candidate) for candidate in outcome.candidates],
+    }
+
+
+def summary(task: Task, outcome: Outcome) -> None:
+    """Print what a refit came to."""
+    serves = "serves now" if outcome.activated else f"version {outcome.serving} goes on serving"
+    chosen = next(c for c in outcome.candidates if c.status == "chosen")
+    facts(
+        [
+            ("task", task.spec.name),
+            ("version", f"{outcome.version}, from {outcome.traces:,} traces in {outcome.seconds:.0f} s; {serves}"),
+            ("surrogate", f"{chosen.surrogate}, {chosen.acceptor or 'accept all'}"),
+            ("verdict", verdict_of(outcome.certificate)),
+            *measured_of(outcome.certificate),
+            ("report", str(versions_of(task).folder(outcome.version) / "report.html")),
+        ]
+    )

@@ -1,0 +1,1 @@
+"""``tracer-serve import``: bring labelled traces into the store."""

@@ -1,0 +1,30 @@
+"""``tracer-serve rollback``: serve an earlier version."""
+
+import argparse
+from pathlib import Path
+
+from tracer_serve.console import out
+from tracer_serve.errors import ArtifactError
+from tracer_serve.load import load_task
+from tracer_serve.refit import versions_of
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("task", type=Path, help="YAML file of the task")
+    parser.add_argument("--to", type=int, metavar="N", help="version to serve; default: the last certified before this one")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Activate a version; running servers notice within a second."""
+    versions = versions_of(load_task(args.task))
+    current = versions.current()
+    target = args.to
+    if target is None:
+        earlier = [m.version for m in versions.manifests() if m.certified and m.version < (current or 0)]
+        if not earlier:
+            raise ArtifactError(f"no certified version before {current}; `tracer-serve versions` lists what there is")
+        target = earlier[-1]
+    versions.activate(target)
+    out.print(f"version {target} serves now (before: {current})")
+    return 0

@@ -1,0 +1,81 @@
+"""``tracer-serve serve``: the main job."""
+
+import argparse
+import json
+import shlex
+from pathlib import Path
+
+from tracer_serve.commands.check_ import check
+from tracer_serve.commands.fit_ import summary
+from tracer_serve.console import facts, measured_of, out, progress_bar, verdict_of
+from tracer_serve.load import Task, load_task
+from tracer_serve.policy import CERTIFICATE
+from tracer_serve.refit import import_traces, refit, store_of, versions_of
+from tracer_serve.service.run import require_free_port, serve
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("task", type=Path, help="YAML file of the task")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fit the first version where traces are there, print where to ask, and serve until stopped."""
+    task = load_task(args.task)
+    check(task)
+    require_free_port(task.spec.server.host, task.spec.server.port)
+    prepare(task)
+    invite(task)
+    return serve(task)
+
+
+def prepare(task: Task) -> None:
+    """Import new traces and write version 1 where there is none and traces are there."""
+    versions = versions_of(task)
+    store = store_of(task)
+    try:
+        import_traces(task, store)
+        any_traces = store.latest_id() is not None
+    finally:
+        store.close()
+    current = versions.current()
+    if current is None and any_traces:
+        with progress_bar() as progress:
+            outcome = refit(task, "start", progress)
+        summary(task, outcome)
+    elif current is None:
+        out.print("no traces yet: every request goes to the teacher, and each answer becomes a trace")
+    else:
+        versions.verify(current)
+        certificate = CERTIFICATE.validate_json((versions.folder(current) / "certificate.json").read_bytes())
+        facts(
+            [
+                ("task", task.spec.name),
+                ("version", str(current)),
+                ("verdict", verdict_of(certificate)),
+                *measured_of(certificate),
+                ("report", str(versions.folder(current) / "report.html")),
+            ]
+        )
+
+
+def invite(task: Task) -> None:
+    """Print the URL and a curl line that works when pasted."""
+    server = task.spec.server
+    host = "127.0.0.1" if server.host in ("0.0.0.0", "::") else server.host  # noqa: S104  # shown, not bound
+    url = f"http://{host}:{server.port}"
+    body = json.dumps({"input": example(task)})
+    out.print(f"\nlistening on {url}  (ctrl-c stops)\ntry it:")
+    out.print(f"  curl -s {url}/v1/classify -H 'content-type: application/json' -d {shlex.quote(body)}\n", markup=False)
+
+
+def example(task: Task) -> object:
+    """Return an input to try: a recent one of the store, else a greeting."""
+    store = store_of(task)
+    try:
+        found = next(iter(store.labelled()), None)
+    finally:
+        store.close()
+    if found is not None:
+        return list(found.input) if isinstance(found.input, tuple) else found.input
+    return ["first text", "second text"] if task.spec.input == "pair" else "hello"

@@ -1,0 +1,85 @@
+"""What people see in the terminal: plain where the output is not one."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from tracer_serve.records import Certificate
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """Print JSON for scripts: one document, nothing else on standard output."""
+    print(json.dumps(value, indent=1))
+
+
+@contextmanager
+def progress_bar(*, quiet: bool = False) -> Iterator[Any]:
+    """Yield a progress callback (stage, done, total): a bar in a terminal, a line per stage elsewhere."""
+    if quiet:
+        yield lambda _stage, _done, _total: None
+        return
+    if not err.is_terminal:
+        seen: set[str] = set()
+
+        def line(stage: str, _done: int, _total: int) -> None:
+            if stage not in seen:
+                seen.add(stage)
+                err.print(f"{stage} ...")
+
+        yield line
+        return
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=err) as bar:
+        tasks: dict[str, Any] = {}
+
+        def step(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(tasks[stage], completed=done, total=total)
+
+        yield step
+
+
+def facts(rows: list[tuple[str, str]]) -> None:
+    """Print a small two-column table."""
+    table = Table.grid(padding=(0, 2))
+    for name, value in rows:
+        table.add_row(f"[bold]{name}[/bold]", value)
+    out.print(table)
+
+
+def verdict_of(certificate: Certificate) -> str:
+    """Say in one line whether a version is certified, or why not."""
+    c = certificate
+    promise = f"agreement with the teacher >= {c.alpha:.0%}".replace("%", " %")
+    if c.certified:
+        return f"certified: {promise}, wrong with probability <= {c.delta:g} ({c.mode.replace('_', '-')})"
+    why = {
+        "insufficient": f"too few traces to prove {promise}: about {c.rows_needed} more are needed",
+        "disagreement": f"no threshold proves {promise}: the surrogate disagrees too often",
+        "coverage": "what could be certified is less than gate.min_coverage",
+    }
+    return f"not certified: {why.get(c.reason, c.reason)}. Everything goes to the teacher."
+
+
+def measured_of(certificate: Certificate) -> list[tuple[str, str]]:
+    """Return coverage and agreement as rows for `facts`."""
+    c = certificate
+    if not c.certified:
+        return [("rows", f"{c.rows:,} calibration rows")]
+    return [
+        ("coverage", f"{100 * c.coverage:.1f} % of the traffic is answered by the surrogate"),
+        (
+            "agreement",
+            f"{100 * c.agreements / c.n:.1f} % measured ({c.agreements:,} of {c.n:,}),"
+            f" at least {100 * c.lower_bound:.1f} % with probability {1 - c.delta:g}",
+        ),
+    ]

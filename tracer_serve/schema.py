@@ -1,0 +1,45 @@
+"""The JSON Schema of a task's YAML, with the parameters of every component that is installed."""
+
+from typing import Any
+
+from tracer_serve.errors import PluginError
+from tracer_serve.registry import Registry, acceptors, embedders, surrogates, teachers
+from tracer_serve.spec import Spec
+
+_SEAMS: dict[str, Registry[Any]] = {
+    "embedder": embedders,
+    "surrogates": surrogates,
+    "acceptors": acceptors,
+    "teacher": teachers,
+}
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the schema (draft 2020-12); editors complete and check with it."""
+    schema = Spec.model_json_schema(by_alias=True)
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "tracer-serve task"
+    for field, registry in _SEAMS.items():
+        place = schema["properties"][field]
+        choice = {"anyOf": [*_blocks(registry), {"type": "string"}], "description": place.get("description", "")}
+        if place.get("type") == "array":
+            place["items"] = choice
+        else:
+            schema["properties"][field] = choice
+    schema["$defs"].pop("Component", None)
+    return schema
+
+
+def _blocks(registry: Registry[Any]) -> list[dict[str, Any]]:
+    """Return the schema of each component's block; a component whose package is missing is left out."""
+    blocks = []
+    for name in registry.names():
+        try:
+            block = registry.schema(name).model_json_schema()
+        except PluginError:
+            continue
+        block["properties"] = {"type": {"const": name}, **block.get("properties", {})}
+        block["required"] = ["type", *block.get("required", [])]
+        block["description"] = (registry.get(name).__doc__ or name).strip().splitlines()[0]
+        blocks.append(block)
+    return blocks

@@ -189,23 +189,63 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassRow:
+    """What a certificate says of one predicted class.
+
+    Parameters
+    ----------
+    label : the class the surrogate predicts
+    rows : calibration rows with this prediction
+    n, agreements : how many of them are accepted, and how many of those agree
+    lower_bound : Clopper-Pearson lower bound of the agreement among them; where not `certified` it is pointwise, one
+        look at one class, and promises nothing for the whole table
+    threshold : least score of this class that is handled
+    certified : whether this class has a certificate of its own (``per_class``)
+    reason : ``marginal`` where one certificate covers all classes together, else as in `Certificate`
+    rows_needed : as in `Certificate`, counted in rows of this class
+    """
+
+    label: str
+    rows: int
+    n: int
+    agreements: int
+    lower_bound: float
+    threshold: float
+    certified: bool = False
+    reason: str = "marginal"
+    rows_needed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Certificate:
     """The gate's finding on one version (gate.md, sections 1 to 3).
 
     Parameters
     ----------
     certified : whether the surrogate may answer
-    reason : ``certified`` or why the gate abstained: ``insufficient``, ``disagreement``, ``coverage``
+    reason : ``certified``, or why the gate abstained: ``insufficient`` (too few acceptable rows for any test),
+        ``disagreement`` (the first test failed), ``coverage`` (certified, but under the least coverage that is worth a
+        deployment), ``ineligible`` (no row has a finite score and passes the guards)
     alpha : required teacher agreement
-    delta : probability that this certificate is wrong
+    delta : probability that this certificate is wrong: what it spent of the task's delta
     mode : ``strict`` or ``cross_fit``
-    rows : calibration rows
-    n, agreements : accepted rows at the threshold, and how many of them agree
-    lower_bound : exact lower bound of the teacher agreement among the handled, at 1 - delta
-    threshold : least score that is handled; -inf accepts all, +inf (abstained) accepts nothing
-    coverage : share of the calibration rows that is accepted
-    rows_needed : how many calibration rows more are needed before anything could pass; 0 if rows are not the problem
-    walk : the thresholds tested, in order
+    rows : calibration rows, the ineligible ones included
+    n, agreements : accepted rows at the threshold, and how many of them agree; where nothing passed, at the first test
+    lower_bound : lower bound of the teacher agreement among the handled that holds together with the certificate, at
+        1 - delta: the exact bound where all that is acceptable is accepted, else alpha (see `gate.certify`); where
+        nothing passed, the exact bound at the first test
+    threshold : least score that is handled; -inf accepts all, +inf (abstained) accepts nothing; with `per_class` the
+        least of the classes' thresholds, which alone decide
+    coverage : certified share of the calibration rows; ineligible rows stay in the denominator
+    rows_needed : how many calibration rows more are needed before anything could pass (`insufficient`), or would pass
+        at the agreement that was observed (`disagreement`); 0 if rows are not the problem
+    walk : the thresholds tested, in order; the last one failed unless it is -inf; empty with `per_class`
+    coverage_unguarded : share that the same threshold would accept without scope guard and class floor
+    guarantee : ``probability``: agreement >= alpha with probability 1 - delta; ``expectation``: see `gate.expectation`
+    spend : ``per_version``: delta is this version's own; ``series``: it is a part of the task's delta
+    index : the how manieth certificate of the task this is, counted from 1
+    per_class : whether each predicted class has its own certificate, at delta each
+    classes : a row per predicted class, worst lower bound first
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = {"ser_json_inf_nan": "strings"}
@@ -223,3 +263,9 @@ class Certificate:
     coverage: float
     rows_needed: int = 0
     walk: tuple[Step, ...] = ()
+    coverage_unguarded: float = 0.0
+    guarantee: str = "probability"
+    spend: str = "per_version"
+    index: int = 1
+    per_class: bool = False
+    classes: tuple[ClassRow, ...] = ()

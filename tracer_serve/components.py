@@ -12,6 +12,7 @@ from tracer_serve.registry import Registry, acceptors, embedders, surrogates, te
 from tracer_serve.spec import Component
 
 C = TypeVar("C")
+_FILES = (Path, Path | None, tuple[Path, ...], Path | tuple[Path, ...])
 
 
 def load_plugins(task: Task) -> dict[str, str]:
@@ -36,7 +37,8 @@ def make_acceptor(task: Task, index: int) -> Acceptor:
 
 def make_teacher(task: Task, labels: tuple[str, ...] = ()) -> Teacher:
     """Make the teacher; `labels` stands in where the spec has no closed label set."""
-    context = {"labels": task.spec.label_names or labels, "descriptions": task.spec.labels or {}}
+    described = task.spec.labels if isinstance(task.spec.labels, dict) else {}
+    context = {"labels": task.spec.label_names or labels, "descriptions": described}
     return _make(task, teachers, task.spec.teacher, "teacher", context)
 
 
@@ -51,11 +53,13 @@ def _make(
 
 
 def _absolute(task: Task, registry: Registry[C], component: Component) -> dict[str, Any]:
-    """Return the parameters with those of type `Path` made relative to the YAML."""
+    """Return the parameters with those that are a `Path`, or a list of them, made relative to the YAML."""
     fields = registry.schema(component.type).model_fields
-    return {
-        key: str(task.resolve(Path(value)))
-        if isinstance(value, str) and key in fields and fields[key].annotation in (Path, Path | None)
-        else value
-        for key, value in component.params.items()
-    }
+
+    def resolved(value: Any) -> Any:
+        if isinstance(value, list):
+            return [resolved(item) for item in value]
+        return str(task.resolve(Path(value))) if isinstance(value, str) else value
+
+    files = {key for key, field in fields.items() if field.annotation in _FILES}
+    return {key: resolved(value) if key in files else value for key, value in component.params.items()}

@@ -1,0 +1,28 @@
+"""Fixtures of the whole suite; what one folder needs stands in its own conftest."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.stub_llm import StubLLM, serve
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Coroutine tests (``@pytest.mark.anyio``) run on asyncio."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def _served_stub() -> Iterator[StubLLM]:
+    with serve(StubLLM()) as stub:
+        yield stub
+
+
+@pytest.fixture
+def stub_llm(_served_stub: StubLLM) -> Iterator[StubLLM]:
+    """An LLM server that knows nothing yet: set `labels`, `faults`, `script`; give `url` to clients."""
+    _served_stub.reset()
+    _served_stub.labels = {}
+    yield _served_stub
+    _served_stub.reset()

@@ -1,0 +1,82 @@
+"""A raw answer to a label, strictly: what is not clearly one of the labels is an error, never a guess."""
+
+import json
+from collections.abc import Iterator, Sequence
+
+from tracer_serve.errors import TeacherError
+
+_QUOTES = {'"': '"', "'": "'", "`": "`", "\u201c": "\u201d", "\u2018": "\u2019", "\u00ab": "\u00bb"}
+_OPEN_LENGTH = 100  # characters of a label in an open task
+
+
+class LabelSet:
+    """The labels an answer may be.
+
+    Parameters
+    ----------
+    labels : the closed set; empty for an open task, where any short line is a label
+
+    Examples
+    --------
+    >>> LabelSet(["card_arrival", "lost_card"]).parse(' "Card_Arrival". ')
+    'card_arrival'
+    """
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self.labels = frozenset(labels)
+        folded: dict[str, set[str]] = {}
+        for label in labels:
+            folded.setdefault(label.casefold(), set()).add(label)
+        self._folded = {key: next(iter(same)) for key, same in folded.items() if len(same) == 1}
+
+    def parse(self, answer: str) -> str:
+        """Return the label that an answer says.
+
+        White space and quotes around it, a full stop behind it, another case (where only one label matches) and a JSON
+        object ``{"label": ...}`` are read as what they mean; nothing else is.
+
+        Raises
+        ------
+        TeacherError
+            ``unknown_label``, with the answer.
+        """
+        label = self._find(_unwrap(answer))
+        if label is None:
+            allowed = f"none of the {len(self.labels)} labels" if self.labels else "not one short line"
+            raise TeacherError(f"the answer {_shown(answer)} is {allowed}", reason="unknown_label", answer=answer)
+        return label
+
+    def _find(self, answer: str) -> str | None:
+        *_, barest = forms = list(_forms(answer))
+        if not self.labels:
+            return barest if 0 < len(barest) <= _OPEN_LENGTH and barest.isprintable() else None
+        exact = (form for form in forms if form in self.labels)
+        folded = (self._folded[form.casefold()] for form in forms if form.casefold() in self._folded)
+        return next(exact, None) or next(folded, None)
+
+
+def _unwrap(answer: str) -> str:
+    """Return the label inside a JSON object of the schema, anything else as it is."""
+    if not answer.lstrip().startswith("{"):
+        return answer
+    try:
+        found = json.loads(answer)
+    except (ValueError, RecursionError):
+        return answer
+    return found["label"] if set(found) == {"label"} and isinstance(found["label"], str) else answer
+
+
+def _forms(answer: str) -> Iterator[str]:
+    """Yield the answer, each time with one more wrapping taken off."""
+    form, before = answer.strip(), None
+    while form != before:
+        yield form
+        before = form
+        if len(form) > 1 and _QUOTES.get(form[0]) == form[-1]:
+            form = form[1:-1].strip()
+        elif form.endswith(".") and not form.endswith(".."):
+            form = form[:-1].rstrip()
+
+
+def _shown(answer: str) -> str:
+    return repr(answer if len(answer) <= _OPEN_LENGTH else answer[:_OPEN_LENGTH] + "...")

@@ -1,0 +1,143 @@
+"""A snapshot as columns: a million traces as a few arrays instead of a million objects."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection
+
+from tracer_serve.records import Bools, Labels, Text
+from tracer_serve.traces.codec import unpack, unpack_some
+from tracer_serve.traces.querying import between
+from tracer_serve.traces.tables import traces
+
+_PAGE = 20_000
+_CODED = ("teacher_label", "surrogate_label", "decision", "label_source", "teacher_fingerprint")
+_PLAIN = ("id", "input", "version", "audit_rate", "u", "score")
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """A column with few distinct values.
+
+    Parameters
+    ----------
+    codes : index into `values`, -1 where there is none, int32, shape (n,)
+    values : the distinct values, in the order of their first appearance
+    """
+
+    codes: NDArray[np.int32]
+    values: tuple[str, ...]
+
+    def decode(self, missing: str = "") -> Labels:
+        """Return the column as strings, shape (n,)."""
+        return np.array([*self.values, missing], dtype=np.str_)[self.codes]
+
+    def is_value(self, value: str) -> Bools:
+        """Return where the column has this value, shape (n,)."""
+        return np.asarray(self.codes == (self.values.index(value) if value in self.values else -2))
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """n traces in the order of their ids.
+
+    Parameters
+    ----------
+    ids : ASCII, shape (n,); ``ids[i].decode()`` is the trace's id
+    texts : n texts or pairs
+    version : epoch, -1 where there was none, int64, shape (n,)
+    audit_rate, u : as in `Trace`, float64, shape (n,)
+    score : NaN where there is none, float64, shape (n,)
+    label, surrogate_label, decision, source, fingerprint : coded columns
+    """
+
+    ids: NDArray[np.bytes_]
+    texts: list[Text]
+    version: NDArray[np.int64]
+    audit_rate: NDArray[np.float64]
+    u: NDArray[np.float64]
+    score: NDArray[np.float64]
+    label: Coded
+    surrogate_label: Coded
+    decision: Coded
+    source: Coded
+    fingerprint: Coded
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @property
+    def labelled(self) -> Bools:
+        """Where there is a teacher label, shape (n,)."""
+        return np.asarray(self.label.codes >= 0)
+
+
+class _Coder:
+    """Gives each distinct value a number."""
+
+    def __init__(self) -> None:
+        self.codes: list[NDArray[np.int32]] = []
+        self.known: dict[str | None, int] = {None: -1}
+
+    def add(self, values: tuple[str | None, ...]) -> None:
+        known = self.known
+        for value in dict.fromkeys(values):
+            known.setdefault(value, len(known) - 1)
+        self.codes.append(np.fromiter(map(known.__getitem__, values), np.int32, len(values)))
+
+    def coded(self) -> Coded:
+        values = tuple(unpack_some(value) or "" for value in list(self.known)[1:])
+        return Coded(_joined(self.codes, np.int32), values)
+
+
+def gather(
+    connection: Connection, task: str, after_id: str | None, until_id: str | None, *, labelled_only: bool
+) -> Columns:
+    """Read rows page by page into columns."""
+    texts: list[Text] = []
+    coders = {name: _Coder() for name in _CODED}
+    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in ("id", "version", "audit_rate", "u", "score")}
+    for page in _pages(connection, task, after_id, until_id, labelled_only=labelled_only):
+        columns = dict(zip((*_PLAIN, *_CODED), zip(*page, strict=True), strict=True))
+        texts.extend(map(unpack, columns["input"]))
+        parts["id"].append(np.array(columns["id"], dtype=np.bytes_))
+        parts["version"].append(np.array([-1 if v is None else v for v in columns["version"]], dtype=np.int64))
+        for name in ("audit_rate", "u", "score"):
+            parts[name].append(np.array(columns[name], dtype=np.float64))
+        for name, coder in coders.items():
+            coder.add(columns[name])
+    return Columns(
+        ids=_joined(parts["id"], np.bytes_),
+        texts=texts,
+        version=_joined(parts["version"], np.int64),
+        audit_rate=_joined(parts["audit_rate"], np.float64),
+        u=_joined(parts["u"], np.float64),
+        score=_joined(parts["score"], np.float64),
+        label=coders["teacher_label"].coded(),
+        surrogate_label=coders["surrogate_label"].coded(),
+        decision=coders["decision"].coded(),
+        source=coders["label_source"].coded(),
+        fingerprint=coders["teacher_fingerprint"].coded(),
+    )
+
+
+def _pages(
+    connection: Connection, task: str, after_id: str | None, until_id: str | None, *, labelled_only: bool
+) -> Iterator[list[tuple[Any, ...]]]:
+    while True:
+        query = between(task, after_id, until_id).with_only_columns(*(traces.c[name] for name in (*_PLAIN, *_CODED)))
+        if labelled_only:
+            query = query.where(traces.c.teacher_label.is_not(None))
+        page = [tuple(row) for row in connection.execute(query.limit(_PAGE))]
+        if page:
+            yield page
+        if len(page) < _PAGE:
+            return
+        after_id = page[-1][0]
+
+
+def _joined(parts: list[NDArray[Any]], dtype: Any) -> NDArray[Any]:
+    return np.concatenate(parts) if parts else np.empty(0, dtype=dtype)

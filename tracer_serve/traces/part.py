@@ -1,0 +1,10 @@
+"""What the parts of a store share."""
+
+from tracer_serve.traces.database import Database
+
+
+class Part:
+    """One concern of the store of one task."""
+
+    def __init__(self, database: Database, task: str) -> None:
+        self._db, self._task = database, task

@@ -1,0 +1,21 @@
+"""Selections of rows."""
+
+from typing import Any
+
+from sqlalchemy import Connection, Select, select
+
+from tracer_serve.traces.rows import Row
+from tracer_serve.traces.tables import traces
+
+
+def between(task: str, after_id: str | None, until_id: str | None) -> Select[Any]:
+    """Select the rows of a task with ``after_id < id <= until_id``, in the order of their ids."""
+    query = select(traces).where(traces.c.task == task).order_by(traces.c.id)
+    if after_id is not None:
+        query = query.where(traces.c.id > after_id)
+    return query if until_id is None else query.where(traces.c.id <= until_id)
+
+
+def fetch(connection: Connection, query: Select[Any]) -> list[Row]:
+    """Return the rows that a selection of whole rows finds."""
+    return [Row._make(found) for found in connection.execute(query)]

@@ -1,0 +1,214 @@
+"""The trace store: rows in, rows out, and the small things that all processes of a task share."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from sqlalchemy import bindparam, func, select
+from sqlalchemy.exc import IntegrityError
+
+from tracer_serve.errors import StoreError
+from tracer_serve.records import Answer, LabelSource, Trace
+from tracer_serve.traces.activity import Activity
+from tracer_serve.traces.codec import pack
+from tracer_serve.traces.columns import Columns, gather
+from tracer_serve.traces.database import BUSY_TIMEOUT_S, Database
+from tracer_serve.traces.history import History
+from tracer_serve.traces.inserting import insert_missing, insert_new
+from tracer_serve.traces.labelling import labelled
+from tracer_serve.traces.leases import Leases
+from tracer_serve.traces.migrations import migrate
+from tracer_serve.traces.querying import between, fetch
+from tracer_serve.traces.rows import Row, from_row, to_row
+from tracer_serve.traces.settings import Settings
+from tracer_serve.traces.tables import traces
+from tracer_serve.traces.tally import count
+from tracer_serve.traces.writing import GroupCommit
+
+_PAGE = 5_000
+
+
+def open_store(location: Path | str, task: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> "TraceStore":
+    """Open the store of a task, made or migrated where needed.
+
+    Parameters
+    ----------
+    location : a file of SQLite, or a URL (``postgresql://...``) that tasks and replicas may share
+    task : the task's name; a store reads and writes this task's rows only
+    busy_timeout_s : seconds to wait for another process's write before `StoreError`
+
+    Raises
+    ------
+    StoreError
+        It cannot be opened; says why and what to do.
+
+    Examples
+    --------
+    >>> from datetime import UTC, datetime
+    >>> from tempfile import mkdtemp
+    >>> from tracer_serve.traces import new_id, open_store
+    >>> store = open_store(Path(mkdtemp()) / "traces.db", "banking")
+    >>> store.add([Trace(id=new_id(), ts=datetime.now(UTC), task="banking", input="hi", teacher_label="greeting")])
+    1
+    >>> [trace.input for trace in store.labelled()], store.counts().by_label
+    (['hi'], {'greeting': 1})
+    >>> store.close()
+    """
+    database = Database(location, busy_timeout_s=busy_timeout_s)
+    try:
+        migrate(database)
+    except StoreError:
+        database.close()
+        raise
+    return TraceStore(database, task)
+
+
+class TraceStore(Leases, Settings, History, Activity):
+    """The traces of one task. Synchronous and thread-safe; open it once per process with `open_store`.
+
+    Whatever returns has been written durably. Everything raises `StoreError` when the database cannot be reached,
+    is locked for too long, damaged, read-only or full; nothing that was acknowledged is lost by that.
+    """
+
+    def __init__(self, database: Database, task: str) -> None:
+        super().__init__(database, task)
+        self._adds = GroupCommit(self._commit)
+
+    def add(self, traces: Iterable[Trace]) -> int:
+        """Write traces; on disk on return. Concurrent calls share a commit.
+
+        An id that is there already is left as it is, so that a call may be repeated after an error.
+
+        Returns
+        -------
+        How many were new.
+        """
+        rows = [to_row(self._own(trace)) for trace in traces]
+        return self._adds.add(rows) if rows else 0
+
+    def set_label(
+        self,
+        trace_id: str,
+        label: str,
+        source: LabelSource,
+        answer: Answer | None = None,
+        *,
+        fingerprint: str | None = None,
+    ) -> bool:
+        """Give an existing row its label: an audit's, or a person's.
+
+        A label that is replaced is kept in ``metadata["replaced"]``. A person's label is replaced by a person only.
+
+        Parameters
+        ----------
+        answer : the teacher's, for its tokens, cost and latency
+        fingerprint : the teacher's, where the row has none yet
+
+        Returns
+        -------
+        False where there is no such row, or a person's label stands.
+        """
+        with self._db.write() as connection:
+            where = (traces.c.task == self._task, traces.c.id == pack(trace_id))
+            found = fetch(connection, select(traces).where(*where).with_for_update())
+            if not found or (found[0].label_source == "human" and source != "human"):
+                return False
+            before, after = found[0], labelled(found[0], label, source, answer, fingerprint)
+            if after != before:
+                connection.execute(traces.update().where(*where).values(after._asdict()))
+                count(connection, [before], -1)
+                count(connection, [after])
+            return True
+
+    def get(self, trace_id: str) -> Trace | None:
+        """Return one trace, None where there is no such id."""
+        with self._db.read() as connection:
+            found = fetch(connection, select(traces).where(traces.c.task == self._task, traces.c.id == pack(trace_id)))
+        return from_row(found[0]) if found else None
+
+    def labelled(self, after_id: str | None = None, until_id: str | None = None) -> Iterator[Trace]:
+        """Stream the labelled traces in the order of their ids, a page at a time: no lock, flat memory.
+
+        Parameters
+        ----------
+        after_id, until_id : bounds, the first exclusive, the second inclusive; `latest_id` makes a snapshot
+        """
+        while True:
+            query = between(self._task, after_id, until_id).where(traces.c.teacher_label.is_not(None))
+            with self._db.read() as connection:
+                page = fetch(connection, query.limit(_PAGE))
+            yield from map(from_row, page)
+            if len(page) < _PAGE:
+                return
+            after_id = page[-1].id
+
+    def columns(
+        self, after_id: str | None = None, until_id: str | None = None, *, labelled_only: bool = True
+    ) -> Columns:
+        """Return many traces as columns: what a refit needs of a million rows without a million objects.
+
+        Parameters
+        ----------
+        after_id, until_id : bounds as in `labelled`
+        labelled_only : leave out handled rows that were never audited
+        """
+        with self._db.read() as connection:
+            return gather(connection, self._task, after_id, until_id, labelled_only=labelled_only)
+
+    def recent(self, n: int = 50, *, before_id: str | None = None) -> list[Trace]:
+        """Return the newest n traces, newest first; `before_id` is where the last page ended."""
+        query = select(traces).where(traces.c.task == self._task)
+        if before_id is not None:
+            query = query.where(traces.c.id < before_id)
+        with self._db.read() as connection:
+            return [from_row(row) for row in fetch(connection, query.order_by(traces.c.id.desc()).limit(n))]
+
+    def latest_id(self) -> str | None:
+        """Return the greatest id, None in an empty store: what `until_id` of a snapshot should be."""
+        with self._db.read() as connection:
+            query = select(traces.c.id).where(traces.c.task == self._task).order_by(traces.c.id.desc()).limit(1)
+            found: str | None = connection.execute(query).scalar_one_or_none()
+            return found
+
+    def labelled_since(self, trace_id: str | None) -> int:
+        """Return how many labelled traces have a greater id; all of them for None."""
+        query = select(func.count()).select_from(traces).where(traces.c.task == self._task)
+        if trace_id is not None:
+            query = query.where(traces.c.id > trace_id)
+        with self._db.read() as connection:
+            return int(connection.execute(query.where(traces.c.teacher_label.is_not(None))).scalar_one())
+
+    def forget_user(self, user: str) -> list[str]:
+        """Remove every trace whose ``metadata["user"]`` is this user, from the disk too; return the ids removed."""
+        where = (traces.c.task == self._task, traces.c.user_id == pack(user))
+        with self._db.write() as connection:
+            gone = fetch(connection, select(traces).where(*where).order_by(traces.c.id).with_for_update())
+            for start in range(0, len(gone), _PAGE):
+                page = gone[start : start + _PAGE]
+                connection.execute(
+                    traces.delete().where(traces.c.task == self._task, traces.c.id == bindparam("gone")),
+                    [{"gone": row.id} for row in page],
+                )
+                count(connection, page, -1)
+        if gone:
+            self._db.shrink_log()
+        return [row.id for row in gone]
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._db.close()
+
+    def _own(self, trace: Trace) -> Trace:
+        if trace.task != self._task:
+            raise ValueError(f"trace {trace.id} is of task {trace.task!r}, this store holds {self._task!r}")
+        return trace
+
+    def _commit(self, rows: Sequence[Row]) -> set[str]:
+        try:
+            with self._db.write() as connection:
+                insert_new(connection, rows)
+                return set()
+        except StoreError as error:
+            if not isinstance(error.__cause__, IntegrityError):
+                raise
+        with self._db.write() as connection:
+            return insert_missing(connection, self._task, rows)

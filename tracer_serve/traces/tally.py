@@ -1,0 +1,154 @@
+"""Counts that are kept while rows are written, so that no dashboard ever scans the rows.
+
+A cell counts the rows of one hour, version, decision, label source and agreement. Cells and rows change in the same
+transaction. Each process writes cells of its own (`writer`): the sum over writers is the truth, a single cell may be
+negative.
+"""
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Table, case, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from tracer_serve.traces.codec import unpack_text
+from tracer_serve.traces.rows import HOUR_US, Row
+from tracer_serve.traces.tables import label_tallies, tallies
+
+_WRITERS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Counts over some rows; imported rows (no decision) are in `rows` and `labelled` only.
+
+    Parameters
+    ----------
+    audits, agreed : audited rows, and those of them where surrogate and teacher agree
+    cost, audit_cost : paid to the teacher for deferred rows, and for audits, in the price's currency
+    """
+
+    rows: int = 0
+    labelled: int = 0
+    handled: int = 0
+    deferred: int = 0
+    degraded: int = 0
+    audits: int = 0
+    agreed: int = 0
+    cost: float = 0.0
+    audit_cost: float = 0.0
+
+    @property
+    def requests(self) -> int:
+        """Rows that were decided by the service."""
+        return self.handled + self.deferred + self.degraded
+
+    @property
+    def coverage(self) -> float | None:
+        """Share of the requests that was handled; None without requests."""
+        return self.handled / self.requests if self.requests else None
+
+    @property
+    def agreement(self) -> float | None:
+        """Share of the audits that agree; None without audits."""
+        return self.agreed / self.audits if self.audits else None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Everything in a store.
+
+    Parameters
+    ----------
+    total : over all rows
+    by_decision : rows per decision; None: imported
+    by_source : rows per label source; None: not labelled
+    by_label : labelled rows per teacher label, most frequent first
+    """
+
+    total: Tally = field(default_factory=Tally)
+    by_decision: dict[str | None, int] = field(default_factory=dict)
+    by_source: dict[str | None, int] = field(default_factory=dict)
+    by_label: dict[str, int] = field(default_factory=dict)
+
+
+def count(connection: Connection, rows: Iterable[Row], sign: int = 1) -> None:
+    """Add rows of one task to the cells, or take them out with a sign of -1."""
+    cells: Counter[tuple[Any, ...]] = Counter()
+    costs: defaultdict[tuple[Any, ...], float] = defaultdict(float)
+    labels: Counter[tuple[str, str]] = Counter()
+    for row in rows:
+        cell = _cell(row)
+        cells[cell] += sign
+        costs[cell] += sign * row.cost
+        if row.teacher_label is not None:
+            labels[row.task, row.teacher_label] += sign
+    writer = os.getpid() % _WRITERS
+    names = ("task", "hour", "version", "decision", "source", "agreed")
+    # in one order for everybody: two writers that lock cells in different orders would block each other
+    found = [{**dict(zip(names, cell, strict=True)), "n": n, "cost": costs[cell]} for cell, n in sorted(cells.items())]
+    _upsert(connection, tallies, [{**values, "writer": writer} for values in found], ("n", "cost"))
+    counted = [{"task": task, "writer": writer, "label": label, "n": n} for (task, label), n in sorted(labels.items())]
+    _upsert(connection, label_tallies, counted, ("n",))
+
+
+def _cell(row: Row) -> tuple[Any, ...]:
+    label, guess = row.teacher_label, row.surrogate_label
+    return (
+        row.task,
+        row.ts // HOUR_US,
+        -1 if row.version is None else row.version,
+        row.decision or "",
+        row.label_source or "",
+        -1 if label is None or guess is None else int(label == guess),
+    )
+
+
+def _upsert(connection: Connection, table: Table, values: list[dict[str, Any]], sums: tuple[str, ...]) -> None:
+    if not values:
+        return
+    insert = (postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert)(table)
+    added = {name: table.c[name] + insert.excluded[name] for name in sums}
+    connection.execute(insert.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=added), values)
+
+
+def _sum(when: ColumnElement[bool], value: ColumnElement[Any] = tallies.c.n) -> ColumnElement[Any]:
+    return func.coalesce(func.sum(case((when, value), else_=0)), 0)
+
+
+_DECISION, _AUDIT = tallies.c.decision, tallies.c.source == "audit"
+_COSTS = (_sum(_DECISION != "handled", tallies.c.cost), _sum(_DECISION == "handled", tallies.c.cost))
+_SUMS = (  # in the order of the fields of `Tally`
+    func.coalesce(func.sum(tallies.c.n), 0),
+    _sum(tallies.c.source != ""),
+    _sum(_DECISION == "handled"),
+    _sum(_DECISION == "deferred"),
+    _sum(_DECISION == "degraded"),
+    _sum(_AUDIT),
+    _sum(_AUDIT & (tallies.c.agreed == 1)),
+    *_COSTS,
+)
+
+
+def sums(
+    connection: Connection, key: ColumnElement[Any], task: str, *where: ColumnElement[bool]
+) -> list[tuple[Any, Tally]]:
+    """Return one tally per value of a column of `tallies`, in its order."""
+    query = select(key, *_SUMS).where(tallies.c.task == task, *where).group_by(key).order_by(key)
+    return [(key, _tally(values)) for key, *values in connection.execute(query)]
+
+
+def _tally(values: list[Any]) -> Tally:
+    counts, costs = values[: -len(_COSTS)], values[-len(_COSTS) :]  # Postgres gives sums of BIGINT as Decimal
+    return Tally(*map(int, counts), *map(float, costs))
+
+
+def label_counts(connection: Connection, task: str) -> dict[str, int]:
+    """Return labelled rows per teacher label, most frequent first."""
+    n = func.sum(label_tallies.c.n)
+    query = select(label_tallies.c.label, n).where(label_tallies.c.task == task).group_by(label_tallies.c.label)
+    found = {unpack_text(label): int(rows) for label, rows in connection.execute(query.having(n > 0))}
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))

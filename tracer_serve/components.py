@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from tracer_serve.errors import PluginError, SpecError
 from tracer_serve.load import Task
+from tracer_serve.pairs import PairEmbedder
 from tracer_serve.plugins import load_plugin
 from tracer_serve.protocols import Acceptor, Embedder, Surrogate, Teacher
 from tracer_serve.registry import Registry, acceptors, embedders, surrogates, teachers
@@ -21,8 +22,9 @@ def load_plugins(task: Task) -> dict[str, str]:
 
 
 def make_embedder(task: Task) -> Embedder:
-    """Make the task's embedder, not yet fitted."""
-    return _make(task, embedders, task.spec.embedder, "embedder")
+    """Make the task's embedder, not yet fitted; for a task of pairs, wrapped for them."""
+    embedder = _make(task, embedders, task.spec.embedder, "embedder")
+    return PairEmbedder(embedder) if task.spec.input == "pair" else embedder
 
 
 def make_surrogate(task: Task, index: int) -> Surrogate:

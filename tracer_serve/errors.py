@@ -57,6 +57,23 @@ class ArtifactError(TracerServeError):
     code = "artifact_error"
 
 
+class EmbedderError(TracerServeError):
+    """A remote embedder gave no vectors.
+
+    Parameters
+    ----------
+    problem : what happened
+    retry_after_s : seconds after which asking again may help
+    """
+
+    http_status = 503
+    code = "embedder_unavailable"
+
+    def __init__(self, problem: str, *, retry_after_s: float | None = None) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(problem)
+
+
 class FitError(TracerServeError):
     """The traces do not allow a fit (too few, one label, nothing labelled)."""
 

@@ -69,6 +69,19 @@ class Registry(Generic[C]):
             )
         return self._classes[name]
 
+    def name_of(self, cls: type) -> str:
+        """Return the name under which a class is registered.
+
+        Raises
+        ------
+        PluginError
+            Where it is not.
+        """
+        for name, known in self._classes.items():
+            if known is cls:
+                return name
+        raise PluginError(f"{cls.__qualname__} is not registered as {self.kind}; decorate it with its registry")
+
     def build(self, name: str, params: Mapping[str, Any] | None = None, context: Mapping[str, Any] | None = None) -> C:
         """Make the component, its parameters checked against its ``__init__``.
 

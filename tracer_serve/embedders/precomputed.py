@@ -1,0 +1,78 @@
+"""Vectors that the client made itself: the input is a JSON array of numbers, nothing is embedded here."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, Self
+
+import numpy as np
+from pydantic import Field
+
+from tracer_serve.errors import BadInputError
+from tracer_serve.records import Text, Vectors
+from tracer_serve.registry import embedders
+
+
+@embedders.register("precomputed")
+class Precomputed:
+    """Reads each input as a vector, checks it, and scales it to unit norm.
+
+    Parameters
+    ----------
+    dim : numbers in each vector
+    model : what the client embeds with; a change of it is a change of embedder and voids the certificate
+
+    Examples
+    --------
+    >>> Precomputed(dim=2).embed(["[3, 4]"]).tolist()
+    [[0.6000000238418579, 0.800000011920929]]
+    """
+
+    trainable = False
+
+    def __init__(self, dim: Annotated[int, Field(ge=1, le=65_536)], model: str = "") -> None:
+        self.dim, self.model = dim, model
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the client's model name and the dimension."""
+        return "precomputed-" + hashlib.sha256(json.dumps([self.dim, self.model]).encode()).hexdigest()[:24]
+
+    def fit(self, texts: Sequence[Text]) -> Self:  # noqa: ARG002  # frozen
+        """Return itself: there is nothing to learn."""
+        return self
+
+    def embed(self, texts: Sequence[Text]) -> Vectors:
+        """Return unit-norm float32 vectors, shape (n, dim).
+
+        Raises
+        ------
+        BadInputError
+            Where an input is not a JSON array of `dim` finite numbers, not all zero.
+        """
+        out = np.empty((len(texts), self.dim), np.float64)
+        for i, text in enumerate(texts):
+            out[i] = self._read(text, i)
+        length = np.linalg.norm(out, axis=1, keepdims=True)
+        bad = np.flatnonzero(~np.isfinite(length) | (length == 0))
+        if bad.size:
+            raise BadInputError(f"input {bad[0]}: the vector is zero, or holds a number that is not finite")
+        unit: Vectors = (out / length).astype(np.float32)
+        return unit
+
+    def _read(self, text: Text, i: int) -> list[float]:
+        try:
+            numbers: Any = json.loads(text) if isinstance(text, str) else None
+        except (ValueError, RecursionError):
+            numbers = None
+        if not isinstance(numbers, list) or any(type(number) not in {int, float} for number in numbers):
+            raise BadInputError(
+                f"input {i} is not a JSON array of numbers: with `embedder: precomputed` each input is a vector"
+                f" of {self.dim} numbers, such as '[0.12, -0.5, ...]'"
+            )
+        if len(numbers) != self.dim:
+            raise BadInputError(f"input {i} has {len(numbers)} numbers, this task's vectors have {self.dim}")
+        try:
+            return [float(number) for number in numbers]
+        except OverflowError:
+            raise BadInputError(f"input {i} holds a number beyond what a float can hold") from None

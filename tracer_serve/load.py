@@ -70,7 +70,8 @@ def load_task(file: Path | str) -> Task:
     try:
         raw = yaml.load(source, _UniqueKeys)  # noqa: S506  # a SafeLoader that also refuses repeated keys
     except yaml.YAMLError as error:
-        raise SpecError(f"is not YAML: {' '.join(str(error).split())}", file=file) from None
+        hint = '. Inside {...} and [...] write "${NAME}" in quotes' if "${" in source else ""
+        raise SpecError(f"is not YAML: {' '.join(str(error).split())}{hint}", file=file) from None
     if not isinstance(raw, Mapping):
         raise SpecError("needs `key: value` lines, at least `name:` and `teacher:`", file=file)
     filled = _fill(raw, file, "")

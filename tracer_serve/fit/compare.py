@@ -50,7 +50,7 @@ def compare(
     spec = task.spec
     folds = Folds(rows, embedder, spec.fit.folds, spec.fit.seed)
     order = sorted(range(len(spec.surrogates)), key=lambda s: getattr(make_surrogate(task, s), "cost", 1.0))
-    total, done = len(order) * folds.count + 1, 0
+    total, done = len(order) * folds.count, 0
     candidates: list[Candidate] = []
     results: list[CandidateResult] = []
     started = time.monotonic()

@@ -88,6 +88,7 @@ def _fit_cross(task: Task, rows: Rows, embedder: Embedder, progress: Progress) -
     )
     predicted = cross_predicted(choice.score, choice.agreed, folds.fold)
     certificate = _certify(task, "cross_fit", calibration, predicted)
+    progress("certifying", 1, 1)
     return Fitted(replace(policy, certificate=certificate), calibration, vectors, results)
 
 
@@ -119,6 +120,7 @@ def _fit_strict(task: Task, rows: Rows, embedder: Embedder, progress: Progress) 
     )
     predicted = predicted_agreement(choice.score, choice.agreed, seen.score)
     certificate = _certify(task, "strict", calibration, predicted)
+    progress("certifying", 1, 1)
     vectors = seen.evidence.inputs.embeddings
     return Fitted(replace(policy, certificate=certificate), calibration, vectors, results)
 

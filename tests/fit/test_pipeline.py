@@ -1,0 +1,149 @@
+"""From labelled rows to a certified policy."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.tasks import Planted, banking, write_task
+from tracer_serve.components import make_embedder
+from tracer_serve.errors import ArtifactError, FitError
+from tracer_serve.fit.calibration import Calibration
+from tracer_serve.fit.pipeline import fit_policy
+from tracer_serve.fit.rows import Rows
+from tracer_serve.policy import Policy
+
+N = 600
+
+
+def planted(n: int = N, noise: float = 0.5, seed: int = 0) -> Rows:
+    """Easy rows with their own label; hard rows (a fifth) with a coin-flipped one."""
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, 4, n)
+    hard = rng.random(n) < 0.2
+    hardness = np.where(hard, 0.5 + 0.01 * rng.standard_normal(n), 0.2 * rng.random(n))
+    flipped = hard & (rng.random(n) < noise)
+    texts = [f"{y} {h:.6f} {i}" for i, (y, h) in enumerate(zip(label, hardness, strict=True))]
+    return Rows.of(texts, [f"label{(y + f) % 4}" for y, f in zip(label, flipped, strict=True)])
+
+
+@pytest.mark.parametrize("mode", ["cross_fit", "strict"])
+def test_easy_rows_are_handled_and_hard_ones_deferred(tmp_path: Path, mode: str) -> None:
+    """On planted data the policy certifies, covers about the easy share and keeps its promise on new rows."""
+    task = write_task(tmp_path, gate={"alpha": 0.9, "delta": 0.05, "mode": mode, "scope": {"keep": 1.0}})
+    fitted = fit_policy(task, planted(2000), Planted())
+    new = planted(4000, seed=1)
+    seen = fitted.policy.score(new.texts)
+    agreed = fitted.policy.classes[seen.top] == new.labels
+    assert fitted.certificate.certified
+    assert fitted.certificate.mode == mode
+    assert 0.7 < seen.handled.mean() < 0.98
+    assert agreed[seen.handled].mean() >= 0.9 - 0.01
+    assert agreed[~seen.handled].mean() < 0.75
+
+
+def test_a_policy_survives_its_disk(tmp_path: Path) -> None:
+    """A policy that was written and read decides alike, row by row."""
+    task = write_task(tmp_path)
+    texts, labels = banking(300)
+    fitted = fit_policy(task, Rows.of(texts, labels), make_embedder(task))
+    fitted.policy.save(tmp_path / "model")
+    again = Policy.load(tmp_path / "model", make_embedder(task))
+    assert again.certificate == fitted.certificate
+    probe = [*texts[:50], "", "zzz unseen words"]
+    for a, b in zip(fitted.policy.decide(probe), again.decide(probe), strict=True):
+        assert (a.label, a.handled, a.reason) == (b.label, b.handled, b.reason)
+        np.testing.assert_allclose(a.proba, b.proba, atol=1e-6)
+
+
+def test_another_embedder_voids_the_certificate(tmp_path: Path) -> None:
+    """A policy refuses to load under an embedder with another fingerprint."""
+    task = write_task(tmp_path)
+    other = Planted()
+    fitted = fit_policy(task, planted(), other)
+    fitted.policy.save(tmp_path / "model")
+    stranger = Planted()
+    stranger.fingerprint = "stranger"
+    with pytest.raises(ArtifactError, match="certificate is void"):
+        Policy.load(tmp_path / "model", stranger)
+
+
+def test_calibration_rows_survive_their_disk(tmp_path: Path) -> None:
+    """What the report is drawn from can be read back."""
+    fitted = fit_policy(write_task(tmp_path), planted(), Planted())
+    fitted.calibration.save(tmp_path / "calibration.npz")
+    again = Calibration.load(tmp_path / "calibration.npz")
+    np.testing.assert_array_equal(again.score, fitted.calibration.score)
+    np.testing.assert_array_equal(again.classes, fitted.calibration.classes)
+    assert len(fitted.vectors) == len(fitted.calibration.row)
+
+
+def test_a_failing_candidate_is_named_and_the_others_go_on(tmp_path: Path) -> None:
+    """One surrogate that raises is reported as failed with its reason; the fit goes on with the rest."""
+    plugin = tmp_path / "broken.py"
+    plugin.write_text(
+        "from tracer_serve.registry import surrogates\n"
+        "@surrogates.register('broken')\n"
+        "class Broken:\n"
+        "    def fit(self, inputs, labels):\n"
+        "        raise ValueError('no luck today')\n"
+        "    def predict_proba(self, inputs): ...\n",
+        encoding="utf-8",
+    )
+    from tracer_serve.plugins import load_plugin  # noqa: PLC0415  # registers on import
+
+    load_plugin(plugin)
+    task = write_task(tmp_path, surrogates=["broken", "logreg"])
+    fitted = fit_policy(task, planted(), Planted())
+    failed = [c for c in fitted.candidates if c.status == "failed"]
+    assert [(c.surrogate, c.reason) for c in failed] == [("broken", "ValueError: no luck today")]
+    assert [c.surrogate for c in fitted.candidates if c.status == "chosen"] == ["logreg"]
+    with pytest.raises(FitError, match="every surrogate failed:\n  broken: ValueError: no luck today"):
+        fit_policy(write_task(tmp_path, surrogates=["broken"]), planted(), Planted())
+
+
+def test_a_spent_budget_skips_and_says_so(tmp_path: Path) -> None:
+    """Beyond fit.budget_s no further candidate is started, and the result says why."""
+    task = write_task(tmp_path, surrogates=["knn", "logreg"], fit={"budget_s": 1e-9})
+    results = fit_policy(task, planted(), Planted()).candidates
+    skipped = [c for c in results if c.status == "skipped"]
+    assert len({c.surrogate for c in results}) == 2
+    assert len(skipped) == 1
+    assert "budget_s" in skipped[0].reason
+
+
+def test_rows_that_only_train_stay_out_of_the_certificate(tmp_path: Path) -> None:
+    """A certificate counts the fair rows only."""
+    rows = planted(1000)
+    fair = np.arange(1000) < 400
+    fitted = fit_policy(write_task(tmp_path), Rows(rows.texts, rows.labels, fair), Planted())
+    assert fitted.certificate.rows == 400
+    assert fitted.calibration.fair.sum() == 400
+
+
+def test_too_few_rows_abstain_or_say_how_many_are_needed(tmp_path: Path) -> None:
+    """Three rows are an error that says what to bring; forty are a certificate that says how many more."""
+    task = write_task(tmp_path, gate={"alpha": 0.95, "delta": 0.05})
+    with pytest.raises(FitError, match="3 labelled traces are too few"):
+        fit_policy(task, planted(3), Planted())
+    certificate = fit_policy(task, planted(40, noise=0.0), Planted()).certificate
+    assert not certificate.certified
+    assert (certificate.reason, certificate.rows_needed > 0) == ("insufficient", True)
+
+
+def test_a_teacher_with_one_label_goes_through_the_same_gate(tmp_path: Path) -> None:
+    """A single class certifies by evidence, not by definition: 300 agreeing rows do, 40 do not."""
+    task = write_task(tmp_path, gate={"alpha": 0.95, "delta": 0.05, "scope": {"keep": 1.0}})
+    for n, certified in ((300, True), (40, False)):
+        rows = planted(n)
+        fitted = fit_policy(task, Rows.of(rows.texts, ["only"] * n), Planted())
+        assert fitted.certificate.certified is certified
+
+
+def test_labels_seen_once_count_as_disagreements(tmp_path: Path) -> None:
+    """A label with one row cannot be right out of fold, and its row stays in the certificate."""
+    rows = planted(400, noise=0.0)
+    labels = [f"rare{i}" if i < 40 else str(y) for i, y in enumerate(rows.labels)]
+    fitted = fit_policy(write_task(tmp_path), Rows.of(rows.texts, labels), Planted())
+    assert fitted.certificate.rows == 400
+    assert not fitted.calibration.agreed[:40].any()

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tracer_serve.embedding_cache import CachedEmbedder
 from tracer_serve.errors import PluginError, SpecError
 from tracer_serve.load import Task
+from tracer_serve.pairs import PairEmbedder
 from tracer_serve.pairs import PairEmbedder
 from tracer_serve.plugins import load_plugin
 from tracer_serve.protocols import Acceptor, Embedder, Surrogate, Teacher

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Generic, Self, TypeVar
+from typing import Self
 
 import numpy as np
 
@@ -12,8 +12,6 @@ from tracer_serve.protocols import Embedder
 from tracer_serve.records import Text, Vectors
 from tracer_serve.registry import embedders
 from tracer_serve.state import load_component, save_component
-
-E = TypeVar("E", bound=Embedder)
 
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)?")
 _NEGATIONS = frozenset(
@@ -24,7 +22,7 @@ LEXICAL = 7
 """Number of features that look at the words themselves."""
 
 
-class PairEmbedder(Generic[E]):
+class PairEmbedder:
     """Wraps an embedder of single texts for pairs.
 
     Both texts are embedded apart, so that a text met in many pairs is embedded once where a cache stands below. With
@@ -43,7 +41,7 @@ class PairEmbedder(Generic[E]):
     (2, 16)
     """
 
-    def __init__(self, inner: E) -> None:
+    def __init__(self, inner: Embedder) -> None:
         self.inner, self.trainable = inner, inner.trainable
 
     @property
@@ -78,10 +76,10 @@ class PairEmbedder(Generic[E]):
         save_component(self.inner, folder / "inner")
 
     @classmethod
-    def load(cls, folder: Path) -> "PairEmbedder[Any]":
+    def load(cls, folder: Path) -> Self:
         """Read back; the name can only choose among the registered embedders."""
         inner = embedders.get((folder / "inner.txt").read_text(encoding="utf-8"))
-        return PairEmbedder(load_component(inner, folder / "inner"))
+        return cls(load_component(inner, folder / "inner"))
 
 
 def _sides(pair: Text) -> tuple[str, str]:

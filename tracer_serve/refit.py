@@ -10,9 +10,9 @@ import platform
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from tracer_serve.components import load_plugins, make_embedder, make_teacher
-from tracer_serve.embedding_cache import CachedEmbedder
-from tracer_serve.errors import BusyError, FitError
+from tracer_serve.embedding_cache import cached
+from tracer_serve.errors import BusyError, FitError, TracerServeError
 from tracer_serve.fit.compare import CandidateResult
 from tracer_serve.fit.pipeline import Fitted, fit_policy
 from tracer_serve.fit.rows import Progress, Rows, silent
@@ -29,7 +29,7 @@ from tracer_serve.load import Task
 from tracer_serve.policy import CERTIFICATE
 from tracer_serve.records import Certificate
 from tracer_serve.report import build_report, render_html
-from tracer_serve.traces import TraceStore, open_store
+from tracer_serve.traces import Refit, TraceStore, open_store
 from tracer_serve.traces.importers import import_file
 from tracer_serve.versions import Manifest, Versions
 
@@ -93,21 +93,14 @@ def refit(task: Task, trigger: str = "hand", progress: Progress = silent) -> Out
     FitError
         Where there is too little to fit on.
     """
-    started = datetime.now(UTC)
     plugins = load_plugins(task)
     store = store_of(task)
     try:
-        with _lease(store):
+        with _lease(store), _recorded(store, trigger) as record:
             import_traces(task, store)
             outcome = _refit(task, store, plugins, progress)
-        store.record_refit(
-            started=started,
-            ended=datetime.now(UTC),
-            trigger=trigger,
-            outcome=outcome.certificate.reason,
-            version=outcome.version,
-        )
-        return outcome
+            record(outcome)
+            return outcome
     finally:
         store.close()
 
@@ -116,7 +109,7 @@ def _refit(task: Task, store: TraceStore, plugins: dict[str, str], progress: Pro
     began = time.monotonic()
     rows, last_trace = snapshot(store)
     versions = versions_of(task)
-    embedder = CachedEmbedder(make_embedder(task), task.state / "cache")
+    embedder = cached(make_embedder(task), task.state / "cache")
     fitted = fit_policy(task, rows, embedder, progress)
     parent = versions.current()
     number = versions.write(
@@ -184,6 +177,23 @@ def _fill(folder: Path, task: Task, rows: Rows, fitted: Fitted, versions: Versio
     report = build_report(task, fitted, [rows.texts[i] for i in fitted.calibration.row], earlier)
     (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
     (folder / "report.html").write_text(render_html(report), encoding="utf-8")
+
+
+@contextmanager
+def _recorded(store: TraceStore, trigger: str) -> Iterator[Callable[[Outcome], None]]:
+    """Keep the refit in the store's history from its start, with how it came out."""
+    entry = Refit(reason=trigger)
+    store.record_refit(entry)
+
+    def record(outcome: Outcome) -> None:
+        word = "certified" if outcome.certificate.certified else "abstained"
+        store.record_refit(replace(entry, ended=datetime.now(UTC), outcome=word, version=outcome.version))
+
+    try:
+        yield record
+    except TracerServeError:
+        store.record_refit(replace(entry, ended=datetime.now(UTC), outcome="failed"))
+        raise
 
 
 @contextmanager

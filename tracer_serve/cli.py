@@ -41,14 +41,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(words)
     except TracerServeError as error:
-        print(f"error: {error}", file=sys.stderr)
+        sys.stderr.write(f"error: {error}\n")
         return error.exit_code
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # noqa: BLE001  # the last line of defence: tell, log, and say so by exit code
         log = Path(tempfile.mkdtemp(prefix="tracer-serve-")) / "error.log"
         log.write_text(traceback.format_exc(), encoding="utf-8")
-        print(f"unexpected error: {type(error).__name__}: {error}\nThe details are in {log}", file=sys.stderr)
+        sys.stderr.write(f"unexpected error: {type(error).__name__}: {error}\nThe details are in {log}\n")
         return _UNEXPECTED
 
 

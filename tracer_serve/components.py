@@ -8,7 +8,6 @@ from tracer_serve.embedding_cache import CachedEmbedder
 from tracer_serve.errors import PluginError, SpecError
 from tracer_serve.load import Task
 from tracer_serve.pairs import PairEmbedder
-from tracer_serve.pairs import PairEmbedder
 from tracer_serve.plugins import load_plugin
 from tracer_serve.protocols import Acceptor, Embedder, Surrogate, Teacher
 from tracer_serve.registry import Registry, acceptors, embedders, surrogates, teachers
@@ -23,9 +22,16 @@ def load_plugins(task: Task) -> dict[str, str]:
     return {str(path): load_plugin(task.resolve(path)) for path in task.spec.plugins}
 
 
-def make_embedder(task: Task) -> Embedder:
-    """Make the task's embedder, not yet fitted; for a task of pairs, wrapped for them."""
+def make_embedder(task: Task, cache: Path | None = None) -> Embedder:
+    """Make the task's embedder, not yet fitted; for pairs, where the task classifies pairs.
+
+    Parameters
+    ----------
+    cache : folder that keeps the vectors of a frozen embedder, so that a refit embeds only what is new
+    """
     embedder = _make(task, embedders, task.spec.embedder, "embedder")
+    if cache is not None and not embedder.trainable:
+        embedder = CachedEmbedder(embedder, cache)
     return PairEmbedder(embedder) if task.spec.input == "pair" else embedder
 
 

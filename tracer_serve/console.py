@@ -1,6 +1,7 @@
 """What people see in the terminal: plain where the output is not one."""
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +18,7 @@ err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def print_json(value: Any) -> None:
     """Print JSON for scripts: one document, nothing else on standard output."""
-    print(json.dumps(value, indent=1))
+    sys.stdout.write(json.dumps(value, indent=1) + "\n")
 
 
 @contextmanager
@@ -75,11 +76,9 @@ def measured_of(certificate: Certificate) -> list[tuple[str, str]]:
     c = certificate
     if not c.certified:
         return [("rows", f"{c.rows:,} calibration rows")]
+    measured = f"{100 * c.agreements / c.n:.1f} % measured ({c.agreements:,} of {c.n:,})"
+    proved = f"at least {100 * c.lower_bound:.1f} % with probability {1 - c.delta:g}"
     return [
         ("coverage", f"{100 * c.coverage:.1f} % of the traffic is answered by the surrogate"),
-        (
-            "agreement",
-            f"{100 * c.agreements / c.n:.1f} % measured ({c.agreements:,} of {c.n:,}),"
-            f" at least {100 * c.lower_bound:.1f} % with probability {1 - c.delta:g}",
-        ),
+        ("agreement", f"{measured}, {proved}"),
     ]

@@ -12,7 +12,8 @@ from tracer_serve.refit import versions_of
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("task", type=Path, help="YAML file of the task")
-    parser.add_argument("--to", type=int, metavar="N", help="version to serve; default: the last certified before this one")
+    what = "version to serve; default: the last certified one before the current"
+    parser.add_argument("--to", type=int, metavar="N", help=what)
 
 
 def run(args: argparse.Namespace) -> int:

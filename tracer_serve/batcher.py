@@ -1,0 +1,175 @@
+"""Concurrent texts to batches, without ever waiting: a batch is what queued while the last one ran."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tracer_serve.policy import Policy
+from tracer_serve.records import Text, Verdict
+
+_log = logging.getLogger(__name__)
+
+_TARGET_S = 0.05  # a lone request waits for at most about one batch: batches are sized to take this long
+_LEAST_ROWS, _MOST_ROWS = 8, 256
+_CELLS = 16_384  # rows x longest text of one call, in characters: bounds padding and memory
+
+
+@dataclass(slots=True, eq=False)
+class Judged:
+    """What the policy said of the texts of one request.
+
+    Parameters
+    ----------
+    verdicts : one per text, in order; None where the policy failed on it
+    embed_s, predict_s : time spent in the batches that this request took part in, seconds
+    """
+
+    verdicts: list[Verdict | None]
+    embed_s: float = 0.0
+    predict_s: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    policy: Policy
+    texts: Sequence[Text]
+    judged: Judged
+    loop: asyncio.AbstractEventLoop
+    future: "asyncio.Future[Judged]"
+    taken: int = 0
+    left: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.left = len(self.texts)
+
+
+_Row = tuple[_Job, int]
+
+
+class Batcher:
+    """Runs policies in one thread, on batches made of whatever requests are there.
+
+    Every request gets a share of each batch, so that a lone text never waits for a list of ten thousand.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: deque[_Job] = deque()
+        self._wake = threading.Condition()
+        self._closed = False
+        self._rows = _LEAST_ROWS
+        self._thread = threading.Thread(target=self._run, name="tracer-batcher", daemon=True)
+        self._thread.start()
+
+    async def judge(self, policy: Policy, texts: Sequence[Text]) -> Judged:
+        """Ask a policy about texts; a text it fails on gets None, never a guess."""
+        loop = asyncio.get_running_loop()
+        job = _Job(policy, texts, Judged([None] * len(texts)), loop, loop.create_future())
+        if not texts:
+            return job.judged
+        with self._wake:
+            if self._closed:
+                return job.judged
+            self._waiting.append(job)
+            self._wake.notify()
+        return await job.future
+
+    def close(self) -> None:
+        """Finish what is queued and end the thread."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while rows := self._take():
+            started = time.perf_counter()
+            for chunk in _chunks(rows):
+                _judge(chunk)
+            self._resize((time.perf_counter() - started) / len(rows))
+            _hand_back(rows)
+
+    def _take(self) -> list[_Row]:
+        """Wait for work, then take a fair share of each request's texts; nothing once closed and empty."""
+        with self._wake:
+            while not self._waiting and not self._closed:
+                self._wake.wait()
+            rows: list[_Row] = []
+            share = max(1, self._rows // max(1, len(self._waiting)))
+            while self._waiting and len(rows) < self._rows:
+                job = self._waiting.popleft()
+                until = min(job.taken + share, len(job.texts), job.taken + self._rows - len(rows))
+                rows += [(job, i) for i in range(job.taken, until)]
+                job.taken = until
+                if until < len(job.texts):
+                    self._waiting.append(job)
+            return rows
+
+    def _resize(self, seconds_a_row: float) -> None:
+        """Move the batch size towards what takes `_TARGET_S`; halfway, because one batch says little."""
+        fitting = int(_TARGET_S / max(seconds_a_row, 1e-6))
+        self._rows = min(max((self._rows + fitting) // 2, _LEAST_ROWS), _MOST_ROWS)
+
+
+def _chunks(rows: list[_Row]) -> list[list[_Row]]:
+    """Split a batch by policy (two during a swap), then by length so that little is padded."""
+    if len(rows) == 1:
+        return [rows]
+    ordered = sorted(rows, key=lambda row: (id(row[0].policy), _length(row[0].texts[row[1]])))
+    chunks: list[list[_Row]] = []
+    for row in ordered:
+        fits = chunks and chunks[-1][0][0].policy is row[0].policy
+        if fits and (len(chunks[-1]) + 1) * _length(row[0].texts[row[1]]) <= _CELLS:
+            chunks[-1].append(row)
+        else:
+            chunks.append([row])
+    return chunks
+
+
+def _length(text: Text) -> int:
+    return len(text) if isinstance(text, str) else len(text[0]) + len(text[1])
+
+
+def _judge(rows: list[_Row]) -> None:
+    """Run one policy on one chunk and note the verdicts; where it fails, find the rows it fails on."""
+    policy = rows[0][0].policy
+    texts = [job.texts[i] for job, i in rows]
+    try:
+        started = time.perf_counter()
+        vectors = policy.embedder.embed(texts)
+        embedded = time.perf_counter()
+        verdicts = policy.decide(texts, vectors)
+        ended = time.perf_counter()
+    except Exception:  # noqa: BLE001  an embedder may raise anything; the text is deferred, the failure told
+        if len(rows) > 1:
+            for row in rows:
+                _judge([row])
+        else:
+            _log.exception("the policy failed on a text; it is deferred")
+        return
+    for (job, i), verdict in zip(rows, verdicts, strict=True):
+        job.judged.verdicts[i] = verdict
+    for job in {id(job): job for job, _ in rows}.values():
+        job.judged.embed_s += embedded - started
+        job.judged.predict_s += ended - embedded
+
+
+def _hand_back(rows: list[_Row]) -> None:
+    """Wake the requests whose last text was in this batch, with one call per event loop."""
+    finished: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
+    for job, _ in rows:
+        job.left -= 1
+        if not job.left:
+            finished.setdefault(job.loop, []).append(job)
+    for loop, jobs in finished.items():
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(_resolve, jobs)
+
+
+def _resolve(jobs: list[_Job]) -> None:
+    for job in jobs:
+        if not job.future.done():
+            job.future.set_result(job.judged)

@@ -1,0 +1,99 @@
+"""The version that answers now: one reference, swapped when another one becomes current."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tracer_serve.policy import Policy
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A version in memory, verified.
+
+    Parameters
+    ----------
+    teacher : fingerprint of the teacher whose labels it was fitted on
+    """
+
+    number: int
+    policy: Policy
+    teacher: str
+
+
+class Live:
+    """Follows the current version and keeps it in memory.
+
+    Readers take `loaded` once per request: a swap replaces the reference, requests in flight keep theirs. A version
+    that fails to load is logged and counted, and the one before it stays.
+
+    Parameters
+    ----------
+    current : says which version should serve, None before the first; asked every `poll_s` seconds, so cheap
+    load : reads and verifies a version; raises where it is corrupt or was certified with another embedder
+    on_failure : called once per failed attempt
+    poll_s : seconds between looks at `current`
+    retry_s : seconds until a version that failed is tried again (a full memory may have been the cause)
+    """
+
+    def __init__(
+        self,
+        current: Callable[[], int | None],
+        load: Callable[[int], Loaded],
+        on_failure: Callable[[], None] = lambda: None,
+        *,
+        poll_s: float = 0.1,
+        retry_s: float = 30.0,
+    ) -> None:
+        self.loaded: Loaded | None = None
+        self.problem: str | None = None
+        self._current, self._load, self._on_failure = current, load, on_failure
+        self._poll_s, self._retry_s = poll_s, retry_s
+        self._failed: tuple[int | None, float] | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="tracer-live", daemon=True)
+
+    def start(self) -> None:
+        """Load what is current, then follow it in a thread of its own."""
+        self.refresh()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop following; the loaded version stays usable."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def refresh(self) -> None:
+        """Load the current version if it is not the one in memory."""
+        number: int | None = None
+        try:
+            number = self._current()
+            if number == (self.loaded and self.loaded.number):
+                self.problem = self._failed = None
+            elif number is not None and not self._failed_lately(number):
+                self.loaded = self._load(number)
+                self.problem = self._failed = None
+                _log.info("version %d serves", number)
+        except Exception as error:  # noqa: BLE001  a plugin's load may raise anything; the last good version stays
+            self._failed = (number, time.monotonic())
+            problem = f"version {number} does not load: {error}"
+            if problem != self.problem:
+                _log.exception("version %s does not load, %s stays", number, self.loaded and self.loaded.number)
+                self._on_failure()
+            self.problem = problem
+
+    def _failed_lately(self, number: int) -> bool:
+        return (
+            self._failed is not None
+            and self._failed[0] == number
+            and time.monotonic() < self._failed[1] + self._retry_s
+        )
+
+    def _follow(self) -> None:
+        while not self._stop.wait(self._poll_s):
+            self.refresh()

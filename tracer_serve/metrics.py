@@ -1,0 +1,107 @@
+"""What Prometheus sees: few series, and none of their labels comes from a user's text.
+
+With several workers each keeps its numbers in files under ``PROMETHEUS_MULTIPROC_DIR``, and any of them can add them
+up; that variable has to be set before `prometheus_client` is imported for the first time.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from tracer_serve.live import Loaded
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_DECISIONS = ("handled", "deferred", "degraded", "error")
+_STAGES = ("total", "embed", "predict", "teacher")
+
+
+class Metrics:
+    """The counters of one task in this process.
+
+    Parameters
+    ----------
+    task : name of the task, a label of every series
+    loaded : says which version serves
+    """
+
+    def __init__(self, task: str, loaded: Callable[[], Loaded | None]) -> None:
+        self._registry = CollectorRegistry()
+        self._version = _VersionCollector(task, loaded)
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"tracer_{name}", text, ("task", *labels), registry=self._registry)
+
+        requests = counter("requests_total", "Texts answered, by who answered.", "decision")
+        self.requests = {kind: requests.labels(task, kind) for kind in _DECISIONS}
+        seconds = Histogram(
+            "tracer_request_duration_seconds",
+            "Time to an answer, by stage.",
+            ("task", "stage"),
+            buckets=_BUCKETS,
+            registry=self._registry,
+        )
+        self.seconds = {stage: seconds.labels(task, stage) for stage in _STAGES}
+        audits = counter("audit_total", "Handled texts that the teacher was asked about as well.", "agree")
+        self.audits = {agree: audits.labels(task, agree) for agree in ("true", "false", "unanswered")}
+        cost = counter("cost_usd_total", "Teacher cost in the price's currency; avoided is estimated.", "kind")
+        self.cost = {kind: cost.labels(task, kind) for kind in ("spent", "avoided", "audit")}
+        self._teacher_errors = counter("teacher_errors_total", "Teacher calls without a usable label.", "reason")
+        self._refits = counter("refit_total", "Refits, by how they ended.", "outcome")
+        self.lost = counter("traces_lost_total", "Traces that the store did not take.").labels(task)
+        self.policy_failures = counter("policy_failures_total", "Texts deferred as the policy failed.").labels(task)
+        self.load_failures = counter("version_load_failures_total", "Versions that did not load.").labels(task)
+        self._task = task
+
+    def teacher_error(self, reason: str) -> None:
+        """Count a teacher's failure under its bounded reason."""
+        self._teacher_errors.labels(self._task, reason).inc()
+
+    def refit(self, outcome: str) -> None:
+        """Count a refit under its bounded outcome."""
+        self._refits.labels(self._task, outcome).inc()
+
+    def render(self) -> bytes:
+        """Return the text exposition of all workers."""
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self._registry) + generate_latest(self._version_registry())
+        registry = self._version_registry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry)
+
+    def _version_registry(self) -> CollectorRegistry:
+        registry = CollectorRegistry()
+        registry.register(self._version)
+        return registry
+
+
+class _VersionCollector(Collector):
+    """The version that serves, read when asked: every worker holds the same one, so none is added up."""
+
+    def __init__(self, task: str, loaded: Callable[[], Loaded | None]) -> None:
+        self._task, self._loaded = task, loaded
+
+    def collect(self) -> Iterable[Metric]:
+        loaded = self._loaded()
+        if loaded is None:
+            return
+        certificate = loaded.policy.certificate
+        values = {
+            "tracer_coverage_ratio": ("Certified share of traffic that is handled.", certificate.coverage),
+            "tracer_agreement_lower_bound": ("Certified bound of teacher agreement.", certificate.lower_bound),
+            "tracer_agreement_target": ("Required teacher agreement, alpha.", certificate.alpha),
+        }
+        for name, (text, value) in values.items():
+            family = GaugeMetricFamily(name, text, labels=("task",))
+            family.add_metric((self._task,), value)
+            yield family
+        info = GaugeMetricFamily(
+            "tracer_policy_info", "The version that serves.", labels=("task", "version", "teacher", "embedder")
+        )
+        info.add_metric((self._task, str(loaded.number), loaded.teacher, loaded.policy.embedder.fingerprint), 1.0)
+        yield info

@@ -1,0 +1,164 @@
+"""One request to one `Decision`: certified answers from the surrogate, all others from the teacher."""
+
+import asyncio
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from tracer_serve.audits import Audits, ask
+from tracer_serve.batcher import Batcher, Judged
+from tracer_serve.errors import TeacherError
+from tracer_serve.live import Live, Loaded
+from tracer_serve.metrics import Metrics
+from tracer_serve.protocols import Teacher
+from tracer_serve.records import Answer, Decision, DecisionKind, Text, Trace, Verdict
+from tracer_serve.traces import new_id
+from tracer_serve.writer import TraceWriter
+
+Result = Decision | TeacherError
+
+
+@dataclass(frozen=True, slots=True)
+class Router:
+    """Routes texts.
+
+    Whatever goes wrong before a certified answer exists defers to the teacher; the surrogate never guesses silently.
+
+    Parameters
+    ----------
+    task : its name
+    audit_rate : probability that the teacher is asked about a handled text as well
+    live : holds the version that serves
+    batcher : runs it
+    writer : takes the traces
+    audits : asks the teacher about handled texts, after the reply
+    """
+
+    task: str
+    audit_rate: float
+    teacher: Teacher
+    live: Live
+    batcher: Batcher
+    writer: TraceWriter
+    audits: Audits
+    metrics: Metrics
+
+    async def route(self, texts: Sequence[Text], metadata: dict[str, Any] | None = None) -> list[Result]:
+        """Answer texts in their order; a text that the teacher fails on gets its error, the others their answers.
+
+        Parameters
+        ----------
+        metadata : kept with each trace
+        """
+        started = time.perf_counter()
+        loaded = self.live.loaded
+        judged = await self._judge(loaded, texts)
+        request = _Request(self, loaded, judged, metadata or {})
+        results: list[Result | None] = [
+            request.handle(text, verdict) if verdict is not None and verdict.handled else None
+            for text, verdict in zip(texts, judged.verdicts, strict=True)
+        ]
+        rest = [i for i, result in enumerate(results) if result is None]
+        if rest:
+            answers = await asyncio.gather(*(request.defer(texts[i], judged.verdicts[i]) for i in rest))
+            for i, answer in zip(rest, answers, strict=True):
+                results[i] = answer
+        self.metrics.seconds["total"].observe(time.perf_counter() - started)
+        return [result for result in results if result is not None]
+
+    async def _judge(self, loaded: Loaded | None, texts: Sequence[Text]) -> Judged:
+        if loaded is None:
+            return Judged([None] * len(texts))
+        judged = await self.batcher.judge(loaded.policy, texts)
+        self.metrics.seconds["embed"].observe(judged.embed_s)
+        self.metrics.seconds["predict"].observe(judged.predict_s)
+        self.metrics.policy_failures.inc(judged.verdicts.count(None))
+        return judged
+
+
+class _Request:
+    """What the texts of one request have in common: the version that was live when it came."""
+
+    __slots__ = ("latency_ms", "metadata", "rate", "router", "version")
+
+    def __init__(self, router: Router, loaded: Loaded | None, judged: Judged, metadata: dict[str, Any]) -> None:
+        self.router, self.metadata = router, metadata
+        self.version = None if loaded is None else loaded.number
+        certified = loaded is not None and loaded.policy.certificate.certified
+        # without a certificate everything is labelled, which is what a rate of 1 says to the calibration
+        self.rate = router.audit_rate if certified else 1.0
+        self.latency_ms = {"embed": round(judged.embed_s * 1e3, 3), "predict": round(judged.predict_s * 1e3, 3)}
+
+    def handle(self, text: Text, verdict: Verdict) -> Decision:
+        """Answer with the surrogate's certified label; the row is written soon, and audited by chance."""
+        router = self.router
+        trace = self._trace(text, verdict, "handled", propensity=self.rate)
+        router.writer.put(trace)
+        if trace.u < self.rate:
+            router.audits.ask(trace)
+        router.metrics.requests["handled"].inc()
+        router.metrics.cost["avoided"].inc(router.audits.mean_cost)
+        return Decision(verdict.label, "handled", verdict.reason, trace.id, self.version, verdict)
+
+    async def defer(self, text: Text, verdict: Verdict | None) -> Result:
+        """Answer with the teacher's label; the row is on disk before the reply, where a disk can be written."""
+        router, metrics = self.router, self.router.metrics
+        try:
+            answer = await ask(router.teacher, text)
+        except TeacherError as error:
+            metrics.teacher_error(error.reason)
+            metrics.requests["error"].inc()
+            router.writer.put(self._trace(text, verdict, "deferred", error=error))
+            return error
+        metrics.requests["deferred"].inc()
+        metrics.seconds["teacher"].observe(answer.latency_ms / 1e3)
+        metrics.cost["spent"].inc(answer.cost)
+        router.audits.note_cost(answer.cost)
+        trace = self._trace(text, verdict, "deferred", answer=answer)
+        await router.writer.commit(trace)
+        return Decision(answer.label, "deferred", self._reason(verdict), trace.id, self.version, verdict, answer)
+
+    def _reason(self, verdict: Verdict | None) -> str:
+        if verdict is not None:
+            return verdict.reason
+        return "no_version" if self.version is None else "policy_failed"
+
+    def _trace(
+        self,
+        text: Text,
+        verdict: Verdict | None,
+        decision: DecisionKind,
+        *,
+        propensity: float = 1.0,
+        answer: Answer | None = None,
+        error: TeacherError | None = None,
+    ) -> Trace:
+        trace = Trace(
+            id=new_id(),
+            ts=datetime.now(UTC),
+            task=self.router.task,
+            input=text,
+            surrogate_label=None if verdict is None else verdict.label,
+            score=None if verdict is None else verdict.score,
+            decision=decision,
+            propensity=propensity,
+            version=self.version,
+            audit_rate=self.rate,
+            u=random.random(),
+            latency_ms=self.latency_ms,
+            metadata=self.metadata if error is None else {**self.metadata, "error": error.reason},
+        )
+        if answer is None:
+            return trace
+        return replace(
+            trace,
+            teacher_label=answer.label,
+            label_source="teacher",
+            teacher_fingerprint=self.router.teacher.fingerprint,
+            usage=answer.usage,
+            cost=answer.cost,
+            latency_ms={**self.latency_ms, "teacher": round(answer.latency_ms, 3)},
+        )

@@ -1,0 +1,71 @@
+"""What only the operator may do; without an admin key nobody may."""
+
+import hmac
+import os
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from tracer_serve.errors import ArtifactError
+from tracer_serve.schedule import request_refit
+from tracer_serve.service.body import read_model
+from tracer_serve.service.failures import RefusalError
+from tracer_serve.service.runtime import Runtime, runtime_of
+from tracer_serve.versions import Versions
+
+KEY = "TRACER_SERVE_ADMIN_KEY"
+
+
+class RollbackRequest(BaseModel):
+    """What to go back to."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, title="RollbackRequest")
+
+    version: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Version to serve; default: the last certified one before the current."
+    )
+
+
+async def refit(request: Request) -> Response:
+    """Ask for a refit; whichever process comes first starts it."""
+    runtime = _admitted(request)
+    await run_in_threadpool(request_refit, runtime.store)
+    return JSONResponse({"status": "requested", "follow": "/healthz"}, 202)
+
+
+async def rollback(request: Request) -> Response:
+    """Serve an earlier version; every worker notices within a second."""
+    runtime = _admitted(request)
+    asked = await read_model(request, RollbackRequest, runtime.max_body)
+    try:
+        before, target = await run_in_threadpool(_roll_back, runtime.versions, asked.version)
+    except ArtifactError as error:
+        raise RefusalError(404, str(error), code=error.code, param="version") from error
+    return JSONResponse({"version": target, "before": before})
+
+
+def _roll_back(versions: Versions, target: int | None) -> tuple[int | None, int]:
+    current = versions.current()
+    if target is None:
+        earlier = [m.version for m in versions.manifests() if m.certified and m.version < (current or 0)]
+        if not earlier:
+            raise ArtifactError(f"there is no certified version before {current}")
+        target = earlier[-1]
+    versions.activate(target)
+    return current, target
+
+
+def _admitted(request: Request) -> Runtime:
+    """Check the admin key in constant time."""
+    key = os.environ.get(KEY)
+    if not key:
+        raise RefusalError(403, f"the admin routes are closed: the server runs without {KEY}", code="admin_closed")
+    scheme, _, given = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not given:
+        raise RefusalError(401, "send the admin key as `Authorization: Bearer KEY`", code="missing_key")
+    if not hmac.compare_digest(given.strip().encode(), key.encode()):
+        raise RefusalError(403, "this is not the admin key", code="wrong_key")
+    return runtime_of(request)

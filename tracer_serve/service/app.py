@@ -1,0 +1,52 @@
+"""The HTTP routes as one Starlette application."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+
+from tracer_serve.errors import TracerServeError
+from tracer_serve.load import Task
+from tracer_serve.service import admin, documents, failures, health, pages
+from tracer_serve.service.classify import classify
+from tracer_serve.service.runtime import running
+
+
+def make_app(task: Task, *, schedule: bool = True) -> Starlette:
+    """Return the application of a task; its lifespan starts and stops everything behind it.
+
+    Parameters
+    ----------
+    schedule : whether this process may start refits
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with running(task, schedule=schedule) as runtime:
+            app.state.runtime = runtime
+            yield
+
+    return Starlette(
+        lifespan=lifespan,
+        routes=[  # the busiest first: they are tried in this order
+            Route("/v1/classify", classify, methods=["POST"]),
+            Route("/v1/models", documents.models),
+            Route("/livez", health.livez),
+            Route("/readyz", health.readyz),
+            Route("/healthz", health.healthz),
+            Route("/metrics", health.metrics),
+            Route("/schema.json", documents.schema),
+            Route("/docs.json", documents.docs),
+            Route("/", pages.index),
+            Route("/versions/{number:int}/report.html", pages.report),
+            Route("/admin/refit", admin.refit, methods=["POST"]),
+            Route("/admin/rollback", admin.rollback, methods=["POST"]),
+        ],
+        exception_handlers={
+            TracerServeError: failures.on_refusal,
+            HTTPException: failures.on_http,
+            Exception: failures.on_unexpected,
+        },
+    )

@@ -1,0 +1,67 @@
+"""Request bodies: JSON only, bounded, and no slower than a person on a bad line."""
+
+import asyncio
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+
+from tracer_serve.service.failures import RefusalError
+
+_PATIENCE_S = 30.0
+
+M = TypeVar("M", bound=BaseModel)
+
+
+async def read_model(request: Request, model: type[M], limit: int) -> M:
+    """Read and validate a JSON body of at most `limit` bytes.
+
+    Raises
+    ------
+    RefusalError
+        415 for another content type, 413 for a larger body, 408 for one that stalls, 400 for one that is wrong.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise RefusalError(415, f"send JSON with the header content-type: application/json, not {kind or 'none'!r}")
+    body = await _read(request, limit)
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise _explain(error) from None
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    too_large = RefusalError(413, f"the body is larger than {limit:,} bytes; split it, or raise server.max_body_mb")
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > limit:
+        raise too_large
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            async for part in request.stream():
+                size += len(part)
+                if size > limit:
+                    raise too_large
+                parts.append(part)
+    except TimeoutError:
+        raise RefusalError(408, f"the body did not arrive within {_PATIENCE_S:.0f} s") from None
+    return b"".join(parts)
+
+
+def _explain(error: ValidationError) -> RefusalError:
+    """Name the first thing that is wrong."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    if first["type"] == "json_invalid":
+        return RefusalError(
+            400, f"the body is not JSON: {first['msg'].removeprefix('Invalid JSON: ')}", code="invalid_json"
+        )
+    # a union's branches are names of types, not of fields
+    path = [part for part in first["loc"] if not (isinstance(part, str) and ("[" in part or part in ("str", "int")))]
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+    if first["type"] == "extra_forbidden":
+        return RefusalError(400, f"unknown field {field!r}", code="unknown_field", param=field)
+    if first["type"] == "missing":
+        return RefusalError(400, f"{field!r} is required", code="missing_field", param=field)
+    return RefusalError(400, f"{field}: {first['msg'][0].lower()}{first['msg'][1:]}", param=field or None)

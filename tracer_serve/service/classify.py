@@ -1,0 +1,165 @@
+"""``POST /v1/classify``: one text or many, in the shape that vLLM and SGLang use."""
+
+import json
+import math
+import re
+import time
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tracer_serve.errors import BadInputError, TracerServeError
+from tracer_serve.records import Decision, Text
+from tracer_serve.router import Result
+from tracer_serve.service.body import read_model
+from tracer_serve.service.failures import RefusalError, error_object, respond
+from tracer_serve.service.runtime import Runtime, runtime_of
+from tracer_serve.traces import new_id
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class ClassifyRequest(BaseModel):
+    """What is asked."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, title="ClassifyRequest")
+
+    input: str | list[str | list[str]] = Field(
+        description="One text or a list; where the task classifies pairs, one [first, second] or a list of those."
+    )
+    model: str | None = Field(default=None, description="Name of the task; may be left out.")
+    user: Annotated[str, Field(max_length=256)] | None = Field(default=None, description="Kept with the trace.")
+    probs: bool = Field(default=False, description="Return the surrogate's probabilities of handled texts.")
+    top_k: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        default=None, description="Return the k most probable labels of handled texts."
+    )
+
+
+async def classify(request: Request) -> Response:
+    """Answer one request."""
+    runtime = runtime_of(request)
+    asked = await read_model(request, ClassifyRequest, runtime.max_body)
+    name = runtime.task.spec.name
+    if asked.model not in (None, name):
+        raise RefusalError(
+            404, f"there is no model {asked.model!r} here, only {name!r}", code="model_not_found", param="model"
+        )
+    texts, single = inputs_of(asked.input, runtime)
+    problems = [_problem(text) for text in texts]
+    results = await _route(runtime, texts, problems, _metadata(asked, request))
+    errors = [result for result in results if isinstance(result, TracerServeError)]
+    if len(errors) == len(results):  # one that fails among many does not fail the rest, but all that fail are a failure
+        return respond(errors[0])
+    body = {
+        "id": f"classify-{new_id()}",
+        "object": "list",
+        "created": int(time.time()),
+        "model": name,
+        "data": [_item(i, result, asked, runtime) for i, result in enumerate(results)],
+        "usage": _usage(results),
+    }
+    return Response(json.dumps(body, allow_nan=False), headers=_headers(results, single), media_type="application/json")
+
+
+def inputs_of(given: str | list[str | list[str]], runtime: Runtime) -> tuple[list[Text], bool]:
+    """Return the inputs of a request, and whether it was a single one."""
+    spec = runtime.task.spec
+    pair = spec.input == "pair"
+    if isinstance(given, str) or (pair and len(given) == 2 and all(isinstance(part, str) for part in given)):  # noqa: PLR2004
+        items: list[Any] = [given]
+        single = True
+    else:
+        items, single = given, False
+    if not items:
+        raise RefusalError(400, "input is an empty list", param="input")
+    if len(items) > spec.server.max_batch:
+        message = f"input has {len(items):,} texts, more than the {spec.server.max_batch:,} of server.max_batch"
+        raise RefusalError(400, message, code="batch_too_large", param="input")
+    for i, item in enumerate(items):
+        fits = isinstance(item, list) and len(item) == 2 if pair else isinstance(item, str)  # noqa: PLR2004
+        if not fits:
+            wanted = "two texts, [first, second]" if pair else "a text"
+            where = "input" if single else f"input[{i}]"
+            raise RefusalError(400, f"{where} has to be {wanted}: this task classifies {spec.input}s", param=where)
+    return [(item[0], item[1]) if pair else item for item in items], single
+
+
+def _problem(text: Text) -> TracerServeError | None:
+    parts = (text,) if isinstance(text, str) else text
+    if all(part.strip() for part in parts):
+        return None
+    return BadInputError("the text is empty")
+
+
+async def _route(
+    runtime: Runtime, texts: list[Text], problems: list[TracerServeError | None], metadata: dict[str, Any]
+) -> list[Result | TracerServeError]:
+    """Route the texts that can be, and put the others' errors in their places."""
+    sound = [text for text, problem in zip(texts, problems, strict=True) if problem is None]
+    answered = iter(await runtime.router.route(sound, metadata) if sound else [])
+    return [next(answered) if problem is None else problem for problem in problems]
+
+
+def _metadata(asked: ClassifyRequest, request: Request) -> dict[str, Any]:
+    metadata: dict[str, Any] = {} if asked.user is None else {"user": asked.user}
+    parent = request.headers.get("traceparent")
+    if parent is not None and _TRACEPARENT.fullmatch(parent):
+        metadata["traceparent"] = parent
+    return metadata
+
+
+def _item(index: int, result: Result | TracerServeError, asked: ClassifyRequest, runtime: Runtime) -> dict[str, Any]:
+    if isinstance(result, TracerServeError):
+        return {"index": index, "error": error_object(result)}
+    verdict, labels = result.verdict, runtime.classes(result.version)
+    item: dict[str, Any] = {
+        "index": index,
+        "label": result.label,
+        "num_classes": len(labels),
+        "decision": result.kind,
+        "reason": result.reason,
+        "score": _finite(None if verdict is None else verdict.score),
+        "version": result.version,
+        "trace_id": result.trace_id,
+    }
+    if verdict is None or result.kind != "handled" or len(labels) != len(verdict.proba):
+        return item
+    if asked.probs:
+        item["probs"] = {label: _rounded(p) for label, p in zip(labels, verdict.proba, strict=True)}
+    if asked.top_k:
+        best = (-verdict.proba).argsort(kind="stable")[: asked.top_k]
+        item["top"] = [{"label": labels[i], "prob": _rounded(verdict.proba[i])} for i in best]
+    return item
+
+
+def _rounded(probability: Any) -> float:
+    return round(float(probability), 6)
+
+
+def _finite(score: float | None) -> float | None:
+    return None if score is None or not math.isfinite(score) else round(score, 6)
+
+
+def _usage(results: list[Result | TracerServeError]) -> dict[str, int]:
+    """Sum the teacher's tokens; a handled text costs none."""
+    answers = [r.answer for r in results if isinstance(r, Decision) and r.answer is not None]
+    prompt = sum(answer.usage.get("prompt_tokens", 0) for answer in answers)
+    completion = sum(answer.usage.get("completion_tokens", 0) for answer in answers)
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def _headers(results: list[Result | TracerServeError], single: bool) -> dict[str, str]:
+    decisions = [result for result in results if isinstance(result, Decision)]
+    kinds = {decision.kind for decision in decisions}
+    headers: dict[str, str] = {"x-tracer-decision": kinds.pop() if len(kinds) == 1 else "mixed"}
+    first = decisions[0]
+    if first.version is not None:
+        headers["x-tracer-version"] = str(first.version)
+    if single:
+        headers["x-tracer-trace-id"] = first.trace_id
+        score = _finite(None if first.verdict is None else first.verdict.score)
+        if score is not None:
+            headers["x-tracer-score"] = str(score)
+    return headers

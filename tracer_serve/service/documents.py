@@ -1,0 +1,161 @@
+"""What the service says about itself: models, OpenAPI, and the schema BentoML's clients ask for."""
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from tracer_serve import __version__
+from tracer_serve.service.admin import RollbackRequest
+from tracer_serve.service.classify import ClassifyRequest
+from tracer_serve.service.runtime import runtime_of
+
+
+class ErrorObject(BaseModel):
+    """An error as OpenAI clients know it."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorBody(BaseModel):
+    """Body of every answer that is not 2xx."""
+
+    error: ErrorObject
+
+
+class TopLabel(BaseModel):
+    """One of the most probable labels."""
+
+    label: str
+    prob: float
+
+
+class ClassifyItem(BaseModel):
+    """One text's answer, or its error."""
+
+    index: int
+    label: str | None = None
+    num_classes: int | None = None
+    decision: str | None = Field(default=None, description="handled (by the surrogate), deferred or degraded")
+    reason: str | None = None
+    score: float | None = None
+    version: int | None = None
+    trace_id: str | None = None
+    probs: dict[str, float] | None = None
+    top: list[TopLabel] | None = None
+    error: ErrorObject | None = None
+
+
+class Usage(BaseModel):
+    """The teacher's tokens; zero for what was handled."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class ClassifyResponse(BaseModel):
+    """The answers, in the order of the texts."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    data: list[ClassifyItem]
+    usage: Usage
+
+
+_MODELS = (ClassifyRequest, ClassifyResponse, ErrorBody, RollbackRequest)
+
+
+def models(request: Request) -> Response:
+    """Answer with the one model there is: the task."""
+    runtime = runtime_of(request)
+    try:
+        created = int(runtime.task.file.stat().st_mtime)
+    except OSError:  # deleted since: it is served all the same
+        created = 0
+    entry = {"id": runtime.task.spec.name, "object": "model", "created": created, "owned_by": "tracer-serve"}
+    return JSONResponse({"object": "list", "data": [entry]})
+
+
+def schema(request: Request) -> Response:
+    """Answer in the shape of BentoML's own schema route."""
+    paths = {route.path: {"mounted": True} for route in request.app.routes}
+    name = runtime_of(request).task.spec.name
+    return JSONResponse({"name": name, "type": "service", "routes": [], "paths": paths})
+
+
+def docs(_: Request) -> Response:
+    """Answer with the OpenAPI document."""
+    return JSONResponse(openapi())
+
+
+def openapi() -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document of every route."""
+    schemas: dict[str, Any] = {}
+    for model in _MODELS:
+        document = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas |= document.pop("$defs", {})
+        schemas[model.__name__] = document
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "tracer-serve", "version": __version__},
+        "paths": _paths(),
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"admin": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _paths() -> dict[str, Any]:
+    body_errors = (400, 408, 413, 415)
+    admin: dict[str, Any] = {"security": [{"admin": []}]}
+    number = {"name": "number", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 0}}
+    return {
+        "/v1/classify": {
+            "post": _operation("Classify one text or many.", (200, "ClassifyResponse"), (*body_errors, 404, 503))
+            | _body("ClassifyRequest")
+        },
+        "/v1/models": {"get": _operation("The task, as a model.")},
+        "/livez": {"get": _operation("The process runs.", kind="text/plain")},
+        "/readyz": {"get": _operation("Requests are answered.")},
+        "/healthz": {"get": _operation("Details, and what is wrong.")},
+        "/metrics": {"get": _operation("Prometheus.", kind="text/plain")},
+        "/schema.json": {"get": _operation("The routes, as BentoML shows them.")},
+        "/docs.json": {"get": _operation("This document.")},
+        "/": {"get": _operation("Status page.", kind="text/html")},
+        "/versions/{number}/report.html": {
+            "get": _operation("Report of a version.", errors=(404,), kind="text/html") | {"parameters": [number]}
+        },
+        "/admin/refit": {"post": _operation("Ask for a refit.", (202, None), (401, 403, 503)) | admin},
+        "/admin/rollback": {
+            "post": _operation("Serve an earlier version.", errors=(*body_errors, 401, 403, 404))
+            | admin
+            | _body("RollbackRequest")
+        },
+    }
+
+
+def _operation(
+    summary: str,
+    success: tuple[int, str | None] = (200, None),
+    errors: tuple[int, ...] = (),
+    kind: str = "application/json",
+) -> dict[str, Any]:
+    status, name = success
+    shape = {"$ref": f"#/components/schemas/{name}"} if name else {}
+    responses: dict[str, Any] = {str(status): {"description": "Done.", "content": {kind: {"schema": shape}}}}
+    failed = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
+    responses |= {str(code): {"description": "Refused.", "content": failed} for code in sorted(errors)}
+    return {"summary": summary, "responses": responses}
+
+
+def _body(name: str) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+    return {"requestBody": {"required": True, "content": content}}

@@ -1,0 +1,88 @@
+"""The BentoML service: ``bentoml serve tracer_serve.service.entry:svc --arg task=TASK.yaml``.
+
+BentoML starts the workers, each of which imports this module again. It packs and supervises; every request is answered
+by our own application before BentoML's middlewares, whose tracing alone costs more than our answer.
+"""
+
+import logging
+import os
+import signal
+import threading
+from typing import Any
+
+import bentoml
+from pydantic import BaseModel
+
+from tracer_serve.load import load_task
+
+TASK = "TRACER_SERVE_TASK"
+METRICS = "TRACER_SERVE_METRICS"
+
+if METRICS in os.environ:
+    # BentoML's own folder is one for all servers of a machine, and emptied by each that starts; it has to be set
+    # before prometheus_client is imported for the first time
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.environ[METRICS]
+
+from tracer_serve.service.app import make_app  # noqa: E402
+
+_LOOK_S = 1.0
+
+
+class Arguments(BaseModel):
+    """What the service needs to know.
+
+    Parameters
+    ----------
+    task : path of the YAML; ``TRACER_SERVE_TASK`` overrides it
+    """
+
+    task: str = ""
+
+
+class FrontedService(bentoml.Service):  # type: ignore[misc]  # bentoml has no usable types
+    """A service whose requests go straight to our application; BentoML keeps the life cycle."""
+
+    def to_asgi(self, is_main: bool = True) -> Any:
+        """Return what uvicorn runs in a worker."""
+        _prepare_worker()
+        inner = super().to_asgi(is_main=is_main)
+
+        async def front(scope: Any, receive: Any, send: Any) -> None:
+            await (inner if scope["type"] == "lifespan" else app)(scope, receive, send)
+
+        return front
+
+
+def _prepare_worker() -> None:
+    log = logging.getLogger("tracer_serve")
+    log.setLevel(os.environ.get("TRACER_SERVE_LOG", "INFO").upper())
+    # nobody reads an access log of ours, but uvicorn would format it as long as a handler might
+    logging.getLogger("uvicorn.access").propagate = False
+    threading.Thread(target=_follow_parent, args=(os.getppid(),), name="tracer-parent", daemon=True).start()
+
+
+def _follow_parent(parent: int) -> None:
+    """Stop with the supervisor, even if it was killed and could not tell."""
+    while os.getppid() == parent:
+        threading.Event().wait(_LOOK_S)
+    signal.raise_signal(signal.SIGTERM)
+
+
+_arguments = bentoml.use_arguments(Arguments)
+_task = load_task(os.environ.get(TASK) or _arguments.task)
+app = make_app(_task)
+
+
+class Served:
+    """Classification by a certified surrogate, and by its teacher where the certificate ends."""
+
+
+svc: Any = bentoml.service(
+    name=_task.spec.name,
+    service_class=FrontedService,
+    workers=_task.spec.server.workers,
+    metrics={"enabled": False},
+    tracing={"excluded_urls": ".*"},
+    logging={"access": {"enabled": False}},
+)(Served)
+svc.mount_asgi_app(app)

@@ -1,0 +1,89 @@
+"""Errors as OpenAI clients know them, with the status that fits and nothing of the inside."""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tracer_serve.errors import BadInputError, TeacherError, TracerServeError
+
+_CODES = {404: "not_found", 405: "method_not_allowed"}
+_WORDS = {404: "there is nothing here; /docs.json lists what there is", 405: "this route does not take this method"}
+
+
+class RefusalError(TracerServeError):
+    """A request that is answered with an error.
+
+    Parameters
+    ----------
+    status : HTTP status
+    param : the field of the request that is wrong, where it is one
+    """
+
+    def __init__(self, status: int, message: str, *, code: str = BadInputError.code, param: str | None = None) -> None:
+        self.status, self.reason, self.param = status, code, param
+        super().__init__(message)
+
+
+def error_object(error: TracerServeError) -> dict[str, Any]:
+    """Return the value of ``error`` in an OpenAI error body."""
+    status = status_of(error)
+    return {
+        "message": str(error),
+        "type": _type_of(status),
+        "param": error.param if isinstance(error, RefusalError) else None,
+        "code": error.reason if isinstance(error, RefusalError) else error.code,
+    }
+
+
+def status_of(error: TracerServeError) -> int:
+    """Return the HTTP status of an error."""
+    return error.status if isinstance(error, RefusalError) else error.http_status
+
+
+def respond(error: TracerServeError, headers: Mapping[str, str] | None = None) -> Response:
+    """Answer with an error; one that may pass says when to ask again."""
+    status = status_of(error)
+    extra = dict(headers or {})
+    if status in (429, 503):
+        wait = error.retry_after_s if isinstance(error, TeacherError) else None
+        extra["retry-after"] = str(max(1, math.ceil(wait or 1.0)))
+    return _response(error_object(error), status, extra)
+
+
+async def on_refusal(_: Request, error: Exception) -> Response:
+    """Answer an error of our own."""
+    assert isinstance(error, TracerServeError)
+    return respond(error)
+
+
+async def on_http(_: Request, error: Exception) -> Response:
+    """Answer what Starlette refuses: no such route, no such method."""
+    assert isinstance(error, HTTPException)
+    status = error.status_code
+    body = {
+        "message": _WORDS.get(status, error.detail),
+        "type": _type_of(status),
+        "param": None,
+        "code": _CODES.get(status, BadInputError.code),
+    }
+    return _response(body, status, dict(error.headers or {}))
+
+
+async def on_unexpected(_: Request, __: Exception) -> Response:
+    """Answer a bug of ours without showing it; the server's log has the traceback."""
+    return respond(TracerServeError("something went wrong on our side; the server's log has the details"))
+
+
+def _type_of(status: int) -> str:
+    if status in (401, 403):
+        return "permission_error" if status == 403 else "authentication_error"  # noqa: PLR2004
+    return "invalid_request_error" if status < 500 else "server_error"  # noqa: PLR2004
+
+
+def _response(error: dict[str, Any], status: int, headers: Mapping[str, str]) -> Response:
+    return Response(json.dumps({"error": error}), status, headers, "application/json")

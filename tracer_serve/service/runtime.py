@@ -1,0 +1,117 @@
+"""Everything one worker process holds for its task, from start to stop."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from tracer_serve.audits import Audits
+from tracer_serve.batcher import Batcher
+from tracer_serve.components import load_plugins, make_embedder, make_teacher
+from tracer_serve.live import Live, Loaded
+from tracer_serve.load import Task
+from tracer_serve.metrics import Metrics
+from tracer_serve.policy import Policy
+from tracer_serve.router import Router
+from tracer_serve.schedule import Schedule
+from tracer_serve.traces import TraceStore, open_store
+from tracer_serve.versions import Versions
+from tracer_serve.writer import TraceWriter
+
+_log = logging.getLogger(__name__)
+
+GRACE_S = 10
+"""Seconds that requests in flight, audits and the last rows get when the service stops."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """One task being served by this process."""
+
+    task: Task
+    store: TraceStore
+    versions: Versions
+    live: Live
+    writer: TraceWriter
+    metrics: Metrics
+    router: Router
+
+    @property
+    def max_body(self) -> int:
+        """Largest request body, bytes."""
+        return int(self.task.spec.server.max_body_mb * 1_000_000)
+
+    def classes(self, version: int | None = None) -> tuple[str, ...]:
+        """Return the labels of a version in the order of its probabilities; else the spec's."""
+        loaded = self.live.loaded
+        if loaded is not None and version in (None, loaded.number):
+            return tuple(map(str, loaded.policy.classes))
+        return self.task.spec.label_names
+
+    def problems(self) -> list[str]:
+        """Return what does not work though requests are answered, one line each."""
+        found = []
+        if self.writer.problem is not None:
+            found.append(f"traces are lost ({self.writer.lost} so far), so refits learn nothing: {self.writer.problem}")
+        if self.live.problem is not None:
+            found.append(self.live.problem)
+        return found
+
+
+def runtime_of(request: Request) -> Runtime:
+    """Return the runtime behind a request."""
+    runtime: Runtime = request.app.state.runtime
+    return runtime
+
+
+@asynccontextmanager
+async def running(task: Task, *, schedule: bool = True) -> AsyncIterator[Runtime]:
+    """Start everything, and on the way out let what is under way end within `GRACE_S` seconds.
+
+    Raises
+    ------
+    TracerServeError
+        Where the store cannot be opened or a component cannot be made.
+    """
+    async with AsyncExitStack() as stack:
+        load_plugins(task)
+        store = open_store(task.spec.traces.url or task.state / "traces.db", task.spec.name)
+        stack.callback(store.close)
+        versions = Versions(task.state / "versions")
+        metrics = Metrics(task.spec.name, lambda: live.loaded)
+        live = Live(versions.current, lambda number: _load(task, versions, number), metrics.load_failures.inc)
+        await asyncio.to_thread(live.start)
+        stack.callback(live.stop)
+        teacher = make_teacher(task, _labels(live, store))
+        stack.push_async_callback(teacher.close)
+        writer = TraceWriter(store, metrics.lost.inc)
+        stack.push_async_callback(asyncio.to_thread, writer.close, GRACE_S / 2)
+        batcher = Batcher()
+        stack.push_async_callback(asyncio.to_thread, batcher.close)
+        audits = Audits(teacher, writer, metrics)
+        stack.push_async_callback(audits.close, GRACE_S / 2)
+        rate = task.spec.traces.audit_rate
+        router = Router(task.spec.name, rate, teacher, live, batcher, writer, audits, metrics)
+        if schedule:
+            scheduler = Schedule(task, store, versions, metrics.refit)
+            scheduler.start()
+            stack.push_async_callback(asyncio.to_thread, scheduler.stop)
+        yield Runtime(task, store, versions, live, writer, metrics, router)
+        _log.info("stopping: waiting for audits and rows under way")
+
+
+def _load(task: Task, versions: Versions, number: int) -> Loaded:
+    """Read a version, every byte of it checked."""
+    manifest = versions.verify(number)
+    policy = Policy.load(versions.folder(number) / "model", make_embedder(task))
+    return Loaded(number, policy, manifest.teacher)
+
+
+def _labels(live: Live, store: TraceStore) -> tuple[str, ...]:
+    """Return the labels an open task has used so far."""
+    if live.loaded is not None:
+        return tuple(map(str, live.loaded.policy.classes))
+    return tuple(sorted(store.counts().by_label))

@@ -8,9 +8,8 @@ from typing import Self
 import numpy as np
 import pytest
 
-from tracer_serve.embedding_cache import CachedEmbedder, VectorFile, cached
+from tracer_serve.embedding_cache import CachedEmbedder, VectorFile
 from tracer_serve.errors import ArtifactError
-from tracer_serve.pairs import PairEmbedder
 from tracer_serve.records import Text, Vectors
 
 
@@ -69,18 +68,6 @@ def test_trainable_embedder_is_bypassed(tmp_path: Path) -> None:
     """What a fit may change is not kept."""
     CachedEmbedder(Letters(trainable=True), tmp_path / "cache").embed(TEXTS)
     assert not (tmp_path / "cache").exists()
-
-
-def test_cache_is_put_where_it_belongs(tmp_path: Path) -> None:
-    """Frozen: around it. Pairs: below, so that sides are shared. Trainable: the embedder itself, ready to be saved."""
-    trainable = Letters(trainable=True)
-    assert cached(trainable, tmp_path) is trainable
-    assert isinstance(cached(Letters(), tmp_path), CachedEmbedder)
-    inner = Letters()
-    pairs = cached(PairEmbedder(inner), tmp_path)
-    pairs.embed([("a", "b"), ("b", "a")])
-    assert sorted(map(str, inner.asked)) == ["a", "b"]
-    assert pairs.fingerprint == PairEmbedder(inner).fingerprint
 
 
 def test_nothing_asked_is_nothing_written(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 
 from tracer_serve.errors import ArtifactError
-from tracer_serve.pairs import PairEmbedder
 from tracer_serve.protocols import Embedder
 from tracer_serve.records import Ints, Text, Vectors
 
@@ -79,15 +78,6 @@ class CachedEmbedder:
             if self.progress is not None:
                 self.progress(start + len(part), len(missing))
         return store.read((store.find(distinct) if len(missing) else rows)[place])
-
-
-def cached(embedder: Embedder, folder: Path, progress: Callable[[int, int], None] | None = None) -> Embedder:
-    """Put the cache where it belongs: around a frozen embedder, below pairs, nowhere for a trainable one."""
-    if embedder.trainable:
-        return embedder
-    if isinstance(embedder, PairEmbedder):
-        return PairEmbedder(cached(embedder.inner, folder, progress))
-    return CachedEmbedder(embedder, folder, progress)
 
 
 class VectorFile:

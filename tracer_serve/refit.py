@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 
 from tracer_serve.components import load_plugins, make_embedder, make_teacher
-from tracer_serve.embedding_cache import cached
 from tracer_serve.errors import BusyError, FitError, TracerServeError
 from tracer_serve.fit.compare import CandidateResult
 from tracer_serve.fit.pipeline import Fitted, fit_policy
@@ -109,7 +108,7 @@ def _refit(task: Task, store: TraceStore, plugins: dict[str, str], progress: Pro
     began = time.monotonic()
     rows, last_trace = snapshot(store)
     versions = versions_of(task)
-    embedder = cached(make_embedder(task), task.state / "cache")
+    embedder = make_embedder(task, task.state / "cache")
     fitted = fit_policy(task, rows, embedder, progress)
     parent = versions.current()
     number = versions.write(

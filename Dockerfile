@@ -1,0 +1,42 @@
+# The serving image: core packages and onnxruntime, no torch. Sentence-transformers tasks serve `backend: onnx`.
+#
+#   docker build -t tracer-serve .
+#   docker run -p 127.0.0.1:3000:3000 -v tracer-state:/state tracer-serve
+#   docker run -p 127.0.0.1:3000:3000 -v tracer-state:/state -v "$PWD/my:/app/my:ro" tracer-serve my/task.yaml
+#
+# Workers are not started again inside the container: give it a restart policy (--restart=unless-stopped).
+
+FROM python:3.11.14-slim-bookworm AS build
+
+WORKDIR /build
+RUN python -m venv /venv
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY tracer_serve ./tracer_serve
+RUN /venv/bin/pip install --no-cache-dir --constraint constraints.txt ".[onnx]"
+
+
+FROM python:3.11.14-slim-bookworm
+
+RUN useradd --uid 10001 --create-home tracer \
+    && install --directory --owner=tracer --group=tracer /state
+COPY --from=build /venv /venv
+WORKDIR /app
+COPY plugins ./plugins
+COPY configs ./configs
+
+# Inside a container loopback reaches nobody: the port is published on the host's loopback instead, as above.
+ENV PATH=/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    BENTOML_DO_NOT_TRACK=True \
+    TRACER_SERVE_HOST=0.0.0.0 \
+    TRACER_SERVE_STATE=/state
+
+USER 10001
+VOLUME ["/state"]
+EXPOSE 3000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=120s --retries=3 \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:3000/readyz', timeout=2)"]
+
+ENTRYPOINT ["tracer-serve"]
+CMD ["configs/banking.yaml"]

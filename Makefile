@@ -1,0 +1,72 @@
+# make serve   a fresh clone to a running service: core packages only, no key, no torch
+# make test    a fresh clone to a verdict: lint, types, layers, fast tests with branch coverage
+# The other targets are parts of these two, and `make help` lists all.
+
+PYTHON ?= python3
+VENV   ?= .venv
+TASK   ?= configs/banking.yaml
+FLOOR  ?= 85
+BENCH  ?= --dataset banking77 --alpha 0.95
+
+BIN   := $(VENV)/bin
+PIP    = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+CORE  := $(VENV)/.core-installed
+EXTRA := $(VENV)/.extras-installed
+
+# Tests and tools find everything on disk, report to nobody, and leave the second core to the neighbours.
+export BENTOML_DO_NOT_TRACK := True
+export HF_HUB_OFFLINE := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help venv install serve test test-slow lint fmt bench constraints clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+venv: $(BIN)/python ## make the virtual environment
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp per set of packages: a second run installs nothing, a changed pin or dependency installs again.
+$(CORE): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing tracer-serve into $(VENV)"
+	$(PIP) --editable .
+	@touch $@
+
+$(EXTRA): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing tracer-serve and what its tests need into $(VENV)"
+	$(PIP) --editable '.[dev,minilm,onnx,xgboost]'
+	@touch $(CORE) $@
+
+install: $(EXTRA) ## install everything that tests and benches need
+
+serve: $(CORE) ## serve TASK, configs/banking.yaml unless told otherwise
+	$(BIN)/tracer-serve $(TASK)
+
+lint: $(EXTRA) ## ruff, mypy --strict, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint ## lint, then the fast tests with branch coverage of at least FLOOR percent
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov --cov-report=term-missing --cov-fail-under=$(FLOOR)
+
+test-slow: $(EXTRA) ## Monte Carlo, fault and soak proofs
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+fmt: $(EXTRA) ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(EXTRA) ## coverage on real data, from the folder TRACER_BENCH_DATA
+	$(BIN)/python -m bench.coverage $(BENCH)
+
+constraints: $(EXTRA) ## pin what is installed now, once the tests have passed on it
+	$(BIN)/python -m pip freeze --exclude-editable | sed -E 's/^(torch==[^+]*)\+.*/\1/' > constraints.txt
+
+clean: ## remove the environment, caches and build products; state in .tracer stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage coverage.xml dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

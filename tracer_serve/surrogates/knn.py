@@ -28,8 +28,9 @@ class Knn:
 
     def __init__(
         self,
+        *,
         k: Annotated[int, Field(ge=1, le=1000)] = 15,
-        temperature: Annotated[float, Field(gt=0)] = 0.1,
+        temperature: Annotated[float, Field(gt=0)] = 0.03,
         smoothing: Annotated[float, Field(gt=0, lt=1)] = 0.02,
         cap: Annotated[int, Field(ge=1)] = 20_000,
         seed: Annotated[int, Field(ge=0)] = 0,

@@ -36,8 +36,8 @@ class NgramSvc:
     def __init__(
         self,
         *,
-        C: Annotated[float, Field(gt=0)] = 0.7,  # noqa: N803  # its name everywhere in this field
-        temperature: Annotated[float, Field(gt=0)] = 0.25,
+        C: Annotated[float, Field(gt=0)] = 1.5,  # noqa: N803  # its name everywhere in this field
+        temperature: Annotated[float, Field(gt=0)] = 0.15,
         min_rows: Annotated[int, Field(ge=1)] = 2,
         max_features: Annotated[int, Field(ge=1)] = 65_536,
         max_iter: Annotated[int, Field(ge=1)] = 5,
@@ -55,22 +55,23 @@ class NgramSvc:
 
     def fit(self, inputs: Inputs, labels: Labels) -> Self:
         """Fit on the texts of n rows; with a single class there is nothing to learn."""
-        if len(labels) > self.max_rows:
-            keep = np.sort(np.random.default_rng(self.seed).choice(len(labels), self.max_rows, replace=False))
-            inputs, labels = inputs.take(keep), labels[keep]
         self.classes_, y = encode(labels)
-        counts = count_ngrams(inputs.texts)
+        texts = inputs.texts
+        if len(y) > self.max_rows:
+            keep = np.sort(np.random.default_rng(self.seed).choice(len(y), self.max_rows, replace=False))
+            texts, y = [texts[i] for i in keep], y[keep]
+        counts = count_ngrams(texts)
         self.grams_, self.idf_ = learn_vocabulary(counts, len(y), self.min_rows, self.max_features)
         self.coef_ = np.zeros((len(self.grams_), len(self.classes_)), np.float32)
-        self.intercept_ = np.zeros(len(self.classes_), np.float32)
-        if len(self.classes_) > 1:
-            strength = per_row(self.C, len(y), self.refit_rows and min(self.refit_rows, self.max_rows))
-            model = LinearSVC(C=strength, max_iter=self.max_iter, random_state=self.seed)
+        self.intercept_ = np.full(len(self.classes_), -1, np.float32)  # what the sample lacks is decided against
+        if len(set(y.tolist())) > 1:
+            refit_rows = self.refit_rows and min(self.refit_rows, self.max_rows)
+            model = LinearSVC(C=per_row(self.C, len(y), refit_rows), max_iter=self.max_iter, random_state=self.seed)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # few passes are meant
                 model.fit(weigh(counts, len(y), self.grams_, self.idf_), y)
-            self.coef_ = np.ascontiguousarray(two_sided(model.coef_).T)  # a text reads whole rows of it
-            self.intercept_ = two_sided(np.atleast_2d(model.intercept_).T).ravel()
+            self.coef_[:, model.classes_] = two_sided(model.coef_).T  # a text reads whole rows of it
+            self.intercept_[model.classes_] = two_sided(np.atleast_2d(model.intercept_).T).ravel()
         return self
 
     def predict_proba(self, inputs: Inputs) -> Vectors:

@@ -1,0 +1,141 @@
+"""Several surrogates as one: where models that see different things agree, an answer is safer than each of them knows."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Self
+
+import numpy as np
+from pydantic import Field
+from scipy.optimize import minimize_scalar
+
+from tracer_serve.errors import ArtifactError
+from tracer_serve.protocols import RowScaled, Surrogate
+from tracer_serve.records import Floats, Inputs, Ints, Labels, Vectors
+from tracer_serve.registry import surrogates
+from tracer_serve.spec import Component
+from tracer_serve.state import load_component, save_component
+from tracer_serve.surrogates._arrays import encode, softmax
+
+_DEFAULT = (Component(type="logreg"), Component(type="knn"), Component(type="ngram_svc"))
+_FLOOR = 1e-6  # a class that a member holds impossible must not veto the others
+_HELD_OUT, _TRAINED = 1000, 2000  # rows for the temperatures: more cost time and move neither them nor the coverage
+_FEWEST = 20  # held-out rows below which a temperature would be noise
+
+
+@surrogates.register("blend")
+class Blend:
+    """Normalised exp of the members' mean log probability, each member at its own temperature.
+
+    The temperatures minimise the log loss on held-out rows of the fit: members are first fitted on a part of the rows
+    (Guo et al. 2017, "On calibration of modern neural networks"; the mean of logs is Hinton's product of experts).
+
+    Parameters
+    ----------
+    members : names or blocks of any surrogates, plugins included
+    seed : seed of the split that the temperatures are learnt on
+
+    Examples
+    --------
+    In the YAML::
+
+        surrogates: [{type: blend, members: [logreg, {type: knn, k: 10}, prototype]}]
+    """
+
+    def __init__(
+        self,
+        *,
+        members: Annotated[tuple[Component, ...], Field(min_length=1)] = _DEFAULT,
+        seed: Annotated[int, Field(ge=0)] = 0,
+    ) -> None:
+        self.members, self.seed = members, seed
+        self.refit_rows: int | None = None
+        self.classes_: Labels = np.empty(0, np.str_)
+        self.sharpness_: Floats = np.ones(len(members))
+        self.fitted_: list[Surrogate] = []
+        self._make()  # a wrong parameter of a member is an error of the spec, not of the fit
+
+    def fit(self, inputs: Inputs, labels: Labels) -> Self:
+        """Learn the temperatures on a split of the n rows, then fit every member on all of them."""
+        self.classes_, y = encode(labels)
+        self.sharpness_ = self._learn_sharpness(inputs, labels, y)
+        self.fitted_ = self._fit_members(inputs, labels, len(y))
+        return self
+
+    def predict_members(self, inputs: Inputs) -> Vectors:
+        """Return each member's probabilities at its own temperature, shape (m, n, k)."""
+        pairs = zip(self.fitted_, self.sharpness_, strict=True)
+        return np.stack([softmax(sharpness * self._logs(member, inputs)) for member, sharpness in pairs])
+
+    def combine(self, members: Vectors) -> Vectors:
+        """Return the blend (n, k) of the members' probabilities (m, n, k)."""
+        return softmax(np.log(np.maximum(members, _FLOOR)).mean(axis=0))
+
+    def predict_proba(self, inputs: Inputs) -> Vectors:
+        """Return probabilities (n, k)."""
+        return self.combine(self.predict_members(inputs))
+
+    def save(self, folder: Path) -> None:
+        """Write the members beside each other."""
+        state = {
+            "members": [{"type": member.type, **member.params} for member in self.members],
+            "seed": self.seed,
+            "refit_rows": self.refit_rows,
+            "classes": self.classes_.tolist(),
+            "sharpness": self.sharpness_.tolist(),
+        }
+        (folder / "blend.json").write_text(json.dumps(state), encoding="utf-8")
+        for i, member in enumerate(self.fitted_):
+            save_component(member, folder / f"member_{i}")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read back what `save` wrote."""
+        try:
+            state = json.loads((folder / "blend.json").read_text(encoding="utf-8"))
+            blend = cls(members=tuple(Component(**member) for member in state["members"]), seed=state["seed"])
+            blend.refit_rows, blend.classes_ = state["refit_rows"], np.array(state["classes"], np.str_)
+            blend.sharpness_ = np.array(state["sharpness"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(f"{folder}: the state of a blend cannot be read: {error}") from error
+        types = [surrogates.get(member.type) for member in blend.members]
+        blend.fitted_ = [load_component(kind, folder / f"member_{i}") for i, kind in enumerate(types)]
+        return blend
+
+    def _make(self) -> list[Surrogate]:
+        return [surrogates.build(member.type, member.params) for member in self.members]
+
+    def _fit_members(self, inputs: Inputs, labels: Labels, rows: int) -> list[Surrogate]:
+        fitted = self._make()
+        for member in fitted:
+            if isinstance(member, RowScaled):
+                member.refit_rows = self.refit_rows or rows
+            member.fit(inputs, labels)
+        return fitted
+
+    def _learn_sharpness(self, inputs: Inputs, labels: Labels, y: Ints) -> Floats:
+        order = np.random.default_rng(self.seed).permutation(len(y))
+        held = min(len(y) // 5, _HELD_OUT)
+        out, rest = order[:held], np.sort(order[held : held + _TRAINED])
+        out = np.sort(out[np.isin(y[out], y[rest])])  # no temperature can help a label that was never seen
+        if len(out) < _FEWEST or len(np.unique(y[rest])) < 2:  # noqa: PLR2004  # nothing to tell apart
+            return np.ones(len(self.members))
+        members = self._fit_members(inputs.take(rest), labels[rest], len(y))
+        held_out = inputs.take(out)
+        return np.array([_best_sharpness(self._logs(member, held_out), y[out]) for member in members])
+
+    def _logs(self, member: Surrogate, inputs: Inputs) -> Vectors:
+        """Return a member's log probabilities, its classes spread over ours."""
+        proba = np.full((len(inputs), len(self.classes_)), _FLOOR, np.float32)
+        proba[:, np.searchsorted(self.classes_, member.classes_)] = member.predict_proba(inputs)
+        logs: Vectors = np.log(np.maximum(proba, _FLOOR))
+        return logs
+
+
+def _best_sharpness(logs: Vectors, y: Ints) -> float:
+    """Return the inverse temperature, within a tenth and ten, that minimises the log loss of y (convex in it)."""
+
+    def loss(sharpness: float) -> float:
+        scaled = sharpness * logs
+        return float(np.mean(np.logaddexp.reduce(scaled, axis=1) - scaled[np.arange(len(y)), y]))
+
+    return float(minimize_scalar(loss, bounds=(0.1, 10.0), method="bounded", options={"xatol": 0.01}).x)

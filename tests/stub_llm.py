@@ -16,9 +16,10 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,12 @@ class StubLLM:
     release: threading.Event = field(default_factory=threading.Event)
 
     def reset(self) -> None:
-        """Forget requests and faults, and let go of whoever is held; labels stay."""
+        """Let go of whoever is held, wait until nobody is, and forget requests and faults; labels stay."""
         self.release.set()
+        for _ in range(1000):
+            if not self.in_flight:
+                break
+            time.sleep(0.005)
         self.requests.clear()
         self.script.clear()
         self.count = self.peak = 0
@@ -127,7 +132,7 @@ def app(stub: StubLLM) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
         Route("/v1/chat/completions", _Chat(stub).reply, methods=["POST"]),
         Route("/v1/embeddings", _embed, methods=["POST"]),
         Route("/v1/models", lambda _: JSONResponse(_models(stub.model))),
-        Route("/control", lambda request: _control(stub, request), methods=["POST"]),
+        Route("/control", partial(_control, stub), methods=["POST"]),
     ]
     starlette = Starlette(routes=routes)
 
@@ -144,15 +149,16 @@ def app(stub: StubLLM) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
         stub.peak = max(stub.peak, stub.in_flight)
         stub.requests.append({"path": scope["path"], "headers": headers, "body": _loads(body)})
         fault = stub.next_fault(headers.get("x-stub-fault"))
-        try:
+        scope["stub_fault"] = fault
+
+        async def answer() -> None:
             await asyncio.sleep(stub.faults.latency_s)
             while not stub.release.is_set():  # noqa: ASYNC110  # set from another thread
                 await asyncio.sleep(0.005)
-            if fault in _RAW:
-                await _RAW[fault](send)
-                return
-            scope["stub_fault"] = fault
-            await starlette(scope, _replay(body, receive), send)
+            await (_RAW[fault](send) if fault in _RAW else starlette(scope, _replay(body), send))
+
+        try:
+            await _while_connected(answer(), receive)
         finally:
             stub.in_flight -= 1
 
@@ -168,14 +174,30 @@ async def _read(receive: Receive) -> bytes:
             return body
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
+def _replay(body: bytes) -> Receive:
     """Give Starlette the body that was already read."""
     pending = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def again() -> Any:
-        return pending.pop() if pending else await receive()
+        return pending.pop() if pending else await asyncio.Event().wait()
 
     return again
+
+
+async def _while_connected(answer: Coroutine[Any, Any, None], receive: Receive) -> None:
+    """Answer until the client goes away."""
+
+    async def gone() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    tasks = [asyncio.create_task(answer), asyncio.create_task(gone())]
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        task.cancel()
+    for outcome in await asyncio.gather(*tasks, return_exceptions=True):
+        if isinstance(outcome, Exception):
+            raise outcome
 
 
 def _loads(body: bytes) -> Any:

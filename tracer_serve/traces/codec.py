@@ -7,6 +7,7 @@ from typing import Any
 from tracer_serve.records import Text
 
 _NEEDS_JSON = re.compile("[\x00\ud800-\udfff]")
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode  # made once: `json.dumps` makes one per call
 
 
 def pack(value: Text) -> str:
@@ -53,7 +54,7 @@ def unpack_some(stored: str | None) -> str | None:
 
 def dump(value: Any) -> str:
     """Return the one JSON text of a value, in ASCII; equal values are equal strings."""
-    return "{}" if value == {} else json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return "{}" if value == {} else _encode(value)
 
 
 def parse(stored: str) -> Any:

@@ -1,12 +1,12 @@
 """A snapshot as columns: a million traces as a few arrays instead of a million objects."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 
 from tracer_serve.records import Bools, Labels, Text
 from tracer_serve.traces.codec import unpack, unpack_some
@@ -126,12 +126,12 @@ def gather(
 
 def _pages(
     connection: Connection, task: str, after_id: str | None, until_id: str | None, *, labelled_only: bool
-) -> Iterator[list[tuple[Any, ...]]]:
+) -> Iterator[Sequence[Row[Any]]]:
     while True:
         query = between(task, after_id, until_id).with_only_columns(*(traces.c[name] for name in (*_PLAIN, *_CODED)))
         if labelled_only:
             query = query.where(traces.c.teacher_label.is_not(None))
-        page = [tuple(row) for row in connection.execute(query.limit(_PAGE))]
+        page = connection.execute(query.limit(_PAGE)).all()
         if page:
             yield page
         if len(page) < _PAGE:

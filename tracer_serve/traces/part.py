@@ -8,3 +8,8 @@ class Part:
 
     def __init__(self, database: Database, task: str) -> None:
         self._db, self._task = database, task
+
+    @property
+    def task(self) -> str:
+        """Name of the task whose rows this store reads and writes."""
+        return self._task

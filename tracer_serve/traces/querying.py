@@ -18,4 +18,4 @@ def between(task: str, after_id: str | None, until_id: str | None) -> Select[Any
 
 def fetch(connection: Connection, query: Select[Any]) -> list[Row]:
     """Return the rows that a selection of whole rows finds."""
-    return [Row._make(found) for found in connection.execute(query)]
+    return list(map(Row._make, connection.execute(query).all()))

@@ -13,6 +13,7 @@ from tracer_serve.traces.codec import pack
 from tracer_serve.traces.columns import Columns, gather
 from tracer_serve.traces.database import BUSY_TIMEOUT_S, Database
 from tracer_serve.traces.history import History
+from tracer_serve.traces.imports import Imports
 from tracer_serve.traces.inserting import insert_missing, insert_new
 from tracer_serve.traces.labelling import labelled
 from tracer_serve.traces.leases import Leases
@@ -62,7 +63,7 @@ def open_store(location: Path | str, task: str, *, busy_timeout_s: float = BUSY_
     return TraceStore(database, task)
 
 
-class TraceStore(Leases, Settings, History, Activity):
+class TraceStore(Leases, Settings, History, Imports, Activity):
     """The traces of one task. Synchronous and thread-safe; open it once per process with `open_store`.
 
     Whatever returns has been written durably. Everything raises `StoreError` when the database cannot be reached,

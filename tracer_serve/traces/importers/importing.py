@@ -1,0 +1,157 @@
+"""Traces from a file into the store: all of them or none, and once."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from tracer_serve.errors import ImportFileError
+from tracer_serve.records import Trace
+from tracer_serve.traces.ids import new_id
+from tracer_serve.traces.importers.files import opened
+from tracer_serve.traces.importers.items import Format, Item, Reading, Refusal
+from tracer_serve.traces.importers.reading import read_items
+from tracer_serve.traces.importers.survey import ImportSummary, survey
+from tracer_serve.traces.store import TraceStore
+
+_SHOWN = 5
+
+
+def import_file(
+    store: TraceStore,
+    path: Path | str,
+    *,
+    labels: Sequence[str] = (),
+    pair: bool | None = None,
+    fmt: Format = "auto",
+    text_field: str | tuple[str, str] | None = None,
+    label_field: str | None = None,
+    requests: Path | None = None,
+    teacher: str | None = None,
+    any_teacher: bool = False,
+    fingerprint: str | None = None,
+    skip_bad: bool = False,
+    dry_run: bool = False,
+) -> ImportSummary:
+    """Import the traces of a file: atomic, durable on return, and without effect the second time.
+
+    The file is read twice: once to check and count, without a lock, and once to write. One whose very bytes were
+    imported before is not read again, and its summary has no counts.
+
+    Parameters
+    ----------
+    labels, pair, fmt, text_field, label_field, requests : see `Reading`
+    teacher : the model that must have given the labels; a file that says another is refused
+    any_teacher : import labels of several teachers, or of another one, all the same
+    fingerprint : the teacher's fingerprint to put on the rows, where they are known to be its answers
+    skip_bad : leave out the lines that are refused; otherwise one refusal refuses the file
+    dry_run : count only, write nothing
+
+    Raises
+    ------
+    ImportFileError
+        The file cannot be read, holds no trace, holds lines that are refused, or answers of another teacher.
+        Nothing was imported.
+    StoreError
+        The store cannot be written. Nothing was imported.
+    """
+    path = Path(path)
+    reading = Reading(fmt, tuple(labels), pair, text_field, label_field, requests)
+    sha256 = _sha256(path)
+    already = store.was_imported(sha256)
+    if already and not dry_run:
+        return ImportSummary(path, already=True, sha256=sha256)
+    summary = survey(path, read_items(path, reading))
+    summary = replace(summary, dry_run=dry_run, sha256=sha256, already=already)
+    _check(summary, skip_bad=skip_bad)
+    if not any_teacher:
+        _check_teachers(summary, teacher)
+    if dry_run:
+        return summary
+    rows = _unchanged(summary, _traces(store.task, read_items(path, reading), fingerprint))
+    imported = store.add_import(rows, sha256=sha256, path=str(path))
+    return replace(summary, imported=imported, already=imported == 0)
+
+
+def read_traces(
+    path: Path | str, task: str, reading: Reading | None = None, *, skip_bad: bool = False
+) -> Iterator[Trace]:
+    """Stream the traces of a file without a store.
+
+    Raises
+    ------
+    ImportFileError
+        The file cannot be read, or, unless `skip_bad`, at the first line that is refused.
+    """
+    path = Path(path)
+    for item in read_items(path, reading or Reading()):
+        if isinstance(item, Refusal) and not skip_bad:
+            raise ImportFileError(f"{path}: {item}")
+        if isinstance(item, Item):
+            yield _trace(item, task, None)
+
+
+def _traces(task: str, items: Iterator[Item | Refusal | None], fingerprint: str | None) -> Iterator[Trace]:
+    return (_trace(item, task, fingerprint) for item in items if isinstance(item, Item))
+
+
+def _trace(item: Item, task: str, fingerprint: str | None) -> Trace:
+    metadata = {"teacher_model": item.teacher, "user": item.user}
+    return Trace(
+        id=new_id(),
+        ts=item.ts or datetime.now(UTC),
+        task=task,
+        input=item.text,
+        teacher_label=item.label,
+        label_source="import",
+        teacher_fingerprint=fingerprint,
+        usage=item.usage,
+        cost=item.cost,
+        metadata={name: value for name, value in metadata.items() if value is not None},
+    )
+
+
+def _unchanged(summary: ImportSummary, traces: Iterator[Trace]) -> Iterator[Trace]:
+    """Pass the traces on; raise, and so undo the import, if the file was changed since it was counted."""
+    yield from traces
+    if _sha256(summary.path) != summary.sha256:
+        raise ImportFileError(f"{summary.path}: was changed while it was imported; nothing was imported. Try again")
+
+
+def _check(summary: ImportSummary, *, skip_bad: bool) -> None:
+    if summary.refused and not skip_bad:
+        shown = "\n".join(f"{summary.path}: {refusal}" for refusal in summary.refusals[:_SHOWN])
+        more = f"\n... and {summary.refused - _SHOWN} more" if summary.refused > _SHOWN else ""
+        raise ImportFileError(
+            f"{shown}{more}\n{summary.refused} of {summary.rows + summary.refused} lines are refused; nothing was"
+            " imported. Mend them, or leave them out: tracer-serve import --skip-bad"
+        )
+    if not summary.rows:
+        why = f"; the first refusal: {summary.refusals[0]}" if summary.refusals else ""
+        raise ImportFileError(f'{summary.path}: holds no traces{why}. One per line: {{"input": ..., "teacher": ...}}')
+
+
+def _check_teachers(summary: ImportSummary, teacher: str | None) -> None:
+    named = ", ".join(f"{name} ({rows} rows)" for name, rows in list(summary.teachers.items())[:_SHOWN])
+    if len(summary.teachers) > 1:
+        raise ImportFileError(
+            f"{summary.path}: holds the answers of {len(summary.teachers)} teachers: {named}. A surrogate imitates one."
+            " Import one teacher's rows, or, if this is meant: tracer-serve import --any-teacher"
+        )
+    if teacher is not None and any(not _same(teacher, name) for name in summary.teachers):
+        raise ImportFileError(
+            f"{summary.path}: holds the answers of {named}, the task's teacher is {teacher}."
+            " If this is meant: tracer-serve import --any-teacher"
+        )
+
+
+def _same(teacher: str, name: str) -> bool:
+    """Whether a log's model is the spec's: providers add their own name in front and the snapshot's date behind."""
+    asked, answered = teacher.rsplit("/", 1)[-1], name.rsplit("/", 1)[-1]
+    return answered == asked or answered.startswith(f"{asked}-20")
+
+
+def _sha256(path: Path) -> str:
+    with opened(path, raw=True) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -241,9 +241,10 @@ class Certificate:
         at the agreement that was observed (`disagreement`); 0 if rows are not the problem
     walk : the thresholds tested, in order; the last one failed unless it is -inf; empty with `per_class`
     coverage_unguarded : share that the same threshold would accept without scope guard and class floor
-    guarantee : ``probability``: agreement >= alpha with probability 1 - delta; ``expectation``: see `gate.expectation`
+    guarantee : ``probability``: agreement >= alpha with probability 1 - delta; ``overall``: see `gate.overall`
     spend : ``per_version``: delta is this version's own; ``series``: it is a part of the task's delta
-    index : the how manieth certificate of the task this is, counted from 1
+    index : which certificate of the task this is, counted from 1
+    pilot : rows that were spent on finding the start and entered nothing else
     per_class : whether each predicted class has its own certificate, at delta each
     classes : a row per predicted class, worst lower bound first
     """
@@ -267,5 +268,6 @@ class Certificate:
     guarantee: str = "probability"
     spend: str = "per_version"
     index: int = 1
+    pilot: int = 0
     per_class: bool = False
     classes: tuple[ClassRow, ...] = ()

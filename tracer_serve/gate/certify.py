@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 
 from tracer_serve.gate.bounds import lower_bounds, n_min, rows_to_pass
+from tracer_serve.gate.pilot import draw_pilot, predict_agreement
 from tracer_serve.gate.sequence import Tally, power, threshold_grid, walk
 from tracer_serve.records import Bools, Certificate, Floats, Ints, Step
 
@@ -49,7 +50,7 @@ def spent_delta(delta: float, spend: Spend = "per_version", index: int = 1) -> f
 def certify(
     scores: Floats,
     agreed: Bools,
-    predicted: Floats,
+    predicted: Floats | None = None,
     *,
     alpha: float,
     delta: float,
@@ -59,6 +60,7 @@ def certify(
     reference: Reference | None = None,
     spend: Spend = "per_version",
     index: int = 1,
+    seed: int = 0,
 ) -> Certificate:
     """Certify the loosest threshold that a walk from the most promising one reaches.
 
@@ -67,15 +69,16 @@ def certify(
     scores : acceptor scores of n calibration rows, higher is safer, shape (n,); all equal: accept all or nothing. Or
         (s, n) for a cascade, stages in the order they are asked, on one path (`gate.sequence`)
     agreed : whether the answer equals the teacher's label, same shape
-    predicted : predicted P(agree), same shape; only decides where the walk starts. It must not know more about a row's
-        own label than its score does: a function of the score fitted on other rows. Bad predictions cost coverage
-        only; predictions that have seen these labels cost the guarantee
+    predicted : predicted P(agree), same shape; only decides where the walk starts. It must be a function of the score
+        that was fitted on other rows: bad predictions cost coverage only, predictions that have seen any of these
+        labels cost the guarantee. Without it 5 % of the rows are spent on it (`gate.pilot`) and leave the certificate
     alpha, delta : required agreement; probability that the certificate is wrong
     mode : how the scores were made, ``strict`` or ``cross_fit``; only with ``strict`` does the theorem hold as stated
     min_coverage : least certified coverage worth a deployment
     eligible : rows that the scope guard and the class floor let pass, shape (n,); the others are never accepted
     reference : rows for grid and start; without it the calibration rows' own scores and predictions serve
     spend, index : see `spent_delta`
+    seed : of the pilot's draw
 
     Returns
     -------
@@ -96,12 +99,18 @@ def certify(
     (True, -inf, 0.9505)
     """
     scores, agreed = np.asarray(scores), np.asarray(agreed, dtype=bool)
-    if not (0.0 < alpha < 1.0 and 0.0 < delta < 1.0 and scores.shape == agreed.shape == np.shape(predicted)):
-        raise ValueError(f"alpha {alpha}, delta {delta} must lie in (0, 1); shapes {scores.shape} and {agreed.shape}")
+    if not (0.0 < alpha < 1.0 and 0.0 < delta < 1.0):
+        raise ValueError(f"alpha {alpha} and delta {delta} must lie strictly between 0 and 1")
+    shapes = [np.shape(part) for part in (scores, agreed, predicted) if part is not None]
+    if len(set(shapes)) > 1:
+        raise ValueError(f"scores, agreed and predicted differ in shape: {shapes}")
     delta = spent_delta(delta, spend, index)
-    rows = scores.shape[-1]
     guarded = scores if eligible is None else np.where(eligible, scores, np.nan)
-    other = reference or Reference(guarded, predicted)
+    pilot, expected = _predictions(guarded, agreed, predicted, alpha=alpha, delta=delta, seed=seed)
+    keep = ~pilot
+    scores, guarded, agreed, expected = scores[..., keep], guarded[..., keep], agreed[..., keep], expected[..., keep]
+    rows = scores.shape[-1]
+    other = reference or Reference(guarded, expected)
     grid = threshold_grid(path(other.scores))
     tally = Tally.of(guarded, grid)
     n, k = tally.counts(np.ones(rows, bool)), tally.counts(agreed)
@@ -128,6 +137,7 @@ def certify(
         coverage_unguarded=float(unguarded.mean()) if rows else 0.0,
         spend=spend,
         index=index,
+        pilot=int(pilot.sum()),
     )
 
 
@@ -137,6 +147,17 @@ def path(scores: Floats) -> Floats:
     best = np.where(np.isfinite(stages), stages, -np.inf).max(axis=0)
     on_path: Floats = np.where(np.isfinite(best), best, np.nan)
     return on_path
+
+
+def _predictions(
+    scores: Floats, agreed: Bools, predicted: Floats | None, *, alpha: float, delta: float, seed: int
+) -> tuple[Bools, Floats]:
+    """Return the pilot rows (n,) and each stage's predicted agreement in the shape of the scores."""
+    if predicted is not None:
+        return np.zeros(scores.shape[-1], bool), np.asarray(predicted)
+    pilot = draw_pilot(scores, alpha, delta, seed)
+    stages = zip(np.atleast_2d(scores), np.atleast_2d(agreed), strict=True)
+    return pilot, np.stack([predict_agreement(s, a, pilot) for s, a in stages]).reshape(scores.shape)
 
 
 def _mean_predicted(reference: Reference, grid: Floats) -> Floats:

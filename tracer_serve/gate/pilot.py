@@ -1,0 +1,62 @@
+"""Where the walk starts, honestly: a few rows are spent on predicting agreement and never enter the certificate.
+
+Predictions fitted on the calibration rows themselves, even cross-fitted ones, carry their labels into the start: with
+uninformative scores just under alpha an out-of-fold isotonic fit certifies falsely in 10 to 20 % of draws at a nominal
+5 %, an out-of-fold logistic fit in 5 to 9 %. A pilot of 5 % of the rows restores the theorem; on Banking77 it costs
+under 0.3 points of coverage from 1,000 rows on.
+"""
+
+import numpy as np
+from scipy.special import expit, ndtri
+
+from tracer_serve.gate.bounds import n_min
+from tracer_serve.records import Bools, Floats, Ints
+
+SHARE = 0.05
+# Prior of (intercept, slope) over the normal quantile of the score's rank: typical scores are informative, and a pilot
+# without a single disagreement must still give a sane start. It cannot make a certificate wrong, only start it badly.
+_MEAN, _PRECISION = np.array([2.0, 1.5]), np.diag([1 / 5.0**2, 1 / 0.7**2])
+_NEWTON_STEPS = 50
+
+
+def draw_pilot(scores: Floats, alpha: float, delta: float, seed: int = 0) -> Bools:
+    """Draw the pilot rows at random, label-free, shape (n,); none where n_min would leave too little to spare."""
+    n = scores.shape[-1]
+    acceptable = np.isfinite(np.atleast_2d(scores)).any(axis=0)
+    if int(acceptable.sum()) < 2 * n_min(alpha, delta):
+        return np.zeros(n, bool)
+    drawn: Bools = np.random.default_rng(seed).random((n,)) < SHARE
+    return drawn
+
+
+def predict_agreement(scores: Floats, agreed: Bools, pilot: Bools) -> Floats:
+    """Predict P(agree) from the score's rank by a logistic fit on the pilot rows; shape (n,), 0 without a score."""
+    quantile = _normal_quantiles(scores)
+    known = np.isfinite(quantile)
+    learn = pilot & known
+    weights = _logistic(quantile[learn], agreed[learn])
+    predicted: Floats = np.where(known, expit(weights[0] + weights[1] * np.where(known, quantile, 0.0)), 0.0)
+    return predicted
+
+
+def _normal_quantiles(scores: Floats) -> Floats:
+    """Return the normal quantile of each finite score's mid-rank, NaN elsewhere: blind to the score's scale."""
+    finite = np.isfinite(scores)
+    order = np.sort(scores[finite])
+    below: Ints = np.searchsorted(order, scores, side="left") + np.searchsorted(order, scores, side="right")
+    quantile: Floats = np.where(finite, ndtri((below + 1) / (2 * len(order) + 2)), np.nan)
+    return quantile
+
+
+def _logistic(x: Floats, y: Bools) -> Floats:
+    """Return intercept and slope of greatest posterior density, by damped Newton steps on a concave function."""
+    design = np.column_stack([np.ones(len(x)), x])
+    weights = _MEAN.copy()
+    for _ in range(_NEWTON_STEPS):
+        p = expit(design @ weights)
+        gradient = design.T @ (y - p) - _PRECISION @ (weights - _MEAN)
+        step = np.linalg.solve((design * (p * (1 - p))[:, None]).T @ design + _PRECISION, gradient)
+        weights = weights + step / max(1.0, float(np.abs(step).max()))
+        if np.abs(step).max() < 1e-9:  # noqa: PLR2004 - far below what moves a grid point
+            break
+    return weights

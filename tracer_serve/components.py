@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from tracer_serve.embedding_cache import CachedEmbedder
 from tracer_serve.errors import PluginError, SpecError
@@ -63,13 +63,19 @@ def _make(
 
 
 def _absolute(task: Task, registry: Registry[C], component: Component) -> dict[str, Any]:
-    """Return the parameters with those that are a `Path`, or a list of them, made relative to the YAML."""
+    """Return the parameters with every path made relative to the YAML."""
     fields = registry.schema(component.type).model_fields
 
-    def resolved(value: Any) -> Any:
-        if isinstance(value, list):
-            return [resolved(item) for item in value]
-        return str(task.resolve(Path(value))) if isinstance(value, str) else value
+    def settle(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [settle(item) for item in value]
+        return task.resolve(Path(value)) if isinstance(value, str) else value
 
-    files = {key for key, field in fields.items() if field.annotation in _FILES}
-    return {key: resolved(value) if key in files else value for key, value in component.params.items()}
+    return {
+        key: settle(value) if key in fields and _holds_path(fields[key].annotation) else value
+        for key, value in component.params.items()
+    }
+
+
+def _holds_path(annotation: Any) -> bool:
+    return annotation is Path or any(_holds_path(part) for part in get_args(annotation))

@@ -3,6 +3,7 @@
 import argparse
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 from tracer_serve.commands.check_ import check
@@ -17,16 +18,25 @@ from tracer_serve.service.run import require_free_port, serve
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("task", type=Path, help="YAML file of the task")
+    parser.add_argument("--host", help="address to bind; overrides server.host")
+    parser.add_argument("--port", type=int, help="port to bind; overrides server.port")
 
 
 def run(args: argparse.Namespace) -> int:
     """Fit the first version where traces are there, print where to ask, and serve until stopped."""
-    task = load_task(args.task)
+    task = _moved(load_task(args.task), args.host, args.port)
     check(task)
     require_free_port(task.spec.server.host, task.spec.server.port)
     prepare(task)
     invite(task)
     return serve(task)
+
+
+def _moved(task: Task, host: str | None, port: int | None) -> Task:
+    """Return the task listening elsewhere."""
+    server = task.spec.server
+    moved = server.model_copy(update={"host": host or server.host, "port": port or server.port})
+    return replace(task, spec=task.spec.model_copy(update={"server": moved}))
 
 
 def prepare(task: Task) -> None:

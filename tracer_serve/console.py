@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from tracer_serve.records import Certificate
 
@@ -50,11 +50,10 @@ def progress_bar(*, quiet: bool = False) -> Iterator[Any]:
 
 
 def facts(rows: list[tuple[str, str]]) -> None:
-    """Print a small two-column table."""
-    table = Table.grid(padding=(0, 2))
+    """Print names and values in two columns."""
+    width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        table.add_row(f"[bold]{name}[/bold]", value)
-    out.print(table)
+        out.print(f"[bold]{name:<{width}}[/bold]  {escape(value)}")
 
 
 def verdict_of(certificate: Certificate) -> str:

@@ -1,1 +1,103 @@
 """``tracer-serve import``: bring labelled traces into the store."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from tracer_serve.console import facts, print_json
+from tracer_serve.load import Task, load_task
+from tracer_serve.refit import store_of
+from tracer_serve.traces.importers import FORMATS, ImportSummary, import_file
+
+_SHOWN = 12
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("task", type=Path, help="YAML file of the task")
+    parser.add_argument("files", type=Path, nargs="+", help="JSONL, CSV, TSV or Parquet; logs of an LLM gateway")
+    parser.add_argument("--format", choices=FORMATS, default="auto", help="how to read them; default: recognised")
+    parser.add_argument("--text-field", metavar="NAME", help="field or column that holds the text")
+    parser.add_argument("--label-field", metavar="NAME", help="field or column that holds the label")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out lines that are refused")
+    parser.add_argument("--any-teacher", action="store_true", help="import labels of several teachers, or of another")
+    parser.add_argument("--dry-run", action="store_true", help="count only, write nothing")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Import each file whole or not at all; a file that was imported before adds nothing."""
+    task = load_task(args.task)
+    store = store_of(task)
+    try:
+        summaries = [
+            import_file(
+                store,
+                file,
+                labels=task.spec.label_names,
+                pair=task.spec.input == "pair",
+                fmt=args.format,
+                text_field=args.text_field,
+                label_field=args.label_field,
+                teacher=_model(task),
+                skip_bad=args.skip_bad,
+                any_teacher=args.any_teacher,
+                dry_run=args.dry_run,
+            )
+            for file in args.files
+        ]
+    finally:
+        store.close()
+    if args.json:
+        print_json([_as_json(summary) for summary in summaries])
+        return 0
+    for summary in summaries:
+        _show(summary)
+    return 0
+
+
+def _model(task: Task) -> str | None:
+    model = task.spec.teacher.params.get("model")
+    return None if model is None else str(model)
+
+
+def _as_json(summary: ImportSummary) -> dict[str, Any]:
+    return {
+        "file": str(summary.path),
+        "rows": summary.rows,
+        "imported": summary.imported,
+        "already": summary.already,
+        "dry_run": summary.dry_run,
+        "skipped": summary.skipped,
+        "duplicates": summary.duplicates,
+        "contradictory": summary.contradictory,
+        "refused": summary.refused,
+        "refusals": [str(refusal) for refusal in summary.refusals],
+        "labels": summary.labels,
+        "teachers": summary.teachers,
+    }
+
+
+def _show(summary: ImportSummary) -> None:
+    if summary.already and not summary.rows:
+        facts([("file", str(summary.path)), ("imported", "0: this very file was imported before")])
+        return
+    once = [label for label, rows in summary.labels.items() if rows == 1]
+    shown = ", ".join(f"{label} {rows:,}" for label, rows in list(summary.labels.items())[:_SHOWN])
+    more = f" and {len(summary.labels) - _SHOWN} more" if len(summary.labels) > _SHOWN else ""
+    rows = [
+        ("file", str(summary.path)),
+        ("imported", f"{summary.imported:,} of {summary.rows:,} rows" + (" (dry run)" if summary.dry_run else "")),
+        ("labels", f"{len(summary.labels)}: {shown}{more}"),
+    ]
+    if once:
+        rows.append(("seen once", ", ".join(once[:_SHOWN]) + ": one row teaches nothing; these will defer"))
+    if summary.duplicates:
+        rows.append(("duplicates", f"{summary.duplicates:,} rows repeat an earlier one; kept, they are traffic"))
+    if summary.contradictory:
+        first = summary.contradictions[0]
+        example = f"line {first.line}: {first.label!r}, earlier {first.earlier!r}"
+        rows.append(("contradictory", f"{summary.contradictory:,} texts have two labels, such as {example}"))
+    if summary.refused:
+        rows.append(("refused", f"{summary.refused:,} lines, such as {summary.refusals[0]}"))
+    facts(rows)

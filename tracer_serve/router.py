@@ -1,6 +1,7 @@
 """One request to one `Decision`: certified answers from the surrogate, all others from the teacher."""
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from tracer_serve.protocols import Teacher
 from tracer_serve.records import Answer, Decision, DecisionKind, Text, Trace, Verdict
 from tracer_serve.traces import new_id
 from tracer_serve.writer import TraceWriter
+
+_log = logging.getLogger(__name__)
 
 Result = Decision | TeacherError
 
@@ -109,6 +112,7 @@ class _Request:
         try:
             answer = await ask(router.teacher, text)
         except TeacherError as error:
+            _log.warning("the teacher gave no usable label (%s): %s", error.reason, error)
             metrics.teacher_error(error.reason)
             metrics.requests["error"].inc()
             router.writer.put(self._trace(text, verdict, "deferred", error=error))

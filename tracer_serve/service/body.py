@@ -28,7 +28,7 @@ async def read_model(request: Request, model: type[M], limit: int) -> M:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        raise _explain(error) from None
+        raise _explain(error, body) from None
 
 
 async def _read(request: Request, limit: int) -> bytes:
@@ -50,18 +50,23 @@ async def _read(request: Request, limit: int) -> bytes:
     return b"".join(parts)
 
 
-def _explain(error: ValidationError) -> RefusalError:
+def _explain(error: ValidationError, body: bytes) -> RefusalError:
     """Name the first thing that is wrong."""
     first = error.errors(include_url=False, include_input=False)[0]
     if first["type"] == "json_invalid":
-        return RefusalError(
-            400, f"the body is not JSON: {first['msg'].removeprefix('Invalid JSON: ')}", code="invalid_json"
-        )
-    # a union's branches are names of types, not of fields
-    path = [part for part in first["loc"] if not (isinstance(part, str) and ("[" in part or part in ("str", "int")))]
-    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+        try:
+            body.decode()
+            problem = f"is not JSON: {first['msg'].removeprefix('Invalid JSON: ')}"
+        except UnicodeDecodeError as undecodable:
+            problem = f"is not UTF-8: byte {undecodable.start} cannot be read"
+        return RefusalError(400, f"the body {problem}", code="invalid_json")
+    field = str(first["loc"][0]) if first["loc"] else ""
     if first["type"] == "extra_forbidden":
         return RefusalError(400, f"unknown field {field!r}", code="unknown_field", param=field)
     if first["type"] == "missing":
         return RefusalError(400, f"{field!r} is required", code="missing_field", param=field)
-    return RefusalError(400, f"{field}: {first['msg'][0].lower()}{first['msg'][1:]}", param=field or None)
+    if field == "input":
+        return RefusalError(
+            400, "input has to be a text or a list of texts (of pairs, where the task says so)", param=field
+        )
+    return RefusalError(400, f"{field or 'the body'}: {first['msg'][0].lower()}{first['msg'][1:]}", param=field or None)

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import threading
+import time
 from typing import Any
 
 import bentoml
@@ -17,13 +18,6 @@ from tracer_serve.load import load_task
 
 TASK = "TRACER_SERVE_TASK"
 METRICS = "TRACER_SERVE_METRICS"
-
-if METRICS in os.environ:
-    # BentoML's own folder is one for all servers of a machine, and emptied by each that starts; it has to be set
-    # before prometheus_client is imported for the first time
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.environ[METRICS]
-
-from tracer_serve.service.app import make_app  # noqa: E402
 
 _LOOK_S = 1.0
 
@@ -43,8 +37,12 @@ class FrontedService(bentoml.Service):  # type: ignore[misc]  # bentoml has no u
     """A service whose requests go straight to our application; BentoML keeps the life cycle."""
 
     def to_asgi(self, is_main: bool = True) -> Any:
-        """Return what uvicorn runs in a worker."""
+        """Return what uvicorn runs; only workers come here, so only they import what answers requests."""
         _prepare_worker()
+        from tracer_serve.service.app import make_app  # noqa: PLC0415
+
+        app = make_app(_task)
+        self.mount_asgi_app(app)
         inner = super().to_asgi(is_main=is_main)
 
         async def front(scope: Any, receive: Any, send: Any) -> None:
@@ -54,9 +52,12 @@ class FrontedService(bentoml.Service):  # type: ignore[misc]  # bentoml has no u
 
 
 def _prepare_worker() -> None:
-    log = logging.getLogger("tracer_serve")
-    log.setLevel(os.environ.get("TRACER_SERVE_LOG", "INFO").upper())
-    # nobody reads an access log of ours, but uvicorn would format it as long as a handler might
+    if METRICS in os.environ:
+        # BentoML's own folder is one for all servers of a machine, and emptied by each that starts; this has to be
+        # set before prometheus_client is imported for the first time
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.environ[METRICS]
+    logging.getLogger("tracer_serve").setLevel(os.environ.get("TRACER_SERVE_LOG", "INFO").upper())
+    # nobody reads an access log of uvicorn's, but it would format one as long as a handler might
     logging.getLogger("uvicorn.access").propagate = False
     threading.Thread(target=_follow_parent, args=(os.getppid(),), name="tracer-parent", daemon=True).start()
 
@@ -64,18 +65,16 @@ def _prepare_worker() -> None:
 def _follow_parent(parent: int) -> None:
     """Stop with the supervisor, even if it was killed and could not tell."""
     while os.getppid() == parent:
-        threading.Event().wait(_LOOK_S)
-    signal.raise_signal(signal.SIGTERM)
-
-
-_arguments = bentoml.use_arguments(Arguments)
-_task = load_task(os.environ.get(TASK) or _arguments.task)
-app = make_app(_task)
+        time.sleep(_LOOK_S)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 class Served:
     """Classification by a certified surrogate, and by its teacher where the certificate ends."""
 
+
+_arguments = bentoml.use_arguments(Arguments)
+_task = load_task(os.environ.get(TASK) or _arguments.task)
 
 svc: Any = bentoml.service(
     name=_task.spec.name,
@@ -85,4 +84,3 @@ svc: Any = bentoml.service(
     tracing={"excluded_urls": ".*"},
     logging={"access": {"enabled": False}},
 )(Served)
-svc.mount_asgi_app(app)

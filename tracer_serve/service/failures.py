@@ -32,8 +32,11 @@ class RefusalError(TracerServeError):
 def error_object(error: TracerServeError) -> dict[str, Any]:
     """Return the value of ``error`` in an OpenAI error body."""
     status = status_of(error)
+    message = str(error)
+    if isinstance(error, TeacherError):  # its own words may name hosts and quote what they sent; they are in the log
+        message = f"the teacher gave no usable label: {error.reason.replace('_', ' ')}"
     return {
-        "message": str(error),
+        "message": message,
         "type": _type_of(status),
         "param": error.param if isinstance(error, RefusalError) else None,
         "code": error.reason if isinstance(error, RefusalError) else error.code,

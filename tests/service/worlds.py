@@ -1,0 +1,121 @@
+"""Small real worlds: a task on disk with a teacher that answers, and versions that are certified or not."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import yaml
+
+from tests.stub_llm import StubLLM
+from tracer_serve.components import make_embedder
+from tracer_serve.load import Task, load_task
+from tracer_serve.neighbours import NeighbourIndex
+from tracer_serve.policy import Policy
+from tracer_serve.records import Certificate, Inputs
+from tracer_serve.registry import acceptors, surrogates
+from tracer_serve.service.app import make_app
+from tracer_serve.service.runtime import Runtime
+from tracer_serve.versions import Manifest, Versions
+
+RED = [
+    f"a {thing} as red as {other}"
+    for thing in ("rose", "brick", "cherry", "ruby")
+    for other in ("blood", "fire", "wine")
+]
+BLUE = [
+    f"the {thing} is blue like {other}" for thing in ("sky", "sea", "lake", "jay") for other in ("ice", "ink", "steel")
+]
+HANDLED = "a rose as red as wine"
+DEFERRED = "zzyzx qwxyz"  # shares no n-gram with anything known
+LABELS = dict.fromkeys(RED, "red") | dict.fromkeys(BLUE, "blue") | {DEFERRED: "blue"}
+
+
+def make_task(folder: Path, stub: StubLLM, **spec: Any) -> Task:
+    """Write a task whose teacher is the stub; `spec` adds to it or overrides."""
+    stub.labels = LABELS
+    teacher = {"type": "openai", "base_url": stub.url, "model": "stub-1", "retries": 0, "deadline_s": 5.0}
+    written = {
+        "name": "colours",
+        "labels": ["red", "blue"],
+        "acceptors": ["margin"],
+        "teacher": teacher | {"cache": {"size": 0}},
+        "traces": {"audit_rate": 0.0},
+        "state": str(folder / "state"),
+    }
+    file = folder / "task.yaml"
+    file.write_text(yaml.safe_dump(written | spec), encoding="utf-8")
+    return load_task(file)
+
+
+def make_policy(task: Task, *, certified: bool = True) -> Policy:
+    """Fit a small policy that handles what looks like the known texts."""
+    texts = RED + BLUE
+    labels = np.array(["red"] * len(RED) + ["blue"] * len(BLUE))
+    embedder = make_embedder(task).fit(texts)
+    vectors = embedder.embed(texts)
+    certificate = Certificate(
+        certified=certified,
+        reason="certified" if certified else "insufficient",
+        alpha=0.9,
+        delta=0.05,
+        mode="strict",
+        rows=100,
+        n=80,
+        agreements=80,
+        lower_bound=0.96,
+        threshold=0.3 if certified else float("inf"),
+        coverage=0.8,
+    )
+    return Policy(
+        embedder=embedder,
+        surrogate=surrogates.build("logreg").fit(Inputs(texts, vectors), labels),
+        acceptor=acceptors.build("margin"),
+        index=NeighbourIndex().fit(vectors, (labels == "red").astype(int)),
+        scope_threshold=-np.inf,
+        certificate=certificate,
+        names=("logreg", "margin"),
+    )
+
+
+def make_version(task: Task, *, certified: bool = True, activate: bool = True) -> int:
+    """Write a version of that policy."""
+    policy = make_policy(task, certified=certified)
+    versions = Versions(task.state / "versions")
+
+    def fill(folder: Path) -> None:
+        policy.save(folder / "model")
+        (folder / "report.html").write_text("<!doctype html><title>report</title>", encoding="utf-8")
+
+    def describe(number: int, files: dict[str, str]) -> Manifest:
+        facts: dict[str, Any] = {"parent": None, "traces": len(LABELS), "last_trace": "", "teacher": "t", "plugins": {}}
+        return Manifest(
+            version=number,
+            created="2026-11-01T00:00:00+00:00",
+            task=task.spec.name,
+            certified=certified,
+            reason=policy.certificate.reason,
+            embedder=policy.embedder.fingerprint,
+            software={},
+            files=files,
+            **facts,
+        )
+
+    number = versions.write(fill, describe)
+    if activate:
+        versions.activate(number)
+    return number
+
+
+@asynccontextmanager
+async def serving(task: Task, *, schedule: bool = False) -> AsyncIterator[tuple[httpx.AsyncClient, Runtime]]:
+    """Serve a task in this process; yields a client and what is behind it."""
+    app = make_app(task, schedule=schedule)
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://test", timeout=20) as client,
+    ):
+        yield client, app.state.runtime

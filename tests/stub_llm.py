@@ -251,14 +251,11 @@ class _Chat:
     async def reply(self, request: Request) -> Response:
         fault = request.scope["stub_fault"]
         body: Body = await request.json()
-        if fault.isdigit() and fault != "200":
-            return self._refuse(int(fault), request)
-        if fault == "invalid_json":
-            return Response(b'{"choices": [{"message": {"content": ', media_type="application/json")
-        if fault == "html":
-            return Response("<html>504 Gateway Time-out</html>", media_type="text/html")
-        if fault == "empty":
-            return JSONResponse({"choices": []})
+        if fault in _CANNED:
+            status, text, media_type = _CANNED[fault]
+            return Response(text, status, media_type=media_type)
+        if fault == "quota" or fault.isdigit():
+            return self._refuse(fault, request)
         content = next(m["content"] for m in reversed(body["messages"]) if m["role"] == "user")
         label = NONSENSE if fault == "nonsense" else self.stub.answer(_text_of(content))
         message, finish = _message(body, label)
@@ -274,17 +271,29 @@ class _Chat:
         choice = {"index": 0, "message": message, "finish_reason": finish, "logprobs": None}
         return JSONResponse({**_head(body, "chat.completion"), "choices": [choice], "usage": usage})
 
-    def _refuse(self, status: int, request: Request) -> Response:
-        code = {401: "invalid_api_key", 429: "rate_limit_exceeded"}.get(status)
+    def _refuse(self, fault: str, request: Request) -> Response:
+        status = 429 if fault == "quota" else int(fault)
+        codes = {"401": "invalid_api_key", "429": "rate_limit_exceeded", "quota": "insufficient_quota"}
         # as some servers do: the credentials that were sent stand in the message
         sent = request.headers.get("authorization", "no key")
-        error = {"message": f"refused with {status}; you sent {sent}", "type": "stub", "param": None, "code": code}
+        error = {
+            "message": f"refused with {status}; you sent {sent}",
+            "type": "stub",
+            "param": None,
+            "code": codes.get(fault),
+        }
         after = self.stub.faults.retry_after
         headers = {"Retry-After": after} if after is not None and status in (429, 503) else {}
         return JSONResponse({"error": error}, status, headers)
 
 
 _SSE = "text/event-stream"
+_CANNED = {
+    "invalid_json": (200, '{"choices": [{"message": {"content": ', "application/json"),
+    "empty": (200, '{"choices": []}', "application/json"),
+    "html": (200, "<html>Sign in</html>", "text/html"),
+    "502": (502, "<html>Bad Gateway</html>", "text/html"),
+}
 
 
 def _text_of(content: str | list[Body]) -> str:

@@ -113,6 +113,7 @@ async def test_the_key_never_shows(
     ("params", "problem"),
     [
         ({"base_url": "api.openai.com/v1"}, "no http"),
+        ({"base_url": "https://host:port/v1"}, "base_url"),
         ({"base_url": "https://me:sk-secret-key@host/v1"}, "belong in api_key"),
         ({"base_url": "https://host/v1?key=sk-secret-key"}, "belong in api_key"),
         ({"api_key": "sk-secret-key\n"}, "newline"),

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import math
 import random
 import time
@@ -62,7 +63,7 @@ class Retry:
         """
         left = dict(enumerate(tries))
         ready = dict.fromkeys(left, -math.inf)
-        for turn in range(self.retries + 1):
+        for turn in itertools.count():
             for endpoint in [e for e in left if ready[e] <= self.clock() + _EARLY_S]:
                 try:
                     return await left[endpoint]()
@@ -71,14 +72,14 @@ class Retry:
                     ready[endpoint] = self.clock() + (error.retry_after_s or 0.0)
                     if error.reason not in TRANSIENT:
                         del left[endpoint]
-            if turn == self.retries or not left:
-                break
+            if turn >= self.retries or not left:
+                raise last
             jitter = self.rng.uniform(0.0, min(self.cap_s, self.base_s * 2.0**turn))
             pause = max(jitter, min(ready[e] for e in left) - self.clock())
             if self.clock() + pause >= until:
-                break
+                raise last
             await self.sleep(pause)
-        raise last
+        raise AssertionError("unreachable")
 
 
 def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:

@@ -6,15 +6,13 @@ savings measured against it say how tracer-serve works, nothing about any LLM.
 """
 
 import asyncio
-import csv
 import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, TypeGuard
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
@@ -24,9 +22,8 @@ from tracer_serve.errors import PluginError, TeacherError
 from tracer_serve.records import Answer, Text
 from tracer_serve.registry import teachers
 from tracer_serve.teachers._params import Price
+from tracer_serve.traces.importers import Reading, read_traces
 
-_INPUT = ("input", "text", "query", "prompt")
-_LABEL = ("teacher", "teacher_label", "label", "category", "intent", "answer", "output")
 _CHARS_PER_TOKEN = 4  # the usual rule of thumb for English
 
 
@@ -36,17 +33,18 @@ class Offline:
 
     Parameters
     ----------
-    file : one file or several, JSONL or CSV with a header; a text in ``input``, ``text``, ``query`` or ``prompt`` (a
-        list of two for a pair), its label in ``teacher``, ``teacher_label``, ``label``, ``category``, ``intent``,
-        ``answer`` or ``output``. Where a text is there twice, the later row counts
+    file : one file or several, in any form that ``tracer-serve import`` reads: JSONL, CSV, logs. Where a text is there
+        twice, the later row counts
     latency_ms : how long an answer takes, as an LLM's would
     price : what the tokens would cost; tokens are estimated at four characters each
     labels : the task's closed label set; rows of the file with another label are refused
 
     Raises
     ------
+    ImportFileError
+        Where a file cannot be read, with its line.
     PluginError
-        Where the file cannot be read, with its line.
+        Where nothing is in it.
     """
 
     def __init__(
@@ -59,9 +57,11 @@ class Offline:
     ) -> None:
         self.latency_ms, self.price = latency_ms, price
         files = (file,) if isinstance(file, Path) else file
-        self._known = {text: label for path in files for text, label in _rows(path, frozenset(labels))}
+        reading = Reading(labels=labels)
+        traces = (trace for path in files for trace in read_traces(path, "offline", reading))
+        self._known = {trace.input: str(trace.teacher_label) for trace in traces}
         if not self._known:
-            raise PluginError(f"{', '.join(map(str, files))}: holds no labelled text")
+            raise PluginError(f"{', '.join(map(str, files))}: no labelled text in it")
         self._labels = list(self._known.values())
         self._prompt_chars = sum(len(label) + 2 for label in set(labels or self._labels))
         # of what it knows, not of the files' bytes: another order or spelling of the same rows is the same teacher
@@ -105,42 +105,3 @@ class Offline:
 
 def _joined(text: Text) -> str:
     return text if isinstance(text, str) else "\n".join(text)
-
-
-def _rows(file: Path, allowed: frozenset[str]) -> Iterator[tuple[Text, str]]:
-    """Yield text and label of each row."""
-    for line, row in _read(file):
-        text, label = (next((row[name] for name in names if row.get(name)), None) for names in (_INPUT, _LABEL))
-        known = tuple(text) if isinstance(text, list) else text
-        if not (_is_text(known) and isinstance(label, str)):
-            raise PluginError(f"{file}:{line}: needs a text in one of {_INPUT} and its label in one of {_LABEL}")
-        if allowed and label not in allowed:
-            raise PluginError(f"{file}:{line}: label {label!r} is not among the task's labels")
-        yield known, label
-
-
-def _is_text(value: object) -> TypeGuard[Text]:
-    match value:
-        case str() | (str(), str()):
-            return True
-    return False
-
-
-def _read(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Yield line number and row."""
-    try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            if file.suffix.lower() in (".csv", ".tsv"):
-                reader = csv.DictReader(lines, dialect="excel-tab" if file.suffix.lower() == ".tsv" else "excel")
-                yield from ((reader.line_num, row) for row in reader)
-                return
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    row = json.loads(line)
-                    yield number, row if isinstance(row, dict) else {}
-    except OSError as error:
-        raise PluginError(f"{file} cannot be read: {error.strerror}; paths are relative to the YAML") from None
-    except UnicodeDecodeError as error:
-        raise PluginError(f"{file} is not UTF-8: byte {error.start} cannot be read") from None
-    except json.JSONDecodeError as error:
-        raise PluginError(f"{file}:{number}: is not JSON: {error.msg}") from None

@@ -5,7 +5,6 @@ import hashlib
 import json
 import time
 from collections import Counter
-from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -20,36 +19,13 @@ from tracer_serve.resilience.limit import Limit
 from tracer_serve.resilience.retry import Retry
 from tracer_serve.teachers._completion import Completion
 from tracer_serve.teachers._endpoint import Endpoint
+from tracer_serve.teachers._health import Health
 from tracer_serve.teachers._labels import LabelSet
 from tracer_serve.teachers._params import BreakerParams, CacheParams, Fallback, Price
 from tracer_serve.teachers._prompt import Prompt, response_format
 
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """How a teacher is doing; counts are since its start.
-
-    Parameters
-    ----------
-    breakers : ``closed``, ``open`` or ``half_open`` by endpoint, the preferred one first
-    in_flight, waiting : calls under way, and calls in the queue
-    asked : texts asked for, from whatever source they were answered
-    cached, coalesced : of these, answered from the cache, and from another caller's identical call
-    errors : texts that ended in an error, by reason
-    cost : money spent, unusable answers included, in the price's currency
-    """
-
-    breakers: dict[str, str]
-    in_flight: int
-    waiting: int
-    asked: int
-    cached: int
-    coalesced: int
-    errors: dict[str, int]
-    cost: float
 
 
 @teachers.register("openai")
@@ -85,7 +61,7 @@ class OpenAI:
     --------
     >>> teacher = OpenAI("gpt-4.1-mini", labels=("no", "yes"))
     >>> teacher.health.breakers
-    {'api.openai.com': 'closed'}
+    (('api.openai.com', 'closed'),)
     """
 
     def __init__(
@@ -170,7 +146,7 @@ class OpenAI:
     def health(self) -> Health:
         """A snapshot for dashboards."""
         return Health(
-            breakers={endpoint.name: endpoint.breaker.state for endpoint in self.endpoints},
+            breakers=tuple((endpoint.name, endpoint.breaker.state) for endpoint in self.endpoints),
             in_flight=self._limit.in_flight,
             waiting=self._limit.waiting,
             asked=self._asked,

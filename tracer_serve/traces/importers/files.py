@@ -124,7 +124,12 @@ def _json(path: Path, lines: BufferedIOBase) -> Numbered:
 def _csv(path: Path, lines: BufferedIOBase, delimiter: str | None) -> Numbered:
     csv.field_size_limit(_LONGEST_FIELD)
     # a byte that is no UTF-8 becomes a surrogate, so that its row can be named instead of ending the file
-    text = io.TextIOWrapper(cast("IO[bytes]", lines), encoding="utf-8-sig", errors="surrogateescape", newline="")
+    wrapped = cast("IO[bytes]", lines)
+    with io.TextIOWrapper(wrapped, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+        yield from _csv_rows(path, text, delimiter)
+
+
+def _csv_rows(path: Path, text: io.TextIOWrapper, delimiter: str | None) -> Numbered:
     header_line = text.readline()
     if not header_line.strip():
         raise ImportFileError(f"{path}: is empty; a CSV file starts with a line of column names, such as text,label")

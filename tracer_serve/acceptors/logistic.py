@@ -25,7 +25,8 @@ class Logistic:
     Notes
     -----
     What helps is new information, the neighbours and a second model; summaries of one model's probabilities are
-    interchangeable, and more flexible learners overfit the few disagreements there are.
+    interchangeable, and more flexible learners overfit the few disagreements there are. A member speaks by its log
+    odds for the blend's label: its probability as such says less, and whether it agrees adds nothing to that.
     """
 
     def __init__(self, neighbours: int = 10, l2: float = 1.0, min_disagreements: int = 50) -> None:
@@ -36,7 +37,7 @@ class Logistic:
         self.intercept = 0.0
 
     def features(self, evidence: Evidence) -> Vectors:
-        """Return shape (n, 11 + 2 m) for m members; a row without usable probabilities is NaN."""
+        """Return shape (n, 11 + m) for m members; a row without usable probabilities is NaN."""
         top1, top2 = top_two(evidence.proba)
         predicted = np.argmax(evidence.proba, axis=1)
         inside = np.clip(evidence.proba, TINY, None)
@@ -49,9 +50,7 @@ class Logistic:
             np.log(np.clip(top1, TINY, None) / np.clip(top2, TINY, None)),
             *_near(evidence.neighbours, predicted, self.neighbours),
         ]
-        for member in evidence.members:
-            columns.append(member[np.arange(len(member)), predicted])
-            columns.append(np.argmax(member, axis=1) == predicted)
+        columns += [logit(member[np.arange(len(member)), predicted]) for member in evidence.members]
         table = np.column_stack(columns).astype(np.float32)
         table[~np.isfinite(table).all(axis=1)] = np.nan
         return table

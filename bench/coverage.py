@@ -1,0 +1,302 @@
+"""How much traffic is handled at a required agreement, and how much agreement is kept: tracer-llm and tracer-serve.
+
+    python -m bench.coverage --dataset banking77 --alpha 0.95 0.97 0.99
+
+Both systems get the same vectors and the same labels. Each fits on the train rows, or a random part of them, in a
+process of its own, and is judged on the untouched test rows, once per alpha; tracer-serve without and with its scope
+guard. A fit is counted once: CPU seconds and peak memory are those of the fit that serves all alphas of its rows.
+"""
+
+import argparse
+import json
+import multiprocessing
+import resource
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from bench.data import DATASETS, Dataset, Given, load, with_noise
+from bench.peer import run_in_peer
+from tracer_serve.console import progress_bar
+from tracer_serve.fit.choose import cross_predicted
+from tracer_serve.fit.folds import random_folds
+from tracer_serve.fit.pipeline import Fitted, fit_policy
+from tracer_serve.fit.rows import Progress, Rows
+from tracer_serve.gate.certify import certify
+from tracer_serve.gate.scope import scope_threshold
+from tracer_serve.load import Task
+from tracer_serve.policy import Policy
+from tracer_serve.records import Bools, Labels
+from tracer_serve.spec import Spec
+
+KEEPS = (1.0, 0.98)
+OURS: dict[str, Any] = {"surrogates": ["blend"], "acceptors": ["logistic"]}
+_FEWEST = 20  # handled rows below which a class's agreement is noise
+
+_PEER = """
+import json, tempfile, time
+from pathlib import Path
+import numpy as np
+import tracer.api as api
+from tracer.config import FitConfig
+from tracer.fit.ood import fit_ood_gate
+from tracer.fit.pipeline import route_pipeline
+from tracer.runtime.router import Router
+
+def main(a):
+    frontier, fit_frontier = [], api.fit_frontier
+    def keep(*args, **kwargs):
+        found = fit_frontier(*args, **kwargs)
+        frontier.extend(found[0])
+        return found
+    api.fit_frontier = keep  # only to look at what its one fit found for each target
+    folder = Path(tempfile.mkdtemp())
+    rows = [json.dumps({"input": t, "teacher": y}) for t, y in zip(a["texts"], a["labels"])]
+    (folder / "traces.jsonl").write_text("\\n".join(rows) + "\\n")
+    alphas, x = a["alphas"], a["vectors"]
+    config = FitConfig(target_teacher_agreement=alphas[0], frontier_targets=tuple(alphas))
+    cpu = time.process_time()
+    manifest = api.fit(folder / "traces.jsonl", folder / "artifacts", embeddings=x, config=config).manifest
+    out = {"fit_cpu_s": time.process_time() - cpu}
+    for i, alpha in enumerate(alphas):
+        best = next(f["best"] for f in frontier if abs(f["target"] - alpha) < 1e-9)
+        if not (best and best["stages"]):
+            continue
+        names = dict(enumerate(manifest.label_space))
+        guard = fit_ood_gate(x, [names.get(int(p), "?") for p in route_pipeline(best["stages"], x)[0]])
+        router = Router(best["stages"], manifest.label_space, manifest, ood_gate=guard, train_embeddings=x)
+        for part in ("test", "foreign"):
+            if len(a[part]):
+                seen = router.predict_batch(a[part])
+                out[f"{part}_{i}"] = np.array([label or "" for label in seen["labels"]])
+    return out
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One system at one alpha on one draw of traces.
+
+    Parameters
+    ----------
+    coverage : share of the test rows that is handled
+    agreement : share of those on which the teacher agrees, None where nothing is handled
+    worst_class : least such share over the given labels with at least 20 handled rows
+    certified_coverage : what the certificate says; None for the peer, which states it of other rows
+    oos_accepted : share of out-of-scope inputs that is handled, None where the dataset has none
+    cpu_s, peak_mb : of the fit, in its own process
+    """
+
+    system: str
+    dataset: str
+    traces: int
+    draw: int
+    noise: float
+    alpha: float
+    delta: float
+    scope_keep: float | None
+    coverage: float
+    agreement: float | None
+    worst_class: float | None
+    certified_coverage: float | None
+    oos_accepted: float | None
+    cpu_s: float
+    peak_mb: float
+
+
+def judge(given: Labels, handled: Bools, foreign: Bools, truth: Labels, **facts: Any) -> Row:
+    """Compare the given labels (n,) with the teacher's on what is handled (n,); `foreign` (m,) = handled as well."""
+    right = given == truth
+    classes = [right[handled & (given == label)] for label in np.unique(given[handled])]
+    shares = [float(rows.mean()) for rows in classes if len(rows) >= _FEWEST]
+    return Row(
+        coverage=float(handled.mean()),
+        agreement=float(right[handled].mean()) if handled.any() else None,
+        worst_class=min(shares, default=None),
+        oos_accepted=float(foreign.mean()) if len(foreign) else None,
+        **facts,
+    )
+
+
+def ours(data: Dataset, alphas: Sequence[float], delta: float, spec: dict[str, Any], progress: Progress) -> list[Row]:
+    """Fit once by the product's own `fit_policy`, certify at each alpha, judge on the test rows."""
+    gate = {"alpha": alphas[0], "delta": delta, "scope": {"keep": 1.0}}
+    required = {"name": "bench", "teacher": "offline", "input": "pair" if data.name == "sick" else "text"}
+    task = Task(Spec.model_validate({**required, "gate": gate, **spec}), Path("bench"), "")
+    started = time.process_time()
+    fitted = fit_policy(task, Rows.of(data.train.texts, data.train.labels), Given(data.train), progress)
+    cost = {"cpu_s": time.process_time() - started, "peak_mb": peak_mb()}
+    rows = []
+    for alpha in alphas:
+        for keep in KEEPS:
+            policy = certified_at(fitted, task, data, alpha, keep)
+            handled, given = _decide(policy, data.test.texts, data.test.vectors)
+            foreign, _ = _decide(policy, data.foreign.texts, data.foreign.vectors)
+            facts = {"system": "tracer-serve", "alpha": alpha, "delta": delta, "scope_keep": keep, **cost}
+            coverage = policy.certificate.coverage
+            rows.append(
+                judge(given, handled, foreign, data.test.labels, certified_coverage=coverage, **facts, **_of(data))
+            )
+    return rows
+
+
+def certified_at(fitted: Fitted, task: Task, data: Dataset, alpha: float, keep: float) -> Policy:
+    """Certify the fitted policy anew, as `fit_policy` does, at another alpha and another scope guard."""
+    seen, spec = fitted.calibration, task.spec
+    fold = random_folds(data.train.texts, spec.fit.folds, spec.fit.seed)[seen.row]
+    predicted = cross_predicted(seen.score, seen.agreed, fold)
+    guard = scope_threshold(seen.scope, keep)
+    certificate = certify(
+        seen.score,
+        seen.agreed,
+        predicted,
+        alpha=alpha,
+        delta=spec.gate.delta,
+        mode="cross_fit",
+        min_coverage=spec.gate.min_coverage,
+        eligible=seen.scope >= guard,
+    )
+    return replace(fitted.policy, certificate=certificate, scope_threshold=guard)
+
+
+def peers(data: Dataset, alphas: Sequence[float], delta: float) -> list[Row]:
+    """Fit tracer-llm once, its frontier at all alphas, and let its router decide on the test rows."""
+    texts = [text if isinstance(text, str) else " | ".join(text) for text in data.train.texts]
+    arrays = {"texts": texts, "labels": data.train.labels.tolist(), "vectors": data.train.vectors}
+    arrays |= {"test": data.test.vectors, "foreign": data.foreign.vectors, "alphas": list(alphas)}
+    found = run_in_peer(_PEER, arrays)
+    rows = []
+    for i, alpha in enumerate(alphas):
+        given = found.get(f"test_{i}", np.full(len(data.test), ""))
+        foreign = found.get(f"foreign_{i}", np.full(len(data.foreign), ""))
+        facts = {"system": "tracer-llm", "alpha": alpha, "delta": delta, "scope_keep": None, **_of(data)}
+        cost = {"cpu_s": found["fit_cpu_s"], "peak_mb": found["peak_mb"], "certified_coverage": None}
+        rows.append(judge(given, given != "", foreign != "", data.test.labels, **facts, **cost))
+    return rows
+
+
+def peak_mb() -> float:
+    """Return the peak resident memory of this process since it started its program, MB."""
+    status = Path("/proc/self/status")
+    if status.exists():  # what getrusage says includes the parent's memory at the time of the fork
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) / 1024
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def draws(data: Dataset, traces: int | None, resamples: int) -> Iterator[Dataset]:
+    """Yield the dataset with all its train rows, or random parts of them."""
+    for seed in range(resamples):
+        if traces is None or traces >= len(data.train):
+            yield data
+            return
+        rows = np.random.default_rng(seed).permutation(len(data.train))[:traces]
+        yield replace(data, train=data.train.take(rows))
+
+
+def _of(data: Dataset) -> dict[str, Any]:
+    return {"dataset": data.name, "traces": len(data.train), "draw": 0, "noise": 0.0}
+
+
+def _decide(policy: Policy, texts: Sequence[Any], vectors: Any) -> tuple[Bools, Labels]:
+    if not len(texts):
+        return np.zeros(0, bool), np.zeros(0, np.str_)
+    seen = policy.score(texts, vectors)
+    return seen.handled, policy.classes[seen.top]
+
+
+def _child(connection: Connection, data: Dataset, alphas: Sequence[float], delta: float, spec: dict[str, Any]) -> None:
+    def progress(stage: str, done: int, total: int) -> None:
+        connection.send((stage, done, total))
+
+    connection.send(ours(data, alphas, delta, spec, progress))
+
+
+def apart(data: Dataset, alphas: Sequence[float], delta: float, spec: dict[str, Any], progress: Progress) -> list[Row]:
+    """Call `ours` in a new process, so that CPU and memory are its own."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    child = context.Process(target=_child, args=(there, data, alphas, delta, spec), daemon=True)
+    child.start()
+    there.close()
+    try:
+        while isinstance(message := here.recv(), tuple):
+            progress(*message)
+    except EOFError:
+        raise SystemExit("the fit's process died; its message stands above") from None
+    child.join()
+    rows: list[Row] = message
+    return rows
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """Return the means over the draws, a line per system, alpha and guard."""
+    out = Table(
+        "system", "alpha", "scope keep", "coverage", "agreement", "worst class", "oos accepted", "CPU s", "peak MB"
+    )
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row.alpha, row.system, row.scope_keep), []).append(row)
+    for (alpha, system, keep), group in sorted(groups.items(), key=str):
+
+        def mean(field: str, scale: float, group: list[Row] = group) -> str:
+            values = [getattr(row, field) for row in group if getattr(row, field) is not None]
+            return f"{scale * np.mean(values):.1f}" if values else "-"
+
+        shares = [mean(field, 100) for field in ("coverage", "agreement", "worst_class", "oos_accepted")]
+        guard = "its own" if keep is None else "off" if keep >= 1 else f"{keep:g}"
+        out.add_row(system, f"{alpha:g}", guard, *shares, mean("cpu_s", 1), mean("peak_mb", 1))
+    return out
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.coverage", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--dataset", choices=DATASETS, default="banking77")
+    parser.add_argument("--alpha", type=float, nargs="+", default=[0.95], help="required agreement, one or several")
+    parser.add_argument("--delta", type=float, default=0.05, help="probability that a certificate is wrong")
+    parser.add_argument("--traces", type=int, help="random part of the train rows; default: all of them")
+    parser.add_argument("--resamples", type=int, default=1, help="how many such parts")
+    parser.add_argument("--noise", type=float, default=0.0, help="share of labels a neighbour's takes the place of")
+    parser.add_argument("--systems", default="tracer-serve,tracer-llm", help="comma-separated")
+    parser.add_argument("--spec", default="{}", help='YAML laid over our spec, as "{surrogates: [logreg]}"')
+    parser.add_argument("--json", action="store_true", help="flat rows, nothing else on standard output")
+    options = parser.parse_args(arguments)
+    rows: list[Row] = []
+    with progress_bar() as progress:
+        data = load(options.dataset, lambda done, total: progress("embedding", done, total))
+        data = with_noise(data, options.noise) if options.noise else data
+        for number, draw in enumerate(draws(data, options.traces, options.resamples)):
+            found: list[Row] = []
+            if "tracer-serve" in options.systems:
+                spec = {**OURS, **yaml.safe_load(options.spec)}
+                found += apart(draw, options.alpha, options.delta, spec, progress)
+            if "tracer-llm" in options.systems:
+                progress("fitting tracer-llm (minutes)", 0, 1)
+                found += peers(draw, options.alpha, options.delta)
+                progress("fitting tracer-llm (minutes)", 1, 1)
+            rows += [replace(row, draw=number, noise=options.noise) for row in found]
+            progress("draws", number + 1, options.resamples)
+    if options.json:
+        print(json.dumps([asdict(row) for row in rows], indent=1))
+        return
+    console = Console()
+    console.print(
+        f"{options.dataset}: {rows[0].traces:,} traces, {len(data.test):,} test rows; teacher: gold labels", end=""
+    )
+    console.print(f", {options.noise:.0%} replaced by a near neighbour's (seed 0)" if options.noise else "")
+    console.print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

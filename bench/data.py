@@ -1,0 +1,176 @@
+"""The public datasets of the benchmarks, embedded once, and the teachers that they play.
+
+The folder that holds them is named by ``TRACER_BENCH_DATA``; nothing of it is copied but the vectors, which are kept
+under ``.bench/vectors``.
+"""
+
+import csv
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from tracer_serve.embedding_cache import CachedEmbedder
+from tracer_serve.neighbours import NeighbourIndex
+from tracer_serve.pairs import PairEmbedder
+from tracer_serve.protocols import Embedder
+from tracer_serve.records import Ints, Labels, Text, Vectors
+from tracer_serve.registry import embedders
+
+DATASETS = ("banking77", "clinc150", "sick", "sick_joined")
+ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+_VECTORS = Path(__file__).resolve().parent.parent / ".bench" / "vectors"
+_NEAR = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some rows: n texts, what the teacher says, float32 vectors (n, d)."""
+
+    texts: Sequence[Text]
+    labels: Labels
+    vectors: Vectors
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, rows: Ints) -> "Part":
+        """Return the rows given by index."""
+        return Part([self.texts[i] for i in rows], self.labels[rows], self.vectors[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A task in its official split.
+
+    Parameters
+    ----------
+    train : the traces
+    test : never seen by a fit
+    foreign : out-of-scope inputs, empty where the dataset has none
+    """
+
+    name: str
+    train: Part
+    test: Part
+    foreign: Part
+
+
+class Given:
+    """An embedder that only looks vectors up: both systems get the same ones, and a fit loads no encoder.
+
+    Parameters
+    ----------
+    parts : rows whose texts it knows
+    """
+
+    trainable = False
+    fingerprint = "given"
+
+    def __init__(self, *parts: Part) -> None:
+        self.vectors = np.concatenate([part.vectors for part in parts])
+        texts = (text for part in parts for text in part.texts)
+        self.row = {text: row for row, text in enumerate(texts)}
+
+    def fit(self, texts: Sequence[Text]) -> Self:
+        """Return itself: there is nothing to learn."""
+        del texts
+        return self
+
+    def embed(self, texts: Sequence[Text]) -> Vectors:
+        """Return the vectors of n known texts, shape (n, d)."""
+        return self.vectors[[self.row[text] for text in texts]]
+
+
+def data_folder() -> Path:
+    """Return the folder of the datasets.
+
+    Raises
+    ------
+    SystemExit
+        Where it is not named or not there.
+    """
+    folder = os.environ.get("TRACER_BENCH_DATA", "")
+    if not folder or not Path(folder).is_dir():
+        raise SystemExit("set TRACER_BENCH_DATA to the folder that holds banking77_train.csv and its like")
+    return Path(folder)
+
+
+def load(name: str, progress: Callable[[int, int], None] | None = None) -> Dataset:
+    """Read and embed a dataset; gold labels are the teacher's.
+
+    ``sick`` embeds the two sentences apart (`tracer_serve.pairs`), ``sick_joined`` as one text.
+    """
+    folder = data_folder()
+    rows = _READERS[name](folder)
+    cached = CachedEmbedder(embedders.build("sentence_transformers", {"model": ENCODER}), _VECTORS, progress)
+    embedder: Embedder = PairEmbedder(cached) if name == "sick" else cached
+
+    def part(rows: list[tuple[Text, str]]) -> Part:
+        texts = [text for text, _ in rows]
+        labels = np.array([label for _, label in rows], np.str_)
+        return Part(texts, labels, embedder.embed(texts) if texts else np.empty((0, 0), np.float32))
+
+    return Dataset(name, *(part(rows.get(key, [])) for key in ("train", "test", "foreign")))
+
+
+def with_noise(data: Dataset, share: float, seed: int = 0) -> Dataset:
+    """Let the teacher err on a share of the rows: one of the 10 nearest rows gives its label instead of the own one.
+
+    An LLM errs where inputs are ambiguous, not anywhere: a row whose neighbours all agree keeps its label.
+
+    Raises
+    ------
+    ValueError
+        Where fewer rows than that have a neighbour of another label.
+    """
+    vectors = np.concatenate([data.train.vectors, data.test.vectors])
+    labels = np.concatenate([data.train.labels, data.test.labels])
+    near = NeighbourIndex(k=_NEAR + 1, cap=len(labels)).fit(vectors, np.arange(len(labels))).query(vectors).row[:, 1:]
+    generator = np.random.default_rng(seed)
+    other = labels[near[np.arange(len(labels)), generator.integers(0, _NEAR, len(labels))]]
+    wrong = generator.permutation(np.flatnonzero(other != labels))[: round(share * len(labels))]
+    if len(wrong) < round(share * len(labels)):
+        raise ValueError(f"only {len(wrong)} of {len(labels)} rows have a near neighbour of another label")
+    labels[wrong] = other[wrong]
+    train, test = np.split(labels, [len(data.train)])
+    return replace(data, train=replace(data.train, labels=train), test=replace(data.test, labels=test))
+
+
+def _banking77(folder: Path) -> dict[str, list[tuple[Text, str]]]:
+    def read(part: str) -> list[tuple[Text, str]]:
+        with (folder / f"banking77_{part}.csv").open(encoding="utf-8", newline="") as file:
+            return [(row["text"], row["category"]) for row in csv.DictReader(file)]
+
+    return {part: read(part) for part in ("train", "test")}
+
+
+def _clinc150(folder: Path) -> dict[str, list[tuple[Text, str]]]:
+    parts = json.loads((folder / "clinc150_full.json").read_text(encoding="utf-8"))
+    names = {"train": "train", "test": "test", "foreign": "oos_test"}
+    return {part: [(text, intent) for text, intent in parts[name]] for part, name in names.items()}
+
+
+def _sick(folder: Path) -> dict[str, list[tuple[Text, str]]]:
+    def read(part: str) -> list[tuple[Text, str]]:
+        with (folder / f"sick_{part}.tsv").open(encoding="utf-8", newline="") as file:
+            rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+            return [((row["sentence_A"], row["sentence_B"]), row["entailment_judgment"]) for row in rows]
+
+    return {part: read(part) for part in ("train", "test")}
+
+
+def _sick_joined(folder: Path) -> dict[str, list[tuple[Text, str]]]:
+    return {part: [(" [SEP] ".join(pair), label) for pair, label in rows] for part, rows in _sick(folder).items()}
+
+
+_READERS: dict[str, Callable[[Path], dict[str, list[tuple[Text, str]]]]] = {
+    "banking77": _banking77,
+    "clinc150": _clinc150,
+    "sick": _sick,
+    "sick_joined": _sick_joined,
+}

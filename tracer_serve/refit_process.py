@@ -20,7 +20,6 @@ _NICENESS = 10
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _TICK_S = 0.2
 _BEAT_S = 15.0
-_GRACE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +45,19 @@ class RefitProcess:
     ----------
     file : YAML of the task
     limit_s : after this many seconds a refit is ended
+    grace_s : seconds from the polite signal to the other one
     command : what to run instead, for tests; the trigger is appended
     """
 
-    def __init__(self, file: Path, limit_s: float = 6 * 3_600.0, command: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        file: Path,
+        limit_s: float = 6 * 3_600.0,
+        grace_s: float = 5.0,
+        command: Sequence[str] | None = None,
+    ) -> None:
         module = (sys.executable, "-m", "tracer_serve.cli", "refit", str(file), "--json", "--trigger")
-        self._command, self._limit_s = tuple(command or module), limit_s
+        self.command, self._limit_s, self._grace_s = tuple(command or module), limit_s, grace_s
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -68,7 +74,7 @@ class RefitProcess:
         if self._stop.is_set():
             return Finding("stopped", None, "the service is stopping")
         process = subprocess.Popen(  # noqa: S603  # our own module, no shell
-            [*self._command, trigger],
+            [*self.command, trigger],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -88,25 +94,24 @@ class RefitProcess:
             except subprocess.TimeoutExpired:
                 now = time.monotonic()
                 if self._stop.is_set():
-                    return _end(process, "stopped", "the service is stopping")
+                    return self._end(process, "stopped", "the service is stopping")
                 if now - started > self._limit_s:
-                    return _end(process, "timeout", f"it took longer than {self._limit_s:.0f} s")
+                    return self._end(process, "timeout", f"it took longer than {self._limit_s:.0f} s")
                 if now - beaten > _BEAT_S:
                     beaten = now
                     beat()
             else:
                 return _read(process.returncode, said, complained)
 
-
-def _end(process: "subprocess.Popen[str]", outcome: str, message: str) -> Finding:
-    """Ask the process to end, insist after a while; a version is written whole or not at all."""
-    process.send_signal(signal.SIGINT)
-    try:
-        process.communicate(timeout=_GRACE_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-    return Finding(outcome, None, message)
+    def _end(self, process: "subprocess.Popen[str]", outcome: str, message: str) -> Finding:
+        """Ask the process to end, insist after a while; a version is written whole or not at all."""
+        process.send_signal(signal.SIGINT)
+        try:
+            process.communicate(timeout=self._grace_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+        return Finding(outcome, None, message)
 
 
 def _read(code: int, said: str, complained: str) -> Finding:

@@ -1,0 +1,112 @@
+"""The real thing: workers, signals, ports."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.service.worlds import DEFERRED, HANDLED, make_version
+from tests.stub_llm import StubLLM
+from tracer_serve.errors import BusyError, SpecError
+from tracer_serve.load import Task
+from tracer_serve.service.run import address_of, require_free_port
+from tracer_serve.traces import open_store
+
+MakeTask = Callable[..., Task]
+SERVE = "import sys; from tracer_serve.load import load_task; from tracer_serve.service.run import serve; serve(load_task(sys.argv[1]))"
+PATIENCE_S = 90.0  # a machine under load imports slowly
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def process(task: Task) -> Iterator["subprocess.Popen[bytes]"]:
+    """Serve a task in a process of its own, ready when this yields."""
+    words = [sys.executable, "-c", SERVE, str(task.file)]
+    server = subprocess.Popen(words, env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True)
+    try:
+        end = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                httpx.get(f"http://127.0.0.1:{task.spec.server.port}/readyz").raise_for_status()
+                break
+            except httpx.HTTPError:
+                assert server.poll() is None
+                assert time.monotonic() < end
+                time.sleep(0.1)
+        yield server
+    finally:
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+
+
+def test_two_workers_count_together_and_stop_politely(task: MakeTask, stub_llm: StubLLM) -> None:
+    """Any worker tells the metrics of all; SIGTERM lets a request in flight end, keeps its trace, and exits with 0."""
+    spec = task(server={"port": free_port(), "workers": 2})
+    make_version(spec)
+    url = f"http://127.0.0.1:{spec.spec.server.port}"
+    with process(spec) as server:
+        for _ in range(40):  # a new connection each, so that both workers get some
+            assert httpx.post(f"{url}/v1/classify", json={"input": HANDLED}).json()["data"][0]["decision"] == "handled"
+        handled = 'tracer_requests_total{decision="handled",task="colours"} 40.0'
+        assert all(handled in httpx.get(f"{url}/metrics").text for _ in range(6))
+        assert len(_answering(server)) >= 2
+        answer = asyncio.run(_ask_and_stop(url, server, stub_llm))
+        assert server.wait(30) == 0
+    assert answer.json()["data"][0]["label"] == "blue"
+    store = open_store(spec.state / "traces.db", "colours")
+    counts = store.counts().total
+    store.close()
+    assert (counts.handled, counts.deferred) == (40, 1)
+
+
+async def _ask_and_stop(url: str, server: "subprocess.Popen[bytes]", stub: StubLLM) -> httpx.Response:
+    """Send SIGTERM while the teacher is thinking."""
+    stub.hold()
+    async with httpx.AsyncClient(timeout=30) as client:
+        asking = asyncio.create_task(client.post(f"{url}/v1/classify", json={"input": DEFERRED}))
+        while not stub.in_flight:  # noqa: ASYNC110  # counted in another thread
+            await asyncio.sleep(0.02)
+        server.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.5)
+        assert not asking.done()
+        stub.release.set()
+        return await asking
+
+
+def _answering(server: "subprocess.Popen[bytes]") -> set[int]:
+    """Return the processes whose parent is the server."""
+    return set(map(int, Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()))
+
+
+def test_a_port_in_use_is_told_before_anything_starts() -> None:
+    """The error names the port and the command that shows who has it."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(BusyError, match=rf"port {port} on 127.0.0.1 is in use.*ss -ltnp") as caught:
+            require_free_port("127.0.0.1", port)
+    assert caught.value.exit_code == 1
+
+
+def test_a_host_may_be_a_name() -> None:
+    """`localhost` is bound as its address; a name of nothing is a spec error that names the field."""
+    assert address_of("localhost") in ("127.0.0.1", "::1")
+    with pytest.raises(SpecError, match=r"server\.host"):
+        address_of("no.such.host.invalid")

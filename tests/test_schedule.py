@@ -1,0 +1,207 @@
+"""The schedule: when a refit starts, that it starts once, and how it ends."""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.service.worlds import make_task
+from tests.stub_llm import StubLLM
+from tracer_serve.cli import parser
+from tracer_serve.load import Task
+from tracer_serve.records import Trace
+from tracer_serve.refit_process import RefitProcess
+from tracer_serve.schedule import ATTEMPT, LAST, REQUEST, Schedule, request_refit
+from tracer_serve.traces import TraceStore, new_id, open_store
+from tracer_serve.versions import Versions
+
+REPORT = {"version": 3, "activated": True, "certificate": {"certified": True, "coverage": 0.5}}
+NOTE = "import os, sys; open({log!r}, 'a').write(sys.argv[1] + '\\n')\n"
+
+
+class World:
+    """A task with a store, and processes that note their start instead of fitting."""
+
+    def __init__(self, folder: Path, stub: StubLLM) -> None:
+        self.folder, self.stub = folder, stub
+        self.log = folder / "started"
+        self.store: TraceStore = open_store(folder / "traces.db", "colours")
+        self.outcomes: list[str] = []
+
+    def schedule(self, script: str = f"print('''{json.dumps(REPORT)}''')", **spec: Any) -> Schedule:
+        task: Task = make_task(self.folder, self.stub, schedule=spec)
+        code = NOTE.format(log=str(self.log)) + script
+        process = RefitProcess(task.file, limit_s=5.0, command=[sys.executable, "-S", "-c", code])
+        versions = Versions(task.state / "versions")
+        return Schedule(task, self.store, versions, self.outcomes.append, process=process, poll_s=0.05)
+
+    def add(self, n: int) -> None:
+        now = datetime.now(UTC)
+        rows = [Trace(id=new_id(), ts=now, task="colours", input="a", teacher_label="red") for _ in range(n)]
+        self.store.add(rows)
+
+    @property
+    def started(self) -> list[str]:
+        return self.log.read_text().split() if self.log.exists() else []
+
+
+@pytest.fixture
+def world(tmp_path: Path, stub_llm: StubLLM) -> Iterator[World]:
+    """A world with an empty store."""
+    made = World(tmp_path, stub_llm)
+    yield made
+    made.store.close()
+
+
+def until(true: Callable[[], Any], seconds: float = 20.0) -> None:
+    """Wait for what a thread will bring about."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_enough_new_traces_start_one_refit(world: World) -> None:
+    """A refit starts at the n-th new labelled trace, not before, and not again for the same traces."""
+    schedule = world.schedule(min_new_traces=3)
+    world.add(2)
+    schedule.poll()
+    assert world.started == []
+    world.add(1)
+    schedule.poll()
+    schedule.poll()
+    assert world.started == ["new_traces"]
+    world.add(3)
+    schedule.poll()
+    assert world.started == ["new_traces"] * 2
+
+
+def test_a_failed_refit_is_not_repeated_without_new_traces(world: World) -> None:
+    """What failed on these traces would fail again: the next attempt waits for more, and the failure is told."""
+    schedule = world.schedule("sys.exit('error: one label only')", min_new_traces=3)
+    world.add(3)
+    for _ in range(3):
+        schedule.poll()
+    assert world.started == ["new_traces"]
+    assert world.outcomes == ["failed"]
+    assert world.store.get_value(LAST)["message"] == "error: one label only"
+
+
+def test_many_schedules_start_one_refit(world: World) -> None:
+    """Six workers see the same request at the same moment; one starts."""
+    schedules = [world.schedule() for _ in range(6)]
+    request_refit(world.store)
+    barrier = threading.Barrier(6)
+
+    def look(schedule: Schedule) -> None:
+        barrier.wait()
+        schedule.poll()
+
+    threads = [threading.Thread(target=look, args=(schedule,)) for schedule in schedules]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert world.started == ["hand"]
+    assert world.store.get_value(REQUEST) is None
+
+
+def test_cron_fires_once_over_all_workers(world: World) -> None:
+    """The second worker to hear the clock finds that time's refit done; the next day's is due again."""
+    first, second = world.schedule(cron="0 3 * * *"), world.schedule(cron="0 3 * * *")
+    first.fire("cron")
+    second.fire("cron")
+    assert world.started == ["cron"]
+    yesterday = datetime.now(UTC) - timedelta(days=1, minutes=1)
+    world.store.put_value(ATTEMPT, {"started": yesterday.isoformat(), "latest": ""})
+    second.fire("cron")
+    assert world.started == ["cron"] * 2
+
+
+def test_the_interval_is_kept_by_the_clock(world: World) -> None:
+    """A running schedule with an interval refits again and again, by itself."""
+    schedule = world.schedule(interval_s=0.3)
+    schedule.start()
+    try:
+        until(lambda: len(world.started) >= 2)
+    finally:
+        schedule.stop()
+    assert set(world.started) == {"interval"}
+    assert set(world.outcomes) <= {"certified", "stopped"}
+
+
+def test_nothing_starts_while_a_refit_from_the_command_line_runs(world: World) -> None:
+    """A request waits while somebody else holds the refit lease, and is served after it."""
+    schedule = world.schedule()
+    world.store.acquire_lease("refit", "somebody", 60)
+    request_refit(world.store)
+    schedule.poll()
+    assert world.started == []
+    world.store.release_lease("refit", "somebody")
+    schedule.poll()
+    assert world.started == ["hand"]
+
+
+def test_stopping_ends_the_refit_within_seconds(world: World) -> None:
+    """A service that stops does not wait for a long refit, and leaves no process behind."""
+    pid_file = world.folder / "pid"
+    schedule = world.schedule(f"import time; open({str(pid_file)!r}, 'w').write(str(os.getpid())); time.sleep(600)")
+    request_refit(world.store)
+    schedule.start()
+    until(lambda: pid_file.exists() and pid_file.read_text())
+    schedule.stop()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid_file.read_text()), 0)
+    assert world.outcomes == ["stopped"]
+    assert world.store.lease_holder("schedule") is None
+
+
+def run(script: str, limit_s: float = 20.0) -> tuple[str, int | None, str]:
+    """Run a refit process made of a script."""
+    found = RefitProcess(Path("t.yaml"), limit_s, 0.5, [sys.executable, "-S", "-c", script]).run("hand")
+    return found.outcome, found.version, found.message
+
+
+def test_each_end_of_a_process_has_its_outcome() -> None:
+    """Certified, abstained, busy, failed, killed and nonsense are told apart."""
+    abstained = REPORT | {"activated": False, "certificate": {"certified": False, "coverage": 0.0}}
+    assert run(f"print('''{json.dumps(REPORT)}''')") == ("certified", 3, "version 3 serves, coverage 0.500")
+    assert run(f"print('''{json.dumps(abstained)}''')")[:2] == ("abstained", 3)
+    assert run("import sys; sys.exit('error: another refit is under way (x)')")[0] == "busy"
+    assert run("1 / 0") == ("failed", None, "ZeroDivisionError: division by zero")
+    assert run("print('no report')")[0] == "failed"
+    assert run(f"import os; os.kill(os.getpid(), {int(signal.SIGTERM)})")[0] == "stopped"
+
+
+def test_a_refit_that_takes_too_long_is_ended() -> None:
+    """The time bound holds even against a process that ignores the polite signal."""
+    stubborn = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(600)"
+    assert run(stubborn, limit_s=0.5)[0] == "timeout"
+
+
+def test_a_refit_is_niced_and_keeps_to_one_core() -> None:
+    """The process runs at a lower priority than its parent and its BLAS with one thread."""
+    script = (
+        "import json, os, time; time.sleep(0.5);"
+        "r = {'version': os.getpriority(os.PRIO_PROCESS, 0), 'activated': True,"
+        " 'certificate': {'certified': True, 'coverage': float(os.environ['OMP_NUM_THREADS'])}}; print(json.dumps(r))"
+    )
+    _, niceness, message = run(script)
+    assert niceness == min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10) or niceness == 10
+    assert message.endswith("coverage 1.000")
+
+
+def test_the_command_that_is_started_exists() -> None:
+    """The module and the options that the subprocess is started with are the command line's own."""
+    _, _, module, name, *words = RefitProcess(Path("task.yaml")).command
+    assert (module, name) == ("tracer_serve.cli", "refit")
+    args = parser(name).parse_args([name, *words, "cron"])
+    assert (args.task, args.json, args.trigger) == (Path("task.yaml"), True, "cron")

@@ -1,4 +1,4 @@
-"""Several surrogates as one: where models that see different things agree, an answer is safer than each of them knows."""
+"""Several surrogates as one: where models that see different things agree, an answer is safer than any knows."""
 
 import json
 from pathlib import Path

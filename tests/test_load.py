@@ -96,7 +96,7 @@ def test_the_stored_source_keeps_variables_unfilled(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("name", ["missing.yaml", "."])
 def test_a_file_that_is_not_there_is_a_spec_error(tmp_path: Path, name: str) -> None:
     """A missing file and a folder are told as such."""
-    with pytest.raises(SpecError, match="no such file|is a folder"):
+    with pytest.raises(SpecError, match=r"no such file|is a folder"):
         load_task(tmp_path / name)
 
 

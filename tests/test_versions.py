@@ -69,7 +69,7 @@ def test_a_damaged_version_is_named_and_never_activated(tmp_path: Path, damage: 
         (file.parent / "foreign.txt").touch()
     else:
         (versions.folder(2) / "manifest.json").write_text("{", encoding="utf-8")
-    with pytest.raises(ArtifactError, match="corrupt|cannot be read"):
+    with pytest.raises(ArtifactError, match=r"corrupt|cannot be read"):
         versions.activate(2)
     assert versions.current() == 1
 
@@ -78,7 +78,7 @@ def test_an_unknown_version_lists_what_there_is(tmp_path: Path) -> None:
     """Asking for a version that is not there names those that are."""
     versions = Versions(tmp_path)
     write(versions)
-    with pytest.raises(ArtifactError, match="no version 7 .* there are: 1"):
+    with pytest.raises(ArtifactError, match=r"no version 7 .* there are: 1"):
         versions.activate(7)
 
 

@@ -56,20 +56,6 @@ def facts(rows: list[tuple[str, str]]) -> None:
         out.print(f"[bold]{name:<{width}}[/bold]  {escape(value)}")
 
 
-def verdict_of(certificate: Certificate) -> str:
-    """Say in one line whether a version is certified, or why not."""
-    c = certificate
-    promise = f"agreement with the teacher >= {c.alpha:.0%}".replace("%", " %")
-    if c.certified:
-        return f"certified: {promise}, wrong with probability <= {c.delta:g} ({c.mode.replace('_', '-')})"
-    why = {
-        "insufficient": f"too few traces to prove {promise}: about {c.rows_needed} more are needed",
-        "disagreement": f"no threshold proves {promise}: the surrogate disagrees too often",
-        "coverage": "what could be certified is less than gate.min_coverage",
-    }
-    return f"not certified: {why.get(c.reason, c.reason)}. Everything goes to the teacher."
-
-
 def measured_of(certificate: Certificate) -> list[tuple[str, str]]:
     """Return coverage and agreement as rows for `facts`."""
     c = certificate

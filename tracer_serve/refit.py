@@ -123,7 +123,7 @@ def _refit(task: Task, store: TraceStore, plugins: dict[str, str], progress: Pro
             traces=len(rows),
             last_trace=last_trace,
             embedder=fitted.policy.embedder.fingerprint,
-            teacher=make_teacher(task, tuple(map(str, fitted.policy.classes))).fingerprint,
+            teacher=make_teacher(task).fingerprint,
             plugins=plugins,
             software={"python": platform.python_version()} | {name: installed(name) for name in _SOFTWARE},
             files=files,

@@ -52,7 +52,7 @@ def test_translation_keeps_ranks() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("naive", [False, True])
 def test_choosing_the_luckiest_of_many_keeps_delta(naive: bool) -> None:
-    """Twelve useless candidates just under alpha certify falsely in at most delta of the draws; naively, in far more."""
+    """Twelve useless candidates just under alpha certify falsely at most as often as delta; naively, far more."""
     alpha, delta, n, draws, false = 0.95, 0.05, 1500, 400, 0
     rng = np.random.default_rng(7)
     for _ in range(draws):

@@ -4,10 +4,12 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from tracer_serve.console import facts, measured_of, print_json, progress_bar, verdict_of
+from tracer_serve.console import facts, measured_of, print_json, progress_bar
 from tracer_serve.load import Task, load_task
 from tracer_serve.policy import CERTIFICATE
+from tracer_serve.records import Certificate
 from tracer_serve.refit import Outcome, refit, versions_of
+from tracer_serve.report.headline import verdict_of
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -51,8 +53,16 @@ def summary(task: Task, outcome: Outcome) -> None:
             ("task", task.spec.name),
             ("version", f"{outcome.version}, from {outcome.traces:,} traces in {outcome.seconds:.0f} s; {serves}"),
             ("surrogate", f"{chosen.surrogate}, {chosen.acceptor or 'accept all'}"),
-            ("verdict", verdict_of(outcome.certificate)),
-            *measured_of(outcome.certificate),
-            ("report", str(versions_of(task).folder(outcome.version) / "report.html")),
+            *finding(task, outcome.version, outcome.certificate),
         ]
     )
+
+
+def finding(task: Task, version: int, certificate: Certificate) -> list[tuple[str, str]]:
+    """Return what the gate found on a version, and where its report is."""
+    word = "certified" if certificate.certified else "not certified"
+    return [
+        ("verdict", f"{word}. {verdict_of(certificate)}"),
+        *measured_of(certificate),
+        ("report", str(versions_of(task).folder(version) / "report.html")),
+    ]

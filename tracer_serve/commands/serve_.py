@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from tracer_serve.commands.check_ import check
-from tracer_serve.commands.fit_ import summary
-from tracer_serve.console import facts, measured_of, out, progress_bar, verdict_of
+from tracer_serve.commands.fit_ import finding, summary
+from tracer_serve.console import facts, out, progress_bar
 from tracer_serve.load import Task, load_task
 from tracer_serve.policy import CERTIFICATE
 from tracer_serve.refit import import_traces, refit, store_of, versions_of
@@ -58,15 +58,7 @@ def prepare(task: Task) -> None:
     else:
         versions.verify(current)
         certificate = CERTIFICATE.validate_json((versions.folder(current) / "certificate.json").read_bytes())
-        facts(
-            [
-                ("task", task.spec.name),
-                ("version", str(current)),
-                ("verdict", verdict_of(certificate)),
-                *measured_of(certificate),
-                ("report", str(versions.folder(current) / "report.html")),
-            ]
-        )
+        facts([("task", task.spec.name), ("version", str(current)), *finding(task, current, certificate)])
 
 
 def invite(task: Task) -> None:

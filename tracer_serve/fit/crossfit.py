@@ -1,5 +1,6 @@
 """Out-of-fold predictions: what each surrogate says of rows that it has not seen."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -72,7 +73,10 @@ def fit_surrogate(surrogate: Surrogate, inputs: Inputs, labels: Labels, refit_ro
     """Fit on these rows, regularised as the final fit on `refit_rows` rows will be."""
     if isinstance(surrogate, RowScaled):
         surrogate.refit_rows = refit_rows
-    return surrogate.fit(inputs, labels)
+    with warnings.catch_warnings():
+        # scikit-learn suspects a regression where most labels have one row; few traces are no mistake here
+        warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
+        return surrogate.fit(inputs, labels)
 
 
 def aligned(evidence: Evidence, present: Labels, classes: Labels) -> Evidence:

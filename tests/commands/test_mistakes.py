@@ -1,0 +1,157 @@
+"""A newcomer's mistakes: each gets a clear error and exit code 1, and loses nothing."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.tasks import write_task, write_traces
+from tracer_serve.cli import main
+from tracer_serve.load import Task
+from tracer_serve.refit import store_of, versions_of
+
+
+def edit(task: Task, **changes: object) -> str:
+    spec = yaml.safe_load(task.file.read_text(encoding="utf-8")) | changes
+    task.file.write_text(yaml.safe_dump(spec), encoding="utf-8")
+    return str(task.file)
+
+
+def failing(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main(words) == 1
+    printed = capsys.readouterr()
+    assert "Traceback" not in printed.err
+    return printed.err
+
+
+def test_a_misspelt_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The nearest key is suggested."""
+    error = failing(capsys, "check", edit(write_task(tmp_path), surogates=["logreg"]))
+    assert "surogates: unknown key. Did you mean 'surrogates'?" in error
+
+
+def test_an_unknown_surrogate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The nearest name is suggested, and all are listed, with the place in the YAML."""
+    error = failing(capsys, "check", edit(write_task(tmp_path), surrogates=["logreg", "logregg"]))
+    assert "surrogates[1]: there is no surrogate 'logregg'. Did you mean 'logreg'?" in error
+    assert "knn" in error
+
+
+def test_a_wrong_parameter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A component's unknown parameter lists those it takes."""
+    error = failing(capsys, "check", edit(write_task(tmp_path), surrogates=[{"type": "knn", "neighbors": 3}]))
+    assert "surrogates[0]: surrogate 'knn': unknown parameter 'neighbors'" in error
+
+
+def test_an_unset_variable(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable and its field are named."""
+    monkeypatch.delenv("NOT_SET_ANYWHERE", raising=False)
+    file = edit(write_task(tmp_path), state="${NOT_SET_ANYWHERE}/x")
+    assert "state: environment variable NOT_SET_ANYWHERE is not set" in failing(capsys, "check", file)
+
+
+def test_a_missing_trace_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The file is named with its whole path."""
+    task = write_task(tmp_path)
+    error = failing(capsys, "fit", edit(task, traces={"import": ["nowhere.jsonl"]}))
+    assert str(tmp_path / "nowhere.jsonl") in error
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (b'{"input": "x", "teacher": ', "line 3"),
+        (b'{"input": "", "teacher": "a"}', "line 3"),
+        (b'{"input": "caf\xe9", "teacher": "a"}', "line 3"),
+        (b'{"input": "no label here"}', "line 3"),
+    ],
+    ids=["malformed", "empty text", "not utf-8", "no label"],
+)
+def test_a_bad_line_refuses_the_file_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: bytes, why: str
+) -> None:
+    """File and line are named, nothing of the file is imported, and what was in the store stays."""
+    task = write_task(tmp_path, rows=30)
+    assert main(["fit", str(task.file)]) == 0
+    bad = tmp_path / "bad.jsonl"
+    good = b'{"input": "fine", "teacher": "a"}\n'
+    bad.write_bytes(good + good + line + b"\n" + good)
+    error = failing(capsys, "import", str(task.file), str(bad))
+    assert str(bad) in error
+    assert why in error
+    assert "--skip-bad" in error
+    store = store_of(task)
+    assert len(list(store.labelled())) == 30
+    store.close()
+    assert main(["import", str(task.file), str(bad), "--skip-bad"]) == 0
+
+
+def test_a_label_seen_once_is_told_and_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A label with one row is reported on import and breaks no fit."""
+    task = write_task(tmp_path, rows=60)
+    lonely = write_traces(tmp_path / "lonely.jsonl", ["an odd request"], ["odd"])
+    assert main(["import", str(task.file), str(lonely)]) == 0
+    assert "seen once  odd" in capsys.readouterr().out.replace("\n", " ")
+    assert main(["fit", str(task.file)]) == 0
+
+
+def test_no_traces_to_fit_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Fitting nothing says how to bring traces."""
+    error = failing(capsys, "fit", edit(write_task(tmp_path), traces={}))
+    assert "tracer-serve import" in error
+
+
+def test_a_port_in_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The port is named before anything slow starts; no version is written."""
+    task = write_task(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert f"port {port} on 127.0.0.1 is in use" in failing(capsys, str(task.file), "--port", port)
+    assert versions_of(task).numbers() == []
+
+
+def test_an_unwritable_state_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A state folder that cannot be made is named with the reason."""
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    error = failing(capsys, "fit", edit(write_task(tmp_path), state=str(tmp_path / "file" / "state")))
+    assert str(tmp_path / "file") in error
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_read_only_state_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder without write permission is named with the reason."""
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    assert str(locked) in failing(capsys, "fit", edit(write_task(tmp_path), state=str(locked)))
+
+
+def test_a_corrupt_version_is_refused_and_the_way_out_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A version whose files changed is named and not served; rolling back to another works."""
+    task = write_task(tmp_path)
+    assert main(["fit", str(task.file)]) == 0
+    assert main(["fit", str(task.file)]) == 0
+    weights = versions_of(task).folder(2) / "model" / "policy.json"
+    weights.write_text(weights.read_text(encoding="utf-8") + " ", encoding="utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    error = failing(capsys, "serve", str(task.file), "--port", port)
+    assert "policy.json" in error
+    assert "rollback" in error
+    assert main(["rollback", str(task.file)]) == 0
+    assert versions_of(task).current() == 1
+    assert "version 1 serves now (before: 2)" in capsys.readouterr().out
+
+
+def test_usage_errors_are_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    """An unknown option is a usage error."""
+    with pytest.raises(SystemExit) as caught:
+        main(["fit", "x.yaml", "--nonsense"])
+    assert caught.value.code == 2
+    assert "--nonsense" in capsys.readouterr().err
+
+
+def test_a_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    """A task that does not exist is told by name, not taken for a command."""
+    assert "nowhere.yaml: no such file" in failing(capsys, "nowhere.yaml")

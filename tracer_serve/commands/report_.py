@@ -1,0 +1,54 @@
+"""``tracer-serve report``: what a version's report says, in the terminal."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from tracer_serve.console import facts, out, print_json
+from tracer_serve.errors import ArtifactError
+from tracer_serve.load import load_task
+from tracer_serve.refit import versions_of
+
+_SHOWN = 5
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("task", type=Path, help="YAML file of the task")
+    parser.add_argument("--version", type=int, metavar="N", help="which version; default: the one that serves")
+    parser.add_argument("--json", action="store_true", help="print the whole report.json")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the headline, the worst slices and the next best action."""
+    versions = versions_of(load_task(args.task))
+    number = args.version or versions.current()
+    if number is None:
+        raise ArtifactError(f"no version yet; `tracer-serve fit {args.task}` writes the first")
+    versions.manifest(number)
+    folder = versions.folder(number)
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    if args.json:
+        print_json(report)
+    else:
+        _show(report, number, folder / "report.html")
+    return 0
+
+
+def _show(report: dict[str, Any], number: int, page: Path) -> None:
+    head = report["headline"]
+    rows = [("version", str(number)), ("verdict", head["verdict"])]
+    if head["certified"]:
+        agreement = f"{100 * head['agreement']:.1f} %, at least {100 * head['lower_bound']:.1f} %"
+        rows += [("coverage", f"{100 * head['coverage']:.1f} %"), ("agreement", agreement)]
+    facts([*rows, ("page", str(page))])
+    for kind, what in (("disagreed", "where it errs most"), ("deferred", "where it defers most")):
+        slices = report["slices"][kind]["slices"][:_SHOWN]
+        if slices:
+            out.print(f"\n[bold]{what}[/bold]")
+        for found in slices:
+            text = f"  {found['name']}: {found['events']:,} of {found['rows']:,} rows, {found['lift']:.1f} x the usual"
+            out.print(text, markup=False)
+    first = report["actions"][0]
+    out.print(f"\n[bold]next[/bold]  {first['title']}. {first['why']}", highlight=False)

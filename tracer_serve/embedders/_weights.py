@@ -22,17 +22,28 @@ def locate(model: str, revision: str | None = None) -> Path:
     ArtifactError
         Where the weights are absent, cannot be fetched, or are not those that the name stands for.
     """
-    name = model if "/" in model else f"sentence-transformers/{model}"
-    if Path(model).is_dir():
-        folder = Path(model).resolve()
-    elif name == MINILM and revision is None and (package := find_spec(_MINILM_PACKAGE)) and package.origin:
-        folder = Path(package.origin).parent / "model"
-        verify(folder / "model.safetensors", MINILM_SHA256)
-    else:
-        folder = _from_hub(name, revision)
+    folder = local(model, revision) or _from_hub(_full(model), revision)
     if not any(folder.rglob("*.safetensors")):
         raise ArtifactError(f"{folder} holds no *.safetensors file; weights in a pickle are not loaded, convert them")
     return folder
+
+
+def local(model: str, revision: str | None = None) -> Path | None:
+    """Return the folder of a model that is here without the Hugging Face hub or its cache."""
+    if Path(model).is_dir():
+        return Path(model).resolve()
+    if _full(model) == MINILM and revision is None and (package := find_spec(_MINILM_PACKAGE)) and package.origin:
+        folder = Path(package.origin).parent / "model"
+        verify(folder / "model.safetensors", MINILM_SHA256)
+        return folder
+    return None
+
+
+def quiet() -> None:
+    """Keep transformers from drawing progress bars over ours."""
+    from transformers.utils import logging  # noqa: PLC0415  # takes seconds, and brings torch
+
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def verify(file: Path, sha256: str) -> None:
@@ -41,7 +52,7 @@ def verify(file: Path, sha256: str) -> None:
     if found != sha256:
         raise ArtifactError(
             f"{file} has sha256 {found}, expected {sha256}: the weights are damaged or were changed."
-            f" Reinstall the package that holds them"
+            " Install the package that holds them again, or delete the export and fit again"
         )
 
 
@@ -65,6 +76,10 @@ def hash_file(file: Path) -> str:
 def _hash(file: Path, size: int, changed_ns: int) -> str:  # noqa: ARG001  # size and time are the cache's key
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _full(model: str) -> str:
+    return model if "/" in model else f"sentence-transformers/{model}"
 
 
 def _from_hub(name: str, revision: str | None) -> Path:

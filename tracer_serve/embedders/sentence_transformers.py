@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Annotated, Literal, Self
@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import Field
 
-from tracer_serve.embedders import _weights
+from tracer_serve.embedders import _onnx, _weights
 from tracer_serve.errors import BadInputError, PluginError
 from tracer_serve.records import Text, Vectors
 from tracer_serve.registry import embedders
@@ -32,6 +32,9 @@ class SentenceTransformers:
     device : torch device, such as ``cpu`` or ``cuda``; None: what torch finds
     batch_size : texts encoded at once
     max_tokens : tokens of a text that are looked at; None: as the model says
+    backend : ``torch``; ``onnx``: the same vectors without torch in the serving process, exported once by the first
+        fit; ``onnx-int8``: a quarter of the memory and two to four times the speed of torch, with slightly other
+        vectors, which are another embedder. Both run on the CPU
     """
 
     trainable = False
@@ -45,7 +48,7 @@ class SentenceTransformers:
         device: str | None = None,
         batch_size: Annotated[int, Field(ge=1, le=4096)] = 32,
         max_tokens: Annotated[int, Field(ge=8)] | None = None,
-        backend: Literal["torch"] = "torch",
+        backend: Literal["torch", "onnx", "onnx-int8"] = "torch",
     ) -> None:
         self.model = model if folder is None else str(folder)
         self.revision, self.device, self.backend = revision, device, backend
@@ -54,8 +57,17 @@ class SentenceTransformers:
     @property
     def fingerprint(self) -> str:
         """Hash of weights, tokenizer, pooling, length and backend: where the model lies does not matter."""
-        parts = [_weights.hash_folder(self._folder()), self.max_tokens, self.backend]
-        return f"sentence_transformers-{self.backend}-" + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+        parts = json.dumps([*self._source[1:], self.max_tokens, self.backend])
+        return f"sentence_transformers-{self.backend}-" + hashlib.sha256(parts.encode()).hexdigest()[:24]
+
+    @cached_property
+    def _source(self) -> tuple[str, ...]:
+        """The folder to load, and what names its vectors: looked up once, so that both stay true to each other."""
+        if self.backend == "torch":
+            folder = _weights.locate(self.model, self.revision)
+            return str(folder), _weights.hash_folder(folder)
+        folder = _onnx.exported(self.model, self.revision, self.backend)
+        return str(folder), *_onnx.fingerprint(folder)
 
     def fit(self, texts: Sequence[Text]) -> Self:  # noqa: ARG002  # frozen
         """Return itself: the model is frozen."""
@@ -73,16 +85,19 @@ class SentenceTransformers:
         """
         if not all(isinstance(text, str) for text in texts):
             raise BadInputError("sentence_transformers embeds single texts; for pairs wrap it in PairEmbedder")
-        encode = _torch(self._folder(), self.device, self.max_tokens)
+        encode = _encoder(self._source, self.device, self.max_tokens, self.backend)
         return encode([str(text) for text in texts], self.batch_size)
-
-    def _folder(self) -> Path:
-        return _weights.locate(self.model, self.revision)
 
 
 @lru_cache(maxsize=4)
+def _encoder(source: tuple[str, ...], device: str | None, max_tokens: int | None, backend: str) -> Encode:
+    """Load a model once per process, however many embedders ask for it; changed weights are another source."""
+    if backend == "torch":
+        return _torch(Path(source[0]), device, max_tokens)
+    return _onnx.load(Path(source[0]), max_tokens, alone=backend == "onnx-int8")
+
+
 def _torch(folder: Path, device: str | None, max_tokens: int | None) -> Encode:
-    """Load a model once per process, however many embedders ask for it."""
     try:
         from sentence_transformers import SentenceTransformer  # noqa: PLC0415  # takes seconds, and brings torch
     except ModuleNotFoundError as error:
@@ -90,6 +105,7 @@ def _torch(folder: Path, device: str | None, max_tokens: int | None) -> Encode:
             f"the torch backend needs the package {error.name!r}."
             " Try: pip install 'tracer-serve[sentence-transformers]'"
         ) from error
+    _weights.quiet()
     model = SentenceTransformer(
         str(folder), device=device, local_files_only=True, model_kwargs={"use_safetensors": True}
     )

@@ -17,8 +17,8 @@ from tracer_serve.errors import ArtifactError, StoreError
 from tracer_serve.live import Live, Loaded
 from tracer_serve.load import Task
 from tracer_serve.policy import Policy
-from tracer_serve.records import Answer, Decision, Inputs, Labels, Text, Vectors
-from tracer_serve.registry import teachers
+from tracer_serve.records import Answer, Decision, Inputs, Labels, Text, Vectors, Verdict
+from tracer_serve.registry import embedders, teachers
 
 pytestmark = pytest.mark.anyio
 
@@ -102,6 +102,20 @@ async def test_a_failing_embedder_defers_the_text_it_fails_on_and_no_other(task:
     assert [r.kind for r in results if isinstance(r, Decision)] == ["handled", "deferred", "handled"]
     assert [r.reason for r in results if isinstance(r, Decision)][1] == "policy_failed"
     assert 'tracer_policy_failures_total{task="colours"} 1.0' in exposed
+
+
+async def test_an_input_that_no_embedder_can_read_is_the_clients_error(task: MakeTask) -> None:
+    """What the embedder calls bad input is a 400, not a question that costs the teacher's time."""
+    spec = task()
+    make_version(spec)
+    async with serving(spec) as (client, runtime):
+        loaded = runtime.live.loaded
+        assert loaded is not None
+        policy = replace(loaded.policy, embedder=embedders.build("precomputed", {"dim": 3}))
+        runtime.live.loaded = replace(loaded, policy=policy)
+        answer = await client.post("/v1/classify", json={"input": "no vector"})
+    assert answer.status_code == 400
+    assert "not a JSON array of numbers" in answer.json()["error"]["message"]
 
 
 class NoScore:
@@ -284,7 +298,7 @@ async def test_a_lone_text_does_not_wait_for_a_big_list(slow: tuple[Policy, Slow
     batcher.close()
     assert "me first" in surrogate.batches[1]
     assert max(map(len, surrogate.batches)) <= 256
-    assert [v.label for v in judged.verdicts if v] == [v.label for v in policy.decide(big)]
+    assert [v.label for v in judged.verdicts if isinstance(v, Verdict)] == [v.label for v in policy.decide(big)]
 
 
 async def test_long_texts_are_not_padded_beside_short_ones(task: MakeTask) -> None:

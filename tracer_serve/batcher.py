@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from tracer_serve.errors import BadInputError
 from tracer_serve.policy import Policy
 from tracer_serve.records import Text, Verdict
 
@@ -24,11 +25,11 @@ class Judged:
 
     Parameters
     ----------
-    verdicts : one per text, in order; None where the policy failed on it
+    verdicts : one per text, in order; None where the policy failed on it, an error where no policy could do better
     embed_s, predict_s : time spent in the batches that this request took part in, seconds
     """
 
-    verdicts: list[Verdict | None]
+    verdicts: list[Verdict | BadInputError | None]
     embed_s: float = 0.0
     predict_s: float = 0.0
 
@@ -143,10 +144,12 @@ def _judge(rows: list[_Row]) -> None:
         embedded = time.perf_counter()
         verdicts = policy.decide(texts, vectors)
         ended = time.perf_counter()
-    except Exception:  # noqa: BLE001  an embedder may raise anything; the text is deferred, the failure told
+    except Exception as error:  # noqa: BLE001  an embedder may raise anything; the text is deferred, the failure told
         if len(rows) > 1:
             for row in rows:
                 _judge([row])
+        elif isinstance(error, BadInputError):
+            rows[0][0].judged.verdicts[rows[0][1]] = error
         else:
             _log.exception("the policy failed on a text; it is deferred")
         return

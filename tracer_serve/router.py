@@ -4,14 +4,14 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from tracer_serve.audits import Audits, ask
 from tracer_serve.batcher import Batcher, Judged
-from tracer_serve.errors import TeacherError
+from tracer_serve.errors import BadInputError, TeacherError
 from tracer_serve.live import Live, Loaded
 from tracer_serve.metrics import Metrics
 from tracer_serve.protocols import Teacher
@@ -21,7 +21,7 @@ from tracer_serve.writer import TraceWriter
 
 _log = logging.getLogger(__name__)
 
-Result = Decision | TeacherError
+Result = Decision | TeacherError | BadInputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Router:
     metrics: Metrics
 
     async def route(self, texts: Sequence[Text], metadata: dict[str, Any] | None = None) -> list[Result]:
-        """Answer texts in their order; a text that the teacher fails on gets its error, the others their answers.
+        """Answer texts in their order; a text without an answer gets its error, the others their answers.
 
         Parameters
         ----------
@@ -60,14 +60,19 @@ class Router:
         loaded = self.live.loaded
         judged = await self._judge(loaded, texts)
         request = _Request(self, loaded, judged, metadata or {})
-        results: list[Result | None] = [
-            request.handle(text, verdict) if verdict is not None and verdict.handled else None
-            for text, verdict in zip(texts, judged.verdicts, strict=True)
-        ]
-        rest = [i for i, result in enumerate(results) if result is None]
-        if rest:
-            answers = await asyncio.gather(*(request.defer(texts[i], judged.verdicts[i]) for i in rest))
-            for i, answer in zip(rest, answers, strict=True):
+        results: list[Result | None] = []
+        waiting: list[tuple[int, Coroutine[Any, Any, Result]]] = []
+        for i, (text, verdict) in enumerate(zip(texts, judged.verdicts, strict=True)):
+            if isinstance(verdict, BadInputError):
+                results.append(verdict)
+            elif verdict is not None and verdict.handled:
+                results.append(request.handle(text, verdict))
+            else:
+                results.append(None)
+                waiting.append((i, request.defer(text, verdict)))
+        if waiting:
+            answers = await asyncio.gather(*(deferral for _, deferral in waiting))
+            for (i, _), answer in zip(waiting, answers, strict=True):
                 results[i] = answer
         self.metrics.seconds["total"].observe(time.perf_counter() - started)
         return [result for result in results if result is not None]

@@ -22,7 +22,12 @@ from tracer_serve.service.run import address_of, require_free_port
 from tracer_serve.traces import open_store
 
 MakeTask = Callable[..., Task]
-SERVE = "import sys; from tracer_serve.load import load_task; from tracer_serve.service.run import serve; serve(load_task(sys.argv[1]))"
+SERVE = """
+import sys
+from tracer_serve.load import load_task
+from tracer_serve.service.run import serve
+sys.exit(serve(load_task(sys.argv[1])))
+"""
 PATIENCE_S = 90.0  # a machine under load imports slowly
 
 

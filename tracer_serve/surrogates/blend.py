@@ -41,6 +41,8 @@ class Blend:
         surrogates: [{type: blend, members: [logreg, {type: knn, k: 10}, prototype]}]
     """
 
+    cost = 5.0  # CPU of a fit in units of logreg's: cheap candidates are compared first
+
     def __init__(
         self,
         *,

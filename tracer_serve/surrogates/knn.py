@@ -26,6 +26,8 @@ class Knn:
     seed : seed of that sample
     """
 
+    cost = 0.1  # CPU of a fit in units of logreg's: cheap candidates are compared first
+
     def __init__(
         self,
         *,

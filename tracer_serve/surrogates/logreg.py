@@ -30,6 +30,8 @@ class LogReg:
     [0, 1]
     """
 
+    cost = 1.0  # CPU of a fit in units of logreg's: cheap candidates are compared first
+
     def __init__(
         self,
         C: Annotated[float, Field(gt=0)] = 10.0,  # noqa: N803  # its name everywhere in this field

@@ -33,6 +33,8 @@ class NgramSvc:
     seed : seed of that sample and of the order of the passes
     """
 
+    cost = 2.0  # CPU of a fit in units of logreg's: cheap candidates are compared first
+
     def __init__(
         self,
         *,

@@ -1,0 +1,172 @@
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.gate.worlds import most_allowed
+from tracer_serve.gate.monitor import (
+    MonitorState,
+    advance,
+    alternatives,
+    anytime_lower_bound,
+    log_evidence,
+    update,
+)
+from tracer_serve.records import Bools, Ints
+
+START = MonitorState(alpha=0.95, delta=0.05)
+OUTCOMES = st.lists(st.sampled_from([True, True, True, True, False]), max_size=120)
+
+
+def after(outcomes: list[bool], state: MonitorState = START) -> MonitorState:
+    """Feed the outcomes in order."""
+    for agree in outcomes:
+        state = update(state, agree)
+    return state
+
+
+def plain_evidence(outcomes: list[bool], alpha: float) -> float:
+    """M as gate.md writes it, without logs."""
+    errors = sorted({min(0.98, (1 - alpha) * m) for m in (1.5, 2, 3, 5, 8, 12)})
+    bets, used, j = [0.0] * len(errors), 0.0, 0
+    for i, agree in enumerate(outcomes):
+        w = 0.0
+        if i % 25 == 0:
+            j += 1
+            w = 1 / math.log2(j + 1) - 1 / math.log2(j + 2)
+            used += w
+        ratio = [(1 - e) / alpha if agree else e / (1 - alpha) for e in errors]
+        bets = [(s + w / len(errors)) * r for s, r in zip(bets, ratio, strict=True)]
+    return sum(bets) + 1 - used
+
+
+@given(OUTCOMES, st.sampled_from([0.85, 0.9, 0.95, 0.99]))
+def test_evidence_is_the_published_recursion(outcomes: list[bool], alpha: float) -> None:
+    """The evidence in logs equals the plain recursion of gate.md."""
+    state = after(outcomes, MonitorState(alpha=alpha, delta=0.05))
+    assert state.evidence == pytest.approx(plain_evidence(outcomes, alpha), rel=1e-9)
+
+
+@given(OUTCOMES, st.sampled_from([0.85, 0.95]))
+def test_evidence_is_a_fair_game_at_the_boundary(outcomes: list[bool], alpha: float) -> None:
+    """At agreement exactly alpha the next audit leaves the evidence unchanged on average, whatever went before."""
+    state = after(outcomes, MonitorState(alpha=alpha, delta=0.05))
+    expected = alpha * update(state, agree=True).evidence + (1 - alpha) * update(state, agree=False).evidence
+    assert expected == pytest.approx(state.evidence, rel=1e-9)
+
+
+@given(OUTCOMES)
+def test_disagreement_is_evidence(outcomes: list[bool]) -> None:
+    """A disagreement raises the evidence above what an agreement leaves."""
+    state = after(outcomes)
+    assert update(state, agree=False).evidence > update(state, agree=True).evidence
+
+
+@given(OUTCOMES)
+def test_state_survives_json(outcomes: list[bool]) -> None:
+    """The state goes to strict JSON and back without loss, at every moment."""
+    state = after(outcomes)
+    assert MonitorState.from_json(json.loads(json.dumps(state.to_json(), allow_nan=False))) == state
+
+
+def test_states_are_values() -> None:
+    """An update leaves the old state as it was."""
+    state = after([True, False])
+    update(state, agree=False)
+    assert state == after([True, False])
+    assert (state.seen, state.agreements) == (2, 1)
+
+
+def test_alarm_stays() -> None:
+    """The alarm rings at the first crossing of 1/delta and is not taken back by later agreement."""
+    state = after([False] * 10)
+    assert state.alarmed_at is not None
+    calm = after([True] * 500, state)
+    assert (calm.alarm, calm.alarmed_at) == (True, state.alarmed_at)
+    assert calm.evidence < 1 / calm.delta
+
+
+def test_boosted_from_evidence_one_on() -> None:
+    """Audits are boosted while the evidence is at least 1, and no longer once calm has lowered it."""
+    calm = after([True] * 100)
+    assert not calm.boosted
+    assert after([False] * 3, calm).boosted
+
+
+def test_evidence_does_not_overflow() -> None:
+    """A thousand disagreements overflow a float but not the log, and the alarm stands."""
+    state = after([False] * 1000)
+    assert state.evidence == math.inf
+    assert math.isfinite(state.log_evidence)
+    assert state.alarm
+
+
+def test_alternatives_are_distinct_and_possible() -> None:
+    """A lax alpha merges the alternatives that would pass .98."""
+    assert alternatives(0.5).tolist() == pytest.approx([0.75, 0.98])
+    assert len(alternatives(0.99)) == 6
+
+
+@given(st.integers(0, 3000), st.integers(0, 3000))
+def test_anytime_bound_is_under_the_observed_agreement(k: int, n: int) -> None:
+    """The bound lies in [0, k/n], and one more agreement never lowers it."""
+    k = min(k, n)
+    bound = anytime_lower_bound(k, n, 0.05)
+    assert 0.0 <= bound <= (k / n if n else 0.0)
+    assert anytime_lower_bound(k + 1, n + 1, 0.05) >= bound - 1e-12
+
+
+def first_alarms(outcomes: Bools, alpha: float, delta: float, calm: Ints | int = 0) -> Ints:
+    """Return the audit at which each run (r, n) first alarms, n + 1 for never; all runs at once."""
+    runs, n = outcomes.shape
+    bets = np.full((runs, len(alternatives(alpha))), -np.inf)
+    first: Ints = np.full(runs, n + 1)
+    for i in range(1, n + 1):
+        bets = advance(bets, i, outcomes[:, i - 1], alpha)
+        rings = log_evidence(bets, i) >= -math.log(delta)
+        first = np.where(rings & (first > n), i, first)
+    after_drop: Ints = first - calm
+    return after_drop
+
+
+def test_many_runs_at_once_are_the_single_ones() -> None:
+    """The vectorised recursion alarms where the state does."""
+    outcomes = np.random.default_rng(0).random((5, 300)) < 0.85
+    alone = [after(list(map(bool, run))).alarmed_at for run in outcomes]
+    assert first_alarms(outcomes, 0.95, 0.05).tolist() == alone
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("alpha", "delta"), [(0.9, 0.1), (0.95, 0.05), (0.99, 0.05)])
+def test_false_alarms_over_long_calm_runs(alpha: float, delta: float) -> None:
+    """At agreement exactly alpha, at most delta of 1,000 runs ever alarm in 10,000 audits."""
+    outcomes = np.random.default_rng(1).random((1000, 10_000)) < alpha
+    assert (first_alarms(outcomes, alpha, delta) <= 10_000).sum() <= most_allowed(delta, 1000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("calm", "agreement", "published"),
+    [(0, 0.9, 180), (0, 0.8, 32), (0, 0.6, 8), (2500, 0.9, 476), (2500, 0.8, 79), (2500, 0.6, 22)],
+)
+def test_delay_after_a_drop(calm: int, agreement: float, published: int) -> None:
+    """A drop from .96 is found within a fifth of the median delay that gate.md states, early and after long calm."""
+    rng = np.random.default_rng(2)
+    quality = np.where(np.arange(calm + 3000) < calm, 0.96, agreement)
+    first = first_alarms(rng.random((400, len(quality))) < quality, 0.95, 0.05, calm)
+    assert float(np.median(first[first > 0])) == pytest.approx(published, rel=0.2, abs=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("agreement", [0.8, 0.95, 0.99])
+def test_anytime_bound_is_never_above_the_truth(agreement: float) -> None:
+    """Looking at every power of 1.3 up to 10,000 audits, the bound passes the truth in at most delta of runs."""
+    rng, looks = np.random.default_rng(3), np.unique((1.3 ** np.arange(36)).astype(int))
+    wrong = 0
+    for _ in range(600):
+        k = np.cumsum(rng.random(looks[-1]) < agreement)
+        wrong += any(anytime_lower_bound(int(k[n - 1]), int(n), 0.1) > agreement for n in looks)
+    assert wrong <= most_allowed(0.1, 600)

@@ -149,7 +149,7 @@ class Spec(Frozen):
     plugins: tuple[Path, ...] = Field(default=(), description="Python files that register own components.")
     embedder: Component = Field(default=Component(type="ngrams"), description="Texts to vectors.")
     surrogates: tuple[Component, ...] = Field(
-        default=(Component(type="logreg"),), min_length=1, description="Candidate surrogates."
+        default=(Component(type="blend"),), min_length=1, description="Candidate surrogates."
     )
     acceptors: tuple[Component, ...] = Field(
         default=(Component(type="logistic"),), min_length=1, description="Candidate acceptors."

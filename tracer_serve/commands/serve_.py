@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,8 @@ from tracer_serve.service.run import require_free_port, serve
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("task", type=Path, help="YAML file of the task")
-    parser.add_argument("--host", help="address to bind; overrides server.host")
+    host = os.environ.get("TRACER_SERVE_HOST")
+    parser.add_argument("--host", default=host, help="address to bind; overrides TRACER_SERVE_HOST and server.host")
     parser.add_argument("--port", type=int, help="port to bind; overrides server.port")
 
 

@@ -14,6 +14,22 @@ from tracer_serve.service.classify import classify
 from tracer_serve.service.runtime import running
 
 
+ROUTES = [  # the busiest first: they are tried in this order
+    Route("/v1/classify", classify, methods=["POST"]),
+    Route("/v1/models", documents.models),
+    Route("/livez", health.livez),
+    Route("/readyz", health.readyz),
+    Route("/healthz", health.healthz),
+    Route("/metrics", health.metrics),
+    Route("/schema.json", documents.schema),
+    Route("/docs.json", documents.docs),
+    Route("/", pages.index),
+    Route("/versions/{number:int}/report.html", pages.report),
+    Route("/admin/refit", admin.refit, methods=["POST"]),
+    Route("/admin/rollback", admin.rollback, methods=["POST"]),
+]
+
+
 def make_app(task: Task, *, schedule: bool = True) -> Starlette:
     """Return the application of a task; its lifespan starts and stops everything behind it.
 
@@ -30,20 +46,7 @@ def make_app(task: Task, *, schedule: bool = True) -> Starlette:
 
     return Starlette(
         lifespan=lifespan,
-        routes=[  # the busiest first: they are tried in this order
-            Route("/v1/classify", classify, methods=["POST"]),
-            Route("/v1/models", documents.models),
-            Route("/livez", health.livez),
-            Route("/readyz", health.readyz),
-            Route("/healthz", health.healthz),
-            Route("/metrics", health.metrics),
-            Route("/schema.json", documents.schema),
-            Route("/docs.json", documents.docs),
-            Route("/", pages.index),
-            Route("/versions/{number:int}/report.html", pages.report),
-            Route("/admin/refit", admin.refit, methods=["POST"]),
-            Route("/admin/rollback", admin.rollback, methods=["POST"]),
-        ],
+        routes=ROUTES,
         exception_handlers={
             TracerServeError: failures.on_refusal,
             HTTPException: failures.on_http,

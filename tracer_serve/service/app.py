@@ -13,7 +13,6 @@ from tracer_serve.service import admin, documents, failures, health, pages
 from tracer_serve.service.classify import classify
 from tracer_serve.service.runtime import running
 
-
 ROUTES = [  # the busiest first: they are tried in this order
     Route("/v1/classify", classify, methods=["POST"]),
     Route("/v1/models", documents.models),

@@ -32,7 +32,7 @@ class Coded:
     values: tuple[str, ...]
 
     def decode(self, missing: str = "") -> Labels:
-        """Return the column as strings, shape (n,)."""
+        """Return the column as strings, shape (n,); numpy drops NULs at a string's end, `values` has them."""
         return np.array([*self.values, missing], dtype=np.str_)[self.codes]
 
     def is_value(self, value: str) -> Bools:

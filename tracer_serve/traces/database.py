@@ -44,7 +44,7 @@ class Database:
 
     def __init__(self, location: Path | str, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
         self.url = _url(location)
-        self.name = self.url.render_as_string(hide_password=True)
+        self.name = self.url.set(drivername=self.url.get_backend_name()).render_as_string(hide_password=True)
         self._writing = threading.Lock()
         self._pid = os.getpid()
         if self.is_sqlite:

@@ -44,6 +44,8 @@ def _sqlite_advice(origin: BaseException) -> str:
 
 def _postgres_advice(origin: BaseException) -> str:
     state = getattr(origin, "sqlstate", None)
+    if state is None and "FATAL" in str(origin):  # the server answered; drivers pass on no code from this early
+        return "the server is up and refuses. Check user and password in traces.url, or make it: createdb {database}"
     if state is None:
         return "the server cannot be reached. Is it up: pg_isready -d '{name}'"
     return _POSTGRES.get(state) or _POSTGRES.get(state[:2]) or f"the server failed with SQLSTATE {state}"

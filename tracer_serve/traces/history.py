@@ -5,12 +5,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from tracer_serve.traces.codec import pack, pack_some, unpack_some, unpack_text
 from tracer_serve.traces.ids import new_id
 from tracer_serve.traces.part import Part
 from tracer_serve.traces.rows import from_us, to_us
+from tracer_serve.traces.statements import insert_into
 from tracer_serve.traces.tables import refits
 
 
@@ -47,8 +47,8 @@ class History(Part):
             "version": refit.version,
             "reason": pack(refit.reason),
         }
-        insert = (sqlite.insert if self._db.is_sqlite else postgresql.insert)(refits).values(values)
         with self._db.write() as connection:
+            insert = insert_into(connection, refits).values(values)
             connection.execute(insert.on_conflict_do_update(index_elements=[refits.c.task, refits.c.id], set_=values))
 
     def refits(self, n: int = 50) -> list[Refit]:

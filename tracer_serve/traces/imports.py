@@ -5,13 +5,13 @@ import time
 from collections.abc import Iterable
 
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from tracer_serve.records import Trace
 from tracer_serve.traces.codec import pack
 from tracer_serve.traces.inserting import insert_new
 from tracer_serve.traces.part import Part
 from tracer_serve.traces.rows import to_row
+from tracer_serve.traces.statements import insert_into, touched
 from tracer_serve.traces.tables import imports
 
 _CHUNK = 5_000
@@ -31,14 +31,18 @@ class Imports(Part):
 
         Other writers wait until this is done: the traces should come fast.
         """
-        insert = (sqlite.insert if self._db.is_sqlite else postgresql.insert)(imports)
-        note = insert.values(
-            task=self._task, sha256=sha256, path=pack(path), rows=0, imported_at=time.time_ns() // 1000
-        )
+        values = {
+            "task": self._task,
+            "sha256": sha256,
+            "path": pack(path),
+            "rows": 0,
+            "imported_at": time.time_ns() // 1_000,
+        }
         this = (imports.c.task == self._task, imports.c.sha256 == sha256)
         written, rows = 0, map(to_row, traces)
         with self._db.write() as connection:
-            if connection.execute(note.on_conflict_do_nothing()).rowcount != 1:
+            note = insert_into(connection, imports).values(**values)
+            if touched(connection, note.on_conflict_do_nothing()) != 1:
                 return 0
             while chunk := list(itertools.islice(rows, _CHUNK)):
                 insert_new(connection, chunk)

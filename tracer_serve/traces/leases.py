@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import BigInteger, Connection, cast, func, literal, or_, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.elements import ColumnElement
 
 from tracer_serve.traces.part import Part
+from tracer_serve.traces.statements import insert_into, touched
 from tracer_serve.traces.tables import leases
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -34,27 +34,28 @@ class Leases(Part):
         with self._db.write() as connection:
             now, boot = _clock(connection)
             values: dict[str, Any] = {"holder": holder, "boot": boot, "expires": now + int(ttl_s * _US)}
-            insert = (sqlite.insert if self._db.is_sqlite else postgresql.insert)(leases)
-            taken = connection.execute(
-                insert.values(task=self._task, name=name, **values).on_conflict_do_update(
+            lease = insert_into(connection, leases).values(task=self._task, name=name, **values)
+            taken = touched(
+                connection,
+                lease.on_conflict_do_update(
                     index_elements=[leases.c.task, leases.c.name],
                     set_=values,
                     where=or_(leases.c.holder == holder, leases.c.expires <= now, leases.c.boot != boot),
-                )
+                ),
             )
-            return taken.rowcount == 1
+            return taken == 1
 
     def renew_lease(self, name: str, holder: str, ttl_s: float) -> bool:
         """Move the end of a lease that is still this holder's; False: it is lost, stop what it protects."""
         with self._db.write() as connection:
             now, boot = _clock(connection)
             values = {"boot": boot, "expires": now + int(ttl_s * _US)}
-            return connection.execute(leases.update().where(*self._held(name, holder)).values(values)).rowcount == 1
+            return touched(connection, leases.update().where(*self._held(name, holder)).values(values)) == 1
 
     def release_lease(self, name: str, holder: str) -> bool:
         """Give a lease back; False: it was not this holder's any more."""
         with self._db.write() as connection:
-            return connection.execute(leases.delete().where(*self._held(name, holder))).rowcount == 1
+            return touched(connection, leases.delete().where(*self._held(name, holder))) == 1
 
     def lease_holder(self, name: str) -> str | None:
         """Return who holds a lease that has not run out."""

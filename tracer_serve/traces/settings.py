@@ -4,10 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import Connection, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from tracer_serve.traces.codec import dump, parse
 from tracer_serve.traces.part import Part
+from tracer_serve.traces.statements import insert_into, touched
 from tracer_serve.traces.tables import settings
 
 
@@ -37,7 +37,7 @@ class Settings(Part):
                 return value is None or self._write(connection, key, value, replace=False)
             matches = (settings.c.task == self._task, settings.c.key == key, settings.c.value == dump(expected))
             statement = settings.delete() if value is None else settings.update().values(value=dump(value))
-            return connection.execute(statement.where(*matches)).rowcount == 1
+            return touched(connection, statement.where(*matches)) == 1
 
     def update_value(self, key: str, change: Callable[[Any], Any]) -> Any:
         """Replace a value by a function of it, trying again when another process was faster; return the new value.
@@ -64,12 +64,11 @@ class Settings(Part):
             self._write(connection, key, value, replace=True)
 
     def _write(self, connection: Connection, key: str, value: Any, *, replace: bool) -> bool:
-        insert = (sqlite.insert if self._db.is_sqlite else postgresql.insert)(settings)
-        insert = insert.values(task=self._task, key=key, value=dump(value))
+        insert = insert_into(connection, settings).values(task=self._task, key=key, value=dump(value))
         unique = [settings.c.task, settings.c.key]
         statement = (
             insert.on_conflict_do_update(index_elements=unique, set_={"value": insert.excluded.value})
             if replace
             else insert.on_conflict_do_nothing(index_elements=unique)
         )
-        return connection.execute(statement).rowcount == 1
+        return touched(connection, statement) == 1

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Table, case, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from tracer_serve.traces.codec import unpack_text
 from tracer_serve.traces.rows import HOUR_US, Row
+from tracer_serve.traces.statements import insert_into
 from tracer_serve.traces.tables import label_tallies, tallies
 
 _WRITERS = 64
@@ -110,7 +110,7 @@ def _cell(row: Row) -> tuple[Any, ...]:
 def _upsert(connection: Connection, table: Table, values: list[dict[str, Any]], sums: tuple[str, ...]) -> None:
     if not values:
         return
-    insert = (postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert)(table)
+    insert = insert_into(connection, table)
     added = {name: table.c[name] + insert.excluded[name] for name in sums}
     connection.execute(insert.on_conflict_do_update(index_elements=list(table.primary_key.columns), set_=added), values)
 
@@ -120,7 +120,7 @@ def _sum(when: ColumnElement[bool], value: ColumnElement[Any] = tallies.c.n) -> 
 
 
 _DECISION, _AUDIT = tallies.c.decision, tallies.c.source == "audit"
-_COSTS = (_sum(_DECISION != "handled", tallies.c.cost), _sum(_DECISION == "handled", tallies.c.cost))
+_COSTS = (_sum(_DECISION.in_(("deferred", "degraded")), tallies.c.cost), _sum(_DECISION == "handled", tallies.c.cost))
 _SUMS = (  # in the order of the fields of `Tally`
     func.coalesce(func.sum(tallies.c.n), 0),
     _sum(tallies.c.source != ""),

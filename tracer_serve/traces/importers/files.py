@@ -167,7 +167,7 @@ def _parquet(path: Path) -> Numbered:
         parquet = importlib.import_module("pyarrow.parquet")
         arrow = importlib.import_module("pyarrow")
     except ImportError as error:
-        raise ImportFileError(f"{path}: Parquet needs pyarrow. Install it: pip install pyarrow") from error
+        raise ImportFileError(f"{path}: Parquet needs pyarrow: pip install 'tracer-serve[parquet]'") from error
     number = 0
     try:
         with parquet.ParquetFile(path) as file:

@@ -1,0 +1,84 @@
+"""How a database gets its tables, and how releases live together on one."""
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, inspect
+
+from tests.traces.make import Workers, trace
+from tracer_serve.errors import StoreError
+from tracer_serve.traces import TraceStore, open_store
+from tracer_serve.traces.database import Database
+from tracer_serve.traces.migrations import MIGRATIONS, Migration, migrate
+from tracer_serve.traces.tables import applied, metadata
+
+_LATER = Migration(9001, "a column", ("ALTER TABLE tracer_traces ADD COLUMN later TEXT DEFAULT 'x'",))
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """Where a new store may be."""
+    return tmp_path / "traces.db"
+
+
+def test_tables_are_as_the_code_sees_them(location: Path | str, store: TraceStore) -> None:
+    """The migrated schema has exactly the tables, columns, keys and nullability that the code assumes."""
+    engine = create_engine(f"sqlite:///{location}" if isinstance(location, Path) else str(store._db.url))
+    found = inspect(engine)
+    for table in metadata.sorted_tables:
+        columns = {column["name"]: column["nullable"] for column in found.get_columns(table.name)}
+        assert columns == {column.name: bool(column.nullable) for column in table.columns}, table.name
+        key = set(found.get_pk_constraint(table.name)["constrained_columns"])
+        assert key == {column.name for column in table.primary_key.columns}
+    engine.dispose()
+
+
+def test_processes_that_start_at_once_migrate_once(tmp_path: Path, postgres_url: str, workers: Workers) -> None:
+    """Several first starts at the same moment leave one schema, on a new file and on a new Postgres database."""
+    engine = create_engine(postgres_url.replace("postgresql:", "postgresql+psycopg:"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.exec_driver_sql("CREATE DATABASE fresh")
+    engine.dispose()
+    for location in (str(tmp_path / "fresh.db"), postgres_url.replace("/postgres", "/fresh")):
+        script = f"store = open_store({location!r}, 'task')\nresult = store.counts().total.rows\nstore.close()"
+        assert workers.together(script) == [0, 0, 0]
+        database = Database(location)
+        with database.read() as connection:
+            assert len(connection.execute(applied.select()).all()) == len(MIGRATIONS)
+        database.close()
+
+
+def test_an_old_process_works_on(database: Path) -> None:
+    """A store that is open, and one that an older release opens, keep working after a newer release has migrated."""
+    running = open_store(database, "task")
+    newer = Database(database)
+    migrate(newer, (*MIGRATIONS, _LATER))
+    restarted = open_store(database, "task")
+    assert running.add([trace("task", "a")]) == restarted.add([trace("task", "b")]) == 1
+    assert [one.input for one in running.labelled()] == ["a", "b"]
+    for each in (running, restarted, newer):
+        each.close()
+
+
+def test_a_breaking_migration_is_refused_by_older_releases(database: Path) -> None:
+    """A release that does not know a breaking migration says so instead of writing into what it does not understand."""
+    newer = Database(database)
+    migrate(newer, (*MIGRATIONS, Migration(9002, "texts elsewhere", (), breaking=True)))
+    newer.close()
+    with pytest.raises(StoreError, match=r"migration 9002, 'texts elsewhere'.*pip install --upgrade"):
+        open_store(database, "task")
+
+
+def test_a_failed_migration_leaves_nothing(location: Path | str, database: Path) -> None:
+    """When a statement of a migration fails, none of it is there, and the store works as before."""
+    open_store(location, "task").close()
+    broken = Migration(9003, "broken", ("CREATE TABLE half_done (a INTEGER)", "CREATE NONSENSE"))
+    newer = Database(location)
+    with pytest.raises(StoreError):
+        migrate(newer, (*MIGRATIONS, broken))
+    with newer.read() as connection:
+        assert not inspect(connection).has_table("half_done")
+        assert 9003 not in {row.number for row in connection.execute(applied.select())}
+    newer.close()
+    open_store(location, "task").close()
+    assert not database.exists() or database == location

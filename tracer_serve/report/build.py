@@ -4,19 +4,34 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
+
 from tracer_serve.fit.pipeline import Fitted
 from tracer_serve.load import Task
-from tracer_serve.records import Text
-from tracer_serve.report.changes import history_of
+from tracer_serve.records import Bools, Ints, Text
+from tracer_serve.report.actions import actions_of
+from tracer_serve.report.atlas import atlas_of
+from tracer_serve.report.cards import cards_of
+from tracer_serve.report.changes import changes_of
 from tracer_serve.report.classes import classes_of
+from tracer_serve.report.contrast import contrast_of
 from tracer_serve.report.curve import curve_of
+from tracer_serve.report.flows import flows_of
+from tracer_serve.report.groups import Groups
 from tracer_serve.report.headline import basis_of, headline_of
+from tracer_serve.report.kin import Kin
+from tracer_serve.report.money import money_of
 from tracer_serve.report.plain import plain
+from tracer_serve.report.plateau import plateau_of
 from tracer_serve.report.reasons import examples_of
 from tracer_serve.report.seen import Seen
+from tracer_serve.report.slices import slices_of
+from tracer_serve.report.whatif import whatif_of
+from tracer_serve.report.why import why_of
 
 SCHEMA = 1
-"""Version of the schema of report.json."""
+"""Version of the schema of report.json; reports of another one are not compared with."""
+_MOST = 5_000  # rows of one kind whose nearest rows are looked up
 
 
 def build_report(
@@ -32,21 +47,38 @@ def build_report(
     """
     if len(texts) != len(fitted.calibration.row):
         raise ValueError(f"{len(texts)} texts for {len(fitted.calibration.row)} calibration rows")
-    seen = Seen.of(fitted, texts)
-    headline, created = headline_of(task, seen), datetime.now(UTC).isoformat(timespec="seconds")
-    report: dict[str, Any] = {
-        "schema": SCHEMA,
-        "task": task.spec.name,
-        "created": created,
-        "basis": basis_of(seen),
-        "headline": headline,
-        "certificate": fitted.certificate,
-        "policy": {"surrogate": fitted.policy.names[0], "acceptor": fitted.policy.names[1]},
-        "curve": curve_of(seen),
-        "classes": classes_of(seen),
-        "examples": examples_of(seen, seed=task.spec.fit.seed),
-        "candidates": fitted.candidates,
-        "history": history_of(headline, created, earlier),
-    }
-    found: dict[str, Any] = plain(report)
-    return found
+    seen, seed = Seen.of(task, fitted, texts), task.spec.fit.seed
+    deferred, handled, wrong = (_some(rows, seed) for rows in (~seen.handled, seen.handled, ~seen.agreed))
+    report: dict[str, Any] = plain(
+        {
+            "schema": SCHEMA,
+            "task": task.spec.name,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "basis": basis_of(seen),
+            "headline": headline_of(task, seen),
+            "money": money_of(task, seen),
+            "certificate": fitted.certificate,
+            "policy": {"surrogate": fitted.policy.names[0], "acceptor": fitted.policy.names[1]},
+            "curve": curve_of(task, seen),
+            "whatif": whatif_of(task, seen),
+            "slices": slices_of(seen, Groups.of(seen)),
+            "why": why_of(seen, Kin.find(seen, deferred), Kin.find(seen, handled[:1000])),
+            "contrast": contrast_of(seen),
+            "cards": cards_of(seen, Kin.find(seen, wrong)),
+            "plateau": plateau_of(task, fitted, seen),
+            "map": atlas_of(seen, seed),
+            "flows": flows_of(seen),
+            "classes": classes_of(seen),
+            "examples": examples_of(seen, seed=seed),
+            "candidates": fitted.candidates,
+        }
+    )
+    report["changes"] = plain(changes_of(report, [old for old in earlier if old.get("schema") == SCHEMA]))
+    report["actions"] = plain(actions_of(report))
+    return report
+
+
+def _some(rows: Bools, seed: int) -> Ints:
+    """Return the rows in random order, at most `_MOST` of them."""
+    found = np.random.default_rng(seed).permutation(np.flatnonzero(rows))
+    return found[:_MOST]

@@ -6,10 +6,11 @@ import numpy as np
 
 from tracer_serve.gate.bounds import lower_bounds
 from tracer_serve.gate.sequence import Tally, threshold_grid
+from tracer_serve.load import Task
 from tracer_serve.report.seen import Seen
 
 
-def curve_of(seen: Seen) -> dict[str, Any]:
+def curve_of(task: Task, seen: Seen) -> dict[str, Any]:
     """Return coverage, agreement and its pointwise exact lower bound at each threshold, strictest first."""
     scores = np.where(seen.eligible, seen.score, np.nan)
     grid = threshold_grid(scores)
@@ -22,5 +23,5 @@ def curve_of(seen: Seen) -> dict[str, Any]:
         "agreements": k[some],
         "coverage": n[some] / max(1, len(seen)),
         "agreement": k[some] / n[some],
-        "lower_bound": lower_bounds(k[some], n[some], seen.certificate.delta),
+        "lower_bound": lower_bounds(k[some], n[some], task.spec.gate.delta),
     }

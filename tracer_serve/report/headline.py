@@ -10,50 +10,72 @@ from tracer_serve.report.seen import Seen
 def basis_of(seen: Seen) -> dict[str, Any]:
     """Say on which rows every number of the report stands."""
     how = (
-        "held-out rows: the served model has never seen them"
+        "held-out calibration rows, which the served model has never seen"
         if seen.certificate.mode == "strict"
-        else "out-of-fold rows: each was scored by models fitted without it (cross-fitted)"
+        else "out-of-fold calibration rows, each scored by models fitted without it (cross-fitted)"
     )
     return {"mode": seen.certificate.mode, "rows": len(seen), "sentence": f"{len(seen):,} {how}."}
 
 
 def headline_of(task: Task, seen: Seen) -> dict[str, Any]:
-    """Return the verdict in words and the few numbers that carry it."""
-    found = seen.certificate
-    answered = int(seen.handled.sum())
-    agreements = int((seen.handled & seen.agreed).sum())
-    coverage = answered / max(1, len(seen))
+    """Return the verdict in words and the few numbers that carry it, all of them the certificate's own."""
+    found, audit_rate = seen.certificate, task.spec.traces.audit_rate
+    coverage = found.coverage if found.certified else 0.0
     return {
         "certified": found.certified,
         "reason": found.reason,
+        "title": title_of(found),
         "verdict": verdict_of(found),
         "coverage": coverage,
-        "handled": answered,
-        "agreements": agreements,
-        "agreement": agreements / answered if answered else None,
+        "rows": found.rows,
+        "handled": found.n if found.certified else 0,
+        "agreements": found.agreements if found.certified else 0,
+        "agreement": found.agreements / found.n if found.certified and found.n else None,
         "lower_bound": found.lower_bound if found.certified else None,
-        "teacher_calls_saved": coverage * (1.0 - task.spec.traces.audit_rate),
-        "audit_rate": task.spec.traces.audit_rate,
+        "teacher_calls_saved": coverage * (1.0 - audit_rate),
+        "audit_rate": audit_rate,
     }
 
 
+def title_of(found: Certificate) -> str:
+    """Return the finding as a headline."""
+    if found.certified:
+        return f"{_percent(found.coverage)} of the traffic no longer needs the teacher"
+    return {
+        "insufficient": "Too few traces to certify anything yet",
+        "disagreement": "The surrogate is not safe enough yet",
+        "coverage": "Too little could be certified to be worth serving",
+    }.get(found.reason, "Nothing is certified")
+
+
 def verdict_of(found: Certificate) -> str:
-    """Return the certificate's finding as one sentence."""
-    promise = f"at least {_percent(found.alpha)} of the answers agree with the teacher"
+    """Return the certificate's finding in a sentence or two."""
     more = f" About {found.rows_needed:,} more calibration traces would change that." if found.rows_needed else ""
     if found.certified:
-        return (
-            f"{_percent(found.coverage)} of the traffic is answered without the teacher, and {promise}"
-            f" (the certificate is wrong with probability at most {_percent(found.delta)})."
-        )
+        return promise_of(found)
     return {
-        "insufficient": f"Nothing is certified: there are too few rows to show that {promise}.{more}",
-        "disagreement": f"Nothing is certified: the surrogate disagrees with the teacher too often"
-        f" even where it is safest ({found.agreements:,} of {found.n:,} agree).{more}",
-        "coverage": f"Nothing is served: only {_percent(found.coverage)} of the traffic could be certified,"
-        " which is less than gate.min_coverage.",
-        "ineligible": "Nothing is certified: no row has a finite score and passes the guards.",
-    }.get(found.reason, f"Nothing is certified: {found.reason}.{more}")
+        "insufficient": "Everything goes to the teacher: there are too few rows to show an agreement of"
+        f" {_percent(found.alpha)}.{more}",
+        "disagreement": "Everything goes to the teacher: the surrogate disagrees with it too often, even where it is"
+        f" safest ({found.agreements:,} of {found.n:,} agree, {_percent(found.alpha)} are required).{more}",
+        "coverage": f"Everything goes to the teacher: only {_percent(found.coverage)} of the traffic could be"
+        " certified, less than gate.min_coverage.",
+        "ineligible": "Everything goes to the teacher: no row has a finite score and passes the guards.",
+    }.get(found.reason, f"Everything goes to the teacher: {found.reason}.{more}")
+
+
+def promise_of(found: Certificate) -> str:
+    """Return what a certificate promises."""
+    if found.guarantee == "overall":
+        return (
+            f"On average over versions, at least {_percent(found.alpha)} of all requests are deferred or get the"
+            " teacher's answer; a single version may lie below."
+        )
+    each = " for each certified label" if found.per_class else ""
+    return (
+        f"Of the answers given without the teacher at least {_percent(found.alpha)} agree with it{each}. The"
+        f" probability that this certificate is wrong is at most {_percent(found.delta)}{each and ' per label'}."
+    )
 
 
 def _percent(value: float) -> str:

@@ -7,6 +7,12 @@ import numpy as np
 from tracer_serve.records import Bools, Labels
 from tracer_serve.report.seen import Seen
 
+SHORT = {
+    "out_of_scope": "outside the scope guard",
+    "class_not_certified": "its label has no certificate",
+    "no_score": "nothing can be said",
+}
+"""Reasons of `REASONS` in a few words, those that need no further cause."""
 REASONS = {
     "certified": "answered under the certificate",
     "out_of_scope": "unlike anything seen: the scope guard keeps it for the teacher",
@@ -56,6 +62,7 @@ def row_of(seen: Seen, i: int) -> dict[str, Any]:
     """Return one calibration row as the report shows it."""
     return {
         "text": seen.shown(i),
+        "row": i,
         "teacher": seen.classes[seen.truth[i]],
         "surrogate": seen.classes[seen.top[i]],
         "runner_up": seen.classes[seen.second[i]],

@@ -1,17 +1,94 @@
-"""The report's data to one self-contained page: autoescaped templates, nothing from another host."""
+"""The report's data to one self-contained page: autoescaped templates, pinned assets inlined, nothing from elsewhere.
 
+The page brings its own Content-Security-Policy, which names its scripts and its style by hash and allows nothing else.
+`content_security_policy` reads it back from a page, so that a server can send it as a header too.
+"""
+
+import base64
+import hashlib
+import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 _HERE = Path(__file__).parent
+_PAGE = ("base", "tradeoff", "slices", "map", "plateau", "flows", "tables")
+SECTIONS = (
+    ("overview", "Next"),
+    ("tradeoff", "Alpha"),
+    ("slices", "Slices"),
+    ("why", "Why it defers"),
+    ("map", "Map"),
+    ("cards", "Teacher mistakes"),
+    ("contrast", "Near misses"),
+    ("plateau", "More traces"),
+    ("flows", "Confusions"),
+    ("labels", "Labels"),
+    ("changes", "Changes"),
+    ("examples", "Examples"),
+    ("certificate", "Certificate"),
+)
+"""Sections in the order of the page: id and name in the navigation."""
+_META = re.compile(r'http-equiv="Content-Security-Policy" content="([^"]+)"')
+_IN_SCRIPT = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 
 def render_html(report: Mapping[str, Any]) -> str:
     """Return report.html, drawn from report.json and nothing else."""
-    return _environment().get_template("report.html").render(report=report)
+    style = _asset("report.css")
+    scripts = [_asset("echarts.js"), "\n".join(_asset(f"page/{name}.js") for name in _PAGE)]
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            report=report,
+            sections=SECTIONS,
+            policy=Markup(_policy(style, scripts)),  # noqa: S704  # hashes and keywords only
+            style=Markup(style),  # noqa: S704  # our own file
+            scripts=[Markup(script) for script in scripts],  # noqa: S704  # our own files
+            data=Markup(_json(report)),  # noqa: S704  # no character in it can end the script element
+        )
+    )
+
+
+def content_security_policy(page: str) -> str:
+    """Return the policy that a page written by `render_html` carries, for the header of the same name.
+
+    Raises
+    ------
+    ValueError
+        Where the page carries none.
+    """
+    found = _META.search(page)
+    if found is None:
+        raise ValueError("the page carries no Content-Security-Policy; it was not written by render_html")
+    return found[1]
+
+
+def _policy(style: str, scripts: list[str]) -> str:
+    hashes = " ".join(map(_hash, scripts))
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src {_hash(style)}; img-src data: blob:;"
+        " base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(content: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+    return f"'sha256-{digest}'"
+
+
+def _json(report: Mapping[str, Any]) -> str:
+    whole = json.dumps(report, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return "".join(_IN_SCRIPT.get(character, character) for character in whole)
+
+
+def _asset(name: str) -> str:
+    return (_HERE / "assets" / name).read_text(encoding="utf-8").strip()
 
 
 def _environment() -> Environment:
@@ -22,7 +99,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "number": number}
+    environment.filters |= {"percent": percent, "number": number, "label": label}
     return environment
 
 
@@ -35,6 +112,17 @@ def percent(value: float | None) -> str:
     ('95.3 %', '-')
     """
     return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def label(name: str) -> Markup:
+    """Return a label that may break after its underscores, escaped.
+
+    Examples
+    --------
+    >>> print(label("<card>_lost"))
+    &lt;card&gt;_<wbr>lost
+    """
+    return Markup("_<wbr>").join(name.split("_"))
 
 
 def number(value: float | None) -> str:

@@ -5,7 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tracer_serve.fit.choose import cross_predicted
+from tracer_serve.fit.folds import random_folds
 from tracer_serve.fit.pipeline import Fitted
+from tracer_serve.gate.classes import class_thresholds
+from tracer_serve.load import Task
 from tracer_serve.records import Bools, Certificate, Floats, Ints, Labels, Text, Vectors
 from tracer_serve.report.plain import joined
 
@@ -28,6 +32,7 @@ class Seen:
     scope : the scope guard's score
     eligible : rows that the guards let pass
     handled : rows that the certificate lets the surrogate answer
+    predicted : P(agree) that the other rows predict for a row's score
     """
 
     certificate: Certificate
@@ -43,6 +48,7 @@ class Seen:
     scope: Floats
     eligible: Bools
     handled: Bools
+    predicted: Floats
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -52,12 +58,13 @@ class Seen:
         return joined(self.texts[i])
 
     @classmethod
-    def of(cls, fitted: Fitted, texts: Sequence[Text]) -> "Seen":
+    def of(cls, task: Task, fitted: Fitted, texts: Sequence[Text]) -> "Seen":
         """Take the rows that entered the certificate; `texts[i]` belongs to calibration row i."""
+        folds = random_folds(texts, task.spec.fit.folds, task.spec.fit.seed)  # the fit's own, where it cross-fitted
         calibration, rows = fitted.calibration, np.flatnonzero(fitted.calibration.fair)
         certificate = fitted.certificate
         score, top = calibration.score[rows], calibration.top[rows]
-        threshold = _thresholds(certificate, calibration.classes)[top]
+        threshold = class_thresholds(certificate, calibration.classes)[top]
         return cls(
             certificate=certificate,
             scope_threshold=fitted.policy.scope_threshold,
@@ -72,12 +79,5 @@ class Seen:
             scope=calibration.scope[rows],
             eligible=calibration.eligible[rows],
             handled=calibration.eligible[rows] & np.isfinite(score) & (score >= threshold) & certificate.certified,
+            predicted=cross_predicted(calibration.score, calibration.agreed, folds)[rows],
         )
-
-
-def _thresholds(certificate: Certificate, classes: Labels) -> Floats:
-    """Return the least score that is handled, per predicted class, shape (k,)."""
-    if not certificate.per_class:
-        return np.full(len(classes), certificate.threshold)
-    own = {row.label: row.threshold for row in certificate.classes if row.certified}
-    return np.array([own.get(str(label), np.inf) for label in classes])

@@ -1,0 +1,102 @@
+"""The next best action: what a person could do now, the likeliest gain first."""
+
+from collections.abc import Mapping
+from typing import Any
+
+_SUSPICIOUS = 0.5  # suspicion from which on a card is worth a look for its own sake
+_WORTH = 0.02  # coverage
+
+
+def actions_of(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the actions that this report's own numbers suggest, best first.
+
+    ``gain`` is the coverage an action is expected to add, None where the report cannot tell.
+    """
+    found = [*_missing_rows(report), *_teacher_mistakes(report), *_more_traces(report), *_alpha(report)]
+    found += _worst_slice(report)
+    return found or [
+        {
+            "action": "watch",
+            "title": "Nothing to do: keep it running",
+            "why": "No slice, label or setting stands out; the live monitor watches the agreement.",
+            "gain": None,
+        }
+    ]
+
+
+def _missing_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    needed = report["certificate"]["rows_needed"]
+    if report["headline"]["certified"] or not needed:
+        return []
+    why = {
+        "insufficient": "No test can pass on so few rows.",
+        "disagreement": "At the agreement that was seen, this many more rows would let the certificate pass.",
+    }.get(report["certificate"]["reason"], "The certificate lacks rows.")
+    return [_action("traces", f"Bring about {needed:,} more traces", why)]
+
+
+def _teacher_mistakes(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    cards = [card for card in report["cards"]["cards"] if card["suspicion"] >= _SUSPICIOUS]
+    if not cards:
+        return []
+    return [
+        _action(
+            "review",
+            f"Review {len(cards)} likely teacher mistakes",
+            "On these the nearest traces side with the surrogate. Each label that is corrected counts as an agreement"
+            " at the next refit.",
+        )
+    ]
+
+
+def _more_traces(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    ahead = report["plateau"]["forecast"]
+    gain = None if ahead is None else ahead["coverage"] - report["headline"]["coverage"]
+    if gain is None or gain < _WORTH:
+        return []
+    return [
+        _action(
+            "collect",
+            f"Collect traces: {ahead['traces']:,} may handle {100 * ahead['coverage']:.0f} %",
+            f"Coverage still grows with the traces (range {100 * ahead['low']:.0f} to {100 * ahead['high']:.0f} %).",
+            gain,
+        )
+    ]
+
+
+def _alpha(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Name a lower alpha only where it buys much: it is the product's decision, not the engineer's."""
+    what, own = report["whatif"], report["whatif"]["own"]
+    now = what["coverage"][own]
+    for i in reversed(range(own)):
+        gain = what["coverage"][i] - now
+        if gain >= 5 * _WORTH and what["alpha"][own] - what["alpha"][i] <= 0.05:  # noqa: PLR2004  # still the same promise
+            return [
+                _action(
+                    "alpha",
+                    f"Decide whether alpha {what['alpha'][i]:g} would do",
+                    f"It would handle {100 * what['coverage'][i]:.0f} % instead of {100 * now:.0f} %.",
+                    gain,
+                )
+            ]
+    return []
+
+
+def _worst_slice(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    worst = report["slices"]["disagreed"]["slices"] or report["slices"]["deferred"]["slices"]
+    if not worst:
+        return []
+    first = worst[0]
+    what = "surrogate and teacher differ" if report["slices"]["disagreed"]["slices"] else "rows are deferred"
+    return [
+        _action(
+            "slice",
+            f"Look at {first['name']}",
+            f"There {what} on {first['events']:,} of {first['rows']:,} rows, {first['lift']:.1f} times the usual."
+            " Is the label's description clear to the teacher?",
+        )
+    ]
+
+
+def _action(action: str, title: str, why: str, gain: float | None = None) -> dict[str, Any]:
+    return {"action": action, "title": title, "why": why, "gain": gain}

@@ -1,0 +1,64 @@
+// Tables that sort and filter, lists that unfold, the export of the disagreement cards.
+function sortable(table) {
+  const body = table.tBodies[0];
+  for (const [column, head] of [...table.tHead.rows[0].cells].entries()) {
+    const button = head.querySelector("button");
+    if (!button) continue;
+    button.addEventListener("click", () => {
+      const down = head.getAttribute("aria-sort") !== "descending";
+      for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+      head.setAttribute("aria-sort", down ? "descending" : "ascending");
+      const value = (row) => {
+        const cell = row.cells[column];
+        return cell.dataset.value === undefined ? cell.textContent : Number(cell.dataset.value);
+      };
+      const order = (a, b) => (typeof a === "number" ? a - b : String(a).localeCompare(String(b)));
+      body.append(...[...body.rows].sort((a, b) => (down ? -1 : 1) * order(value(a), value(b))));
+    });
+  }
+}
+
+function filtered(input) {
+  const parts = [...$(input.dataset.filters).querySelectorAll("[data-row]")];
+  input.addEventListener("input", () => {
+    const wanted = input.value.trim().toLowerCase();
+    for (const part of parts) part.hidden = !part.textContent.toLowerCase().includes(wanted);
+  });
+}
+
+function unfolding(list) {
+  const rest = [...list.children].slice(Number(list.dataset.unfold));
+  if (!rest.length) return;
+  for (const item of rest) item.hidden = true;
+  const button = element("button", `Show ${rest.length} more`, "more");
+  button.type = "button";
+  button.addEventListener("click", () => {
+    for (const item of rest) item.hidden = false;
+    button.remove();
+    rest[0].tabIndex = -1;
+    rest[0].focus();
+  });
+  list.after(button);
+}
+
+function exports() {
+  const button = $("cards-export");
+  if (!button) return;
+  button.addEventListener("click", () => download(`${report.task}-review.jsonl`,
+    report.cards.cards.map((card) => `${JSON.stringify({ input: card.input, teacher: card.teacher, suggested: card.surrogate,
+      suspicion: card.suspicion, score: card.score })}\n`).join("")));
+}
+
+document.querySelectorAll("table[data-sortable]").forEach(sortable);
+document.querySelectorAll("input[data-filters]").forEach(filtered);
+document.querySelectorAll("[data-unfold]").forEach(unfolding);
+exports();
+// One section per frame: the first is there at once, the others follow while one reads.
+const sections = [tradeoff, slices, causes, map, plateau, flows, history];
+const next = () => {
+  const section = sections.shift();
+  if (!section) { document.documentElement.dataset.ready = "true"; return; }
+  section();
+  requestAnimationFrame(next);
+};
+next();

@@ -1,0 +1,37 @@
+"""The map: a picture of the traffic, each point with its text, decision, labels and score."""
+
+from typing import Any
+
+import numpy as np
+
+from tracer_serve.report.layout import layout
+from tracer_serve.report.seen import Seen
+
+MOST = 5_000
+"""Points drawn; above it a uniform sample."""
+_TEXT = 140
+
+
+def atlas_of(seen: Seen, seed: int = 0) -> dict[str, Any]:
+    """Return the points as columns; labels index ``labels``, ``score`` is a percentile among all rows."""
+    rows = np.arange(len(seen))
+    if len(seen) > MOST:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, MOST, replace=False))
+    place = layout(seen.vectors[rows], seed)
+    ranked = np.searchsorted(np.sort(seen.score), seen.score[rows], side="right") / max(1, len(seen))
+    return {
+        "rows": len(seen),
+        "method": "neighbour layout: near rows attract, random rows repel; distances between far groups mean nothing",
+        "labels": seen.classes,
+        "x": place[:, 0].round(3),
+        "y": place[:, 1].round(3),
+        "text": [_short(seen.shown(int(i))) for i in rows],
+        "teacher": seen.truth[rows],
+        "surrogate": seen.top[rows],
+        "handled": seen.handled[rows].astype(int),
+        "percentile": ranked.round(3),
+    }
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _TEXT else text[: _TEXT - 1] + "…"

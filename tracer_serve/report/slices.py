@@ -1,0 +1,77 @@
+"""Slices: groups of rows that are deferred, or on which surrogate and teacher differ, more often than the rest.
+
+Weighted covering (Lavrac et al., 2004): the slice with the largest excess is taken, its rows are set aside, and the
+others are judged on what is left, so that one hard label does not come back as its words, cluster and length. The
+excess counts from the exact lower bound of the rate. ``sure`` are slices that keep an excess after the correction for
+the number of groups looked at (Bonferroni); the others are hints.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from tracer_serve.records import Bools, Floats
+from tracer_serve.report.groups import Groups
+from tracer_serve.report.intervals import CONFIDENCE, exact_interval
+from tracer_serve.report.seen import Seen
+
+_LISTED = 20
+
+
+def slices_of(seen: Seen, groups: Groups) -> dict[str, Any]:
+    """Return the worst slices by deferral and by disagreement, worst first, and how many groups were looked at."""
+    events = {"deferred": ~seen.handled, "disagreed": ~seen.agreed}
+    return {
+        "groups": len(groups.name),
+        "confidence": CONFIDENCE,
+        **{
+            name: {"rows": int(event.sum()), "rate": float(event.mean()), "slices": _worst(seen, groups, event)}
+            for name, event in events.items()
+        },
+    }
+
+
+def _worst(seen: Seen, groups: Groups, event: Bools) -> list[dict[str, Any]]:
+    base = float(event.mean())
+    if not groups.name or base in (0.0, 1.0):
+        return []
+    left = np.ones(len(seen))
+    alone = _excess(groups, event, left, base, 1.0)
+    found: list[dict[str, Any]] = []
+    for _ in range(_LISTED):
+        excess = np.minimum(alone, _excess(groups, event, left, base, 1.0))
+        best = int(excess.argmax())
+        if excess[best] <= 0.0:
+            break
+        sure = bool(_excess(groups, event, left, base, len(groups.name))[best] > 0.0)
+        found.append(_described(seen, groups, event, best) | {"excess": excess[best], "sure": sure})
+        left[groups.member[best].indices] = 0.0
+    return found
+
+
+def _excess(groups: Groups, event: Bools, left: Floats, base: float, looks: float) -> Floats:
+    """Return how many events above the overall rate each group has at least among the rows that are left."""
+    n = np.rint(groups.member @ left).astype(np.int64)
+    k = np.rint(groups.member @ (left * event)).astype(np.int64)
+    low, _ = exact_interval(k, n, 1.0 - (1.0 - CONFIDENCE) / looks)
+    excess: Floats = n * (low - base)
+    return excess
+
+
+def _described(seen: Seen, groups: Groups, event: Bools, group: int) -> dict[str, Any]:
+    rows = groups.member[group].indices
+    n, k = len(rows), int(event[rows].sum())
+    low, high = exact_interval(k, n)
+    hit, answered = rows[event[rows]], seen.handled[rows]
+    return {
+        "kind": groups.kind[group],
+        "name": groups.name[group],
+        "rows": n,
+        "events": k,
+        "rate": k / n,
+        "interval": [low, high],
+        "lift": k / n / float(event.mean()),
+        "handled": int(answered.sum()),
+        "handled_agreements": int((answered & seen.agreed[rows]).sum()),
+        "examples": [seen.shown(int(i)) for i in hit[:3]],
+    }

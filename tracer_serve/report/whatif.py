@@ -1,0 +1,50 @@
+"""What a certificate at another alpha would say, and what it would save.
+
+Each point is the gate's own finding on this version's rows, as if that alpha had been asked for from the start. To look
+at many and take the best is no certificate: another alpha is written into the YAML and fitted.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from tracer_serve.gate.certify import certify
+from tracer_serve.gate.classes import certify_per_class
+from tracer_serve.gate.overall import certify_overall
+from tracer_serve.load import Task
+from tracer_serve.records import Certificate
+from tracer_serve.report.seen import Seen
+
+_STEP = 0.005
+
+
+def whatif_of(task: Task, seen: Seen) -> dict[str, Any]:
+    """Return coverage, bound and saved calls over alpha; the task's own alpha carries the certificate itself."""
+    own = seen.certificate.alpha
+    alphas = np.union1d(np.arange(max(0.5, own - 0.2), 0.9951, _STEP).round(4), [own])
+    found = [seen.certificate if alpha == own else _at(task, seen, float(alpha)) for alpha in alphas]
+    coverage = np.array([c.coverage if c.certified else 0.0 for c in found])
+    return {
+        "alpha": alphas,
+        "certified": [c.certified for c in found],
+        "reason": [c.reason for c in found],
+        "coverage": coverage,
+        "agreement": [c.agreements / c.n if c.certified else None for c in found],
+        "lower_bound": [c.lower_bound if c.certified else None for c in found],
+        "teacher_calls_saved": coverage * (1.0 - task.spec.traces.audit_rate),
+        "own": int(np.flatnonzero(alphas == own)[0]),
+    }
+
+
+def _at(task: Task, seen: Seen, alpha: float) -> Certificate:
+    """Return what the gate would find, by the same promise and the same way of starting its walk."""
+    found, gate = seen.certificate, task.spec.gate
+    common: dict[str, Any] = {"alpha": alpha, "mode": found.mode, "min_coverage": gate.min_coverage}
+    common["eligible"] = seen.eligible
+    if found.guarantee == "overall":
+        return certify_overall(seen.score, seen.agreed, **common)
+    start = None if found.pilot else seen.predicted
+    if found.per_class:
+        answers = seen.classes[seen.top]
+        return certify_per_class(seen.score, seen.agreed, start, answers=answers, delta=found.delta, **common)
+    return certify(seen.score, seen.agreed, start, delta=found.delta, **common)

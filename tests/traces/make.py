@@ -64,6 +64,7 @@ class Workers:
     def close(self) -> None:
         """End the processes."""
         for worker in self._processes:
+            worker.kill()
             worker.communicate()
 
     def _result(self, worker: "subprocess.Popen[str]") -> Any:

@@ -139,7 +139,7 @@ def test_a_missing_driver(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_postgres_database_that_is_not_there(postgres_url: str) -> None:
     """A database that does not exist is told from a server that does not run."""
-    with pytest.raises(StoreError, match="refuses.*createdb missing"):
+    with pytest.raises(StoreError, match=r"refuses.*createdb missing"):
         open_store(postgres_url.replace("/postgres", "/missing"), "task")
 
 

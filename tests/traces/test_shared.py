@@ -97,6 +97,20 @@ def test_compare_and_set(store: TraceStore) -> None:
     assert store.get_value("gate") is None
 
 
+def test_an_update_starts_again_when_it_was_overtaken(store: TraceStore) -> None:
+    """A change that another writer overtook is computed again from the newer value; None removes it."""
+    overtaken = iter([True, False])
+
+    def change(value: int | None) -> int:
+        if next(overtaken):
+            store.put_value("n", 10)
+        return (value or 0) + 1
+
+    assert store.update_value("n", change) == store.get_value("n") == 11
+    assert store.update_value("n", lambda _value: None) is None
+    assert store.get_value("n") is None
+
+
 def test_processes_count_together(location: Path | str, store: TraceStore, workers: Workers) -> None:
     """Updates of one value by several processes at once all count."""
     work = "for _ in range(15): store.update_value('n', lambda n: (n or 0) + 1)"

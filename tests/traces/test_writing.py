@@ -1,6 +1,7 @@
 """Group commit, without a database: what is committed when, and who hears of what."""
 
 import threading
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -51,7 +52,7 @@ def _crowd(disk: _Disk, texts: Sequence[str]) -> dict[str, object]:
     for thread in threads[1:]:
         thread.start()
     while len(writer._queue) < len(texts):
-        pass
+        time.sleep(0.001)
     disk.go_on.set()
     for thread in threads:
         thread.join(10)

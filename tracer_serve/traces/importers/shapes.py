@@ -5,7 +5,6 @@ Sources: OpenAI API reference (chat completion object, batch input and output ob
 OpenTelemetry semantic conventions for generative AI (``gen_ai.*``) in OTLP/JSON.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -100,8 +99,9 @@ def litellm(record: Record) -> Iterator[Found]:
         raise SkippedError("the request failed")
     if "embedding" in str(record.get("call_type")):
         raise SkippedError("an embedding, not a completion")
-    prompt = first(record, "messages") or first(_mapping(record.get("proxy_server_request")), "messages")
-    if not unquoted(prompt) or prompt == "{}":
+    stored = (record.get("messages"), _mapping(record.get("proxy_server_request")).get("messages"))
+    prompt = next((said for said in stored if said not in (None, "", "{}", "[]", {}, [])), None)
+    if prompt is None:
         raise RefusedError("holds no messages; LiteLLM stores them with store_prompts_in_spend_logs: true")
     yield Found(
         text=prompt,
@@ -190,8 +190,8 @@ def moment(value: Any) -> datetime | None:
             when = datetime.fromisoformat(value)
             return when if when.tzinfo else when.replace(tzinfo=UTC)
         number = float(value)
-        while math.isfinite(number) and number > 1e11:  # noqa: PLR2004  seconds reach this in the year 5138
-            number /= 1e3
+        for _ in ("ms", "us", "ns"):
+            number = number / 1e3 if number > 1e11 else number  # noqa: PLR2004  seconds get there in the year 5138
         return datetime.fromtimestamp(number, UTC)
     except (TypeError, ValueError, OverflowError, OSError):
         return None

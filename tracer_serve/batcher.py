@@ -17,6 +17,8 @@ _log = logging.getLogger(__name__)
 _TARGET_S = 0.05  # a lone request waits for at most about one batch: batches are sized to take this long
 _LEAST_ROWS, _MOST_ROWS = 8, 256
 _CELLS = 16_384  # rows x longest text of one call, in characters: bounds padding and memory
+_INLINE_S = 0.004  # what takes less is not worth two changes of thread
+_INLINE_CHARS = 65_536
 
 
 @dataclass(slots=True, eq=False)
@@ -52,16 +54,19 @@ _Row = tuple[_Job, int]
 
 
 class Batcher:
-    """Runs policies in one thread, on batches made of whatever requests are there.
+    """Runs policies on batches made of whatever requests are there.
 
-    Every request gets a share of each batch, so that a lone text never waits for a list of ten thousand.
+    Every request gets a share of each batch, so that a lone text never waits for a list of ten thousand. The work is
+    done in a thread of its own, except what is expected to take less than the change of threads: that is done where
+    it is, as one batch of what came in the same turn of the event loop.
     """
 
     def __init__(self) -> None:
         self._waiting: deque[_Job] = deque()
+        self._arrived: list[_Job] = []
         self._wake = threading.Condition()
-        self._closed = False
-        self._rows = _LEAST_ROWS
+        self._closed = self._running = False
+        self._row_s = _TARGET_S
         self._thread = threading.Thread(target=self._run, name="tracer-batcher", daemon=True)
         self._thread.start()
 
@@ -69,13 +74,11 @@ class Batcher:
         """Ask a policy about texts; a text it fails on gets None, never a guess."""
         loop = asyncio.get_running_loop()
         job = _Job(policy, texts, Judged([None] * len(texts)), loop, loop.create_future())
-        if not texts:
+        if not texts or self._closed:
             return job.judged
-        with self._wake:
-            if self._closed:
-                return job.judged
-            self._waiting.append(job)
-            self._wake.notify()
+        if not self._arrived:
+            loop.call_soon(self._start)
+        self._arrived.append(job)
         return await job.future
 
     def close(self) -> None:
@@ -85,34 +88,49 @@ class Batcher:
             self._wake.notify()
         self._thread.join()
 
+    def _start(self) -> None:
+        """Begin what came in this turn of the event loop: here if it is little, else in the thread."""
+        jobs, self._arrived = self._arrived, []
+        rows = [(job, i) for job in jobs for i in range(len(job.texts))]
+        little = len(rows) * self._row_s < _INLINE_S and sum(_length(job.texts[i]) for job, i in rows) < _INLINE_CHARS
+        if little and not self._running and not self._waiting:
+            self._work(rows)
+            _resolve(jobs)
+            return
+        with self._wake:
+            self._waiting.extend(jobs)
+            self._wake.notify()
+
     def _run(self) -> None:
         while rows := self._take():
-            started = time.perf_counter()
-            for chunk in _chunks(rows):
-                _judge(chunk)
-            self._resize((time.perf_counter() - started) / len(rows))
+            self._work(rows)
             _hand_back(rows)
+
+    def _work(self, rows: list[_Row]) -> None:
+        started = time.perf_counter()
+        for chunk in _chunks(rows):
+            _judge(chunk)
+        # halfway, because one batch says little
+        self._row_s = (self._row_s + (time.perf_counter() - started) / len(rows)) / 2
 
     def _take(self) -> list[_Row]:
         """Wait for work, then take a fair share of each request's texts; nothing once closed and empty."""
         with self._wake:
+            self._running = False
             while not self._waiting and not self._closed:
                 self._wake.wait()
+            self._running = True
+            room = min(max(int(_TARGET_S / max(self._row_s, 1e-6)), _LEAST_ROWS), _MOST_ROWS)
+            share = max(1, room // max(1, len(self._waiting)))
             rows: list[_Row] = []
-            share = max(1, self._rows // max(1, len(self._waiting)))
-            while self._waiting and len(rows) < self._rows:
+            while self._waiting and len(rows) < room:
                 job = self._waiting.popleft()
-                until = min(job.taken + share, len(job.texts), job.taken + self._rows - len(rows))
+                until = min(job.taken + share, len(job.texts), job.taken + room - len(rows))
                 rows += [(job, i) for i in range(job.taken, until)]
                 job.taken = until
                 if until < len(job.texts):
                     self._waiting.append(job)
             return rows
-
-    def _resize(self, seconds_a_row: float) -> None:
-        """Move the batch size towards what takes `_TARGET_S`; halfway, because one batch says little."""
-        fitting = int(_TARGET_S / max(seconds_a_row, 1e-6))
-        self._rows = min(max((self._rows + fitting) // 2, _LEAST_ROWS), _MOST_ROWS)
 
 
 def _chunks(rows: list[_Row]) -> list[list[_Row]]:

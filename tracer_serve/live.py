@@ -18,11 +18,13 @@ class Loaded:
     Parameters
     ----------
     teacher : fingerprint of the teacher whose labels it was fitted on
+    labels : the surrogate's labels, in the order of its probabilities
     """
 
     number: int
     policy: Policy
     teacher: str
+    labels: tuple[str, ...]
 
 
 class Live:

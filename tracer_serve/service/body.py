@@ -32,10 +32,9 @@ async def read_model(request: Request, model: type[M], limit: int) -> M:
 
 
 async def _read(request: Request, limit: int) -> bytes:
-    too_large = RefusalError(413, f"the body is larger than {limit:,} bytes; split it, or raise server.max_body_mb")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
-        raise too_large
+        raise _too_large(limit)
     parts: list[bytes] = []
     size = 0
     try:
@@ -43,11 +42,15 @@ async def _read(request: Request, limit: int) -> bytes:
             async for part in request.stream():
                 size += len(part)
                 if size > limit:
-                    raise too_large
+                    raise _too_large(limit)
                 parts.append(part)
     except TimeoutError:
         raise RefusalError(408, f"the body did not arrive within {_PATIENCE_S:.0f} s") from None
     return b"".join(parts)
+
+
+def _too_large(limit: int) -> RefusalError:
+    return RefusalError(413, f"the body is larger than {limit:,} bytes; split it, or raise server.max_body_mb")
 
 
 def _explain(error: ValidationError, body: bytes) -> RefusalError:

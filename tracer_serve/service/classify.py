@@ -16,7 +16,6 @@ from tracer_serve.router import Result
 from tracer_serve.service.body import read_model
 from tracer_serve.service.failures import RefusalError, error_object, respond
 from tracer_serve.service.runtime import Runtime, runtime_of
-from tracer_serve.traces import new_id
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -52,8 +51,9 @@ async def classify(request: Request) -> Response:
     errors = [result for result in results if isinstance(result, TracerServeError)]
     if len(errors) == len(results):  # one that fails among many does not fail the rest, but all that fail are a failure
         return respond(errors[0])
+    first = next(result for result in results if isinstance(result, Decision))
     body = {
-        "id": f"classify-{new_id()}",
+        "id": f"classify-{first.trace_id}",
         "object": "list",
         "created": int(time.time()),
         "model": name,

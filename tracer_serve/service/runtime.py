@@ -48,7 +48,7 @@ class Runtime:
         """Return the labels of a version in the order of its probabilities; else the spec's."""
         loaded = self.live.loaded
         if loaded is not None and version in (None, loaded.number):
-            return tuple(map(str, loaded.policy.classes))
+            return loaded.labels
         return self.task.spec.label_names
 
     def problems(self) -> list[str]:
@@ -107,11 +107,11 @@ def _load(task: Task, versions: Versions, number: int) -> Loaded:
     """Read a version, every byte of it checked."""
     manifest = versions.verify(number)
     policy = Policy.load(versions.folder(number) / "model", make_embedder(task))
-    return Loaded(number, policy, manifest.teacher)
+    return Loaded(number, policy, manifest.teacher, tuple(map(str, policy.classes)))
 
 
 def _labels(live: Live, store: TraceStore) -> tuple[str, ...]:
     """Return the labels an open task has used so far."""
     if live.loaded is not None:
-        return tuple(map(str, live.loaded.policy.classes))
+        return live.loaded.labels
     return tuple(sorted(store.counts().by_label))

@@ -8,6 +8,7 @@ That is enough for every built-in and spares a plugin's author any code; what ne
 import json
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -56,9 +57,10 @@ def load_component(cls: type, folder: Path) -> Any:
     component = object.__new__(cls)
     try:
         component.__dict__.update(json.loads((folder / "state.json").read_text(encoding="utf-8")))
-        with np.load(folder / "state.npz", allow_pickle=False) as arrays:
+        # opened here because numpy leaves the file open where it is no npz
+        with (folder / "state.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             component.__dict__.update({name: arrays[name] for name in arrays.files})
-    except (OSError, ValueError) as error:
+    except (OSError, EOFError, ValueError, BadZipFile) as error:
         raise ArtifactError(f"{folder}: the state of {cls.__name__} cannot be read: {error}") from error
     return component
 

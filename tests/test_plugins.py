@@ -1,0 +1,123 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from tests.surrogates.worlds import blobs, share_right
+from tracer_serve.checks import check_acceptor, check_surrogate
+from tracer_serve.components import load_plugins, make_acceptor, make_surrogate
+from tracer_serve.errors import PluginError, SpecError
+from tracer_serve.load import Task, load_task
+from tracer_serve.plugins import load_plugin
+from tracer_serve.state import load_component, save_component
+
+EXAMPLES = Path(__file__).parent.parent / "plugins"
+EXAMPLE_FILES = sorted(EXAMPLES.glob("*.py"))
+
+
+def task(folder: Path, **changes: Any) -> Task:
+    """Write and load a task that uses both example plugins."""
+    spec = {
+        "name": "plugged",
+        "plugins": [str(file) for file in EXAMPLE_FILES],
+        "surrogates": ["logreg", {"type": "prototype", "temperature": 0.05}],
+        "acceptors": [{"type": "neighbours", "k": 3}],
+        "teacher": "offline",
+    }
+    file = folder / "task.yaml"
+    file.write_text(yaml.safe_dump(spec | changes), encoding="utf-8")
+    return load_task(file)
+
+
+def test_a_yaml_brings_its_plugins(tmp_path: Path) -> None:
+    """Named under `plugins:`, both examples are made with the parameters of their blocks, and keep the contract."""
+    loaded = task(tmp_path)
+    digests = load_plugins(loaded)
+    assert sorted(digests) == [str(file) for file in EXAMPLE_FILES]
+    assert all(len(digest) == 64 for digest in digests.values())
+    surrogate, acceptor = make_surrogate(loaded, 1), make_acceptor(loaded, 0)
+    assert (getattr(surrogate, "temperature", None), getattr(acceptor, "k", None)) == (0.05, 3)
+    check_surrogate(lambda: make_surrogate(loaded, 1), "prototype")
+    check_acceptor(lambda: make_acceptor(loaded, 0), "neighbours")
+
+
+def test_a_plugin_learns_and_survives_the_disk(tmp_path: Path) -> None:
+    """The example surrogate is right on blobs, before and after it was saved, without any code for saving."""
+    loaded = task(tmp_path)
+    load_plugins(loaded)
+    inputs, labels = blobs()
+    model = make_surrogate(loaded, 1).fit(inputs, labels)
+    assert share_right(np.asarray(model.predict_proba(inputs)), model.classes_, labels) > 0.95
+    save_component(model, tmp_path / "model")
+    again = load_component(type(model), tmp_path / "model")
+    np.testing.assert_array_equal(again.predict_proba(inputs), model.predict_proba(inputs))
+
+
+def test_a_plugin_is_a_member_of_a_blend(tmp_path: Path) -> None:
+    """A blend takes plugins by name, as it takes built-ins."""
+    members = ["knn", {"type": "prototype", "temperature": 0.2}]
+    loaded = task(tmp_path, surrogates=[{"type": "blend", "members": members}])
+    load_plugins(loaded)
+    check_surrogate(lambda: make_surrogate(loaded, 0), "blend")
+
+
+@pytest.mark.parametrize(
+    ("block", "problem"),
+    [
+        ({"type": "prototype", "temprature": 1}, "unknown parameter 'temprature'. Did you mean 'temperature'"),
+        ({"type": "prototype", "temperature": 0}, "parameter 'temperature': Input should be greater than 0"),
+        ({"type": "prototype", "temperature": "warm"}, "parameter 'temperature': Input should be a valid number"),
+        ("prototipe", "Did you mean 'prototype'"),
+    ],
+)
+def test_a_wrong_block_is_told_by_its_place(tmp_path: Path, block: object, problem: str) -> None:
+    """The signature of `__init__` is the schema: file, path, what is wrong and the nearest name are in the error."""
+    loaded = task(tmp_path, surrogates=["logreg", block])
+    load_plugins(loaded)
+    with pytest.raises(SpecError) as error:
+        make_surrogate(loaded, 1)
+    assert str(error.value).startswith(f"{loaded.file}: surrogates[1]: ")
+    assert problem in str(error.value)
+
+
+def test_paths_of_plugins_are_relative_to_the_yaml(tmp_path: Path) -> None:
+    """A plugin beside the YAML is found whatever the working folder is."""
+    (tmp_path / "mine.py").write_text(
+        (EXAMPLES / "prototype.py").read_text(encoding="utf-8").replace('"prototype"', '"beside"')
+    )
+    loaded = task(tmp_path, plugins=["mine.py"], surrogates=["beside"])
+    load_plugins(loaded)
+    assert type(make_surrogate(loaded, 0)).__name__ == "Prototype"
+
+
+def test_a_missing_plugin_file_is_told(tmp_path: Path) -> None:
+    """The error names the file and says what paths are relative to."""
+    with pytest.raises(PluginError, match=r"nowhere\.py does not exist; paths are relative to the YAML"):
+        load_plugins(task(tmp_path, plugins=["nowhere.py"]))
+
+
+def test_a_plugin_that_raises_is_told_and_can_be_mended(tmp_path: Path) -> None:
+    """The error names file and exception; once the file is right, the same process loads it."""
+    file = tmp_path / "mending.py"
+    file.write_text("1 / 0\n", encoding="utf-8")
+    with pytest.raises(PluginError, match=r"mending\.py failed to import: ZeroDivisionError: division by zero"):
+        load_plugin(file)
+    file.write_text("answer = 42\n", encoding="utf-8")
+    assert len(load_plugin(file)) == 64
+
+
+def test_a_plugin_file_is_imported_once(tmp_path: Path) -> None:
+    """Loading it again neither runs it again nor registers twice, and gives the same hash."""
+    file = tmp_path / "once.py"
+    source = "with open(__file__ + '.ran', 'a') as file:\n    file.write('x')\n"
+    file.write_text(source, encoding="utf-8")
+    assert load_plugin(file) == load_plugin(file)
+    assert (tmp_path / "once.py.ran").read_text(encoding="utf-8") == "x"
+
+
+@pytest.mark.parametrize("file", EXAMPLE_FILES, ids=lambda file: file.stem)
+def test_an_example_is_short_enough_to_copy(file: Path) -> None:
+    """Under 40 lines, comments included."""
+    assert len(file.read_text(encoding="utf-8").splitlines()) < 40

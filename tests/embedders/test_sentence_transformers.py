@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -235,6 +235,44 @@ def test_export_follows_the_models_own_modules(state: Path, tiny: Path) -> None:
     assert state.is_dir()
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("torch", "sentence_transformers", r"tracer-serve\[sentence-transformers\]"),
+        ("onnx", "sentence_transformers", "fit once where"),
+        ("onnx-int8", "onnxruntime.quantization", r"tracer-serve\[onnx\]"),
+    ],
+)
+def test_missing_packages_are_named_with_the_extra(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: tuple[Literal["torch", "onnx"], str, str]
+) -> None:
+    """A backend whose packages are not here says what to install, and leaves no half-made export."""
+    backend, missing, extra = case
+    monkeypatch.setenv("TRACER_SERVE_STATE", str(tmp_path))
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(PluginError, match=extra):
+        SentenceTransformers(folder=tiny, backend=backend).embed(["text"])
+    assert not list(tmp_path.glob("onnx/*"))
+
+
+def test_an_export_that_differs_from_its_model_is_refused(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The export is compared with the model before it is kept: here its tokenizer lost the first token."""
+    monkeypatch.setenv("TRACER_SERVE_STATE", str(tmp_path))
+    tokenizer = json.loads((tiny / "tokenizer.json").read_text())
+    read = shutil.copyfile
+
+    def spoilt(source: Path, target: Path) -> None:
+        read(source, target)
+        target.write_text(json.dumps({**tokenizer, "post_processor": None}))
+
+    monkeypatch.setattr(shutil, "copyfile", spoilt)
+    with pytest.raises(PluginError, match="other vectors than the model"):
+        assert SentenceTransformers(folder=tiny, backend="onnx").fingerprint
+    assert not list(tmp_path.glob("onnx/*"))
+
+
 def test_changed_weights_are_exported_anew(state: Path, tiny: Path) -> None:
     """An export follows the folder it was made from: what was loaded before keeps its name and its vectors."""
     served = SentenceTransformers(folder=tiny, backend="onnx")
@@ -246,3 +284,13 @@ def test_changed_weights_are_exported_anew(state: Path, tiny: Path) -> None:
     assert np.abs(changed.embed(TEXTS) - vectors).max() > 1e-3
     np.testing.assert_array_equal(served.embed(TEXTS), vectors)
     assert not list((state / "onnx").glob("tmp*"))
+
+
+def test_serving_an_export_needs_its_two_packages(state: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An export that is there, without the packages that run it, says which extra to install."""
+    served = SentenceTransformers(folder=tiny, backend="onnx")
+    assert served.fingerprint
+    assert list(state.glob("onnx/*"))
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(PluginError, match=r"tracer-serve\[onnx\]"):
+        served.embed(["text"])

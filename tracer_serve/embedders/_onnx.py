@@ -44,19 +44,16 @@ def exported(model: str, revision: str | None, backend: str) -> Path:
     key = hashlib.sha256(json.dumps([_FORMAT, model, revision, backend]).encode()).hexdigest()[:24]
     target = Path(os.environ.get("TRACER_SERVE_STATE", ".tracer")).resolve() / "onnx" / key
     weights = _weights.local(model, revision)
-    if (target / _META).is_file() and (weights is None or _meta(target)["weights"] == _weights.hash_folder(weights)):
+    if _stands(target, weights):
         return target
     source = _weights.locate(model, revision)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         _export(source, Path(scratch) / "new", backend)
-        if target.exists():
-            target.rename(Path(scratch) / "old")
-        try:
+        if not _stands(target, weights):  # else another process was faster, and its export is as good
+            if target.exists():
+                target.rename(Path(scratch) / "old")
             (Path(scratch) / "new").rename(target)
-        except OSError:  # another process was faster: its export is as good
-            if not (target / _META).is_file():
-                raise
     return target
 
 
@@ -104,6 +101,13 @@ def _padded(tokens: list[list[int]]) -> dict[str, np.ndarray[Any, Any]]:
     for row, found in enumerate(tokens):
         ids[row, : len(found)], mask[row, : len(found)] = found, 1
     return {"input_ids": ids, "attention_mask": mask}
+
+
+def _stands(target: Path, weights: Path | None) -> bool:
+    """Say whether an export is there and, where the weights are here as well, made from them."""
+    if not (target / _META).is_file():
+        return False
+    return weights is None or bool(_meta(target)["weights"] == _weights.hash_folder(weights))
 
 
 def _meta(folder: Path) -> dict[str, Any]:

@@ -13,9 +13,10 @@ PIP    = $(BIN)/python -m pip install --quiet --disable-pip-version-check --cons
 CORE  := $(VENV)/.core-installed
 EXTRA := $(VENV)/.extras-installed
 
-# Tests and tools find everything on disk, report to nobody, and leave the second core to the neighbours.
 export BENTOML_DO_NOT_TRACK := True
-export HF_HUB_OFFLINE := 1
+# Tests find every model on disk, and one BLAS thread a process keeps them from getting in each other's way.
+test test-slow: export HF_HUB_OFFLINE := 1
+test test-slow: export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -52,10 +53,10 @@ lint: $(EXTRA) ## ruff, mypy --strict, layers
 	$(BIN)/lint-imports
 
 test: lint ## lint, then the fast tests with branch coverage of at least FLOOR percent
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov --cov-report=term-missing --cov-fail-under=$(FLOOR)
+	$(BIN)/python -m pytest --cov --cov-report=term-missing --cov-fail-under=$(FLOOR)
 
 test-slow: $(EXTRA) ## Monte Carlo, fault and soak proofs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow
 
 fmt: $(EXTRA) ## mend what ruff can mend
 	$(BIN)/ruff check --fix .

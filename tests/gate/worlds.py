@@ -43,7 +43,7 @@ def worlds(alpha: float) -> list[World]:
         return np.full_like(u, under)
 
     def rising(u: Floats) -> Floats:
-        return 1.0 - 2.2 * (1.0 - alpha) * (1.0 - u) ** 1.5
+        return 1.0 - 4.0 * (1.0 - alpha) * (1.0 - u) ** 1.5  # crosses alpha at a share of 73 %
 
     return [
         World("uninformative", lambda u: u, constant),

@@ -1,0 +1,239 @@
+"""How often a certificate is wrong: tracer-llm's gate and tracer-serve's on the same draws, truth known.
+
+    python -m bench.guarantee --runs 400 --fits 40
+
+``gate`` rows give both gates the same scores and agreements, 2,000 rows a draw. ``fit`` rows give both systems the same
+traces, the same kind of model (logistic regression), and judge on 20,000 fresh rows. A draw is violated where traffic
+whose agreement is under alpha is handled. Both promise at most 10 %, tracer-llm's default; tracer-serve also 5 %, its own.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import binomtest
+
+from bench.data import Given, Part
+from bench.peer import run_in_peer
+from bench.skew import SKEWED
+from tracer_serve.console import progress_bar
+from tracer_serve.fit.pipeline import fit_policy
+from tracer_serve.fit.rows import Progress, Rows
+from tracer_serve.gate.certify import certify
+from tracer_serve.load import Task
+from tracer_serve.records import Bools, Floats
+from tracer_serve.spec import Spec
+
+SYSTEMS = ("tracer-serve", "tracer-llm")
+ALPHAS = (0.9, 0.95)
+PEER_DELTA = 0.1
+DELTAS = {"tracer-serve": (PEER_DELTA, 0.05), "tracer-llm": (PEER_DELTA,)}
+ROWS = 2000
+_SKEWED_ALPHA = 0.9
+
+# The peer's l2d gate on scores and its accept-all gate, the better of the two, as its fit chooses.
+_PEER_GATE = """
+import numpy as np
+from tracer.fit.pipeline import _calibrate_threshold, _cp_lower
+def main(a):
+    thresholds = []
+    for scores, agreed, labels in zip(a["scores"], a["agreed"], a["labels"]):
+        predicted = np.where(agreed, labels, labels + 1)
+        found = _calibrate_threshold(scores, predicted, labels, a["alpha"])
+        everything = _cp_lower(int(agreed.sum()), len(agreed), 0.1) >= a["alpha"]
+        thresholds.append(-np.inf if everything else np.inf if found is None else found["threshold"])
+    return {"thresholds": np.array(thresholds)}
+"""
+
+# The peer's whole fit; only logistic regression of its candidates, so that both systems compare gates and not models.
+_PEER_FIT = """
+import numpy as np
+from tracer.fit.pipeline import fit_frontier, route_pipeline
+OTHERS = ("logreg_c1", "sgd_log", "mlp_1h", "mlp_2h", "dt", "rf", "et", "gbt", "xgb")
+def main(a):
+    names, y = np.unique(a["labels"], return_inverse=True)
+    best = fit_frontier(a["vectors"], y, [a["alpha"]], skip=OTHERS)[0][0]["best"]
+    if not (best and best["stages"]):
+        return {"handled": np.zeros(len(a["fresh"]), bool), "given": np.full(len(a["fresh"]), "")}
+    predicted, handled, _ = route_pipeline(best["stages"], a["fresh"])
+    return {"handled": handled, "given": np.where(handled, names[np.maximum(predicted, 0)], "")}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One system on many draws of one kind of traffic.
+
+    Parameters
+    ----------
+    part : ``gate`` (scores given) or ``fit`` (whole fits)
+    delta : the violation rate that is promised
+    violations, draws : draws in which handled traffic is truly under alpha, of all
+    rate, rate_low, rate_high : share of violations with its 95 % Clopper-Pearson interval
+    certified : share of draws in which anything is handled
+    coverage, agreement : means over the draws of the handled share, and over what is handled of the true agreement
+    """
+
+    part: str
+    traffic: str
+    system: str
+    alpha: float
+    delta: float
+    violations: int
+    draws: int
+    rate: float
+    rate_low: float
+    rate_high: float
+    certified: float
+    coverage: float
+    agreement: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Scores u ~ U(0, 1), and the true P(agree | u >= t) as a function of t."""
+
+    name: str
+    given: Callable[[Floats, float], Floats]
+    above: Callable[[float, float], float]
+
+    def draw(self, rng: np.random.Generator, alpha: float, runs: int) -> tuple[Floats, Bools]:
+        """Draw scores and agreements, shape (runs, ROWS) each."""
+        u = rng.random((runs, ROWS))
+        return u, rng.random((runs, ROWS)) < self.given(u, alpha)
+
+
+SCORED = (
+    Scored("uninformative, .001 under alpha", lambda u, a: np.full_like(u, a - 0.001), lambda _, a: a - 0.001),
+    Scored("uninformative, .005 under alpha", lambda u, a: np.full_like(u, a - 0.005), lambda _, a: a - 0.005),
+    Scored(
+        "informative",
+        lambda u, a: 1 - 4 * (1 - a) * (1 - u) ** 1.5,
+        lambda t, a: 1 - 1.6 * (1 - a) * (1 - t) ** 1.5,
+    ),
+)
+
+
+def summary(
+    results: Sequence[tuple[float, float]], *, part: str, traffic: str, system: str, alpha: float, delta: float
+) -> Row:
+    """Sum up (coverage, true agreement) of the draws; coverage 0 where the gate abstained."""
+    coverage, agreement = np.array(results).T
+    handles = coverage > 0
+    wrong = int((handles & (agreement < alpha - 1e-9)).sum())
+    test = binomtest(wrong, len(results)).proportion_ci(0.95)
+    return Row(
+        part=part,
+        traffic=traffic,
+        system=system,
+        alpha=alpha,
+        delta=delta,
+        violations=wrong,
+        draws=len(results),
+        rate=wrong / len(results),
+        rate_low=float(test.low),
+        rate_high=float(test.high),
+        certified=float(handles.mean()),
+        coverage=float(coverage.mean()),
+        agreement=float(np.average(agreement[handles], weights=coverage[handles])) if handles.any() else None,
+    )
+
+
+def gate_rows(runs: int, systems: Sequence[str], progress: Progress) -> Iterator[Row]:
+    """Give both gates the same scores."""
+    for number, (world, alpha) in enumerate((world, alpha) for world in SCORED for alpha in ALPHAS):
+        rng = np.random.default_rng(number)
+        scores, agreed = world.draw(rng, alpha, runs)
+        labels = rng.integers(0, 20, scores.shape)
+        for system in systems:
+            for delta in DELTAS[system]:
+                if system == "tracer-llm":
+                    arrays = {"scores": scores, "agreed": agreed, "labels": labels, "alpha": alpha}
+                    thresholds = run_in_peer(_PEER_GATE, arrays)["thresholds"]
+                else:
+                    thresholds = np.array([_ours(*draw, alpha, delta) for draw in zip(scores, agreed, strict=True)])
+                starts = np.clip(thresholds, 0.0, 1.0)
+                found = [(1.0 - t, world.above(float(t), alpha)) for t in starts]
+                yield summary(found, part="gate", traffic=world.name, system=system, alpha=alpha, delta=delta)
+        progress("gates on given scores", number + 1, len(SCORED) * len(ALPHAS))
+
+
+def fit_rows(fits: int, systems: Sequence[str], progress: Progress) -> Iterator[Row]:
+    """Let both systems fit the same skewed traces; judge on fresh rows."""
+    done, total = 0, fits * len(SKEWED)
+    for traffic, draw in SKEWED.items():
+        found: dict[tuple[str, float], list[tuple[float, float]]] = {}
+        for seed in range(fits):
+            traces, fresh = draw(seed)
+            for system in systems:
+                for delta in DELTAS[system]:
+                    judged = _fit_peer(traces, fresh) if system == "tracer-llm" else _fit_ours(traces, fresh, delta)
+                    found.setdefault((system, delta), []).append(judged)
+            done += 1
+            progress("whole fits on skewed traffic", done, total)
+        for (system, delta), results in found.items():
+            yield summary(results, part="fit", traffic=traffic, system=system, alpha=_SKEWED_ALPHA, delta=delta)
+
+
+def _ours(scores: Floats, agreed: Bools, alpha: float, delta: float) -> float:
+    found = certify(scores, agreed, alpha=alpha, delta=delta, mode="strict")
+    return found.threshold if found.certified else math.inf
+
+
+def _fit_ours(traces: Part, fresh: Part, delta: float) -> tuple[float, float]:
+    spec = {"surrogates": ["logreg"], "acceptors": ["logistic"], "gate": {"alpha": _SKEWED_ALPHA, "delta": delta}}
+    task = Task(Spec.model_validate({"name": "bench", "teacher": "offline", **spec}), Path("bench"), "")
+    policy = fit_policy(task, Rows.of(traces.texts, traces.labels), Given(traces)).policy
+    seen = policy.score(fresh.texts, fresh.vectors)
+    return _judged(seen.handled, policy.classes[seen.top] == fresh.labels)
+
+
+def _fit_peer(traces: Part, fresh: Part) -> tuple[float, float]:
+    arrays = {"vectors": traces.vectors, "labels": traces.labels, "fresh": fresh.vectors, "alpha": _SKEWED_ALPHA}
+    found = run_in_peer(_PEER_FIT, arrays)
+    return _judged(found["handled"], found["given"] == fresh.labels)
+
+
+def _judged(handled: Bools, right: Bools) -> tuple[float, float]:
+    return float(handled.mean()), float(right[handled].mean()) if handled.any() else 0.0
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """Return a line per system and kind of traffic; red where the 95 % interval lies above the promise."""
+    out = Table("traffic", "alpha", "system", "promised", "violated", "coverage", "agreement")
+    for row in rows:
+        style = "bold red" if row.rate_low > row.delta else "green"
+        rate = f"[{style}]{row.violations}/{row.draws} = {row.rate:.1%}[/]"
+        agreement = "-" if row.agreement is None else f"{row.agreement:.1%}"
+        promised, coverage = f"{row.delta:.0%}", f"{row.coverage:.1%}"
+        out.add_row(row.traffic, f"{row.alpha:g}", row.system, promised, rate, coverage, agreement)
+    return out
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.guarantee", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--runs", type=int, default=400, help="draws per kind of scores")
+    parser.add_argument("--fits", type=int, default=40, help="whole fits per kind of skewed traffic; 0 for none")
+    parser.add_argument("--systems", default=",".join(SYSTEMS), help="comma-separated")
+    parser.add_argument("--json", action="store_true", help="flat rows, nothing else on standard output")
+    options = parser.parse_args(arguments)
+    systems = options.systems.split(",")
+    if unknown := set(systems) - set(SYSTEMS):
+        parser.error(f"unknown system {', '.join(sorted(unknown))}; there are {', '.join(SYSTEMS)}")
+    with progress_bar(quiet=options.json) as progress:
+        rows = [*gate_rows(options.runs, systems, progress), *fit_rows(options.fits, systems, progress)]
+    if options.json:
+        print(json.dumps([asdict(row) for row in rows], indent=1))
+    else:
+        Console().print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -4,7 +4,7 @@
 
 ``gate`` rows give both gates the same scores and agreements, 2,000 rows a draw. ``fit`` rows give both systems the same
 traces, the same kind of model (logistic regression), and judge on 20,000 fresh rows. A draw is violated where traffic
-whose agreement is under alpha is handled. Both promise at most 10 %, tracer-llm's default; tracer-serve also 5 %, its own.
+whose agreement is under alpha is handled. Both promise at most 10 %, tracer-llm's default; tracer-serve also its own 5 %.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import binomtest
@@ -97,7 +98,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Scores u ~ U(0, 1), and the true P(agree | u >= t) as a function of t."""
+    """Scores u ~ U(0, 1), P(agree | u) as a function of u, and P(agree | u >= t) as one of t.
+
+    ``uninformative -.001``: agreement is .001 under alpha at every score.
+    """
 
     name: str
     given: Callable[[Floats, float], Floats]
@@ -110,8 +114,8 @@ class Scored:
 
 
 SCORED = (
-    Scored("uninformative, .001 under alpha", lambda u, a: np.full_like(u, a - 0.001), lambda _, a: a - 0.001),
-    Scored("uninformative, .005 under alpha", lambda u, a: np.full_like(u, a - 0.005), lambda _, a: a - 0.005),
+    Scored("uninformative -.001", lambda u, a: np.full_like(u, a - 0.001), lambda _, a: a - 0.001),
+    Scored("uninformative -.005", lambda u, a: np.full_like(u, a - 0.005), lambda _, a: a - 0.005),
     Scored(
         "informative",
         lambda u, a: 1 - 4 * (1 - a) * (1 - u) ** 1.5,
@@ -206,10 +210,12 @@ def _judged(handled: Bools, right: Bools) -> tuple[float, float]:
 
 def table(rows: Sequence[Row]) -> Table:
     """Return a line per system and kind of traffic; red where the 95 % interval lies above the promise."""
-    out = Table("traffic", "alpha", "system", "promised", "violated", "coverage", "agreement")
+    out = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+    for name in ("traffic", "alpha", "system", "<=", "violated", "cover", "agree"):
+        out.add_column(name, no_wrap=True)
     for row in rows:
         style = "bold red" if row.rate_low > row.delta else "green"
-        rate = f"[{style}]{row.violations}/{row.draws} = {row.rate:.1%}[/]"
+        rate = f"[{style}]{row.violations}/{row.draws} {row.rate:.1%}[/]"
         agreement = "-" if row.agreement is None else f"{row.agreement:.1%}"
         promised, coverage = f"{row.delta:.0%}", f"{row.coverage:.1%}"
         out.add_row(row.traffic, f"{row.alpha:g}", row.system, promised, rate, coverage, agreement)

@@ -56,7 +56,7 @@ def near_duplicates(seed: int, n: int = 2000, burst: int = 4) -> tuple[Part, Par
 
 
 SKEWED: dict[str, Callable[[int], tuple[Part, Part]]] = {
-    "imbalance over 8,000 rows": imbalance,
+    "imbalance > 8,000 rows": imbalance,
     "40 % of labels unseen": unseen_labels,
     "near-duplicates": near_duplicates,
 }
@@ -64,11 +64,13 @@ SKEWED: dict[str, Callable[[int], tuple[Part, Part]]] = {
 
 def _centres(count: int, seed: int) -> Floats:
     centres = np.random.default_rng(seed + 10_000).normal(size=(count, _DIMENSIONS))
-    return centres / np.linalg.norm(centres, axis=1, keepdims=True)
+    unit: Floats = centres / np.linalg.norm(centres, axis=1, keepdims=True)
+    return unit
 
 
 def _noise(rng: np.random.Generator, rows: int, size: float) -> Floats:
-    return size * rng.normal(size=(rows, _DIMENSIONS)) / np.sqrt(_DIMENSIONS) * 2.0
+    noise: Floats = size * 2.0 * rng.normal(size=(rows, _DIMENSIONS)) / np.sqrt(_DIMENSIONS)
+    return noise
 
 
 def _part(prefix: str, label: Ints, vectors: Floats, texts: list[str] | None = None) -> Part:

@@ -4,7 +4,7 @@
 
 ``gate`` rows give both gates the same scores and agreements, 2,000 rows a draw. ``fit`` rows give both systems the same
 traces, the same kind of model (logistic regression), and judge on 20,000 fresh rows. A draw is violated where traffic
-whose agreement is under alpha is handled. Both promise at most 10 %, tracer-llm's default; tracer-serve also its own 5 %.
+whose agreement is under alpha is handled. Both promise at most 10 %, tracer-llm's default, tracer-serve also 5 %.
 """
 
 import argparse

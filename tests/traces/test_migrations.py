@@ -55,7 +55,11 @@ def test_an_old_process_works_on(database: Path) -> None:
     migrate(newer, (*MIGRATIONS, _LATER))
     restarted = open_store(database, "task")
     assert running.add([trace("task", "a")]) == restarted.add([trace("task", "b")]) == 1
-    assert [one.input for one in running.labelled()] == ["a", "b"]
+    assert running.add_import([trace("task", "c")], sha256="s", path="p") == 1
+    assert [one.input for one in running.labelled()] == ["a", "b", "c"]
+    with newer.read() as connection:
+        later = connection.exec_driver_sql("SELECT later FROM tracer_traces").scalars().all()
+    assert later == ["x"] * 3
     for each in (running, restarted, newer):
         each.close()
 

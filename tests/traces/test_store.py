@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import os
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -235,3 +237,39 @@ def test_a_second_process_sees_what_was_added(store: TraceStore, opened: Callabl
     other = opened()
     store.add([one])
     assert other.get(one.id) == one
+
+
+def test_a_forked_process_has_connections_of_its_own(store: TraceStore) -> None:
+    """After a fork parent and child both go on, and what the child has added the parent sees."""
+    store.add([trace(store.task, "before")])
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            code = 0 if store.add([trace(store.task, "child")]) == 1 else 2
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    store.add([trace(store.task, "parent")])
+    assert [one.input for one in store.labelled()] == ["before", "child", "parent"]
+
+
+def test_crossing_relabels_do_not_block_each_other(store: TraceStore, opened: Callable[[], TraceStore]) -> None:
+    """Two stores that move counts between the same cells in opposite directions both get through."""
+    rows = [trace(store.task, teacher_label=label) for label in ("a", "b") * 30]
+    store.add(rows)
+
+    def relabel(own: TraceStore, some: list[Trace], label: str) -> None:
+        for one in some:
+            own.set_label(one.id, label, "human")
+
+    threads = [
+        threading.Thread(target=relabel, args=(store, rows[::2], "b")),
+        threading.Thread(target=relabel, args=(opened(), rows[1::2], "a")),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.counts().by_label == {"a": 30, "b": 30}
+    assert store.counts().by_source == {"human": 60}

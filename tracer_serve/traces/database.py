@@ -5,7 +5,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ _SQLITE_SETTINGS = (
 class Database:
     """An engine for SQLite or Postgres with explicit read and write transactions.
 
-    Thread-safe. Writers of one process take turns in here: SQLite has one writer at a time, and its own waiting is a
-    poll with sleeps. Writers of other processes are waited for up to `busy_timeout_s`.
+    Thread-safe. SQLite's writers of one process take turns in here: it has one writer at a time, and its own waiting
+    is a poll with sleeps. Writers of other processes are waited for up to `busy_timeout_s`.
 
     Parameters
     ----------
@@ -61,17 +61,31 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """Give a connection in a read transaction; SQLite sees one snapshot throughout."""
-        with self.translated(), self._own_engine().connect() as connection, connection.begin():
+        with self.session() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """Give a connection in a write transaction: on disk when the block is left, undone when it raises."""
-        with self._writing, self.translated(), self._own_engine().connect() as connection:
-            # IMMEDIATE: a transaction that reads first and writes later would fail, not wait, for another writer
-            writer = connection.execution_options(sqlite_begin="BEGIN IMMEDIATE")
-            with writer.begin():
-                yield writer
+        with self.session() as connection, self.writing(connection):
+            yield connection
+
+    @contextmanager
+    def session(self) -> Iterator[Connection]:
+        """Give a connection without a transaction, for several in a row."""
+        with self.translated(), self._own_engine().connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self, connection: Connection) -> Iterator[None]:
+        """Run the block in a write transaction of this connection."""
+        # IMMEDIATE: a transaction that reads first and writes later would fail, not wait, for another writer
+        connection.execution_options(sqlite_begin="BEGIN IMMEDIATE")
+        try:
+            with self._writing if self.is_sqlite else nullcontext(), connection.begin():
+                yield
+        finally:
+            connection.execution_options(sqlite_begin="BEGIN")
 
     @contextmanager
     def translated(self) -> Iterator[None]:
@@ -84,7 +98,7 @@ class Database:
     def shrink_log(self) -> None:
         """Move SQLite's write-ahead log into the file and empty it, unless a reader is in the way."""
         if self.is_sqlite:
-            with self.translated(), self._own_engine().connect() as connection:
+            with self.session() as connection:
                 driver = connection.connection.driver_connection
                 assert isinstance(driver, sqlite3.Connection)
                 driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()

@@ -4,17 +4,21 @@ import itertools
 import time
 from collections.abc import Iterable
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from tracer_serve.records import Trace
 from tracer_serve.traces.codec import pack
-from tracer_serve.traces.inserting import insert_new
+from tracer_serve.traces.inserting import COLUMNS, insert
 from tracer_serve.traces.part import Part
 from tracer_serve.traces.rows import to_row
 from tracer_serve.traces.statements import insert_into, touched
 from tracer_serve.traces.tables import imports
+from tracer_serve.traces.tables import traces as table
+from tracer_serve.traces.tally import Change
 
 _CHUNK = 5_000
+_STAGE = "tracer_incoming"
+_COPY = f"INSERT INTO {table.name} ({COLUMNS}) SELECT {COLUMNS} FROM {_STAGE} ORDER BY id"  # noqa: S608
 
 
 class Imports(Part):
@@ -29,23 +33,31 @@ class Imports(Part):
     def add_import(self, traces: Iterable[Trace], *, sha256: str, path: str) -> int:
         """Write all traces of a file, or, when their iterator raises, none; return how many, 0 if it is there already.
 
-        Other writers wait until this is done: the traces should come fast.
+        They wait in a temporary table until all of them are known to be good, so that other writers wait only for the
+        copy into the table proper.
         """
-        values = {
-            "task": self._task,
-            "sha256": sha256,
-            "path": pack(path),
-            "rows": 0,
-            "imported_at": time.time_ns() // 1_000,
-        }
-        this = (imports.c.task == self._task, imports.c.sha256 == sha256)
-        written, rows = 0, map(to_row, traces)
-        with self._db.write() as connection:
-            note = insert_into(connection, imports).values(**values)
-            if touched(connection, note.on_conflict_do_nothing()) != 1:
-                return 0
-            while chunk := list(itertools.islice(rows, _CHUNK)):
-                insert_new(connection, chunk)
-                written += len(chunk)
-            connection.execute(imports.update().where(*this).values(rows=written))
-        return written
+        with self._db.session() as connection:
+            try:
+                with connection.begin():
+                    change, rows = _stage(connection, traces)
+                with self._db.writing(connection):
+                    note = {"task": self._task, "sha256": sha256, "path": pack(path), "rows": rows}
+                    values = insert_into(connection, imports).values(**note, imported_at=time.time_ns() // 1_000)
+                    if touched(connection, values.on_conflict_do_nothing()) != 1:
+                        return 0
+                    connection.exec_driver_sql(_COPY)
+                    change.write(connection)
+            finally:
+                with connection.begin():
+                    connection.exec_driver_sql(f"DROP TABLE IF EXISTS {_STAGE}")
+        return rows
+
+
+def _stage(connection: Connection, traces: Iterable[Trace]) -> tuple[Change, int]:
+    connection.exec_driver_sql(f"CREATE TEMPORARY TABLE {_STAGE} AS SELECT {COLUMNS} FROM {table.name} WHERE 1 = 0")  # noqa: S608
+    change, staged, rows = Change(), 0, map(to_row, traces)
+    while chunk := list(itertools.islice(rows, _CHUNK)):
+        insert(connection, chunk, _STAGE)
+        change.add(chunk)
+        staged += len(chunk)
+    return change, staged

@@ -14,7 +14,7 @@ from tracer_serve.traces.columns import Columns, gather
 from tracer_serve.traces.database import BUSY_TIMEOUT_S, Database
 from tracer_serve.traces.history import History
 from tracer_serve.traces.imports import Imports
-from tracer_serve.traces.inserting import insert_missing, insert_new
+from tracer_serve.traces.inserting import insert, missing
 from tracer_serve.traces.labelling import labelled
 from tracer_serve.traces.leases import Leases
 from tracer_serve.traces.migrations import migrate
@@ -22,7 +22,7 @@ from tracer_serve.traces.querying import between, fetch
 from tracer_serve.traces.rows import Row, from_row, to_row
 from tracer_serve.traces.settings import Settings
 from tracer_serve.traces.tables import traces
-from tracer_serve.traces.tally import count
+from tracer_serve.traces.tally import Change
 from tracer_serve.traces.writing import GroupCommit
 
 _PAGE = 5_000
@@ -116,8 +116,7 @@ class TraceStore(Leases, Settings, History, Imports, Activity):
             before, after = found[0], labelled(found[0], label, source, answer, fingerprint)
             if after != before:
                 connection.execute(traces.update().where(*where).values(after._asdict()))
-                count(connection, [before], -1)
-                count(connection, [after])
+                Change().add([before], -1).add([after]).write(connection)
             return True
 
     def get(self, trace_id: str) -> Trace | None:
@@ -172,9 +171,9 @@ class TraceStore(Leases, Settings, History, Imports, Activity):
 
     def labelled_since(self, trace_id: str | None) -> int:
         """Return how many labelled traces have a greater id; all of them for None."""
-        query = select(func.count()).select_from(traces).where(traces.c.task == self._task)
-        if trace_id is not None:
-            query = query.where(traces.c.id > trace_id)
+        if trace_id is None:
+            return self.counts().total.labelled
+        query = select(func.count()).select_from(traces).where(traces.c.task == self._task, traces.c.id > trace_id)
         with self._db.read() as connection:
             return int(connection.execute(query.where(traces.c.teacher_label.is_not(None))).scalar_one())
 
@@ -183,13 +182,10 @@ class TraceStore(Leases, Settings, History, Imports, Activity):
         where = (traces.c.task == self._task, traces.c.user_id == pack(user))
         with self._db.write() as connection:
             gone = fetch(connection, select(traces).where(*where).order_by(traces.c.id).with_for_update())
-            for start in range(0, len(gone), _PAGE):
-                page = gone[start : start + _PAGE]
-                connection.execute(
-                    traces.delete().where(traces.c.task == self._task, traces.c.id == bindparam("gone")),
-                    [{"gone": row.id} for row in page],
-                )
-                count(connection, page, -1)
+            if gone:
+                delete = traces.delete().where(traces.c.task == self._task, traces.c.id == bindparam("gone"))
+                connection.execute(delete, [{"gone": row.id} for row in gone])
+                Change().add(gone, -1).write(connection)
         if gone:
             self._db.shrink_log()
         return [row.id for row in gone]
@@ -206,10 +202,15 @@ class TraceStore(Leases, Settings, History, Imports, Activity):
     def _commit(self, rows: Sequence[Row]) -> set[str]:
         try:
             with self._db.write() as connection:
-                insert_new(connection, rows)
+                insert(connection, rows)
+                Change().add(rows).write(connection)
                 return set()
         except StoreError as error:
             if not isinstance(error.__cause__, IntegrityError):
                 raise
         with self._db.write() as connection:
-            return insert_missing(connection, self._task, rows)
+            new = missing(connection, self._task, rows)
+            if new:
+                insert(connection, new)
+                Change().add(new).write(connection)
+        return {row.id for row in rows} - {row.id for row in new}

@@ -5,7 +5,9 @@ transaction. Each process writes cells of its own (`writer`): the sum over write
 negative.
 """
 
+import functools
 import os
+import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -75,24 +77,54 @@ class Counts:
     by_label: dict[str, int] = field(default_factory=dict)
 
 
-def count(connection: Connection, rows: Iterable[Row], sign: int = 1) -> None:
-    """Add rows of one task to the cells, or take them out with a sign of -1."""
-    cells: Counter[tuple[Any, ...]] = Counter()
-    costs: defaultdict[tuple[Any, ...], float] = defaultdict(float)
-    labels: Counter[tuple[str, str]] = Counter()
-    for row in rows:
-        cell = _cell(row)
-        cells[cell] += sign
-        costs[cell] += sign * row.cost
-        if row.teacher_label is not None:
-            labels[row.task, row.teacher_label] += sign
-    writer = os.getpid() % _WRITERS
-    names = ("task", "hour", "version", "decision", "source", "agreed")
-    # in one order for everybody: two writers that lock cells in different orders would block each other
-    found = [{**dict(zip(names, cell, strict=True)), "n": n, "cost": costs[cell]} for cell, n in sorted(cells.items())]
-    _upsert(connection, tallies, [{**values, "writer": writer} for values in found], ("n", "cost"))
-    counted = [{"task": task, "writer": writer, "label": label, "n": n} for (task, label), n in sorted(labels.items())]
-    _upsert(connection, label_tallies, counted, ("n",))
+class Change:
+    """What one transaction does to the counts.
+
+    It is written once, and last, in one order for everybody: transactions that lock cells in different orders would
+    block each other for good.
+    """
+
+    def __init__(self) -> None:
+        self._rows: Counter[tuple[Any, ...]] = Counter()
+        self._costs: defaultdict[tuple[Any, ...], float] = defaultdict(float)
+        self._labels: Counter[tuple[str, str]] = Counter()
+
+    def add(self, rows: Iterable[Row], sign: int = 1) -> "Change":
+        """Count rows, or with a sign of -1 take them out; return itself."""
+        for row in rows:
+            cell = _cell(row)
+            self._rows[cell] += sign
+            self._costs[cell] += sign * row.cost
+            if row.teacher_label is not None:
+                self._labels[row.task, row.teacher_label] += sign
+        return self
+
+    def write(self, connection: Connection) -> None:
+        """Bring it into the tables."""
+        writer = _writer()
+        cells = [
+            {**dict(zip(_CELL, cell, strict=True)), "writer": writer, "n": n, "cost": self._costs[cell]}
+            for cell, n in sorted(self._rows.items())
+        ]
+        _upsert(connection, tallies, cells, ("n", "cost"))
+        labels = [
+            {"task": task, "label": label, "writer": writer, "n": n}
+            for (task, label), n in sorted(self._labels.items())
+        ]
+        _upsert(connection, label_tallies, labels, ("n",))
+
+
+_CELL = ("task", "hour", "version", "decision", "source", "agreed")
+
+
+@functools.cache
+def _writer_of(_pid: int) -> int:
+    return random.SystemRandom().randrange(_WRITERS)
+
+
+def _writer() -> int:
+    """Return this process's number: drawn, since in containers many processes have the same id."""
+    return _writer_of(os.getpid())
 
 
 def _cell(row: Row) -> tuple[Any, ...]:

@@ -184,3 +184,14 @@ def test_a_large_import(store: TraceStore, write: Write) -> None:
     path = write(*({"input": f"text {n}", "teacher": f"label {n % 7}"} for n in range(6_001)))
     assert import_file(store, path).imported == 6_001
     assert [text for text, _ in _labels(store)] == [f"text {n}" for n in range(6_001)]
+
+
+def test_one_list_of_a_json_object_of_lists(store: TraceStore, tmp_path: Path) -> None:
+    """``file.json#key`` imports one list of the file; another list of it is another import; a wrong key lists them."""
+    file = tmp_path / "splits.json"
+    file.write_text('{"train": [["a", "x"], ["b", "y"]], "test": [["c", "x"]]}', encoding="utf-8")
+    assert import_file(store, f"{file}#train").imported == 2
+    assert import_file(store, f"{file}#test").imported == 1
+    assert import_file(store, f"{file}#train").already
+    with pytest.raises(ImportFileError, match="no list 'val' in it; there are: train, test"):
+        import_file(store, f"{file}#val")

@@ -45,7 +45,22 @@ def records(path: Path, fmt: Format = "auto") -> Numbered:
             yield from _jsonl(lines)
 
 
+def split_key(path: Path) -> tuple[Path, str | None]:
+    """Return the file and the key of ``file.json#key``, which names one list of a JSON object of lists.
+
+    Examples
+    --------
+    >>> split_key(Path("clinc150_full.json#train"))[1], split_key(Path("traces.jsonl"))[1]
+    ('train', None)
+    """
+    name, mark, key = path.name.rpartition(".json#")
+    return (path.with_name(f"{name}.json"), key) if mark and key else (path, None)
+
+
 def _container(path: Path) -> str:
+    path, key = split_key(path)
+    if key is not None:
+        return "json"
     suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
     found = _SUFFIXES.get(suffixes[-1]) if suffixes else None
     if found is not None and found != "json":
@@ -66,6 +81,7 @@ def _container(path: Path) -> str:
 @contextmanager
 def opened(path: Path, *, raw: bool = False) -> Iterator[BufferedIOBase]:
     """Open a file for its bytes, unzipped unless `raw`; what goes wrong, now or later, is an `ImportFileError`."""
+    path, _ = split_key(path)
     try:
         with gzip.open(path) if path.suffix.lower() == ".gz" and not raw else path.open("rb") as stream:
             yield stream
@@ -113,8 +129,13 @@ def _json(path: Path, lines: BufferedIOBase) -> Numbered:
     value = _parsed(lines.read().removeprefix(b"\xef\xbb\xbf").strip().join((b'{"it":', b"}")))
     if isinstance(value, Refusal):
         raise ImportFileError(f"{path}: {value.reason}")
-    found = value["it"]
-    if isinstance(found, dict):
+    found, key = value["it"], split_key(path)[1]
+    if key is not None:
+        if not isinstance(found, dict) or key not in found:
+            known = ", ".join(found) if isinstance(found, dict) else "none"
+            raise ImportFileError(f"{path}: there is no list {key!r} in it; there are: {known}")
+        found = found[key]
+    elif isinstance(found, dict):
         found = next((found[key] for key in _LIST_KEYS if isinstance(found.get(key), list)), [found])
     if not isinstance(found, list):
         raise ImportFileError(f"{path}: holds a JSON {type(found).__name__}, not a list of objects")

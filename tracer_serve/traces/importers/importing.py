@@ -9,7 +9,7 @@ from pathlib import Path
 from tracer_serve.errors import ImportFileError
 from tracer_serve.records import Trace
 from tracer_serve.traces.ids import new_id
-from tracer_serve.traces.importers.files import opened
+from tracer_serve.traces.importers.files import opened, split_key
 from tracer_serve.traces.importers.items import Format, Item, Reading, Refusal
 from tracer_serve.traces.importers.reading import read_items
 from tracer_serve.traces.importers.survey import ImportSummary, survey
@@ -153,5 +153,8 @@ def _same(teacher: str, name: str) -> bool:
 
 
 def _sha256(path: Path) -> str:
+    """Return the sha256 of a file's bytes, and of the key where only one list of it is meant."""
     with opened(path, raw=True) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, "sha256")
+    digest.update((split_key(path)[1] or "").encode())
+    return digest.hexdigest()

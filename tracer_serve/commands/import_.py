@@ -17,8 +17,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("task", type=Path, help="YAML file of the task")
     parser.add_argument("files", type=Path, nargs="+", help="JSONL, CSV, TSV or Parquet; logs of an LLM gateway")
     parser.add_argument("--format", choices=FORMATS, default="auto", help="how to read them; default: recognised")
-    parser.add_argument("--text-field", metavar="NAME", help="field or column that holds the text")
+    what = "field or column that holds the text; twice for a pair"
+    parser.add_argument("--text-field", metavar="NAME", action="append", default=[], help=what)
     parser.add_argument("--label-field", metavar="NAME", help="field or column that holds the label")
+    parser.add_argument("--requests", type=Path, metavar="FILE", help="input file of an OpenAI batch")
     parser.add_argument("--skip-bad", action="store_true", help="leave out lines that are refused")
     parser.add_argument("--any-teacher", action="store_true", help="import labels of several teachers, or of another")
     parser.add_argument("--dry-run", action="store_true", help="count only, write nothing")
@@ -37,8 +39,9 @@ def run(args: argparse.Namespace) -> int:
                 labels=task.spec.label_names,
                 pair=task.spec.input == "pair",
                 fmt=args.format,
-                text_field=args.text_field,
+                text_field=_text_field(args.text_field),
                 label_field=args.label_field,
+                requests=args.requests,
                 teacher=_model(task),
                 skip_bad=args.skip_bad,
                 any_teacher=args.any_teacher,
@@ -54,6 +57,13 @@ def run(args: argparse.Namespace) -> int:
     for summary in summaries:
         _show(summary)
     return 0
+
+
+def _text_field(names: list[str]) -> str | tuple[str, str] | None:
+    """Return the field of a text, or the two of a pair."""
+    if len(names) > 1:
+        return names[0], names[1]
+    return names[0] if names else None
 
 
 def _model(task: Task) -> str | None:

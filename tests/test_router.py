@@ -13,7 +13,7 @@ import pytest
 from tests.service.worlds import BLUE, DEFERRED, HANDLED, make_policy, make_task, make_version, serving
 from tests.stub_llm import StubLLM
 from tracer_serve.batcher import Batcher
-from tracer_serve.errors import ArtifactError, StoreError
+from tracer_serve.errors import ArtifactError, OverloadedError, StoreError
 from tracer_serve.live import Live, Loaded
 from tracer_serve.load import Task
 from tracer_serve.policy import Policy
@@ -139,7 +139,8 @@ async def test_a_score_that_is_not_a_number_is_never_handled(task: MakeTask) -> 
         loaded = runtime.live.loaded
         assert loaded is not None
         accept_all = replace(loaded.policy.certificate, threshold=-np.inf)
-        policy = replace(loaded.policy, acceptor=NoScore(), certificate=accept_all)
+        stages = (replace(loaded.policy.stages[0], acceptor=NoScore()),)
+        policy = replace(loaded.policy, stages=stages, certificate=accept_all)
         runtime.live.loaded = replace(loaded, policy=policy)
         item = (await client.post("/v1/classify", json={"input": HANDLED})).json()["data"][0]
     assert (item["decision"], item["score"]) == ("deferred", None)
@@ -260,12 +261,16 @@ class Slow:
         return self.inner.predict_proba(inputs)
 
 
+def _with(policy: Policy, surrogate: Any) -> Policy:
+    return replace(policy, stages=(replace(policy.stages[0], surrogate=surrogate),))
+
+
 @pytest.fixture
 def slow(task: MakeTask) -> tuple[Policy, Slow]:
     """A policy whose surrogate waits for permission."""
     policy = make_policy(task())
     surrogate = Slow(policy.surrogate)
-    return replace(policy, surrogate=surrogate), surrogate
+    return _with(policy, surrogate), surrogate
 
 
 async def test_what_queued_while_a_batch_ran_is_the_next_batch(slow: tuple[Policy, Slow]) -> None:
@@ -301,6 +306,20 @@ async def test_a_lone_text_does_not_wait_for_a_big_list(slow: tuple[Policy, Slow
     assert [v.label for v in judged.verdicts if isinstance(v, Verdict)] == [v.label for v in policy.decide(big)]
 
 
+async def test_a_request_too_many_is_refused_at_once(slow: tuple[Policy, Slow]) -> None:
+    """Memory and waiting time are bounded: beyond the capacity the answer is 503, and what waits is still answered."""
+    policy, surrogate = slow
+    batcher = Batcher(capacity=4)
+    first = asyncio.create_task(batcher.judge(policy, ["a", "b", "c"]))
+    await asyncio.to_thread(surrogate.entered.wait, 10)
+    with pytest.raises(OverloadedError, match="3 texts are waiting"):
+        await batcher.judge(policy, ["d", "e"])
+    surrogate.go.set()
+    assert None not in (await first).verdicts
+    assert None not in (await batcher.judge(policy, ["d"] * 9)).verdicts  # an empty queue takes any list
+    batcher.close()
+
+
 async def test_long_texts_are_not_padded_beside_short_ones(task: MakeTask) -> None:
     """One batch is cut so that rows times longest text stays bounded, and every text still gets its verdict."""
     policy = make_policy(task())
@@ -308,7 +327,7 @@ async def test_long_texts_are_not_padded_beside_short_ones(task: MakeTask) -> No
     surrogate.go.set()
     batcher = Batcher()
     texts = ["x" * 10_000, "short", "y" * 10_000, "tiny"]
-    judged = await batcher.judge(replace(policy, surrogate=surrogate), texts)
+    judged = await batcher.judge(_with(policy, surrogate), texts)
     batcher.close()
     assert sorted(map(len, surrogate.batches)) == [1, 1, 2]
     assert None not in judged.verdicts

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tracer_serve.errors import BadInputError
+from tracer_serve.errors import BadInputError, OverloadedError
 from tracer_serve.policy import Policy
 from tracer_serve.records import Text, Verdict
 
@@ -59,9 +59,14 @@ class Batcher:
     Every request gets a share of each batch, so that a lone text never waits for a list of ten thousand. The work is
     done in a thread of its own, except what is expected to take less than the change of threads: that is done where
     it is, as one batch of what came in the same turn of the event loop.
+
+    Parameters
+    ----------
+    capacity : most texts waiting; beyond it a request is refused at once instead of waiting for ever
     """
 
-    def __init__(self) -> None:
+    def __init__(self, capacity: int = 20_000) -> None:
+        self._capacity, self._queued = capacity, 0
         self._waiting: deque[_Job] = deque()
         self._arrived: list[_Job] = []
         self._wake = threading.Condition()
@@ -71,15 +76,27 @@ class Batcher:
         self._thread.start()
 
     async def judge(self, policy: Policy, texts: Sequence[Text]) -> Judged:
-        """Ask a policy about texts; a text it fails on gets None, never a guess."""
+        """Ask a policy about texts; a text it fails on gets None, never a guess.
+
+        Raises
+        ------
+        OverloadedError
+            Where too many texts are waiting already.
+        """
         loop = asyncio.get_running_loop()
         job = _Job(policy, texts, Judged([None] * len(texts)), loop, loop.create_future())
         if not texts or self._closed:
             return job.judged
+        if self._queued and self._queued + len(texts) > self._capacity:
+            raise OverloadedError(f"{self._queued:,} texts are waiting already; ask again later")
         if not self._arrived:
             loop.call_soon(self._start)
         self._arrived.append(job)
-        return await job.future
+        self._queued += len(texts)
+        try:
+            return await job.future
+        finally:
+            self._queued -= len(texts)
 
     def close(self) -> None:
         """Finish what is queued and end the thread."""

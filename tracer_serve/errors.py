@@ -94,6 +94,13 @@ class BadInputError(TracerServeError):
     code = "invalid_request"
 
 
+class OverloadedError(TracerServeError):
+    """More is waiting for an answer than can be answered soon."""
+
+    http_status = 503
+    code = "overloaded"
+
+
 class TeacherError(TracerServeError):
     """The teacher gave no usable label.
 

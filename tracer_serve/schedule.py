@@ -60,6 +60,8 @@ class Schedule:
         self._busy = threading.Lock()
         self._problem: str | None = None
         defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": _GRACE_S}
+        # it would warn at every look that the one before is still busy, refitting
+        logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
         self._scheduler = BackgroundScheduler(timezone=UTC, job_defaults=defaults)
         if self._spec.cron is not None:
             self._cron = CronTrigger.from_crontab(self._spec.cron, timezone=self._spec.timezone)

@@ -50,9 +50,11 @@ def address_of(host: str) -> str:
         Where the name does not resolve.
     """
     try:
-        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
         raise SpecError(f"{host!r} is no address of this machine: {error.strerror}", path="server.host") from None
+    # IPv4 first: what `localhost` means to most clients
+    return str(min(found, key=lambda entry: entry[0] != socket.AF_INET)[4][0])
 
 
 def serve(task: Task) -> int:

@@ -14,6 +14,7 @@ _NEGATIVES = 5
 _EPOCHS = 120
 _CLIP = 4.0
 _GRAVITY = 0.02  # keeps islands within reach of each other
+_EVEN = 0.5  # how far the points are spread evenly along each axis: their order stays, empty space shrinks
 _EDGE = 0.005  # share of the points at either end that are moved to the rim, so that a few do not shrink the rest
 
 
@@ -64,5 +65,7 @@ def _framed(place: Floats) -> Floats:
     if not len(place):
         return place
     low, high = np.quantile(place, [_EDGE, 1.0 - _EDGE], axis=0)
-    framed: Floats = np.clip((2.0 * place - low - high) / np.maximum(high - low, 1e-12), -1.0, 1.0)
-    return framed
+    framed = np.clip((2.0 * place - low - high) / np.maximum(high - low, 1e-12), -1.0, 1.0)
+    rank = np.argsort(np.argsort(place, axis=0, kind="stable"), axis=0) / max(1, len(place) - 1)
+    evened: Floats = (1.0 - _EVEN) * framed + _EVEN * (2.0 * rank - 1.0)
+    return evened

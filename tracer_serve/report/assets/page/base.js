@@ -26,7 +26,7 @@ function tip(title, lines) {
 }
 
 const font = getComputedStyle(document.body).fontFamily;
-const text = () => ({ color: colour("ink-soft"), fontFamily: font, fontSize: 12 });
+const text = () => ({ color: colour("ink-soft"), fontFamily: font, fontSize: 12, lineHeight: 15 });
 const axis = (name, more = {}) => ({
   name, nameLocation: "middle", nameGap: 30, nameTextStyle: text(), axisLabel: text(),
   axisLine: { lineStyle: { color: colour("line") } }, splitLine: { lineStyle: { color: colour("line") } }, ...more,

@@ -2,7 +2,8 @@
 function slices() {
   let event = report.slices.disagreed.slices.length ? "disagreed" : "deferred";
   const wanted = () => report.slices[event].slices.slice(0, 12);
-  const short = (s) => (s.length > 30 ? `${s.slice(0, 29)}…` : s);
+  const narrow = () => $("slices-chart").clientWidth < 600;
+  const short = (s) => (s.length > (narrow() ? 17 : 34) ? `${s.slice(0, narrow() ? 16 : 33)}…` : s);
   const drawn = chart("slices-chart", () => {
     const rows = wanted();
     const ink = colour(event === "deferred" ? "deferred" : "error");
@@ -15,8 +16,8 @@ function slices() {
           `95 % interval ${percent(rows[data[1]].interval[0])} to ${percent(rows[data[1]].interval[1])}`,
         ]),
       },
-      xAxis: axis(event === "deferred" ? "share deferred" : "share on which surrogate and teacher differ",
-        { type: "value", min: 0, axisLabel: { ...text(), formatter: (x) => percent(x, 0) } }),
+      xAxis: axis(event === "deferred" ? "share deferred" : "share that differs",
+        { type: "value", min: 0, splitNumber: narrow() ? 3 : 6, axisLabel: { ...text(), formatter: (x) => percent(x, 0) } }),
       yAxis: axis(undefined, {
         type: "category", inverse: true, data: rows.map((row) => row.name), splitLine: { show: false },
         axisLabel: { ...text(), color: colour("ink"), formatter: short },
@@ -30,7 +31,7 @@ function slices() {
           type: "scatter", symbolSize: 13, itemStyle: { color: ink }, data: rows.map((row, i) => [row.rate, i]),
           markLine: {
             symbol: "none", silent: true, lineStyle: { color: colour("ink-soft"), type: "dashed" },
-            label: { formatter: "overall", color: colour("ink-soft"), position: "end", rotate: 0 },
+            label: { formatter: "overall", color: colour("ink-soft"), position: "start", rotate: 0 },
             data: [{ xAxis: report.slices[event].rate }],
           },
         },

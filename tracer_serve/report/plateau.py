@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from tracer_serve.fit.choose import cross_predicted
-from tracer_serve.fit.compare import CandidateResult
 from tracer_serve.fit.crossfit import aligned, cross_score, fit_surrogate, top_two
 from tracer_serve.fit.pipeline import Fitted
 from tracer_serve.gate.certify import certify
@@ -48,34 +47,39 @@ class Point:
 
 def plateau_of(task: Task, fitted: Fitted, seen: Seen) -> dict[str, Any]:
     """Return the points of the learning curve, its forecast, and which labels grow, starve or have plateaued."""
+    slowest = max(c.seconds for c in fitted.candidates)
     measured = [
         refit_point(task, fitted.policy, seen, traces, repetition)
-        for traces, repetitions in plan(len(seen), next(c for c in fitted.candidates if c.status == "chosen"))
+        for traces, repetitions in plan(len(seen), slowest)
         for repetition in range(repetitions)
     ]
     points = [{"traces": p.traces, "coverage": p.coverage, "measured": "refit"} for p in measured]
     found = seen.certificate
-    if found.mode != "strict":  # there the served model was fitted on rows that are not among these
+    # strict: the served model was fitted on rows that are not among these; the other promises are not what refits test
+    comparable = found.mode != "strict" and not found.per_class and found.guarantee == "probability"
+    if comparable:
         now = found.coverage if found.certified else 0.0
         points.append({"traces": len(seen), "coverage": now, "measured": "certificate"})
     sizes, coverage = (np.array([p[key] for p in points], float) for key in ("traces", "coverage"))
     return {
         "method": METHOD,
         "points": points,
-        "forecast": forecast(sizes, coverage) if found.mode != "strict" else None,
+        "forecast": forecast(sizes, coverage) if comparable else None,
         "labels": _labels(seen, measured[-1].handled if measured else None),
     }
 
 
-def plan(rows: int, chosen: CandidateResult) -> list[tuple[int, int]]:
+def plan(rows: int, seconds: float) -> list[tuple[int, int]]:
     """Return (traces, repetitions) of the refits that the budget allows, smallest first.
 
-    The cross-fit took `seconds` for five fits on 0.8 `rows`, which prices one fit of any size.
+    Parameters
+    ----------
+    seconds : what the slowest cross-fit took for five fits on 0.8 `rows`; prices one fit of any size
     """
     left, planned = _BUDGET_S, []
     for part, repetitions in _PARTS:
         traces = int(part * min(rows, 2 * _MOST))
-        price = chosen.seconds / _FOLDS * traces / max(1, rows)
+        price = seconds / _FOLDS * traces / max(1, rows)
         affordable = min(repetitions, int(left / max(price, 1e-9)))
         if traces >= _FEWEST and affordable:
             planned.append((traces, affordable))

@@ -119,21 +119,23 @@ def load(name: str, progress: Callable[[int, int], None] | None = None) -> Datas
 
 
 def with_noise(data: Dataset, share: float, seed: int = 0) -> Dataset:
-    """Let the teacher err on a share of the rows: one of the 10 nearest rows gives its label instead of the own one.
+    """Let the teacher err on a share of train and test: the nearest other label among the 10 nearest rows is given.
 
-    An LLM errs where inputs are ambiguous, not anywhere: a row whose neighbours all agree keeps its label.
+    An LLM errs where inputs are ambiguous: a row whose neighbours all have its own label keeps it. Which of the others
+    err is drawn at random.
 
     Raises
     ------
     ValueError
-        Where fewer rows than that have a neighbour of another label.
+        Where fewer rows than that have a near neighbour of another label.
     """
     vectors = np.concatenate([data.train.vectors, data.test.vectors])
     labels = np.concatenate([data.train.labels, data.test.labels])
-    near = NeighbourIndex(k=_NEAR + 1, cap=len(labels)).fit(vectors, np.arange(len(labels))).query(vectors).row[:, 1:]
-    generator = np.random.default_rng(seed)
-    other = labels[near[np.arange(len(labels)), generator.integers(0, _NEAR, len(labels))]]
-    wrong = generator.permutation(np.flatnonzero(other != labels))[: round(share * len(labels))]
+    rows = np.arange(len(labels))
+    near = NeighbourIndex(k=_NEAR + 1, cap=len(labels)).fit(vectors, rows).query(vectors).row
+    differs = labels[near] != labels[:, None]
+    other = labels[near[rows, differs.argmax(axis=1)]]
+    wrong = np.random.default_rng(seed).permutation(np.flatnonzero(differs.any(axis=1)))[: round(share * len(labels))]
     if len(wrong) < round(share * len(labels)):
         raise ValueError(f"only {len(wrong)} of {len(labels)} rows have a near neighbour of another label")
     labels[wrong] = other[wrong]

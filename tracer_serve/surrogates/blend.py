@@ -6,7 +6,6 @@ from typing import Annotated, Self
 
 import numpy as np
 from pydantic import Field
-from scipy.optimize import minimize_scalar
 
 from tracer_serve.errors import ArtifactError
 from tracer_serve.protocols import RowScaled, Surrogate
@@ -135,6 +134,7 @@ class Blend:
 
 def _best_sharpness(logs: Vectors, y: Ints) -> float:
     """Return the inverse temperature, within a tenth and ten, that minimises the log loss of y (convex in it)."""
+    from scipy.optimize import minimize_scalar  # noqa: PLC0415  # serves the fit only
 
     def loss(sharpness: float) -> float:
         scaled = sharpness * logs

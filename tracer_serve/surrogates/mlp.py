@@ -1,14 +1,16 @@
 """A neural network with one hidden layer on the embedding."""
 
-from typing import Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Self
 
 import numpy as np
 from pydantic import Field
-from sklearn.neural_network import MLPClassifier
 
 from tracer_serve.records import Inputs, Ints, Labels, Vectors
 from tracer_serve.registry import surrogates
 from tracer_serve.surrogates._arrays import encode, softmax
+
+if TYPE_CHECKING:
+    from sklearn.neural_network import MLPClassifier
 
 _INPUT_SIZE = 0.25  # root mean square of what the network sees
 
@@ -65,6 +67,8 @@ class Mlp:
         return self._forward(np.asarray(inputs.embeddings, np.float32))
 
     def _descend(self, x: Vectors, y: Ints) -> None:
+        from sklearn.neural_network import MLPClassifier  # noqa: PLC0415  # a second, which serving is spared
+
         # scikit-learn's own early stopping stratifies and so refuses a class with one row
         order = np.random.default_rng(self.seed).permutation(len(y))
         out, rest = np.split(order, [len(y) // 10])
@@ -92,7 +96,7 @@ class Mlp:
             if since == self.patience:
                 break
 
-    def _take(self, model: MLPClassifier, scale: np.float32) -> None:
+    def _take(self, model: "MLPClassifier", scale: np.float32) -> None:
         """Copy the weights; of two classes scikit-learn has one output, the logit of the second."""
         self.hidden_, self.output_ = (np.array(weights, np.float32) for weights in model.coefs_)
         self.hidden_bias_, self.output_bias_ = (np.array(bias, np.float32) for bias in model.intercepts_)

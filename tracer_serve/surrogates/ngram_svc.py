@@ -6,8 +6,6 @@ from typing import Annotated, Self
 import numpy as np
 from pydantic import Field
 from scipy.sparse import csr_matrix
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.svm import LinearSVC
 
 from tracer_serve.records import Inputs, Labels, Vectors
 from tracer_serve.registry import surrogates
@@ -67,6 +65,9 @@ class NgramSvc:
         self.coef_ = np.zeros((len(self.grams_), len(self.classes_)), np.float32)
         self.intercept_ = np.full(len(self.classes_), -1, np.float32)  # what the sample lacks is decided against
         if len(set(y.tolist())) > 1:
+            from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415  # a second, which serving is spared
+            from sklearn.svm import LinearSVC  # noqa: PLC0415
+
             refit_rows = self.refit_rows and min(self.refit_rows, self.max_rows)
             model = LinearSVC(C=per_row(self.C, len(y), refit_rows), max_iter=self.max_iter, random_state=self.seed)
             with warnings.catch_warnings():

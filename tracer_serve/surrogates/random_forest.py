@@ -5,7 +5,6 @@ from typing import Annotated, Self
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from sklearn.ensemble import RandomForestClassifier
 
 from tracer_serve.records import Inputs, Ints, Labels, Vectors
 from tracer_serve.registry import surrogates
@@ -53,6 +52,8 @@ class RandomForest:
 
     def fit(self, inputs: Inputs, labels: Labels) -> Self:
         """Grow the trees on n rows and flatten them."""
+        from sklearn.ensemble import RandomForestClassifier  # noqa: PLC0415  # a second, which serving is spared
+
         self.classes_, y = encode(labels)
         forest = RandomForestClassifier(
             self.trees, max_depth=self.max_depth, min_samples_leaf=self.min_samples_leaf, random_state=self.seed

@@ -217,6 +217,44 @@ class ClassRow:
 
 
 @dataclass(frozen=True, slots=True)
+class StageRow:
+    """What one stage of the certified policy contributes.
+
+    Parameters
+    ----------
+    surrogate, acceptor : registry names; no acceptor for the family `global`
+    n, agreements : calibration rows that it handles, and how many of them agree
+    share : n as a share of the calibration rows
+    asked : share of the calibration rows that reach it
+    cpu_ms : CPU of predicting one row in batches, without embedding
+    """
+
+    surrogate: str
+    acceptor: str | None
+    n: int
+    agreements: int
+    share: float
+    asked: float
+    cpu_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """Why nothing was certified.
+
+    Parameters
+    ----------
+    cause : ``rows`` (too few), ``representation`` (too weak) or ``teacher`` (too noisy)
+    sentence : the verdict with its numbers, and what to do
+    numbers : what it rests on
+    """
+
+    cause: Literal["rows", "representation", "teacher"]
+    sentence: str
+    numbers: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Certificate:
     """The gate's finding on one version (gate.md, sections 1 to 3).
 
@@ -246,7 +284,10 @@ class Certificate:
     index : which certificate of the task this is, counted from 1
     pilot : rows that were spent on finding the start and entered nothing else
     per_class : whether each predicted class has its own certificate, at delta each
-    classes : a row per predicted class, worst lower bound first
+    classes : a row per predicted class, worst lower bound first; over all fair rows, the pilot's too
+    class_floor : agreement that a predicted class must be shown to exceed before it may be handled; 0: no floor
+    stages : what each stage contributes, in the order in which they are asked
+    diagnosis : why nothing was certified; None where something was
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = {"ser_json_inf_nan": "strings"}
@@ -271,3 +312,6 @@ class Certificate:
     pilot: int = 0
     per_class: bool = False
     classes: tuple[ClassRow, ...] = ()
+    class_floor: float = 0.0
+    stages: tuple[StageRow, ...] = ()
+    diagnosis: Diagnosis | None = None

@@ -3,42 +3,55 @@
 import numpy as np
 import pytest
 
-from tracer_serve.fit.choose import Candidate, choose, reach, translate
+from tracer_serve.fit.candidate import Candidate, Part, Paths
+from tracer_serve.fit.choose import Choice, Chooser, reach, translate
 from tracer_serve.fit.crossfit import OutOfFold
 from tracer_serve.gate.certify import certify
-from tracer_serve.records import Bools
+from tracer_serve.records import Bools, Floats, Ints
+
+ALPHA, DELTA = 0.95, 0.05
 
 
-def candidate(agreed: Bools, score: np.ndarray[tuple[int], np.dtype[np.float64]], number: int = 0) -> Candidate:
+def part(agreed: Bools, score: Floats, number: int = 0, cpu_ms: float = 1.0) -> Part:
     n = len(agreed)
-    oof = OutOfFold(np.zeros(n, int), np.zeros(n, int), agreed, np.zeros(n), ())
-    return Candidate(number, 0, oof, score, np.ones(n, bool))
+    oof = OutOfFold(np.full(n, number), np.zeros(n, int), agreed, np.zeros(n), (), cpu_ms)
+    return Part(number, 0, oof, score, np.ones(n, bool), np.ones(n, bool))
+
+
+def paths(agreed: Bools, score: Floats) -> Paths:
+    return Candidate.single(part(agreed, score)).paths
+
+
+def choose(parts: list[Part], fold: Ints, *, cascade: bool = False) -> tuple[Choice, Chooser]:
+    chooser = Chooser(parts, fold, ALPHA, DELTA, cascade=cascade)
+    return chooser.choose(np.ones(len(fold), bool)), chooser
 
 
 def test_reach_is_the_share_that_passes() -> None:
     """With perfect agreement on the safer half and none below, just that half is in reach."""
     agreed = np.r_[np.ones(500, bool), np.zeros(500, bool)]
-    assert reach(np.arange(1000)[::-1].astype(float), agreed, np.ones(1000, bool), 0.95, 0.05) == pytest.approx(
-        0.5, abs=0.02
-    )
+    found = paths(agreed, np.arange(1000)[::-1].astype(float))
+    assert reach(found, ALPHA, DELTA) == pytest.approx(0.5, abs=0.02)
 
 
 def test_reach_of_nothing_is_nothing() -> None:
     """NaN scores and ineligible rows are out of reach."""
     agreed = np.ones(100, bool)
-    assert reach(np.full(100, np.nan), agreed, np.ones(100, bool), 0.9, 0.05) == 0.0
-    assert reach(np.zeros(100), agreed, np.zeros(100, bool), 0.9, 0.05) == 0.0
+    assert reach(paths(agreed, np.full(100, np.nan)), 0.9, DELTA) == 0.0
+    barred = Part(0, 0, part(agreed, np.zeros(100)).oof, np.zeros(100), np.zeros(100, bool), agreed)
+    assert reach(Candidate.single(barred).paths, 0.9, DELTA) == 0.0
 
 
 def test_the_better_candidate_is_chosen() -> None:
     """A clearly better candidate wins in every fold and keeps its own scores."""
     rng = np.random.default_rng(0)
     n = 2000
-    good, bad = candidate(rng.random(n) < 0.97, rng.random(n), 0), candidate(rng.random(n) < 0.8, rng.random(n), 1)
-    choice, reaches = choose([bad, good], rng.integers(0, 5, n), np.ones(n, bool), 0.95, 0.05)
-    assert choice.candidate is good
-    assert reaches[1] > reaches[0]
-    np.testing.assert_array_equal(choice.score, good.score)
+    good, bad = part(rng.random(n) < 0.97, rng.random(n), 0), part(rng.random(n) < 0.8, rng.random(n), 1)
+    choice, chooser = choose([bad, good], rng.integers(0, 5, n))
+    assert choice.candidate.parts == (good,)
+    fair = np.ones(n, bool)
+    assert chooser.reach(choice.candidate, fair) > chooser.reach(Candidate.single(bad), fair)
+    np.testing.assert_array_equal(choice.paths.score, good.score[None])
 
 
 def test_translation_keeps_ranks() -> None:
@@ -49,18 +62,67 @@ def test_translation_keeps_ranks() -> None:
     assert np.isnan(carried[2])
 
 
+def specialists(n: int = 4000) -> list[Part]:
+    """A cheap surrogate that knows the easy half and a dear one that knows all but a few: each where it is sure."""
+    rng = np.random.default_rng(3)
+    hardness = rng.random(n)
+    cheap_score, dear_score = 1 - hardness, 1 - 0.5 * hardness
+    cheap = part(rng.random(n) < np.where(hardness < 0.5, 0.99, 0.3), cheap_score, 0, cpu_ms=0.1)
+    dear = part(rng.random(n) < np.where(hardness < 0.9, 0.99, 0.3), dear_score, 1, cpu_ms=5.0)
+    return [dear, cheap]
+
+
+def test_a_cascade_asks_the_cheap_one_first_and_loses_nothing() -> None:
+    """The cascade's first stage answers about its half, and together they reach what the strong one does."""
+    dear, cheap = specialists()
+    fold = np.random.default_rng(0).integers(0, 5, 4000)
+    choice, chooser = choose([dear, cheap], fold, cascade=True)
+    fair = np.ones(4000, bool)
+    assert choice.candidate.parts == (cheap, dear)
+    assert chooser.reach(choice.candidate, fair) >= chooser.reach(Candidate.single(dear), fair) - 0.005
+    found = certify(choice.paths.score, choice.paths.agreed, alpha=ALPHA, delta=DELTA, mode="cross_fit")
+    assert found.certified
+    stage = choice.paths.answering(np.full(2, found.threshold))
+    assert 0.2 < (stage == 0).mean() < 0.6
+
+
+def test_no_cascade_without_a_much_cheaper_surrogate() -> None:
+    """Two surrogates of about the same price are no cascade, and neither is a cheap one that reaches nothing."""
+    dear, cheap = specialists()
+    fold = np.random.default_rng(0).integers(0, 5, 4000)
+    same_price = part(cheap.oof.agreed, cheap.score, 0, cpu_ms=4.0)
+    useless = part(np.zeros(4000, bool), cheap.score, 0, cpu_ms=0.1)
+    for first in (same_price, useless):
+        choice, _ = choose([dear, first], fold, cascade=True)
+        assert choice.candidate.parts == (dear,)
+
+
+def test_rows_of_different_candidates_share_one_path() -> None:
+    """Where folds prefer different candidates each row keeps its own candidate's label, on the winner's scale."""
+    rng = np.random.default_rng(5)
+    n = 600
+    pool = [part(rng.random(n) < 0.96, (10.0 ** (3 * i)) * rng.random(n), i) for i in range(8)]
+    pool += specialists(n)
+    choice, _ = choose(pool, rng.integers(0, 5, n), cascade=True)
+    score = choice.paths.score
+    of = np.where(np.isfinite(score), score, -np.inf)
+    assert choice.paths.agreed.shape == choice.paths.top.shape == choice.paths.eligible.shape == score.shape
+    assert np.isfinite(of.max(axis=0)).all()
+    assert of.max() <= np.nanmax(choice.candidate.score)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("naive", [False, True])
 def test_choosing_the_luckiest_of_many_keeps_delta(naive: bool) -> None:
     """Twelve useless candidates just under alpha certify falsely at most as often as delta; naively, far more."""
-    alpha, delta, n, draws, false = 0.95, 0.05, 1500, 400, 0
+    n, draws, false = 1500, 400, 0
     rng = np.random.default_rng(7)
     for _ in range(draws):
         fold = rng.integers(0, 5, n)
-        pool = [candidate(rng.random(n) < alpha - 0.001, np.zeros(n), i) for i in range(12)]
-        choice, _ = choose(pool, fold, np.ones(n, bool), alpha, delta)
-        agreed = choice.candidate.oof.agreed if naive else choice.agreed
-        predicted = np.full(n, alpha)
-        false += certify(np.zeros(n), agreed, predicted, alpha=alpha, delta=delta, mode="cross_fit").certified
-    limit = draws * delta + 3 * np.sqrt(draws * delta * (1 - delta))
+        pool = [part(rng.random(n) < ALPHA - 0.001, np.zeros(n), i) for i in range(12)]
+        choice, _ = choose(pool, fold)
+        agreed = choice.candidate.paths.agreed[0] if naive else choice.paths.agreed[0]
+        predicted = np.full(n, ALPHA)
+        false += certify(np.zeros(n), agreed, predicted, alpha=ALPHA, delta=DELTA, mode="cross_fit").certified
+    limit = draws * DELTA + 3 * np.sqrt(draws * DELTA * (1 - DELTA))
     assert (false > limit) if naive else (false <= limit)

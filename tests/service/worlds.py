@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 from tests.stub_llm import StubLLM
-from tracer_serve.components import make_embedder
+from tracer_serve.components import make_embedder, teacher_fingerprint
 from tracer_serve.load import Task, load_task
 from tracer_serve.neighbours import NeighbourIndex
 from tracer_serve.policy import Policy
@@ -18,6 +18,7 @@ from tracer_serve.records import Certificate, Inputs
 from tracer_serve.registry import acceptors, surrogates
 from tracer_serve.service.app import make_app
 from tracer_serve.service.runtime import Runtime
+from tracer_serve.stages import Scale, Stage
 from tracer_serve.versions import Manifest, Versions
 
 RED = [
@@ -69,14 +70,13 @@ def make_policy(task: Task, *, certified: bool = True) -> Policy:
         threshold=0.3 if certified else float("inf"),
         coverage=0.8,
     )
+    surrogate = surrogates.build("logreg").fit(Inputs(texts, vectors), labels)
     return Policy(
         embedder=embedder,
-        surrogate=surrogates.build("logreg").fit(Inputs(texts, vectors), labels),
-        acceptor=acceptors.build("margin"),
+        stages=(Stage(surrogate, acceptors.build("margin"), ("logreg", "margin"), np.ones(2, bool), Scale.identity()),),
         index=NeighbourIndex().fit(vectors, (labels == "red").astype(int)),
         scope_threshold=-np.inf,
         certificate=certificate,
-        names=("logreg", "margin"),
     )
 
 
@@ -90,7 +90,7 @@ def make_version(task: Task, *, certified: bool = True, activate: bool = True) -
         (folder / "report.html").write_text("<!doctype html><title>report</title>", encoding="utf-8")
 
     def describe(number: int, files: dict[str, str]) -> Manifest:
-        facts: dict[str, Any] = {"parent": None, "traces": len(LABELS), "last_trace": "", "teacher": "t", "plugins": {}}
+        facts: dict[str, Any] = {"parent": None, "traces": len(LABELS), "last_trace": "", "plugins": {}}
         return Manifest(
             version=number,
             created="2026-11-01T00:00:00+00:00",
@@ -99,6 +99,7 @@ def make_version(task: Task, *, certified: bool = True, activate: bool = True) -
             reason=policy.certificate.reason,
             embedder=policy.embedder.fingerprint,
             software={},
+            teacher=teacher_fingerprint(task),
             files=files,
             **facts,
         )

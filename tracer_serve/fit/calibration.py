@@ -19,10 +19,11 @@ class Calibration:
     top, second : the two most probable labels, shape (n,)
     truth : the teacher's label, shape (n,)
     agreed : whether `top` is `truth`
-    score : the acceptor's score
+    score : the acceptor's score, in a cascade on its path
     scope : scope score
     eligible : rows that the scope guard lets pass
     fair : rows that entered the certificate (a fair sample of traffic)
+    stage : the stage of the policy that answers the row, from 0; the last where none does
     """
 
     row: Ints
@@ -35,6 +36,7 @@ class Calibration:
     scope: Floats
     eligible: Bools
     fair: Bools
+    stage: Ints
 
     def save(self, file: Path) -> None:
         """Write as npz, without pickle."""

@@ -1,4 +1,4 @@
-"""Which candidate to certify: surrogate x acceptor, compared on cross-fitted coverage at alpha.
+"""Which candidate to certify, compared on cross-fitted coverage at alpha.
 
 The choice is cross-fitted too: the rows of a fold are scored by the candidate that the *other* folds prefer. A row's
 label therefore never helps to choose the candidate that speaks for it, and picking the luckiest of many useless
@@ -6,120 +6,160 @@ candidates gains nothing (gate.md, section 2: choosing happens on rows that the 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 from sklearn.isotonic import IsotonicRegression
 
-from tracer_serve.fit.crossfit import OutOfFold
+from tracer_serve.fit.candidate import Candidate, Part, Paths
 from tracer_serve.gate.bounds import p_values
+from tracer_serve.gate.certify import path
+from tracer_serve.gate.sequence import Tally, threshold_grid
 from tracer_serve.records import Bools, Floats, Ints
 
-_GRID = 200
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Candidate:
-    """A surrogate with an acceptor (None: the family `global`).
-
-    Parameters
-    ----------
-    surrogate, acceptor : their places in the spec
-    score : cross-fitted scores, shape (n,)
-    eligible : rows that the scope guard lets pass, shape (n,)
-    """
-
-    surrogate: int
-    acceptor: int | None
-    oof: OutOfFold
-    score: Floats
-    eligible: Bools
+_WORTH_A_STAGE = 2.0  # a first stage must be that much cheaper to ask than the second
+_SLACK = 0.1  # share of the allowed disagreement that a cascade may spend on asking the cheap one first
+_TIE = 0.005  # one step of the yardstick
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The chosen candidate, and how rows score under the cross-fitted choice.
+    """The chosen candidate, and how rows fare under the cross-fitted choice.
 
     Parameters
     ----------
     candidate : preferred on all rows; this one is refitted and served
-    score : cross-fitted score of each row, on the scale of `candidate`, shape (n,)
-    agreed : whether the label of the row's own candidate is the teacher's, shape (n,)
-    top, second : class indices of its two most probable labels, shape (n,)
-    eligible : whether its scope guard lets the row pass, shape (n,)
+    paths : each row as the candidate that the other folds prefer sees it, scores on the scale of `candidate`
     """
 
     candidate: Candidate
-    score: Floats
-    agreed: Bools
-    top: Ints
-    second: Ints
-    eligible: Bools
+    paths: Paths
 
 
-def reach(score: Floats, agreed: Bools, eligible: Bools, alpha: float, delta: float) -> float:
+def reach(paths: Paths, alpha: float, delta: float) -> float:
     """Return the largest share of rows, best first, whose agreement is at least alpha with an exact bound at delta.
 
     A yardstick for comparing candidates, not a certificate: it looks at every threshold on the same rows.
     """
-    usable = eligible & np.isfinite(score)
-    order = np.argsort(-score[usable], kind="stable")
-    if not len(order):
-        return 0.0
-    agreements = np.cumsum(agreed[usable][order])
-    last_of_tie = np.append(np.flatnonzero(np.diff(score[usable][order])), len(order) - 1)
-    step = max(1, len(last_of_tie) // _GRID)
-    ends = np.union1d(last_of_tie[::step], last_of_tie[-1:])
-    passed = ends[p_values(agreements[ends], ends + 1, alpha) <= delta]
-    return float((passed.max(initial=-1) + 1) / len(score))
+    guarded = np.where(paths.eligible, paths.score, np.nan)
+    grid = threshold_grid(path(guarded))
+    tally = Tally.of(guarded, grid)
+    n, k = tally.counts(np.ones_like(paths.agreed)), tally.counts(paths.agreed)
+    return float(n[p_values(k, n, alpha) <= delta].max(initial=0) / max(1, paths.score.shape[1]))
 
 
-def choose(
-    candidates: Sequence[Candidate], fold: Ints, fair: Bools, alpha: float, delta: float
-) -> tuple[Choice, list[float]]:
-    """Choose by `reach`, ties by overall agreement; also return every candidate's reach on all fair rows.
+@dataclass(slots=True)
+class Chooser:
+    """Compares the parts alone, and, where asked for, as cascades of a cheap one and a stronger one.
 
     Parameters
     ----------
+    parts : every surrogate with every acceptor
     fold : fold of each row, shape (n,)
-    fair : rows that may calibrate, shape (n,)
+    alpha, delta : the promise
+    cascade : whether the family is asked for
     """
 
-    def yardstick(c: Candidate, rows: Bools) -> tuple[float, float]:
-        agreed = c.oof.agreed[rows]
-        return reach(c.score[rows], agreed, c.eligible[rows], alpha, delta), float(agreed.mean()) if len(
-            agreed
-        ) else 0.0
+    parts: Sequence[Part]
+    fold: Ints
+    alpha: float
+    delta: float
+    cascade: bool = False
+    _single: dict[int, Candidate] = field(default_factory=dict)
+    _cascades: dict[tuple[int, int], Candidate] = field(default_factory=dict)
 
-    def best(rows: Bools) -> Candidate:
-        return max(candidates, key=lambda c: yardstick(c, rows))
+    def choose(self, fair: Bools) -> Choice:
+        """Choose on the fair rows, (n,), and cross-fit that choice."""
+        winner = self.best(fair)
+        speaker = np.zeros(len(self.fold), np.int64)
+        local = [winner]
+        for held_out in np.unique(self.fold):
+            found = self.best(fair & (self.fold != held_out))
+            if found not in local:
+                local.append(found)
+            speaker[self.fold == held_out] = local.index(found)
+        return Choice(winner, _spoken(winner, local, speaker))
 
-    winner = best(fair)
-    chosen = np.full(len(fold), candidates.index(winner))
-    if len(candidates) > 1:
-        for held_out in np.unique(fold):
-            chosen[fold == held_out] = candidates.index(best(fair & (fold != held_out)))
-    score = np.full(len(fold), np.nan)
-    top, second = winner.oof.top.copy(), winner.oof.second.copy()
-    agreed, eligible = winner.oof.agreed.copy(), winner.eligible.copy()
-    for number in np.unique(chosen):
-        rows, local = chosen == number, candidates[number]
-        score[rows] = translate(local.score[rows], local.score, winner.score)
-        top[rows], second[rows] = local.oof.top[rows], local.oof.second[rows]
-        agreed[rows], eligible[rows] = local.oof.agreed[rows], local.eligible[rows]
-    return Choice(winner, score, agreed, top, second, eligible), [yardstick(c, fair)[0] for c in candidates]
+    def candidates(self) -> list[Candidate]:
+        """Return every candidate looked at so far."""
+        return [*self._single.values(), *self._cascades.values()]
+
+    def best(self, rows: Bools) -> Candidate:
+        """Return the candidate that these rows prefer; ties go to overall agreement, then to a cascade."""
+        singles = [self._single.setdefault(i, Candidate.single(part)) for i, part in enumerate(self.parts)]
+        judged = [(self.reach(one, rows), _agreement(one, rows)) for one in singles]
+        strong = max(range(len(singles)), key=judged.__getitem__)
+        pair = self._pair(judged) if self.cascade else None
+        if pair is None:
+            return singles[strong]
+        if pair not in self._cascades:
+            first, second = (self.parts[i] for i in pair)
+            slack = _SLACK * (1 - self.alpha)
+            self._cascades[pair] = Candidate.cascade(first, second, self.fold, slack)
+        together = self._cascades[pair]
+        return together if self.reach(together, rows) >= judged[strong][0] - _TIE else singles[strong]
+
+    def reach(self, candidate: Candidate, rows: Bools) -> float:
+        """Return the yardstick of a candidate on some rows."""
+        return reach(candidate.paths.take(rows), self.alpha, self.delta)
+
+    def _pair(self, judged: list[tuple[float, float]]) -> tuple[int, int] | None:
+        """Return the best part and, to ask before it, the best of those that cost much less: not all pairs."""
+        usable = [i for i, part in enumerate(self.parts) if part.acceptor is not None]
+        if not usable:
+            return None
+        second = max(usable, key=judged.__getitem__)
+        limit = self.parts[second].oof.cpu_ms / _WORTH_A_STAGE
+        cheap = [i for i in usable if self.parts[i].oof.cpu_ms <= limit and judged[i][0] > 0]
+        return (max(cheap, key=judged.__getitem__), second) if cheap else None
+
+
+def _agreement(candidate: Candidate, rows: Bools) -> float:
+    agreed = candidate.paths.agreed[-1, rows]
+    return float(agreed.mean()) if len(agreed) else 0.0
+
+
+def _spoken(winner: Candidate, local: Sequence[Candidate], speaker: Ints) -> Paths:
+    """Return each row as its own candidate sees it; stages that a candidate lacks never score."""
+    stages = max(len(candidate.parts) for candidate in local)
+    whole = [_padded(candidate, stages, winner) for candidate in local]
+    if len(whole) == 1:
+        return whole[0]
+
+    def pick(name: str) -> Any:
+        values = np.stack([getattr(one, name) for one in whole])
+        return np.moveaxis(values, -1, 0)[np.arange(len(speaker)), speaker].T
+
+    return Paths(**{part.name: pick(part.name) for part in fields(Paths)})
+
+
+def _padded(candidate: Candidate, stages: int, winner: Candidate) -> Paths:
+    """Return a candidate's paths on the winner's scale; stages that it lacks come first, and never answer."""
+    paths = candidate.paths
+    score = (
+        translate(paths.score, path(paths.score), path(winner.paths.score)) if candidate is not winner else paths.score
+    )
+    missing = ((stages - len(score), 0), (0, 0))
+    return Paths(
+        score=np.pad(score, missing, constant_values=np.nan),
+        agreed=np.pad(paths.agreed, missing),
+        top=np.pad(paths.top, missing),
+        second=np.pad(paths.second, missing),
+        eligible=np.pad(paths.eligible, missing),
+        scope=paths.scope,
+    )
 
 
 def translate(score: Floats, source: Floats, target: Floats) -> Floats:
-    """Carry scores from one candidate's scale to another's, by rank: the safest 10 % stay the safest 10 %."""
-    if source is target:
-        return score
+    """Carry scores from one candidate's path to another's, by rank: the safest 10 % stay the safest 10 %."""
     known, goal = np.sort(source[np.isfinite(source)]), np.sort(target[np.isfinite(target)])
     if not len(known) or not len(goal):
         return np.full_like(score, np.nan)
     rank = np.searchsorted(known, score, side="right") / len(known)
     carried = goal[np.clip(np.ceil(rank * len(goal)).astype(int) - 1, 0, len(goal) - 1)]
-    return np.where(np.isfinite(score), carried, np.nan)
+    translated: Floats = np.where(np.isfinite(score), carried, np.nan)
+    return translated
 
 
 def predicted_agreement(score: Floats, agreed: Bools, new: Floats) -> Floats:
@@ -134,11 +174,12 @@ def predicted_agreement(score: Floats, agreed: Bools, new: Floats) -> Floats:
     model = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(score[usable], agreed[usable])
     level, rows = np.unique(model.predict(score[usable]), return_counts=True)
     fitted = model.predict(np.where(np.isfinite(new), new, score[usable].min()))
-    return np.interp(fitted, level, (level * rows + 0.5) / (rows + 1.0))
+    predicted: Floats = np.interp(fitted, level, (level * rows + 0.5) / (rows + 1.0))
+    return predicted
 
 
 def cross_predicted(score: Floats, agreed: Bools, fold: Ints) -> Floats:
-    """Predict each row's agreement from the other folds' rows; shape (n,)."""
+    """Predict each row's agreement from the other folds' rows, (n,); for reports, the gate's start may not use it."""
     predicted = np.zeros(len(score))
     for held_out in np.unique(fold):
         test = fold == held_out

@@ -2,21 +2,27 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from tracer_serve.components import make_acceptor, make_surrogate
 from tracer_serve.errors import FitError
-from tracer_serve.fit.choose import Candidate, Choice, choose
+from tracer_serve.fit.candidate import Candidate, Part
+from tracer_serve.fit.choose import Choice, Chooser
 from tracer_serve.fit.crossfit import cross_fit, cross_score
 from tracer_serve.fit.rows import Folds, Progress, Rows
+from tracer_serve.gate.classes import floor_eligible
 from tracer_serve.gate.scope import scope_threshold
 from tracer_serve.load import Task
 from tracer_serve.protocols import Embedder
+from tracer_serve.records import Bools
+from tracer_serve.stages import name_of
 
 _STAGE = "comparing candidates"
+Family = Literal["global", "l2d", "cascade"]
+Status = Literal["chosen", "compared", "failed", "skipped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,34 +31,56 @@ class CandidateResult:
 
     Parameters
     ----------
-    family : ``global`` or ``l2d``
+    surrogate, acceptor : registry names; of a cascade in the order in which they are asked
+    family : ``global``, ``l2d`` or ``cascade``
     status : ``chosen``, ``compared``, ``failed`` or ``skipped``
     reach : share of traffic it can reach at alpha by cross-fitted estimate; not a certificate
-    agreement : share of all rows on which it agrees with the teacher
-    seconds : CPU seconds of its cross-fit (shared by the acceptors of one surrogate)
+    agreement : share of all rows on which it agrees with the teacher; of a cascade its last stage
+    seconds : CPU seconds of its cross-fit (shared by the acceptors of one surrogate; a cascade reuses them: 0)
     reason : why it failed or was skipped
     """
 
     surrogate: str
     acceptor: str | None
-    family: Literal["global", "l2d"]
-    status: Literal["chosen", "compared", "failed", "skipped"]
+    family: Family
+    status: Status
     reach: float = 0.0
     agreement: float = 0.0
     seconds: float = 0.0
     reason: str = ""
 
 
-def compare(
-    task: Task, rows: Rows, embedder: Embedder, progress: Progress, refit_rows: int | None = None
-) -> tuple[Folds, Choice, tuple[CandidateResult, ...]]:
-    """Cross-fit every candidate, cheap ones first, within the budget, and choose one."""
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """Every surrogate cross-fitted once: enough to choose at any alpha.
+
+    Parameters
+    ----------
+    seconds : CPU seconds of each surrogate's cross-fit, by its place in the spec
+    failed : what failed or was skipped
+    """
+
+    folds: Folds
+    parts: tuple[Part, ...]
+    seconds: dict[int, float]
+    failed: tuple[CandidateResult, ...]
+
+
+def compare(task: Task, rows: Rows, embedder: Embedder, progress: Progress, refit_rows: int | None = None) -> Compared:
+    """Cross-fit every surrogate with every acceptor, cheap ones first, within the budget.
+
+    Raises
+    ------
+    FitError
+        Where every surrogate failed.
+    """
     spec = task.spec
     folds = Folds(rows, embedder, spec.fit.folds, spec.fit.seed)
     order = sorted(range(len(spec.surrogates)), key=lambda s: getattr(make_surrogate(task, s), "cost", 1.0))
     total, done = len(order) * folds.count, 0
-    candidates: list[Candidate] = []
-    results: list[CandidateResult] = []
+    parts: list[Part] = []
+    seconds: dict[int, float] = {}
+    failed: list[CandidateResult] = []
     started = time.monotonic()
 
     def tick() -> None:
@@ -62,56 +90,74 @@ def compare(
 
     for s in order:
         name, cpu = spec.surrogates[s].type, time.process_time()
-        if candidates and time.monotonic() - started > spec.fit.budget_s:
+        if parts and time.monotonic() - started > spec.fit.budget_s:
             why = f"fit.budget_s of {spec.fit.budget_s:g} s was spent on cheaper candidates"
-            results.append(CandidateResult(name, None, "l2d", "skipped", reason=why))
+            failed.append(CandidateResult(name, None, "l2d", "skipped", reason=why))
             continue
         try:
-            found = _candidates(task, s, folds, tick, refit_rows)
+            parts += _parts(task, s, folds, tick, refit_rows)
         except Exception as error:  # noqa: BLE001  # one broken candidate must not end the fit; the report names it
             why = f"{type(error).__name__}: {error}"
-            results.append(CandidateResult(name, None, "l2d", "failed", reason=why))
-            continue
-        candidates += found
-        spent = time.process_time() - cpu
-        results += [_result(task, c, spent) for c in found]
-    if not candidates:
-        raise FitError("every surrogate failed:\n" + "\n".join(f"  {r.surrogate}: {r.reason}" for r in results))
-    choice, reaches = choose(candidates, folds.fold, rows.calibrates, spec.gate.alpha, spec.gate.delta)
-    compared = iter(zip(candidates, reaches, strict=True))
-    final = [_judged(r, *next(compared), choice.candidate) if r.status == "compared" else r for r in results]
-    return folds, choice, tuple(final)
+            failed.append(CandidateResult(name, None, "l2d", "failed", reason=why))
+        seconds[s] = time.process_time() - cpu
+    if not parts:
+        raise FitError("every surrogate failed:\n" + "\n".join(f"  {r.surrogate}: {r.reason}" for r in failed))
+    return Compared(folds, tuple(parts), seconds, tuple(failed))
 
 
-def _candidates(
-    task: Task, surrogate: int, folds: Folds, tick: Callable[[], None], refit_rows: int | None
-) -> list[Candidate]:
+def select(
+    task: Task, compared: Compared, fair: Bools, alpha: float | None = None
+) -> tuple[Choice, tuple[CandidateResult, ...]]:
+    """Choose a candidate at alpha (the task's by default) and return what became of each."""
+    gate = task.spec.gate
+    chooser = Chooser(
+        compared.parts, compared.folds.fold, alpha or gate.alpha, gate.delta, cascade="cascade" in gate.families
+    )
+    choice = chooser.choose(fair)
+    results = []
+    for candidate in chooser.candidates():
+        status: Status = "chosen" if candidate is choice.candidate else "compared"
+        results.append(_result(task, compared, candidate, status, chooser.reach(candidate, fair)))
+    return choice, (*results, *compared.failed)
+
+
+def _parts(task: Task, surrogate: int, folds: Folds, tick: Callable[[], None], refit_rows: int | None) -> list[Part]:
     """Cross-fit one surrogate with every acceptor, and with none (family `global`)."""
     spec = task.spec
     acceptors = [make_acceptor(task, a) for a in range(len(spec.acceptors))]
     oof = cross_fit(lambda: make_surrogate(task, surrogate), acceptors, folds, tick, refit_rows)
-    eligible = oof.scope >= scope_threshold(oof.scope, spec.gate.scope.keep)
+    in_scope = oof.scope >= scope_threshold(oof.scope, spec.gate.scope.keep)
+    may_answer = np.ones(len(oof.top), bool)
+    if spec.gate.class_floor:
+        may_answer = floor_eligible(
+            oof.top, oof.agreed, folds.fold, len(folds.classes), floor=spec.gate.class_floor, delta=spec.gate.delta
+        )
     found = []
-    if "l2d" in spec.gate.families:
+    if {"l2d", "cascade"} & {*spec.gate.families}:
         for a, features in enumerate(oof.features):
             score = cross_score(lambda a=a: make_acceptor(task, a), features, oof.agreed, folds.fold)  # type: ignore[misc]
-            found.append(Candidate(surrogate, a, oof, score, eligible))
+            found.append(Part(surrogate, a, oof, score, in_scope, may_answer))
     if "global" in spec.gate.families:
-        found.append(Candidate(surrogate, None, oof, np.zeros(len(folds.rows)), eligible))
+        found.append(Part(surrogate, None, oof, np.zeros(len(folds.rows)), in_scope, may_answer))
     return found
 
 
-def _result(task: Task, candidate: Candidate, seconds: float) -> CandidateResult:
-    a = candidate.acceptor
+def names_of(task: Task, part: Part) -> tuple[str, str | None]:
+    """Return the registry names of a part's surrogate and acceptor."""
+    acceptor = None if part.acceptor is None else task.spec.acceptors[part.acceptor].type
+    return task.spec.surrogates[part.surrogate].type, acceptor
+
+
+def _result(task: Task, compared: Compared, candidate: Candidate, status: Status, reach: float) -> CandidateResult:
+    last = candidate.parts[-1]
+    surrogate, acceptor = name_of([names_of(task, part) for part in candidate.parts])
+    alone = len(candidate.parts) == 1
     return CandidateResult(
-        surrogate=task.spec.surrogates[candidate.surrogate].type,
-        acceptor=None if a is None else task.spec.acceptors[a].type,
-        family="global" if a is None else "l2d",
-        status="compared",
-        agreement=float(candidate.oof.agreed.mean()),
-        seconds=seconds,
+        surrogate=surrogate,
+        acceptor=acceptor,
+        family="cascade" if not alone else "global" if last.acceptor is None else "l2d",
+        status=status,
+        reach=reach,
+        agreement=float(last.oof.agreed.mean()),
+        seconds=compared.seconds[last.surrogate] if alone else 0.0,
     )
-
-
-def _judged(result: CandidateResult, candidate: Candidate, reach: float, winner: Candidate) -> CandidateResult:
-    return replace(result, reach=reach, status="chosen" if candidate is winner else "compared")

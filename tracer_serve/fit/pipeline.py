@@ -7,18 +7,21 @@ import numpy as np
 from tracer_serve.components import make_acceptor, make_surrogate
 from tracer_serve.errors import FitError
 from tracer_serve.fit.calibration import Calibration
-from tracer_serve.fit.choose import Candidate, cross_predicted, predicted_agreement
-from tracer_serve.fit.compare import CandidateResult, compare
+from tracer_serve.fit.candidate import Candidate, Part, Paths
+from tracer_serve.fit.certificate import StageFacts, Tested, certified
+from tracer_serve.fit.choose import Choice, predicted_agreement
+from tracer_serve.fit.compare import CandidateResult, Compared, compare, names_of, select
 from tracer_serve.fit.crossfit import fit_surrogate, top_two
 from tracer_serve.fit.folds import holdout
 from tracer_serve.fit.rows import Progress, Rows, silent
-from tracer_serve.gate.certify import certify
+from tracer_serve.gate.classes import class_floor
 from tracer_serve.gate.scope import scope_threshold
 from tracer_serve.load import Task
 from tracer_serve.neighbours import NeighbourIndex
 from tracer_serve.policy import Policy
 from tracer_serve.protocols import Embedder
-from tracer_serve.records import Certificate, Floats, Inputs, Ints, Vectors
+from tracer_serve.records import Bools, Certificate, Floats, Inputs, Ints, Labels, Vectors
+from tracer_serve.stages import Scale, Stage
 
 CROSS_FIT_ROWS = 50_000
 """Above this many rows a held-out sample certifies as sharply as a cross-fit, and the theorem holds as stated."""
@@ -45,7 +48,7 @@ class Fitted:
         return self.policy.certificate
 
 
-def fit_policy(task: Task, rows: Rows, embedder: Embedder, progress: Progress = silent) -> Fitted:
+def fit_policy(task: Task, rows: Rows, embedder: Embedder, progress: Progress = silent, *, index: int = 1) -> Fitted:
     """Fit, choose and certify a policy (gate.md, sections 2 and 3).
 
     Parameters
@@ -53,6 +56,7 @@ def fit_policy(task: Task, rows: Rows, embedder: Embedder, progress: Progress = 
     rows : labelled traces; every one trains, the fair ones calibrate
     embedder : the task's embedder; a trainable one is fitted here
     progress : called as the work goes on
+    index : which certificate of the task this is, counted from 1; matters with ``gate.spend: series``
 
     Raises
     ------
@@ -65,34 +69,29 @@ def fit_policy(task: Task, rows: Rows, embedder: Embedder, progress: Progress = 
             f"{len(rows)} labelled traces are too few for {folds} folds: bring at least {2 * folds}"
             " (`tracer-serve import TASK.yaml traces.jsonl`)"
         )
-    if task.spec.gate.mode == "strict" or len(rows) > CROSS_FIT_ROWS:
-        return _fit_strict(task, rows, embedder, progress)
-    return _fit_cross(task, rows, embedder, progress)
-
-
-def _fit_cross(task: Task, rows: Rows, embedder: Embedder, progress: Progress) -> Fitted:
-    """Certify on out-of-fold scores of all fair rows; the served model is refitted on all rows."""
-    folds, choice, results = compare(task, rows, embedder, progress)
-    policy, vectors = _finish(task, rows, embedder, choice.candidate)
-    calibration = Calibration(
-        row=np.arange(len(rows)),
-        classes=folds.classes,
-        top=choice.top,
-        second=choice.second,
-        truth=folds.codes,
-        agreed=choice.agreed,
-        score=choice.score,
-        scope=choice.candidate.oof.scope,
-        eligible=choice.eligible,
-        fair=rows.calibrates,
-    )
-    predicted = cross_predicted(choice.score, choice.agreed, folds.fold)
-    certificate = _certify(task, "cross_fit", calibration, predicted)
+    fit = _fit_strict if task.spec.gate.mode == "strict" or len(rows) > CROSS_FIT_ROWS else _fit_cross
+    fitted = fit(task, rows, embedder, progress, index)
     progress("certifying", 1, 1)
+    return fitted
+
+
+def _fit_cross(task: Task, rows: Rows, embedder: Embedder, progress: Progress, index: int) -> Fitted:
+    """Certify on out-of-fold scores of all fair rows; the served model is refitted on all rows."""
+    compared = compare(task, rows, embedder, progress)
+    choice, results = select(task, compared, rows.calibrates)
+    policy, vectors = _finish(task, rows, embedder, choice.candidate, compared.folds.classes)
+    tested = tested_of(compared, choice, rows)
+    certificate, calibration = certified(task, tested, _facts(task, choice.candidate), index)
     return Fitted(replace(policy, certificate=certificate), calibration, vectors, results)
 
 
-def _fit_strict(task: Task, rows: Rows, embedder: Embedder, progress: Progress) -> Fitted:
+def tested_of(compared: Compared, choice: Choice, rows: Rows) -> Tested:
+    """Return the rows of a cross-fit as the gate may see them."""
+    folds = compared.folds
+    return Tested("cross_fit", choice.paths, np.arange(len(rows)), rows.calibrates, folds.classes, folds.codes)
+
+
+def _fit_strict(task: Task, rows: Rows, embedder: Embedder, progress: Progress, index: int) -> Fitted:
     """Certify on a held-out fifth that neither trains nor chooses; the served model is fitted on the rest."""
     seed = task.spec.fit.seed
     held_out = np.flatnonzero(holdout(rows.texts, _STRICT_SHARE, seed) & rows.calibrates)
@@ -100,69 +99,95 @@ def _fit_strict(task: Task, rows: Rows, embedder: Embedder, progress: Progress) 
         held_out = np.sort(np.random.default_rng(seed).choice(held_out, CROSS_FIT_ROWS, replace=False))
     training = np.setdiff1d(np.arange(len(rows)), held_out)
     develop = rows.take(_sample(training, seed))
-    _, choice, results = compare(task, develop, embedder, progress, refit_rows=len(training))
-    policy, _ = _finish(task, rows.take(training), embedder, choice.candidate)
+    compared = compare(task, develop, embedder, progress, refit_rows=len(training))
+    choice, results = select(task, compared, develop.calibrates)
+    policy, _ = _finish(task, rows.take(training), embedder, choice.candidate, compared.folds.classes)
     test = rows.take(held_out)
-    seen = policy.score(test.texts)
-    top, second = top_two(seen.evidence.proba)
+    vectors = policy.embedder.embed(test.texts)
     classes = np.unique(np.concatenate([policy.classes, test.labels]))
-    calibration = Calibration(
-        row=held_out,
-        classes=classes,
-        top=np.searchsorted(classes, policy.classes[top]),
-        second=np.searchsorted(classes, policy.classes[second]),
-        truth=np.searchsorted(classes, test.labels),
-        agreed=policy.classes[top] == test.labels,
-        score=seen.score,
-        scope=seen.scope,
-        eligible=seen.scope >= policy.scope_threshold,
-        fair=np.ones(len(held_out), bool),
-    )
-    predicted = predicted_agreement(choice.score, choice.agreed, seen.score)
-    certificate = _certify(task, "strict", calibration, predicted)
-    progress("certifying", 1, 1)
-    vectors = seen.evidence.inputs.embeddings
+    paths = _paths(policy, test, vectors, classes)
+    truth, fair = np.searchsorted(classes, test.labels), np.ones(len(held_out), bool)
+    tested = Tested("strict", paths, held_out, fair, classes, truth, _predicted(choice, paths))
+    certificate, calibration = certified(task, tested, _facts(task, choice.candidate), index)
     return Fitted(replace(policy, certificate=certificate), calibration, vectors, results)
 
 
-def _finish(task: Task, rows: Rows, embedder: Embedder, chosen: Candidate) -> tuple[Policy, Vectors]:
-    """Fit the chosen candidate on all training rows; its acceptor learns from out-of-fold rows only."""
+def _paths(policy: Policy, test: Rows, vectors: Vectors, classes: Labels) -> Paths:
+    """Return what the policy to serve says of rows that it has never seen; class indices into `classes`."""
+    asked, scope = policy.ask_all(test.texts, vectors)
+    in_scope = scope >= policy.scope_threshold
+    code = np.searchsorted(classes, policy.classes)
+    best = [top_two(one.proba) for one in asked]
+    top, second = (np.stack([code[pair[which]] for pair in best]) for which in (0, 1))
+    return Paths(
+        score=np.stack([one.score for one in asked]),
+        agreed=classes[top] == test.labels,
+        top=top,
+        second=second,
+        eligible=np.stack([in_scope & s.open[one.top] for s, one in zip(policy.stages, asked, strict=True)]),
+        scope=scope,
+    )
+
+
+def _predicted(choice: Choice, paths: Paths) -> Floats:
+    """Predict each stage's agreement from the development rows: none of the rows of the certificate is among them."""
+    known = choice.paths
+    offset = len(known.score) - len(paths.score)
+    return np.stack(
+        [
+            predicted_agreement(known.score[offset + s], known.agreed[offset + s], score)
+            for s, score in enumerate(paths.score)
+        ]
+    )
+
+
+def _finish(task: Task, rows: Rows, embedder: Embedder, chosen: Candidate, classes: Labels) -> tuple[Policy, Vectors]:
+    """Fit the chosen candidate on all training rows; its acceptors learn from out-of-fold rows only.
+
+    Parameters
+    ----------
+    classes : what the candidate's class indices mean, shape (k,)
+    """
     spec = task.spec
     if embedder.trainable:
         embedder = embedder.fit(rows.texts)
     inputs = Inputs(rows.texts, embedder.embed(rows.texts))
-    surrogate = fit_surrogate(make_surrogate(task, chosen.surrogate), inputs, rows.labels, len(rows))
-    acceptor = None
-    if chosen.acceptor is not None:
-        acceptor = make_acceptor(task, chosen.acceptor).fit(chosen.oof.features[chosen.acceptor], chosen.oof.agreed)
-    codes = np.searchsorted(surrogate.classes_, rows.labels)
+    stages = tuple(
+        replace(_stage(task, part, inputs, rows.labels, classes), scale=scale)
+        for part, scale in zip(chosen.parts, chosen.scales, strict=True)
+    )
+    codes = np.searchsorted(stages[0].surrogate.classes_, rows.labels)
     policy = Policy(
         embedder=embedder,
-        surrogate=surrogate,
-        acceptor=acceptor,
+        stages=stages,
         index=NeighbourIndex(seed=spec.fit.seed).fit(inputs.embeddings, codes),
-        scope_threshold=scope_threshold(chosen.oof.scope, spec.gate.scope.keep),
+        scope_threshold=scope_threshold(chosen.parts[0].oof.scope, spec.gate.scope.keep),
         certificate=_UNCERTIFIED,
-        names=(
-            spec.surrogates[chosen.surrogate].type,
-            None if chosen.acceptor is None else spec.acceptors[chosen.acceptor].type,
-        ),
     )
     return policy, inputs.embeddings
 
 
-def _certify(task: Task, mode: str, seen: Calibration, predicted: Floats) -> Certificate:
-    gate, fair = task.spec.gate, seen.fair
-    return certify(
-        seen.score[fair],
-        seen.agreed[fair],
-        predicted[fair],
-        alpha=gate.alpha,
-        delta=gate.delta,
-        mode=mode,
-        min_coverage=gate.min_coverage,
-        eligible=seen.eligible[fair],
-    )
+def _stage(task: Task, part: Part, inputs: Inputs, labels: Labels, classes: Labels) -> Stage:
+    surrogate = fit_surrogate(make_surrogate(task, part.surrogate), inputs, labels, len(labels))
+    acceptor = None
+    if part.acceptor is not None:
+        acceptor = make_acceptor(task, part.acceptor).fit(part.oof.features[part.acceptor], part.oof.agreed)
+    may_answer = _open(task, part, surrogate.classes_, classes)
+    return Stage(surrogate, acceptor, names_of(task, part), may_answer, Scale.identity())
+
+
+def _open(task: Task, part: Part, served: Labels, classes: Labels) -> Bools:
+    """Return which of the served classes the class floor lets be answered; one that was never predicted is not."""
+    gate = task.spec.gate
+    if not gate.class_floor:
+        return np.ones(len(served), bool)
+    passes = class_floor(part.oof.top, part.oof.agreed, len(classes), floor=gate.class_floor, delta=gate.delta)
+    found: Bools = np.isin(served, classes[passes])
+    return found
+
+
+def _facts(task: Task, chosen: Candidate) -> list[StageFacts]:
+    return [(*names_of(task, part), part.oof.cpu_ms) for part in chosen.parts]
 
 
 def _sample(rows: Ints, seed: int) -> Ints:

@@ -20,9 +20,10 @@ from tracer_serve.gate.certify import certify
 from tracer_serve.gate.scope import scope_scores, scope_threshold
 from tracer_serve.load import Task
 from tracer_serve.neighbours import NeighbourIndex
-from tracer_serve.policy import Policy, gather
+from tracer_serve.policy import Policy
 from tracer_serve.records import Floats, Inputs, Ints
 from tracer_serve.report.seen import Seen
+from tracer_serve.stages import gather
 
 METHOD = (
     "The chosen surrogate is refitted on random parts of the calibration rows and certified by the gate on other rows."

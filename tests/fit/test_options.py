@@ -1,0 +1,99 @@
+"""What the options of the gate promise is what the policy serves, also after its disk."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.fit.test_pipeline import planted
+from tests.tasks import Planted, write_task
+from tracer_serve.errors import SpecError
+from tracer_serve.fit.pipeline import Fitted, fit_policy
+from tracer_serve.fit.rows import Rows
+from tracer_serve.gate.certify import spent_delta
+from tracer_serve.policy import Policy
+
+GATE = {"alpha": 0.85, "delta": 0.05, "scope": {"keep": 1.0}}
+
+
+def one_bad_label(n: int = 2400) -> Rows:
+    """Four labels, of which the teacher gives the last one's rows another label every second time."""
+    rows = planted(n, noise=0.0)
+    rng = np.random.default_rng(1)
+    bad = (rows.labels == "label3") & (rng.random(n) < 0.5)
+    return Rows.of(rows.texts, np.where(bad, rng.choice(["label0", "label1", "label2"], n), rows.labels))
+
+
+def fit(folder: Path, *, mode: str = "cross_fit", index: int = 1, rows: Rows | None = None, **gate: object) -> Fitted:
+    """Fit a task and serve what was written to disk."""
+    folder.mkdir(exist_ok=True)
+    task = write_task(folder, gate={**GATE, "mode": mode, **gate})
+    fitted = fit_policy(task, rows or one_bad_label(), Planted(), index=index)
+    fitted.policy.save(folder / "model")
+    served = Policy.load(folder / "model", Planted())
+    assert repr(served.certificate) == repr(fitted.certificate)  # a delta that is NaN equals nothing
+    return Fitted(served, fitted.calibration, fitted.vectors, fitted.candidates)
+
+
+@pytest.mark.parametrize("mode", ["cross_fit", "strict"])
+@pytest.mark.parametrize("option", [{"class_floor": 0.7}, {"per_class": True}], ids=["class_floor", "per_class"])
+def test_a_label_without_evidence_is_deferred(tmp_path: Path, mode: str, option: dict[str, Any]) -> None:
+    """Under a floor, and with a certificate per label, the bad label is deferred, which the reason says."""
+    new = one_bad_label(400)
+    marginal = fit(tmp_path / "plain", mode=mode, alpha=0.7).policy
+    assert any(v.handled for v in marginal.decide(new.texts) if v.label == "label3")
+    fitted = fit(tmp_path / "option", mode=mode, **option)
+    verdicts = fitted.policy.decide(new.texts)
+    assert {v.reason for v in verdicts if v.label == "label3"} == {"class_not_certified"}
+    assert np.mean([v.handled for v in verdicts if v.label != "label3"]) > 0.8
+    certificate = fitted.certificate
+    assert certificate.class_floor == option.get("class_floor", 0.0)
+    assert certificate.per_class is ("per_class" in option)
+    bad = next(row for row in certificate.classes if row.label == "label3")
+    assert not bad.certified
+    assert bad.n == 0 or certificate.per_class
+
+
+def test_per_class_thresholds_are_served(tmp_path: Path) -> None:
+    """Each label is handled from its own threshold on, on the rows of the certificate and on new ones."""
+    rows = planted(2400, noise=0.3)
+    fitted = fit(tmp_path, rows=rows, per_class=True)
+    least = {row.label: row.threshold for row in fitted.certificate.classes if row.certified}
+    assert least
+    for verdict in fitted.policy.decide(planted(400, seed=5).texts):
+        assert verdict.handled is (verdict.score >= least.get(verdict.label, math.inf))
+
+
+def test_a_series_spends_less_on_every_later_version(tmp_path: Path) -> None:
+    """`spend: series` certifies the j-th version at 6 delta / (pi^2 j^2), and the certificate says which it is."""
+    rows = planted(400, noise=0.0)
+    found = [fit(tmp_path / str(j), rows=rows, spend="series", index=j).certificate for j in (1, 3)]
+    assert [c.delta for c in found] == [spent_delta(0.05, "series", j) for j in (1, 3)]
+    assert [(c.spend, c.index) for c in found] == [("series", 1), ("series", 3)]
+    assert fit(tmp_path / "own", rows=rows, index=3).certificate.delta == 0.05
+
+
+def test_the_overall_promise_is_named(tmp_path: Path) -> None:
+    """`guarantee: overall` handles more than the promise about what is handled, and never poses as that one."""
+    rows = planted(1000)
+    overall = fit(tmp_path / "overall", rows=rows, guarantee="overall").certificate
+    usual = fit(tmp_path / "usual", rows=rows).certificate
+    assert (overall.guarantee, usual.guarantee) == ("overall", "probability")
+    assert math.isnan(overall.delta)
+    assert overall.coverage >= usual.coverage
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        {"per_class": True, "guarantee": "overall"},
+        {"per_class": True, "families": ["cascade"]},
+        {"guarantee": "overall", "families": ["cascade"]},
+    ],
+)
+def test_options_that_exclude_each_other_are_refused(tmp_path: Path, gate: dict[str, object]) -> None:
+    """A combination that has no proof is an error of the spec that names the part at fault."""
+    with pytest.raises(SpecError, match="gate"):
+        write_task(tmp_path, gate=gate)

@@ -1,0 +1,135 @@
+"""What is compared: surrogate with acceptor, alone or two of them as a cascade, with their cross-fitted scores."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from tracer_serve.fit.crossfit import OutOfFold
+from tracer_serve.records import Bools, Floats, Ints
+from tracer_serve.stages import Scale
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """A surrogate with an acceptor (None: the family `global`).
+
+    Parameters
+    ----------
+    surrogate, acceptor : their places in the spec
+    score : cross-fitted scores, shape (n,)
+    in_scope : rows that its scope guard lets pass, shape (n,)
+    open : rows whose predicted class the class floor lets pass, shape (n,)
+    """
+
+    surrogate: int
+    acceptor: int | None
+    oof: OutOfFold
+    score: Floats
+    in_scope: Bools
+    open: Bools
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Stages' results on n rows, in the order in which they are asked: what the gate certifies.
+
+    Parameters
+    ----------
+    score : all stages' scores on one path, shape (s, n)
+    agreed : whether the stage's label is the teacher's, shape (s, n)
+    top, second : class indices of its two most probable labels, shape (s, n)
+    eligible : whether the guards let it answer, shape (s, n)
+    scope : scope score of the first stage, shape (n,)
+    """
+
+    score: Floats
+    agreed: Bools
+    top: Ints
+    second: Ints
+    eligible: Bools
+    scope: Floats
+
+    def take(self, rows: Ints | Bools) -> "Paths":
+        """Return the rows given by index or mask."""
+        return Paths(**{part.name: getattr(self, part.name)[..., rows] for part in fields(self)})
+
+    def answering(self, threshold: Floats) -> Ints:
+        """Return the first stage that handles a row, the last where none does, shape (n,).
+
+        Parameters
+        ----------
+        threshold : least score that is handled, per class, shape (k,)
+        """
+        handles = self.eligible & np.isfinite(self.score) & (self.score >= threshold[self.top])
+        first: Ints = np.where(handles.any(axis=0), handles.argmax(axis=0), len(handles) - 1)
+        return first
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One part, or several as a cascade.
+
+    Parameters
+    ----------
+    parts : in the order in which they are asked
+    score : their scores on one path, shape (s, n)
+    scales : what puts the scores of new rows there, one per part
+    """
+
+    parts: tuple[Part, ...]
+    score: Floats
+    scales: tuple[Scale, ...]
+
+    @classmethod
+    def single(cls, part: Part) -> "Candidate":
+        """Return a part alone: its path is its own score."""
+        return cls((part,), part.score[None], (Scale.identity(),))
+
+    @classmethod
+    def cascade(cls, first: Part, second: Part, fold: Ints, slack: float) -> "Candidate":
+        """Put two parts' scores on one path: each row by scales fitted on the other folds, new rows by all.
+
+        Parameters
+        ----------
+        slack : how much less often than the second the first may agree on the rows that it keeps
+        """
+        score = np.full((2, len(fold)), np.nan)
+        for held_out in np.unique(fold):
+            test = fold == held_out
+            for number, scale in enumerate(_scales(first, second, ~test, slack)):
+                score[number, test] = scale((first, second)[number].score[test])
+        return cls((first, second), score, _scales(first, second, np.ones(len(fold), bool), slack))
+
+    @cached_property
+    def paths(self) -> Paths:
+        """What the stages say of each row; the first one's scope guard stands before all of them."""
+
+        def stack(value: Callable[[Part], Any]) -> Any:
+            return np.stack([value(part) for part in self.parts])
+
+        return Paths(
+            score=self.score,
+            agreed=stack(lambda part: part.oof.agreed),
+            top=stack(lambda part: part.oof.top),
+            second=stack(lambda part: part.oof.second),
+            eligible=stack(lambda part: self.parts[0].in_scope & part.open),
+            scope=self.parts[0].oof.scope,
+        )
+
+
+def _scales(first: Part, second: Part, rows: Bools, slack: float) -> tuple[Scale, Scale]:
+    mine, other = first.oof.agreed[rows], second.oof.agreed[rows]
+    least = _least(first.score[rows], mine, other, slack)
+    return Scale.fit(first.score[rows], mine, least), Scale.fit(second.score[rows], other)
+
+
+def _least(score: Floats, mine: Bools, other: Bools, slack: float) -> float:
+    """Return the score down to which each further row costs a first stage less than the slack against the second."""
+    order = np.argsort(-score, kind="stable")[: int(np.isfinite(score).sum())]
+    gain = np.cumsum(slack + mine[order].astype(float) - other[order])
+    gain[:-1][np.diff(score[order]) == 0] = -math.inf  # a cut leaves no tie apart
+    return float(score[order[gain.argmax()]]) if gain.max(initial=0.0) > 0 else math.inf

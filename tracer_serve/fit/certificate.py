@@ -1,0 +1,115 @@
+"""The one gate call of a fit, and what the certificate says beside the promise."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from tracer_serve.fit.calibration import Calibration
+from tracer_serve.fit.candidate import Paths
+from tracer_serve.gate.certify import certify
+from tracer_serve.gate.classes import certify_per_class, class_thresholds, with_class_table
+from tracer_serve.gate.overall import certify_overall
+from tracer_serve.load import Task
+from tracer_serve.records import Bools, Certificate, Floats, Ints, Labels, StageRow
+
+StageFacts = tuple[str, str | None, float]
+"""A stage's surrogate, acceptor, and CPU milliseconds per row."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tested:
+    """Rows that the certificate may stand on, n of them.
+
+    Parameters
+    ----------
+    mode : ``strict`` or ``cross_fit``: how the paths came about
+    row : index into the rows of the fit, shape (n,)
+    fair : rows that are a fair sample of traffic; only these enter the certificate, shape (n,)
+    classes : what class indices mean, shape (k,)
+    truth : the teacher's label, shape (n,)
+    predicted : P(agree) of each stage and row by rows that are not among these, shape (s, n); None spends a pilot
+        (`gate.pilot`)
+    """
+
+    mode: str
+    paths: Paths
+    row: Ints
+    fair: Bools
+    classes: Labels
+    truth: Ints
+    predicted: Floats | None = None
+
+
+def gate_of(task: Task, tested: Tested, index: int = 1, alpha: float | None = None) -> Certificate:
+    """Make the promise that the spec asks for.
+
+    Parameters
+    ----------
+    index : which certificate of the task this is, counted from 1
+    alpha : another one than the spec's, to see what would be
+    """
+    gate, paths = task.spec.gate, tested.paths.take(tested.fair)
+    predicted = None if tested.predicted is None else tested.predicted[:, tested.fair]
+    common: dict[str, Any] = {"alpha": alpha or gate.alpha, "mode": tested.mode, "min_coverage": gate.min_coverage}
+    if gate.guarantee == "overall":
+        return certify_overall(paths.score[0], paths.agreed[0], eligible=paths.eligible[0], **common)
+    common |= {"delta": gate.delta, "spend": gate.spend, "index": index, "seed": task.spec.fit.seed}
+    if gate.per_class:
+        return certify_per_class(
+            paths.score[0],
+            paths.agreed[0],
+            None if predicted is None else predicted[0],
+            answers=tested.classes[paths.top[0]],
+            eligible=paths.eligible[0],
+            **common,
+        )
+    return certify(paths.score, paths.agreed, predicted, eligible=paths.eligible, **common)
+
+
+def certified(
+    task: Task, tested: Tested, stages: Sequence[StageFacts], index: int = 1
+) -> tuple[Certificate, Calibration]:
+    """Certify, and return the calibration rows as the certificate sees them.
+
+    Parameters
+    ----------
+    stages : of the policy that will be served
+    """
+    found, paths = gate_of(task, tested, index), tested.paths
+    stage = paths.answering(class_thresholds(found, tested.classes))
+    each = np.arange(len(stage))
+    seen = Calibration(
+        row=tested.row,
+        classes=tested.classes,
+        top=paths.top[stage, each],
+        second=paths.second[stage, each],
+        truth=tested.truth,
+        agreed=paths.agreed[stage, each],
+        score=paths.score[stage, each],
+        scope=paths.scope,
+        eligible=paths.eligible[stage, each],
+        fair=tested.fair,
+        stage=np.maximum(stage - (len(paths.score) - len(stages)), 0),
+    )
+    if not found.per_class and found.guarantee == "probability":
+        fair = tested.fair
+        given = seen.classes[seen.top[fair]]
+        found = with_class_table(found, given, seen.score[fair], seen.agreed[fair], seen.eligible[fair])
+    floor = task.spec.gate.class_floor or 0.0
+    return replace(found, class_floor=floor, stages=_stages(found, seen, stages)), seen
+
+
+def _stages(found: Certificate, seen: Calibration, stages: Sequence[StageFacts]) -> tuple[StageRow, ...]:
+    """Return what each stage contributes on the fair rows."""
+    threshold = class_thresholds(found, seen.classes)[seen.top]
+    handled = seen.fair & seen.eligible & np.isfinite(seen.score) & (seen.score >= threshold)
+    total = reached = int(seen.fair.sum())
+    table = []
+    for number, (surrogate, acceptor, cpu_ms) in enumerate(stages):
+        mine = handled & (seen.stage == number)
+        n, k = int(mine.sum()), int((mine & seen.agreed).sum())
+        table.append(StageRow(surrogate, acceptor, n, k, n / max(1, total), reached / max(1, total), cpu_ms))
+        reached -= n
+    return tuple(table)

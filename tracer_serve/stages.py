@@ -1,0 +1,167 @@
+"""One stage of a policy: a surrogate, its acceptor, and where its score lies on the policy's path.
+
+A policy has one stage, or several for a cascade: a later stage is asked only for what the earlier ones defer. A single
+threshold decides on all of them, so their scores must lie on one path: each stage's `Scale` turns its score into a
+predicted agreement (gate.md, section 2). The gate relies on no such prediction; a bad scale costs coverage only.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from tracer_serve.errors import ArtifactError
+from tracer_serve.protocols import Acceptor, Ensemble, Surrogate
+from tracer_serve.records import Bools, Evidence, Floats, Inputs, Ints, Neighbours, Vectors
+from tracer_serve.registry import acceptors, surrogates
+from tracer_serve.state import load_component, save_component
+
+_BINS = 100
+_FEWEST = 20  # rows of a bin
+_SLOPE = 1e-6  # keeps the order of rows between which the agreement does not tell
+
+
+def gather(surrogate: Surrogate, inputs: Inputs, neighbours: Neighbours) -> Evidence:
+    """Ask the surrogate, and each member of a blend, about a batch."""
+    if isinstance(surrogate, Ensemble):
+        members = surrogate.predict_members(inputs)
+        proba = surrogate.combine(members)
+    else:
+        proba = surrogate.predict_proba(inputs).astype(np.float32, copy=False)
+        members = proba[None]
+    return Evidence(inputs, proba, members, neighbours)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scale:
+    """A rising piecewise linear function from score to predicted agreement; without knots the identity.
+
+    Parameters
+    ----------
+    knots, values : shape (m,), both ascending
+    least : scores under it have no place on the path: such rows are always left to a later stage
+    """
+
+    knots: Floats
+    values: Floats
+    least: float = -math.inf
+
+    @classmethod
+    def identity(cls) -> Self:
+        """Return the scale of a policy with a single stage, whose path is its score."""
+        return cls(np.empty(0), np.empty(0))
+
+    @classmethod
+    def fit(cls, score: Floats, agreed: Bools, least: float = -math.inf) -> Self:
+        """Fit on scores (n,) and whether the teacher agreed (n,): shrunken means of equal bins, made to rise."""
+        order = np.argsort(score, kind="stable")[: int(np.isfinite(score).sum())]  # NaN sorts last
+        parts = np.array_split(order, min(_BINS, max(1, len(order) // _FEWEST)))
+        rows = np.array([len(part) for part in parts])
+        agreements = np.array([agreed[part].sum() for part in parts])
+        rising = np.maximum.accumulate((agreements + 0.5) / (rows + 1.0))
+        knots, first = np.unique([score[part].mean() if len(part) else 0.0 for part in parts], return_index=True)
+        return cls(knots, rising[first] + _SLOPE * np.arange(len(knots)), least)
+
+    def __call__(self, score: Floats) -> Floats:
+        """Return the predicted agreement of scores (n,); NaN where the score is not finite."""
+        if not len(self.knots):
+            return score
+        has_place = np.isfinite(score) & (score >= self.least)
+        on_path: Floats = np.where(has_place, np.interp(score, self.knots, self.values), np.nan)
+        # beyond the outermost bins the scores still tell rows apart
+        beyond = np.where(has_place, score - np.clip(score, self.knots[0], self.knots[-1]), 0.0)
+        on_path += _SLOPE * np.tanh(beyond)
+        return on_path
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a stage says of n inputs: probabilities (n, k), the most probable class (n,), its score on the path (n,)."""
+
+    proba: Vectors
+    top: Ints
+    score: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A fitted surrogate with its acceptor.
+
+    Parameters
+    ----------
+    acceptor : None for the family `global`, which scores every row 0
+    names : registry names of surrogate and acceptor
+    open : classes that this stage may answer, shape (k,); the class floor closes the others
+    scale : puts the acceptor's score on the policy's path
+    """
+
+    surrogate: Surrogate
+    acceptor: Acceptor | None
+    names: tuple[str, str | None]
+    open: Bools
+    scale: Scale
+
+    def ask(self, inputs: Inputs, neighbours: Neighbours) -> Asked:
+        """Predict and score n inputs."""
+        seen = gather(self.surrogate, inputs, neighbours)
+        score: Floats = np.zeros(len(inputs))
+        if self.acceptor is not None:
+            score = self.acceptor.score(self.acceptor.features(seen))
+        return Asked(seen.proba, seen.proba.argmax(axis=1), self.scale(score))
+
+    def save(self, folder: Path) -> None:
+        """Write into a new folder, without pickle."""
+        folder.mkdir()
+        save_component(self.surrogate, folder / "surrogate")
+        if self.acceptor is not None:
+            save_component(self.acceptor, folder / "acceptor")
+        facts = {
+            "surrogate": self.names[0],
+            "acceptor": self.names[1],
+            "closed": np.flatnonzero(~self.open).tolist(),
+            "scale": [self.scale.knots.tolist(), self.scale.values.tolist()],
+            "least": self.scale.least if math.isfinite(self.scale.least) else None,
+        }
+        (folder / "stage.json").write_text(json.dumps(facts), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read back what `save` wrote.
+
+        Raises
+        ------
+        ArtifactError
+            Where a file is missing or unreadable.
+        """
+        try:
+            facts = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
+            knots, values = (np.array(part, dtype=np.float64) for part in facts["scale"])
+            names = facts["surrogate"], facts["acceptor"]
+            least = -math.inf if facts["least"] is None else float(facts["least"])
+            closed = np.array(facts["closed"], dtype=np.int64)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(f"{folder}/stage.json cannot be read: {error}") from error
+        surrogate = load_component(surrogates.get(names[0]), folder / "surrogate")
+        return cls(
+            surrogate=surrogate,
+            acceptor=None if names[1] is None else load_component(acceptors.get(names[1]), folder / "acceptor"),
+            names=names,
+            open=~np.isin(np.arange(len(surrogate.classes_)), closed),
+            scale=Scale(knots, values, least),
+        )
+
+
+def name_of(names: Sequence[tuple[str, str | None]]) -> tuple[str, str | None]:
+    """Return stages in words: the surrogates and the acceptors in the order in which they are asked.
+
+    Examples
+    --------
+    >>> name_of([("knn", "margin"), ("blend", "logistic")])
+    ('knn, then blend', 'margin, then logistic')
+    """
+    accepting = [acceptor for _, acceptor in names if acceptor is not None]
+    return ", then ".join(surrogate for surrogate, _ in names), ", then ".join(accepting) or None

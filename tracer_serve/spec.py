@@ -1,7 +1,7 @@
 """The YAML of one task as frozen models: every field described and bounded, unknown keys refused."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from apscheduler.triggers.cron import CronTrigger
@@ -57,15 +57,44 @@ class GateSpec(Frozen):
         description="strict: certificate on a held-out fifth, the theorem as stated. cross_fit: on out-of-fold"
         " scores of all rows; more coverage, within delta empirically.",
     )
-    families: tuple[Literal["global", "l2d"], ...] = Field(
+    families: tuple[Literal["global", "l2d", "cascade"], ...] = Field(
         default=("global", "l2d"),
         min_length=1,
-        description="global: accept everything or nothing. l2d: accept from a certified score on.",
+        description="global: accept everything or nothing. l2d: accept from a certified score on. cascade: l2d, or a"
+        " cheap surrogate first and a stronger one for what it defers, certified as one.",
     )
     min_coverage: Share = Field(
         default=0.05, description="Under this certified coverage the gate abstains: not worth a deployment."
     )
+    spend: Literal["per_version", "series"] = Field(
+        default="per_version",
+        description="per_version: each version may be wrong with probability delta. series: all versions that there"
+        " will ever be together; the j-th spends 6 delta / (pi^2 j^2).",
+    )
+    class_floor: float | None = Field(
+        default=None,
+        gt=0.0,
+        lt=1.0,
+        description="Labels whose agreement is not shown to exceed this are always deferred; alpha - 0.15 is sensible.",
+    )
+    per_class: bool = Field(
+        default=False,
+        description="A certificate for each predicted label; needs many rows per label, the others defer.",
+    )
+    guarantee: Literal["probability", "overall"] = Field(
+        default="probability",
+        description="probability: agreement among the handled is at least alpha, with probability 1 - delta. overall:"
+        " on average over versions at least alpha of all requests are deferred or agree; weaker.",
+    )
     scope: ScopeSpec = Field(default_factory=ScopeSpec, description="Guard against out-of-scope inputs.")
+
+    @model_validator(mode="after")
+    def _compatible(self) -> Self:
+        if self.per_class and self.guarantee == "overall":
+            raise ValueError("per_class needs guarantee: probability")
+        if "cascade" in self.families and (self.per_class or self.guarantee == "overall"):
+            raise ValueError("the family cascade needs per_class: false and guarantee: probability")
+        return self
 
 
 class FitSpec(Frozen):

@@ -83,6 +83,11 @@ class Versions:
         ArtifactError
             Where `current` does not hold a number, which no crash of ours can cause.
         """
+    @property
+    def upcoming(self) -> int:
+        """The number of the next version; numbers are never given twice, so it counts the certificates so far."""
+        return max(self.numbers(), default=0) + 1
+
         try:
             text = (self.root / "current").read_text(encoding="ascii").strip()
         except FileNotFoundError:
@@ -124,7 +129,7 @@ class Versions:
         self.root.mkdir(parents=True, exist_ok=True)
         for leftover in self.root.glob(f"{_ASIDE}*"):
             shutil.rmtree(leftover, ignore_errors=True)
-        number = max(self.numbers(), default=0) + 1
+        number = self.upcoming
         aside = self.root / f"{_ASIDE}{number:06d}"
         aside.mkdir()
         fill(aside)

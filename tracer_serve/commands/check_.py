@@ -4,15 +4,30 @@ import argparse
 import asyncio
 from pathlib import Path
 
-from tracer_serve.components import load_plugins, make_acceptor, make_embedder, make_surrogate, make_teacher
-from tracer_serve.console import facts, print_json
+from tracer_serve.commands._noise import estimate_noise
+from tracer_serve.components import (
+    load_plugins,
+    make_acceptor,
+    make_embedder,
+    make_redactors,
+    make_surrogate,
+    make_teacher,
+)
+from tracer_serve.console import err, facts, print_json, progress_bar
 from tracer_serve.load import Task, load_task
+from tracer_serve.refit import store_of
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("task", type=Path, help="YAML file of the task")
     parser.add_argument("--teacher", metavar="TEXT", help="also ask the teacher to label this text")
+    parser.add_argument(
+        "--teacher-noise",
+        type=_count,
+        metavar="N",
+        help="also ask the teacher again about N stored inputs: how far does it agree with itself?",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -22,6 +37,8 @@ def run(args: argparse.Namespace) -> int:
     found = check(task)
     if args.teacher is not None:
         found["answer"] = asyncio.run(_ask(task, args.teacher))
+    if args.teacher_noise is not None:
+        found["teacher_noise"] = _noise(task, args.teacher_noise, quiet=args.json)
     if args.json:
         print_json(found)
     else:
@@ -58,6 +75,28 @@ def check(task: Task) -> dict[str, str]:
 
 
 async def _ask(task: Task, text: str) -> str:
+def _noise(task: Task, inputs: int, *, quiet: bool) -> str:
+    """Estimate the teacher's noise, warn where alpha is out of reach, and return the finding."""
+    store = store_of(task)
+    try:
+        with progress_bar(quiet=quiet) as progress:
+            noise = estimate_noise(task, store, inputs, progress)
+    finally:
+        store.close()
+    alpha = task.spec.gate.alpha
+    if noise.forbids(alpha):
+        err.print("[bold]warning[/bold]: gate.alpha is above what any surrogate can reach on this teacher")
+    failed = f"; {noise.failed:,} inputs got no label" if noise.failed else ""
+    return noise.sentence(alpha) + failed
+
+
+def _count(word: str) -> int:
+    value = int(word)
+    if value < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return value
+
+
     teacher = make_teacher(task)
     try:
         return (await teacher.label(text)).label

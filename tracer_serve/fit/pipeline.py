@@ -12,7 +12,9 @@ from tracer_serve.fit.certificate import StageFacts, Tested, certified
 from tracer_serve.fit.choose import Choice, predicted_agreement
 from tracer_serve.fit.compare import CandidateResult, Compared, compare, names_of, select
 from tracer_serve.fit.crossfit import fit_surrogate, top_two
+from tracer_serve.fit.diagnose import diagnose
 from tracer_serve.fit.folds import holdout
+from tracer_serve.fit.noise import TeacherNoise, duplicate_noise
 from tracer_serve.fit.rows import Progress, Rows, silent
 from tracer_serve.gate.classes import class_floor
 from tracer_serve.gate.scope import scope_threshold
@@ -48,7 +50,15 @@ class Fitted:
         return self.policy.certificate
 
 
-def fit_policy(task: Task, rows: Rows, embedder: Embedder, progress: Progress = silent, *, index: int = 1) -> Fitted:
+def fit_policy(
+    task: Task,
+    rows: Rows,
+    embedder: Embedder,
+    progress: Progress = silent,
+    *,
+    index: int = 1,
+    noise: TeacherNoise | None = None,
+) -> Fitted:
     """Fit, choose and certify a policy (gate.md, sections 2 and 3).
 
     Parameters
@@ -57,6 +67,7 @@ def fit_policy(task: Task, rows: Rows, embedder: Embedder, progress: Progress = 
     embedder : the task's embedder; a trainable one is fitted here
     progress : called as the work goes on
     index : which certificate of the task this is, counted from 1; matters with ``gate.spend: series``
+    noise : how far the teacher agrees with itself, where it was asked; for the diagnosis if nothing certifies
 
     Raises
     ------
@@ -72,7 +83,10 @@ def fit_policy(task: Task, rows: Rows, embedder: Embedder, progress: Progress = 
     fit = _fit_strict if task.spec.gate.mode == "strict" or len(rows) > CROSS_FIT_ROWS else _fit_cross
     fitted = fit(task, rows, embedder, progress, index)
     progress("certifying", 1, 1)
-    return fitted
+    if fitted.certificate.certified:
+        return fitted
+    why = diagnose(fitted.certificate, fitted.calibration, noise, duplicate_noise(rows.texts, rows.labels))
+    return replace(fitted, policy=replace(fitted.policy, certificate=replace(fitted.certificate, diagnosis=why)))
 
 
 def _fit_cross(task: Task, rows: Rows, embedder: Embedder, progress: Progress, index: int) -> Fitted:

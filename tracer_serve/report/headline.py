@@ -52,6 +52,9 @@ def verdict_of(found: Certificate) -> str:
     """Return the certificate's finding in a sentence or two."""
     more = f" About {found.rows_needed:,} more calibration traces would change that." if found.rows_needed else ""
     if found.certified:
+    more = f" About {found.rows_needed:,} more calibration traces would change that." if found.rows_needed else ""
+    if found.diagnosis is not None:
+        more = f" {found.diagnosis.sentence}"
         return promise_of(found)
     return {
         "insufficient": "Everything goes to the teacher: there are too few rows to show an agreement of"
@@ -59,7 +62,7 @@ def verdict_of(found: Certificate) -> str:
         "disagreement": "Everything goes to the teacher: the surrogate disagrees with it too often, even where it is"
         f" safest ({found.agreements:,} of {found.n:,} agree, {_percent(found.alpha)} are required).{more}",
         "coverage": f"Everything goes to the teacher: only {_percent(found.coverage)} of the traffic could be"
-        " certified, less than gate.min_coverage.",
+        f" certified, less than gate.min_coverage.{more}",
         "ineligible": "Everything goes to the teacher: no row has a finite score and passes the guards.",
     }.get(found.reason, f"Everything goes to the teacher: {found.reason}.{more}")
 

@@ -9,7 +9,6 @@ from tracer_serve.components import (
     load_plugins,
     make_acceptor,
     make_embedder,
-    make_redactors,
     make_surrogate,
     make_teacher,
 )
@@ -74,7 +73,6 @@ def check(task: Task) -> dict[str, str]:
     }
 
 
-async def _ask(task: Task, text: str) -> str:
 def _noise(task: Task, inputs: int, *, quiet: bool) -> str:
     """Estimate the teacher's noise, warn where alpha is out of reach, and return the finding."""
     store = store_of(task)
@@ -97,6 +95,7 @@ def _count(word: str) -> int:
     return value
 
 
+async def _ask(task: Task, text: str) -> str:
     teacher = make_teacher(task)
     try:
         return (await teacher.label(text)).label

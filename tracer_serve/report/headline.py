@@ -50,12 +50,11 @@ def title_of(found: Certificate) -> str:
 
 def verdict_of(found: Certificate) -> str:
     """Return the certificate's finding in a sentence or two."""
-    more = f" About {found.rows_needed:,} more calibration traces would change that." if found.rows_needed else ""
     if found.certified:
+        return promise_of(found)
     more = f" About {found.rows_needed:,} more calibration traces would change that." if found.rows_needed else ""
     if found.diagnosis is not None:
         more = f" {found.diagnosis.sentence}"
-        return promise_of(found)
     return {
         "insufficient": "Everything goes to the teacher: there are too few rows to show an agreement of"
         f" {_percent(found.alpha)}.{more}",

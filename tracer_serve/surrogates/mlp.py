@@ -30,7 +30,7 @@ class Mlp:
     seed : of the initial weights, the order of rows and the tenth held out
     """
 
-    cost = 5.0  # CPU of a fit in units of logreg's: cheap candidates are compared first
+    cost = 2.0  # CPU of a fit in units of logreg's: cheap candidates are compared first
 
     def __init__(
         self,

@@ -29,7 +29,7 @@ class RandomForest:
     seed : of the samples and the features tried
     """
 
-    cost = 10.0  # CPU of a fit in units of logreg's: cheap candidates are compared first
+    cost = 15.0  # CPU of a fit in units of logreg's: cheap candidates are compared first
 
     def __init__(
         self,

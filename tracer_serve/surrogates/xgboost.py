@@ -27,7 +27,7 @@ class XGBoost:
     seed : of the dimensions drawn
     """
 
-    cost = 40.0  # CPU of a fit in units of logreg's: cheap candidates are compared first
+    cost = 25.0  # CPU of a fit in units of logreg's: cheap candidates are compared first
 
     def __init__(
         self,

@@ -6,7 +6,9 @@ import pytest
 import yaml
 
 from tests.surrogates.worlds import blobs, share_right
+from tests.tasks import CONFIGS
 from tracer_serve.checks import check_acceptor, check_surrogate
+from tracer_serve.cli import main
 from tracer_serve.components import load_plugins, make_acceptor, make_surrogate
 from tracer_serve.errors import PluginError, SpecError
 from tracer_serve.load import Task, load_task
@@ -24,7 +26,9 @@ def task(folder: Path, **changes: Any) -> Task:
         "plugins": [str(file) for file in EXAMPLE_FILES],
         "surrogates": ["logreg", {"type": "prototype", "temperature": 0.05}],
         "acceptors": [{"type": "neighbours", "k": 3}],
-        "teacher": "offline",
+        "teacher": {"type": "offline", "file": [str(CONFIGS / "banking.more.jsonl")]},
+        "traces": {"import": [str(CONFIGS / "banking.more.jsonl")]},
+        "state": str(folder / "state"),
     }
     file = folder / "task.yaml"
     file.write_text(yaml.safe_dump(spec | changes), encoding="utf-8")
@@ -121,3 +125,33 @@ def test_a_plugin_file_is_imported_once(tmp_path: Path) -> None:
 def test_an_example_is_short_enough_to_copy(file: Path) -> None:
     """Under 40 lines, comments included."""
     assert len(file.read_text(encoding="utf-8").splitlines()) < 40
+
+
+BROKEN = """
+from tracer_serve.registry import surrogates
+
+@surrogates.register("unnormalised")
+class Unnormalised:
+    def fit(self, inputs, labels):
+        import numpy as np
+        self.classes_ = np.unique(labels)
+        return self
+    def predict_proba(self, inputs):
+        import numpy as np
+        return np.ones((len(inputs), len(self.classes_)), np.float32)
+"""
+
+
+def test_check_refuses_a_plugin_that_breaks_the_contract(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`tracer-serve check` and a fit name the plugin and the check that failed; plugins that keep it are named too."""
+    good = task(tmp_path)
+    assert main(["check", str(good.file)]) == 0
+    assert "kept by prototype, neighbours" in capsys.readouterr().out
+    broken = tmp_path / "broken.py"
+    broken.write_text(BROKEN, encoding="utf-8")
+    bad = task(tmp_path, plugins=[str(broken)], surrogates=["unnormalised"], acceptors=["top1"])
+    for command in ("check", "fit"):
+        assert main([command, str(bad.file)]) == 1
+        error = capsys.readouterr().err
+        assert "unnormalised" in error
+        assert "sum" in error

@@ -5,6 +5,7 @@ One small function per property; its docstring is the property, its name stands 
 
 from tracer_serve.checks.acceptors import check_acceptor
 from tracer_serve.checks.embedders import check_embedder
+from tracer_serve.checks.plugins import check_plugins
 from tracer_serve.checks.surrogates import check_surrogate
 
-__all__ = ["check_acceptor", "check_embedder", "check_surrogate"]
+__all__ = ["check_acceptor", "check_embedder", "check_plugins", "check_surrogate"]

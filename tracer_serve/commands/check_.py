@@ -4,11 +4,13 @@ import argparse
 import asyncio
 from pathlib import Path
 
+from tracer_serve.checks import check_plugins
 from tracer_serve.commands._noise import estimate_noise
 from tracer_serve.components import (
     load_plugins,
     make_acceptor,
     make_embedder,
+    make_redactors,
     make_surrogate,
     make_teacher,
 )
@@ -61,6 +63,8 @@ def check(task: Task) -> dict[str, str]:
     for index in range(len(spec.acceptors)):
         make_acceptor(task, index)
     make_teacher(task)
+    make_redactors(task)
+    checked = check_plugins(task)
     return {
         "task": spec.name,
         "promise": f"alpha {spec.gate.alpha:g}, delta {spec.gate.delta:g}, {spec.gate.mode}",
@@ -69,6 +73,7 @@ def check(task: Task) -> dict[str, str]:
         "acceptors": ", ".join(c.type for c in spec.acceptors),
         "teacher": spec.teacher.type,
         "plugins": ", ".join(plugins) or "none",
+        "contract": f"kept by {', '.join(checked)}" if checked else "built-ins only",
         "state": str(task.state),
     }
 

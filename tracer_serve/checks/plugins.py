@@ -1,0 +1,36 @@
+"""A task's own components are checked before anything is fitted with them; built-ins are checked by the tests."""
+
+from functools import partial
+
+from tracer_serve.checks.acceptors import check_acceptor
+from tracer_serve.checks.embedders import check_embedder
+from tracer_serve.checks.surrogates import check_surrogate
+from tracer_serve.components import make_acceptor, make_embedder, make_surrogate
+from tracer_serve.load import Task
+
+
+def check_plugins(task: Task) -> list[str]:
+    """Run the contract on every component of a task that is not built in; return their names.
+
+    Raises
+    ------
+    PluginError
+        Naming the component and the check that failed.
+    """
+    spec, checked = task.spec, []
+    for i, component in enumerate(spec.surrogates):
+        if _is_foreign(make_surrogate(task, i)):
+            check_surrogate(partial(make_surrogate, task, i), component.type)
+            checked.append(component.type)
+    for i, component in enumerate(spec.acceptors):
+        if _is_foreign(make_acceptor(task, i)):
+            check_acceptor(partial(make_acceptor, task, i), component.type)
+            checked.append(component.type)
+    if spec.input == "text" and _is_foreign(make_embedder(task)):
+        check_embedder(partial(make_embedder, task), spec.embedder.type)
+        checked.append(spec.embedder.type)
+    return checked
+
+
+def _is_foreign(component: object) -> bool:
+    return not type(component).__module__.startswith("tracer_serve.")

@@ -8,7 +8,7 @@ import pytest
 
 from tracer_serve.cli import COMMANDS
 from tracer_serve.metrics import Metrics
-from tracer_serve.registry import acceptors, embedders, surrogates, teachers
+from tracer_serve.registry import acceptors, embedders, redactors, surrogates, teachers
 from tracer_serve.service.app import ROUTES
 from tracer_serve.spec import Frozen, Spec
 
@@ -31,7 +31,7 @@ def test_every_yaml_key_is_documented_and_no_other() -> None:
     assert set(re.findall(r"^\| `([a-z_.]+)` \|", table, re.MULTILINE)) == set(keys(Spec))
 
 
-@pytest.mark.parametrize("registry", [embedders, surrogates, acceptors, teachers], ids=lambda r: r.kind)
+@pytest.mark.parametrize("registry", [embedders, surrogates, acceptors, teachers, redactors], ids=lambda r: r.kind)
 def test_every_component_is_documented(registry: object) -> None:
     """Each built-in is named in docs/configuration.md."""
     for name in registry._builtin_names():  # type: ignore[attr-defined]
@@ -53,6 +53,9 @@ def test_every_metric_is_documented_and_no_other() -> None:
         "tracer_agreement_lower_bound",
         "tracer_agreement_target",
         "tracer_policy_info",
+        "tracer_monitor_evidence",
+        "tracer_gate_closed",
+        "tracer_audit_rate",
     }
     assert table == shown | of_a_version
 

@@ -166,7 +166,7 @@ def test_stopping_ends_the_refit_within_seconds(world: World) -> None:
 
 def run(script: str, limit_s: float = 20.0) -> tuple[str, int | None, str]:
     """Run a refit process made of a script."""
-    found = RefitProcess(Path("t.yaml"), limit_s, 0.5, [sys.executable, "-S", "-c", script]).run("hand")
+    found = RefitProcess(Path("t.yaml"), limit_s, None, 0.5, [sys.executable, "-S", "-c", script]).run("hand")
     return found.outcome, found.version, found.message
 
 

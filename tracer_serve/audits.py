@@ -7,6 +7,7 @@ from tracer_serve.errors import TeacherError
 from tracer_serve.metrics import Metrics
 from tracer_serve.protocols import Teacher
 from tracer_serve.records import Answer, Text, Trace
+from tracer_serve.watch import Watch
 from tracer_serve.writer import TraceWriter
 
 _log = logging.getLogger(__name__)
@@ -30,26 +31,37 @@ class Audits:
 
     Parameters
     ----------
+    fingerprint : the teacher's, as rows keep it
+    watch : is told how audits came out
     concurrency : most questions at a time, so that audits never crowd out deferred requests
     capacity : most questions waiting; beyond it an audit stays unanswered, whatever the text
     """
 
     def __init__(
-        self, teacher: Teacher, writer: TraceWriter, metrics: Metrics, concurrency: int = 4, capacity: int = 1_000
+        self,
+        teacher: Teacher,
+        fingerprint: str,
+        *,
+        writer: TraceWriter,
+        metrics: Metrics,
+        watch: Watch,
+        concurrency: int = 4,
+        capacity: int = 1_000,
     ) -> None:
         self.mean_cost = 0.0
-        self._teacher, self._writer, self._metrics = teacher, writer, metrics
+        self._teacher, self._fingerprint, self._watch = teacher, fingerprint, watch
+        self._writer, self._metrics = writer, metrics
         self._slots = asyncio.Semaphore(concurrency)
         self._capacity = capacity
         self._running: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    def ask(self, trace: Trace) -> None:
-        """Ask about a handled row that the writer has, without waiting."""
+    def ask(self, trace: Trace, text: Text) -> None:
+        """Ask about the text of a handled row that the writer has, without waiting."""
         if self._closed or len(self._running) >= self._capacity:
             self._metrics.audits["unanswered"].inc()
             return
-        task = asyncio.get_running_loop().create_task(self._ask(trace))
+        task = asyncio.get_running_loop().create_task(self._ask(trace, text))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
@@ -70,15 +82,18 @@ class Audits:
             _log.warning("%d audits had no answer when the service stopped", len(late))
             await asyncio.wait(late)
 
-    async def _ask(self, trace: Trace) -> None:
+    async def _ask(self, trace: Trace, text: Text) -> None:
         async with self._slots:
             try:
-                answer = await ask(self._teacher, trace.input)
+                answer = await ask(self._teacher, text)
             except TeacherError as error:
                 self._metrics.teacher_error(error.reason)
                 self._metrics.audits["unanswered"].inc()
                 return
         self.note_cost(answer.cost)
         self._metrics.cost["audit"].inc(answer.cost)
-        self._metrics.audits["true" if answer.label == trace.surrogate_label else "false"].inc()
-        self._writer.label(trace.id, "audit", answer, self._teacher.fingerprint)
+        agree = answer.label == trace.surrogate_label
+        self._metrics.audits["true" if agree else "false"].inc()
+        self._watch.note_audit(trace.version, agree)
+        self._watch.note_label(answer.label)
+        self._writer.label(trace.id, "audit", answer, self._fingerprint)

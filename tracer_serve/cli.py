@@ -21,6 +21,8 @@ COMMANDS = {
     "rollback": "serve an earlier version",
     "report": "print a version's headline, or the path of its report",
     "import": "bring labelled traces into the store",
+    "forget": "remove a user's traces and mark the versions fitted on them",
+    "scan": "what a trace file would let the surrogate handle, before anything is deployed",
     "schema": "print the JSON Schema of the YAML, for editors",
 }
 _UNEXPECTED = 3

@@ -9,8 +9,8 @@ from tracer_serve.errors import PluginError, SpecError
 from tracer_serve.load import Task
 from tracer_serve.pairs import PairEmbedder
 from tracer_serve.plugins import load_plugin
-from tracer_serve.protocols import Acceptor, Embedder, Surrogate, Teacher
-from tracer_serve.registry import Registry, acceptors, embedders, surrogates, teachers
+from tracer_serve.protocols import Acceptor, Embedder, Redactor, Surrogate, Teacher
+from tracer_serve.registry import Registry, acceptors, embedders, redactors, surrogates, teachers
 from tracer_serve.spec import Component
 
 C = TypeVar("C")
@@ -50,6 +50,21 @@ def make_teacher(task: Task, labels: tuple[str, ...] = ()) -> Teacher:
     described = task.spec.labels if isinstance(task.spec.labels, dict) else {}
     context = {"labels": task.spec.label_names or labels, "descriptions": described}
     return _make(task, teachers, task.spec.teacher, "teacher", context)
+
+
+def teacher_fingerprint(task: Task) -> str:
+    """Return the fingerprint of the teacher that the spec names.
+
+    An open task's teacher is told the labels seen so far, which are not the spec's: here it is made without them, so
+    that a new label is no other teacher.
+    """
+    return make_teacher(task).fingerprint
+
+
+def make_redactors(task: Task) -> tuple[Redactor, ...]:
+    """Make the task's redactors, in their order."""
+    listed = enumerate(task.spec.traces.redact)
+    return tuple(_make(task, redactors, component, f"traces.redact[{i}]") for i, component in listed)
 
 
 def _make(

@@ -19,12 +19,14 @@ class Loaded:
     ----------
     teacher : fingerprint of the teacher whose labels it was fitted on
     labels : the surrogate's labels, in the order of its probabilities
+    after : its calibration rows came after this trace id
     """
 
     number: int
     policy: Policy
     teacher: str
     labels: tuple[str, ...]
+    after: str = ""
 
 
 class Live:

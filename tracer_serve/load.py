@@ -141,7 +141,7 @@ def _explain(error: dict[str, Any], file: Path) -> str:
 
 
 def _is_union_branch(part: str | int) -> bool:
-    return isinstance(part, str) and ("[" in part or part in ("tuple", "dict", "str"))
+    return isinstance(part, str) and ("[" in part or part in ("tuple", "dict", "str", "constrained-float"))
 
 
 def _fields_at(loc: list[str | int]) -> list[str]:

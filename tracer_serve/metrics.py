@@ -13,6 +13,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from tracer_serve.live import Loaded
+from tracer_serve.watch import Watch
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody reads
 
@@ -30,11 +31,14 @@ class Metrics:
     ----------
     task : name of the task, a label of every series
     loaded : says which version serves
+    watch : says what gate and monitor do
     """
 
-    def __init__(self, task: str, loaded: Callable[[], Loaded | None]) -> None:
+    def __init__(
+        self, task: str, loaded: Callable[[], Loaded | None], watch: Callable[[], Watch | None] = lambda: None
+    ) -> None:
         self._registry = CollectorRegistry()
-        self._version = _VersionCollector(task, loaded)
+        self._version = _VersionCollector(task, loaded, watch)
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"tracer_{name}", text, ("task", *labels), registry=self._registry)
@@ -57,6 +61,7 @@ class Metrics:
         self._refits = counter("refit_total", "Refits, by how they ended.", "outcome")
         self.lost = counter("traces_lost_total", "Traces that the store did not take.").labels(task)
         self.policy_failures = counter("policy_failures_total", "Texts deferred as the policy failed.").labels(task)
+        self.new_labels = counter("new_labels_total", "Answers with a label unknown to the version.").labels(task)
         self.load_failures = counter("version_load_failures_total", "Versions that did not load.").labels(task)
         self._task = task
 
@@ -85,8 +90,8 @@ class Metrics:
 class _VersionCollector(Collector):
     """The version that serves, read when asked: every worker holds the same one, so none is added up."""
 
-    def __init__(self, task: str, loaded: Callable[[], Loaded | None]) -> None:
-        self._task, self._loaded = task, loaded
+    def __init__(self, task: str, loaded: Callable[[], Loaded | None], watch: Callable[[], Watch | None]) -> None:
+        self._task, self._loaded, self._watch = task, loaded, watch
 
     def collect(self) -> Iterable[Metric]:
         loaded = self._loaded()
@@ -107,3 +112,22 @@ class _VersionCollector(Collector):
         )
         info.add_metric((self._task, str(loaded.number), loaded.teacher, loaded.policy.embedder.fingerprint), 1.0)
         yield info
+        watch = self._watch()
+        if watch is not None:
+            yield from self._watched(watch, loaded)
+
+    def _watched(self, watch: Watch, loaded: Loaded) -> Iterable[Metric]:
+        closed = GaugeMetricFamily(
+            "tracer_gate_closed", "1 while the certificate is void, by why.", labels=("task", "reason")
+        )
+        for reason in ("drift", "teacher_changed"):
+            closed.add_metric((self._task, reason), float(watch.closed(loaded) == reason))
+        yield closed
+        values = {"tracer_audit_rate": ("Probability that a handled text is audited.", watch.rate)}
+        if watch.monitor is not None:
+            text = "The monitor's evidence that agreement is below alpha; an alarm at 1/delta."
+            values["tracer_monitor_evidence"] = (text, watch.monitor.evidence)
+        for name, (text, value) in values.items():
+            family = GaugeMetricFamily(name, text, labels=("task",))
+            family.add_metric((self._task,), value)
+            yield family

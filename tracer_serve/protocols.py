@@ -86,6 +86,12 @@ class Teacher(Protocol):
     async def close(self) -> None: ...
 
 
+class Redactor(Protocol):
+    """Takes out of a text what must not be kept: the same text always comes out the same."""
+
+    def redact(self, text: str) -> str: ...
+
+
 @runtime_checkable
 class Persistent(Protocol):
     """A component that writes itself; one without these is written by `tracer_serve.state` from its attributes."""

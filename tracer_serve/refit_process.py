@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -45,6 +46,7 @@ class RefitProcess:
     ----------
     file : YAML of the task
     limit_s : after this many seconds a refit is ended
+    memory_mb : what it may allocate, MB; beyond, it fails
     grace_s : seconds from the polite signal to the other one
     command : what to run instead, for tests; the trigger is appended
     """
@@ -53,11 +55,13 @@ class RefitProcess:
         self,
         file: Path,
         limit_s: float = 6 * 3_600.0,
+        memory_mb: float | None = None,
         grace_s: float = 5.0,
         command: Sequence[str] | None = None,
     ) -> None:
         module = (sys.executable, "-m", "tracer_serve.cli", "refit", str(file), "--json", "--trigger")
         self.command, self._limit_s, self._grace_s = tuple(command or module), limit_s, grace_s
+        self._memory = None if memory_mb is None else int(memory_mb * 1e6)
         self._stop = threading.Event()
 
     def stop(self) -> None:
@@ -84,6 +88,10 @@ class RefitProcess:
         )
         with contextlib.suppress(OSError):  # it may have ended already, and without nice it is right all the same
             os.setpriority(os.PRIO_PROCESS, process.pid, _NICENESS)
+        if self._memory is not None:
+            with contextlib.suppress(OSError):
+                # of data, not of address space: mapped files and libraries cost no memory
+                resource.prlimit(process.pid, resource.RLIMIT_DATA, (self._memory, self._memory))
         return self._watch(process, beat)
 
     def _watch(self, process: "subprocess.Popen[str]", beat: Callable[[], object]) -> Finding:
@@ -126,7 +134,10 @@ def _read(code: int, said: str, complained: str) -> Finding:
             return Finding("failed", None, f"its report cannot be read: {error!r}")
     if code in (-signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGINT):
         return Finding("stopped", None, "it was ended from outside")
+    if code == -signal.SIGKILL:
+        return Finding("failed", None, "it was killed; by the kernel, perhaps, for want of memory: dmesg | tail")
     lines = complained.strip().splitlines() or [f"exit code {code}"]
+    lines = [line for line in lines if line.startswith(("error: ", "unexpected error: "))] or lines
     if "another refit is under way" in complained:
         return Finding("busy", None, lines[-1])
     return Finding("failed", None, lines[-1])

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from tracer_serve.errors import PluginError
-from tracer_serve.protocols import Acceptor, Embedder, Surrogate, Teacher
+from tracer_serve.protocols import Acceptor, Embedder, Redactor, Surrogate, Teacher
 
 C = TypeVar("C")
 Built = TypeVar("Built", bound=type)
@@ -151,3 +151,4 @@ embedders: Registry[Embedder] = Registry("embedder", "tracer_serve.embedders")
 surrogates: Registry[Surrogate] = Registry("surrogate", "tracer_serve.surrogates")
 acceptors: Registry[Acceptor] = Registry("acceptor", "tracer_serve.acceptors")
 teachers: Registry[Teacher] = Registry("teacher", "tracer_serve.teachers")
+redactors: Registry[Redactor] = Registry("redactor", "tracer_serve.redactors")

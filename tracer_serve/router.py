@@ -16,7 +16,9 @@ from tracer_serve.live import Live, Loaded
 from tracer_serve.metrics import Metrics
 from tracer_serve.protocols import Teacher
 from tracer_serve.records import Answer, Decision, DecisionKind, Text, Trace, Verdict
+from tracer_serve.redaction import WITHHELD, Redact
 from tracer_serve.traces import new_id
+from tracer_serve.watch import Watch
 from tracer_serve.writer import TraceWriter
 
 _log = logging.getLogger(__name__)
@@ -33,21 +35,25 @@ class Router:
     Parameters
     ----------
     task : its name
-    audit_rate : probability that the teacher is asked about a handled text as well
+    fingerprint : the teacher's, as rows keep it
+    watch : says whether the gate is open, and how often to audit
     live : holds the version that serves
     batcher : runs it
     writer : takes the traces
     audits : asks the teacher about handled texts, after the reply
+    redact : what of a text is stored, and seen by the surrogate; None: all of it
     """
 
     task: str
-    audit_rate: float
     teacher: Teacher
+    fingerprint: str
+    watch: Watch
     live: Live
     batcher: Batcher
     writer: TraceWriter
     audits: Audits
     metrics: Metrics
+    redact: Redact | None = None
 
     async def route(self, texts: Sequence[Text], metadata: dict[str, Any] | None = None) -> list[Result]:
         """Answer texts in their order; a text without an answer gets its error, the others their answers.
@@ -58,18 +64,20 @@ class Router:
         """
         started = time.perf_counter()
         loaded = self.live.loaded
-        judged = await self._judge(loaded, texts)
+        kept = texts if self.redact is None else [self.redact(text) for text in texts]
+        judged = await self._judge(loaded, kept)
         request = _Request(self, loaded, judged, metadata or {})
         results: list[Result | None] = []
         waiting: list[tuple[int, Coroutine[Any, Any, Result]]] = []
-        for i, (text, verdict) in enumerate(zip(texts, judged.verdicts, strict=True)):
+        for i, (text, stored, said) in enumerate(zip(texts, kept, judged.verdicts, strict=True)):
+            verdict = None if stored is WITHHELD else said
             if isinstance(verdict, BadInputError):
                 results.append(verdict)
-            elif verdict is not None and verdict.handled:
-                results.append(request.handle(text, verdict))
+            elif verdict is not None and verdict.handled and request.closed is None:
+                results.append(request.handle(text, stored, verdict))
             else:
                 results.append(None)
-                waiting.append((i, request.defer(text, verdict)))
+                waiting.append((i, request.defer(text, stored, verdict)))
         if waiting:
             answers = await asyncio.gather(*(deferral for _, deferral in waiting))
             for (i, _), answer in zip(waiting, answers, strict=True):
@@ -90,28 +98,29 @@ class Router:
 class _Request:
     """What the texts of one request have in common: the version that was live when it came."""
 
-    __slots__ = ("latency_ms", "metadata", "rate", "router", "version")
+    __slots__ = ("closed", "latency_ms", "metadata", "rate", "router", "version")
 
     def __init__(self, router: Router, loaded: Loaded | None, judged: Judged, metadata: dict[str, Any]) -> None:
         self.router, self.metadata = router, metadata
         self.version = None if loaded is None else loaded.number
         certified = loaded is not None and loaded.policy.certificate.certified
-        # without a certificate everything is labelled, which is what a rate of 1 says to the calibration
-        self.rate = router.audit_rate if certified else 1.0
+        self.closed = router.watch.closed(loaded) if loaded is not None and certified else None
+        # without a certificate that holds everything is labelled, which is what a rate of 1 says to the calibration
+        self.rate = router.watch.rate if certified and self.closed is None else 1.0
         self.latency_ms = {"embed": round(judged.embed_s * 1e3, 3), "predict": round(judged.predict_s * 1e3, 3)}
 
-    def handle(self, text: Text, verdict: Verdict) -> Decision:
+    def handle(self, text: Text, stored: Text, verdict: Verdict) -> Decision:
         """Answer with the surrogate's certified label; the row is written soon, and audited by chance."""
         router = self.router
-        trace = self._trace(text, verdict, "handled", propensity=self.rate)
+        trace = self._trace(stored, verdict, "handled", propensity=self.rate)
         router.writer.put(trace)
         if trace.u < self.rate:
-            router.audits.ask(trace)
+            router.audits.ask(trace, text)
         router.metrics.requests["handled"].inc()
         router.metrics.cost["avoided"].inc(router.audits.mean_cost)
         return Decision(verdict.label, "handled", verdict.reason, trace.id, self.version, verdict)
 
-    async def defer(self, text: Text, verdict: Verdict | None) -> Result:
+    async def defer(self, text: Text, stored: Text, verdict: Verdict | None) -> Result:
         """Answer with the teacher's label; the row is on disk before the reply, where a disk can be written."""
         router, metrics = self.router, self.router.metrics
         try:
@@ -120,19 +129,24 @@ class _Request:
             _log.warning("the teacher gave no usable label (%s): %s", error.reason, error)
             metrics.teacher_error(error.reason)
             metrics.requests["error"].inc()
-            router.writer.put(self._trace(text, verdict, "deferred", error=error))
+            if stored is not WITHHELD:
+                router.writer.put(self._trace(stored, verdict, "deferred", error=error))
             return error
         metrics.requests["deferred"].inc()
         metrics.seconds["teacher"].observe(answer.latency_ms / 1e3)
         metrics.cost["spent"].inc(answer.cost)
         router.audits.note_cost(answer.cost)
-        trace = self._trace(text, verdict, "deferred", answer=answer)
-        await router.writer.commit(trace)
+        router.watch.note_label(answer.label)
+        trace = self._trace(stored, verdict, "deferred", answer=answer)
+        if stored is WITHHELD:
+            metrics.lost.inc()
+        else:
+            await router.writer.commit(trace)
         return Decision(answer.label, "deferred", self._reason(verdict), trace.id, self.version, verdict, answer)
 
     def _reason(self, verdict: Verdict | None) -> str:
         if verdict is not None:
-            return verdict.reason
+            return verdict.reason if self.closed is None else "gate_closed"
         return "no_version" if self.version is None else "policy_failed"
 
     def _trace(
@@ -166,7 +180,7 @@ class _Request:
             trace,
             teacher_label=answer.label,
             label_source="teacher",
-            teacher_fingerprint=self.router.teacher.fingerprint,
+            teacher_fingerprint=self.router.fingerprint,
             usage=answer.usage,
             cost=answer.cost,
             latency_ms={**self.latency_ms, "teacher": round(answer.latency_ms, 3)},

@@ -5,22 +5,25 @@ the trace store, and whoever holds it looks again whether the refit is still due
 """
 
 import logging
-import os
-import socket
 import threading
+import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
-from tracer_serve.errors import StoreError
+from tracer_serve.errors import ArtifactError, StoreError
+from tracer_serve.gate.bounds import n_min
+from tracer_serve.holder import live_holder, new_holder, take_lease
 from tracer_serve.load import Task
 from tracer_serve.refit_process import Finding, RefitProcess
-from tracer_serve.traces import TraceStore, new_id
-from tracer_serve.versions import Versions
+from tracer_serve.standing import LEASE, TEACHER, closing_of
+from tracer_serve.traces import TraceStore
+from tracer_serve.versions import Manifest, Versions
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +31,8 @@ ATTEMPT, REQUEST, LAST = "schedule.attempt", "schedule.request", "schedule.last"
 """Values in the store: the last start, a person's request that waits, and how the last refit ended."""
 
 _LEASE, _LEASE_S = "schedule", 60.0
-_REFIT_LEASE = "refit"  # held by the refit itself, a person's from the command line too
+_REPAIR_ROWS, _REPAIR_GROWTH = 4, 1.5  # a repair is tried at so many times n_min rows, and after that ever more
+_LABELS_S = 30.0
 _GRACE_S = 3_600  # a cron time that passed while the machine slept is made up for within this
 
 
@@ -55,8 +59,10 @@ class Schedule:
         poll_s: float = 2.0,
     ) -> None:
         self._spec, self._store, self._versions, self._on_outcome = task.spec.schedule, store, versions, on_outcome
-        self._process = process or RefitProcess(task.file)
-        self._holder = f"{socket.gethostname()}:{os.getpid()}:{new_id()}"
+        self._task, self._looked = task.spec, -_LABELS_S
+        bounds = self._spec.limit_s, self._spec.memory_mb
+        self._process = process or RefitProcess(task.file, *bounds)
+        self._holder = new_holder()
         self._busy = threading.Lock()
         self._problem: str | None = None
         defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": _GRACE_S}
@@ -80,16 +86,22 @@ class Schedule:
         self._scheduler.shutdown(wait=True)
 
     def poll(self) -> None:
-        """Start a refit if somebody asked for one or enough new traces came in."""
+        """Start a refit if somebody asked for one, the gate has to be opened again, or enough that is new came in."""
         try:
             if self._store.get_value(REQUEST) is not None:
                 self.fire("hand")
+            elif (repair := self._repair()) is not None and repair.due:
+                self.fire(repair.trigger)
             elif self._enough_new():
                 self.fire("new_traces")
+            elif time.monotonic() > self._looked + _LABELS_S:
+                self._looked = time.monotonic()
+                if self._new_label():
+                    self.fire("new_label")
             self._problem = None
-        except StoreError as error:
+        except (StoreError, ArtifactError) as error:
             if str(error) != self._problem:
-                _log.warning("the schedule cannot read the trace store: %s", error)
+                _log.warning("the schedule cannot read what it needs: %s", error)
             self._problem = str(error)
 
     def fire(self, trigger: str) -> None:
@@ -97,16 +109,16 @@ class Schedule:
         if not self._busy.acquire(blocking=False):
             return
         try:
-            if self._store.lease_holder(_REFIT_LEASE) is not None:
+            if live_holder(self._store, LEASE) is not None:
                 return
-            if not self._store.acquire_lease(_LEASE, self._holder, _LEASE_S):
+            if not take_lease(self._store, _LEASE, self._holder, _LEASE_S):
                 return
             try:
                 if self._claim(trigger):
                     self._run(trigger)
             finally:
                 self._store.release_lease(_LEASE, self._holder)
-        except StoreError as error:
+        except (StoreError, ArtifactError) as error:
             _log.warning("no refit (%s): %s", trigger, error)
         finally:
             self._busy.release()
@@ -121,35 +133,87 @@ class Schedule:
 
     def _claim(self, trigger: str) -> bool:
         """Say whether a refit is still due, and if so note the attempt; runs under the lease."""
-        now = datetime.now(UTC)
-        last: dict[str, Any] = self._store.get_value(ATTEMPT) or {}
-        since = datetime.fromisoformat(last["started"]) if last else None
-        if trigger == "cron" and since is not None:
-            due = self._cron.get_next_fire_time(None, since)
-            if due is None or due > now:
-                return False
-        if trigger == "interval" and since is not None:
+        now, repair = datetime.now(UTC), self._repair()
+        started = self._attempt().get("started")
+        since = None if started is None else datetime.fromisoformat(started)
+        if since is not None and since > now:
+            since = None  # the clock was set back; waiting for it to catch up could take years
+        still: dict[str, Callable[[], bool]] = {
+            "cron": lambda: since is None or self._cron_due(since, now),
             # nine tenths: the clocks of two workers tick a little apart
-            enough = timedelta(seconds=0.9 * (self._spec.interval_s or 0.0))
-            if now - since < enough:
-                return False
-        if trigger == "new_traces" and not self._enough_new():
-            return False
-        if trigger == "hand" and self._store.get_value(REQUEST) is None:
+            "interval": lambda: since is None or (now - since).total_seconds() >= 0.9 * (self._spec.interval_s or 0.0),
+            "new_traces": self._enough_new,
+            "new_label": self._new_label,
+            "hand": lambda: self._store.get_value(REQUEST) is not None,
+        }
+        if not still.get(trigger, lambda: repair is not None and repair.due)():
             return False
         self._store.put_value(REQUEST, None)  # whatever started it, a refit answers every request made before it
-        self._store.put_value(ATTEMPT, {"started": now.isoformat(), "latest": self._store.latest_id() or ""})
+        attempt = {"started": now.isoformat(), "latest": self._store.latest_id() or ""}
+        tried = {"after": repair.after, "rows": repair.rows} if repair else None
+        self._store.put_value(ATTEMPT, attempt | {"repair": tried})
         return True
+
+    def _cron_due(self, since: datetime, now: datetime) -> bool:
+        due = self._cron.get_next_fire_time(None, since)
+        return due is not None and due <= now
 
     def _enough_new(self) -> bool:
         """Count since the last version and the last attempt: one that failed is not repeated without new traces."""
         enough = self._spec.min_new_traces
         if enough is None:
             return False
-        last: dict[str, Any] = self._store.get_value(ATTEMPT) or {}
-        fitted = self._versions.numbers()[-1:]
-        seen = [self._versions.manifest(number).last_trace for number in fitted]
-        return self._store.labelled_since(max(last.get("latest", ""), *seen, "")) >= enough
+        newest = self._newest()
+        seen = newest.last_trace if newest else ""
+        return self._store.labelled_since(max(self._attempt().get("latest", ""), seen)) >= enough
+
+    def _new_label(self) -> bool:
+        """Say whether the teacher has given a label often enough that the newest version does not know."""
+        enough, newest = self._spec.new_label, self._newest()
+        if enough is None or newest is None or not newest.labels:
+            return False
+        known = set(newest.labels)
+        recurs = any(n >= enough for label, n in self._store.counts().by_label.items() if label not in known)
+        return recurs and self._store.labelled_since(self._attempt().get("latest", "")) >= enough
+
+    def _repair(self) -> "_Repair | None":
+        """Say what the current version's void certificate waits for; None where it is not void."""
+        current = self._versions.current()
+        manifest = None if current is None else self._versions.manifest(current)
+        if manifest is None or not manifest.certified:
+            return None
+        teacher, closing = self._store.get_value(TEACHER), closing_of(self._store)
+        if teacher is not None and manifest.teacher != teacher["fingerprint"]:
+            trigger, after = "teacher", teacher["since"]
+        elif closing is not None and manifest.after < closing.after:
+            trigger, after = "alarm", closing.after
+        else:
+            return None
+        rows, tried = self._store.labelled_since(after), self._attempt().get("repair")
+        needed: float = _REPAIR_ROWS * n_min(self._task.gate.alpha, self._task.gate.delta)
+        if tried is not None and tried["after"] == after:
+            needed = max(needed, _REPAIR_GROWTH * tried["rows"])
+        elif trigger == "teacher" and self._task.traces.migrate == "paired":
+            needed = 0  # the refit itself asks about old texts
+        return _Repair(trigger, after, rows, rows >= needed)
+
+    def _attempt(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._store.get_value(ATTEMPT) or {}
+        return found
+
+    def _newest(self) -> Manifest | None:
+        numbers = self._versions.numbers()
+        return self._versions.manifest(numbers[-1]) if numbers else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Repair:
+    """A closed gate: labelled rows after the moment of its closing, and whether they are worth a refit."""
+
+    trigger: str
+    after: str
+    rows: int
+    due: bool
 
 
 def request_refit(store: TraceStore) -> None:

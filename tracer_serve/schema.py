@@ -1,16 +1,19 @@
 """The JSON Schema of a task's YAML, with the parameters of every component that is installed."""
 
+from functools import reduce
+from operator import getitem
 from typing import Any
 
 from tracer_serve.errors import PluginError
-from tracer_serve.registry import Registry, acceptors, embedders, surrogates, teachers
+from tracer_serve.registry import Registry, acceptors, embedders, redactors, surrogates, teachers
 from tracer_serve.spec import Spec
 
-_SEAMS: dict[str, Registry[Any]] = {
-    "embedder": embedders,
-    "surrogates": surrogates,
-    "acceptors": acceptors,
-    "teacher": teachers,
+_SEAMS: dict[tuple[str, ...], Registry[Any]] = {
+    ("properties", "embedder"): embedders,
+    ("properties", "surrogates"): surrogates,
+    ("properties", "acceptors"): acceptors,
+    ("properties", "teacher"): teachers,
+    ("$defs", "TracesSpec", "properties", "redact"): redactors,
 }
 
 
@@ -19,13 +22,14 @@ def json_schema() -> dict[str, Any]:
     schema = Spec.model_json_schema(by_alias=True)
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "tracer-serve task"
-    for field, registry in _SEAMS.items():
-        place = schema["properties"][field]
+    for (*path, field), registry in _SEAMS.items():
+        parent: dict[str, Any] = reduce(getitem, path, schema)
+        place = parent[field]
         choice = {"anyOf": [*_blocks(registry), {"type": "string"}], "description": place.get("description", "")}
         if place.get("type") == "array":
             place["items"] = choice
         else:
-            schema["properties"][field] = choice
+            parent[field] = choice
     schema["$defs"].pop("Component", None)
     return schema
 

@@ -116,19 +116,48 @@ class TracesSpec(Frozen):
     url: str | None = Field(
         default=None, description="SQLAlchemy URL of a shared store; default: SQLite in the state folder."
     )
-    audit_rate: Share = Field(
-        default=0.03, description="Probability that a handled request is also sent to the teacher."
+    audit_rate: Share | Literal["auto"] = Field(
+        default=0.03,
+        description="Probability that a handled request is also sent to the teacher; auto aims at 100 audits a day.",
     )
+    redact: tuple[Component, ...] = Field(
+        default=(), description="What is taken out of a text before it is stored: [pii], or your own."
+    )
+    import_fair: bool = Field(
+        default=True,
+        description="Whether the imported files are a fair sample of traffic; if not, they train and never calibrate.",
+    )
+    migrate: Literal["fresh", "paired"] = Field(
+        default="fresh",
+        description="After a change of teacher: fresh waits for labels of new requests, paired asks about old texts.",
+    )
+    migrate_rows: int = Field(
+        default=500, ge=1, description="How many old texts `paired` asks about, at the teacher's price."
+    )
+    audit_budget: int | None = Field(default=None, ge=0, description="Most audits a day (UTC), spread over it.")
+
+    @property
+    def audit_share(self) -> float:
+        """The share of handled requests that is audited, for estimates; of `auto`, what it is at 100,000 a month."""
+        return 0.03 if self.audit_rate == "auto" else self.audit_rate
 
 
 class ScheduleSpec(Frozen):
-    """When to refit and re-gate. Without any of the three triggers, only by hand."""
+    """When to refit and re-gate: beside these triggers, on the monitor's alarm, and by hand."""
 
     cron: str | None = Field(default=None, description="Five-field crontab line, such as '0 3 * * *'.")
     interval_s: float | None = Field(default=None, gt=0, description="Seconds between refits.")
     timezone: str = Field(default="UTC", description="IANA time zone of the cron line.")
     min_new_traces: int | None = Field(
         default=None, ge=1, description="Refit as soon as this many new labelled traces are in the store."
+    )
+
+    new_label: int | None = Field(
+        default=5, ge=1, description="Refit as soon as a label unknown to the newest version was given this often."
+    )
+    limit_s: float = Field(default=21_600.0, gt=0, description="Seconds after which a refit is ended.")
+    memory_mb: float | None = Field(
+        default=None, ge=256, description="Memory a refit may allocate, MB; beyond, it fails and serving goes on."
     )
 
     @field_validator("timezone")
@@ -152,6 +181,9 @@ class VersionsSpec(Frozen):
     """Retention of versions."""
 
     keep: int = Field(default=20, ge=2, description="How many versions stay on disk; the current one always does.")
+    must_keep_coverage: bool = Field(
+        default=False, description="Whether a certified version replaces the current one only if it covers as much."
+    )
 
 
 class ServerSpec(Frozen):
@@ -162,6 +194,11 @@ class ServerSpec(Frozen):
     workers: int = Field(default=1, ge=1, le=64, description="API worker processes.")
     max_body_mb: float = Field(default=4.0, gt=0, le=100, description="Largest accepted request body, MB.")
     max_batch: int = Field(default=1024, ge=1, description="Most texts in one request.")
+    forward: bool = Field(
+        default=True,
+        description="Pass chat completions that are not this task's on to the teacher's endpoint, at the operator's"
+        " cost.",
+    )
 
 
 class Spec(Frozen):

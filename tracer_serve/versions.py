@@ -36,6 +36,10 @@ class Manifest:
     software : versions of tracer-serve and of the libraries that shape the numbers
     files : sha256 of every other file, by path relative to the folder
     pinned : kept whatever the retention
+    labels : what it can answer
+    after : its calibration rows came after this trace id; empty: from the first on
+    spent : with ``gate.spend: series``, rows up to this id may be in no further certificate
+    forgotten : rows it was fitted on that were removed since on a user's demand
     """
 
     version: int
@@ -52,6 +56,10 @@ class Manifest:
     software: dict[str, str]
     files: dict[str, str]
     pinned: bool = False
+    labels: tuple[str, ...] = ()
+    after: str = ""
+    spent: str = ""
+    forgotten: int = 0
 
 
 class Versions:
@@ -75,6 +83,11 @@ class Versions:
             return []
         return sorted(int(p.name) for p in self.root.iterdir() if p.name.isdigit() and (p / "manifest.json").is_file())
 
+    @property
+    def upcoming(self) -> int:
+        """The number of the next version; numbers are never given twice, so it counts the certificates so far."""
+        return max(self.numbers(), default=0) + 1
+
     def current(self) -> int | None:
         """Return the number of the version that serves, None before the first.
 
@@ -83,11 +96,6 @@ class Versions:
         ArtifactError
             Where `current` does not hold a number, which no crash of ours can cause.
         """
-    @property
-    def upcoming(self) -> int:
-        """The number of the next version; numbers are never given twice, so it counts the certificates so far."""
-        return max(self.numbers(), default=0) + 1
-
         try:
             text = (self.root / "current").read_text(encoding="ascii").strip()
         except FileNotFoundError:
@@ -171,7 +179,14 @@ class Versions:
 
     def pin(self, number: int, pinned: bool = True) -> None:
         """Keep a version whatever the retention, or no longer."""
-        manifest = asdict(self.manifest(number)) | {"pinned": pinned}
+        self._note(number, pinned=pinned)
+
+    def mark_forgotten(self, number: int, rows: int) -> None:
+        """Note that so many further rows that a version was fitted on were removed."""
+        self._note(number, forgotten=self.manifest(number).forgotten + rows)
+
+    def _note(self, number: int, **facts: Any) -> None:
+        manifest = asdict(self.manifest(number)) | facts
         aside = self.folder(number) / "manifest.json.aside"
         aside.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
         _sync(aside)

@@ -59,7 +59,7 @@ async def test_metrics_count_what_happened_and_no_text_becomes_a_label(task: Mak
     ):
         assert line in before
     assert re.search(
-        r'tracer_policy_info\{embedder="ngrams-[0-9a-f]+",task="colours",teacher="t",version="1"\} 1.0', before
+        r'tracer_policy_info\{embedder="ngrams-[0-9a-f]+",task="colours",teacher="[0-9a-f]+",version="1"\} 1.0', before
     )
     names = [{line.rpartition(" ")[0] for line in text.splitlines() if line[0] != "#"} for text in (before, after)]
     # the teacher answers nonsense about texts it does not know: one series with a bounded reason

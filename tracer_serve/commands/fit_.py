@@ -9,7 +9,10 @@ from tracer_serve.load import Task, load_task
 from tracer_serve.policy import CERTIFICATE
 from tracer_serve.records import Certificate
 from tracer_serve.refit import Outcome, refit, versions_of
+from tracer_serve.replay import Moved
 from tracer_serve.report.headline import verdict_of
+
+_SHOWN = 12
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +42,7 @@ def as_json(outcome: Outcome) -> dict[str, object]:
         "serving": outcome.serving,
         "traces": outcome.traces,
         "seconds": outcome.seconds,
+        "moved": None if outcome.moved is None else outcome.moved.to_json(),
         "certificate": CERTIFICATE.dump_python(outcome.certificate, mode="json", exclude={"walk"}),
         "candidates": [asdict(candidate) for candidate in outcome.candidates],
     }
@@ -54,8 +58,18 @@ def summary(task: Task, outcome: Outcome) -> None:
             ("version", f"{outcome.version}, from {outcome.traces:,} traces in {outcome.seconds:.0f} s; {serves}"),
             ("surrogate", f"{chosen.surrogate}, {chosen.acceptor or 'accept all'}"),
             *finding(task, outcome.version, outcome.certificate),
+            *_moves(outcome.moved),
         ]
     )
+
+
+def _moves(moved: Moved | None) -> list[tuple[str, str]]:
+    """Return which labels another teacher moved, most frequent first."""
+    if moved is None:
+        return []
+    answered = moved.asked - moved.failed
+    head = ("new teacher", f"asked about {moved.asked:,} old texts; {moved.moved:,} of {answered:,} labels moved")
+    return [head, *(("", f"{n:,} x {old} -> {new}") for old, new, n in moved.moves[:_SHOWN])]
 
 
 def finding(task: Task, version: int, certificate: Certificate) -> list[tuple[str, str]]:

@@ -4,8 +4,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from tracer_serve.components import load_plugins, make_redactors, teacher_fingerprint
 from tracer_serve.console import facts, print_json
 from tracer_serve.load import Task, load_task
+from tracer_serve.redaction import redaction
 from tracer_serve.refit import store_of
 from tracer_serve.traces.importers import FORMATS, ImportSummary, import_file
 
@@ -23,6 +25,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--requests", type=Path, metavar="FILE", help="input file of an OpenAI batch")
     parser.add_argument("--skip-bad", action="store_true", help="leave out lines that are refused")
     parser.add_argument("--any-teacher", action="store_true", help="import labels of several teachers, or of another")
+    train_only = "rows that are no fair sample of traffic (collected, made up): they train and never calibrate"
+    parser.add_argument("--train-only", action="store_true", help=train_only)
     parser.add_argument("--dry-run", action="store_true", help="count only, write nothing")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -30,6 +34,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Import each file whole or not at all; a file that was imported before adds nothing."""
     task = load_task(args.task)
+    load_plugins(task)
+    redact = redaction(make_redactors(task))
     store = store_of(task)
     try:
         summaries = [
@@ -45,6 +51,9 @@ def run(args: argparse.Namespace) -> int:
                 teacher=_model(task),
                 skip_bad=args.skip_bad,
                 any_teacher=args.any_teacher,
+                fingerprint=None if args.any_teacher else teacher_fingerprint(task),
+                fair=not args.train_only,
+                redact=redact,
                 dry_run=args.dry_run,
             )
             for file in args.files

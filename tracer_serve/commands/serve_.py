@@ -9,11 +9,14 @@ from pathlib import Path
 
 from tracer_serve.commands.check_ import check
 from tracer_serve.commands.fit_ import finding, summary
+from tracer_serve.components import teacher_fingerprint
 from tracer_serve.console import facts, out, progress_bar
+from tracer_serve.errors import BusyError
 from tracer_serve.load import Task, load_task
 from tracer_serve.policy import CERTIFICATE
 from tracer_serve.refit import import_traces, refit, store_of, versions_of
 from tracer_serve.service.run import require_free_port, serve
+from tracer_serve.standing import CHANGED
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -52,15 +55,27 @@ def prepare(task: Task) -> None:
         store.close()
     current = versions.current()
     if current is None and any_traces:
-        with progress_bar() as progress:
-            outcome = refit(task, "start", progress)
-        summary(task, outcome)
+        _first(task)
     elif current is None:
         out.print("no traces yet: every request goes to the teacher, and each answer becomes a trace")
     else:
         versions.verify(current)
         certificate = CERTIFICATE.validate_json((versions.folder(current) / "certificate.json").read_bytes())
-        facts([("task", task.spec.name), ("version", str(current)), *finding(task, current, certificate)])
+        rows = [("task", task.spec.name), ("version", str(current)), *finding(task, current, certificate)]
+        if versions.manifest(current).teacher != teacher_fingerprint(task):
+            rows.append(("gate", f"CLOSED, everything goes to the teacher: {CHANGED}"))
+        facts(rows)
+
+
+def _first(task: Task) -> None:
+    """Write version 1, unless another process does so at this moment."""
+    try:
+        with progress_bar() as progress:
+            outcome = refit(task, "start", progress)
+    except BusyError as error:
+        out.print(f"{error}. Until there is a version every request goes to the teacher", markup=False)
+    else:
+        summary(task, outcome)
 
 
 def invite(task: Task) -> None:

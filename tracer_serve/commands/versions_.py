@@ -30,9 +30,17 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json([asdict(m) | {"serving": m.version == current} for m in manifests])
         return 0
-    table = Table("", "version", "written", "traces", "verdict", "embedder")
+    table = Table("", "version", "written", "traces", "verdict", "embedder", "forgotten")
     for m in manifests:
         mark = ("*" if m.version == current else "") + ("pinned" if m.pinned else "")
-        table.add_row(mark, str(m.version), m.created, f"{m.traces:,}", m.reason, m.embedder)
+        table.add_row(
+            mark,
+            str(m.version),
+            m.created,
+            f"{m.traces:,}",
+            m.reason,
+            m.embedder,
+            f"{m.forgotten:,}" if m.forgotten else "",
+        )
     out.print(table if manifests else "no version yet; `tracer-serve fit TASK.yaml` writes the first")
     return 0

@@ -19,7 +19,7 @@ def basis_of(seen: Seen) -> dict[str, Any]:
 
 def headline_of(task: Task, seen: Seen) -> dict[str, Any]:
     """Return the verdict in words and the few numbers that carry it, all of them the certificate's own."""
-    found, audit_rate = seen.certificate, task.spec.traces.audit_rate
+    found, audit_rate = seen.certificate, task.spec.traces.audit_share
     coverage = found.coverage if found.certified else 0.0
     return {
         "certified": found.certified,

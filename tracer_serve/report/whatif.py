@@ -32,7 +32,7 @@ def whatif_of(task: Task, seen: Seen) -> dict[str, Any]:
         "coverage": coverage,
         "agreement": [c.agreements / c.n if c.certified else None for c in found],
         "lower_bound": [c.lower_bound if c.certified else None for c in found],
-        "teacher_calls_saved": coverage * (1.0 - task.spec.traces.audit_rate),
+        "teacher_calls_saved": coverage * (1.0 - task.spec.traces.audit_share),
         "own": int(np.flatnonzero(alphas == own)[0]),
     }
 

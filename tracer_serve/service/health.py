@@ -6,9 +6,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from tracer_serve.errors import StoreError
+from tracer_serve.holder import live_holder
 from tracer_serve.metrics import CONTENT_TYPE
 from tracer_serve.schedule import LAST
 from tracer_serve.service.runtime import Runtime, runtime_of
+from tracer_serve.standing import LEASE, PROGRESS
 
 
 async def livez(_: Request) -> Response:
@@ -33,17 +35,57 @@ def health(runtime: Runtime) -> dict[str, Any]:
     """Return the state of a task as people want to see it."""
     problems = runtime.problems()
     last: Any = None
+    progress: Any = None
+    new: dict[str, int] = {}
     try:
         last = runtime.store.get_value(LAST)
+        progress = runtime.store.get_value(PROGRESS) if live_holder(runtime.store, LEASE) else None
+        new = _new_labels(runtime)
     except StoreError as error:
         problems.append(str(error))
     return {
         "status": "degraded" if problems else "ok",
         "task": runtime.task.spec.name,
         "version": _version(runtime),
+        "gate": _gate(runtime),
+        "monitor": _monitor(runtime),
         "problems": problems,
         "traces_lost": runtime.writer.lost,
         "last_refit": last,
+        "refit": progress,
+        "new_labels": new,
+    }
+
+
+def _new_labels(runtime: Runtime) -> dict[str, int]:
+    """Return how often the teacher has given labels that the version does not know."""
+    loaded = runtime.live.loaded
+    if loaded is None:
+        return {}
+    known = set(loaded.labels)
+    return {label: n for label, n in runtime.store.counts().by_label.items() if label not in known}
+
+
+def _gate(runtime: Runtime) -> dict[str, Any]:
+    loaded, closed = runtime.live.loaded, runtime.closed
+    certified = loaded is not None and loaded.policy.certificate.certified
+    reason = closed[0] if closed else None if certified else "no_certificate"
+    closing = runtime.watch.closing
+    last = None if closing is None else {"at": closing.at, "version": closing.version, "message": closing.message}
+    return {"open": reason is None, "reason": reason, "last_closing": last}
+
+
+def _monitor(runtime: Runtime) -> dict[str, Any] | None:
+    state = runtime.watch.monitor
+    if state is None:
+        return None
+    evidence = min(state.evidence, 1e300)  # JSON has no infinity
+    return {
+        "audits": state.seen,
+        "agreements": state.agreements,
+        "evidence": evidence,
+        "alarm_at": 1.0 / state.delta,
+        "audit_rate": runtime.watch.rate,
     }
 
 

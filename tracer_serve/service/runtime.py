@@ -10,15 +10,18 @@ from starlette.requests import Request
 
 from tracer_serve.audits import Audits
 from tracer_serve.batcher import Batcher
-from tracer_serve.components import load_plugins, make_embedder, make_teacher
+from tracer_serve.components import load_plugins, make_embedder, make_redactors, make_teacher, teacher_fingerprint
 from tracer_serve.live import Live, Loaded
 from tracer_serve.load import Task
 from tracer_serve.metrics import Metrics
 from tracer_serve.policy import Policy
+from tracer_serve.redaction import redaction
 from tracer_serve.router import Router
 from tracer_serve.schedule import Schedule
+from tracer_serve.standing import CHANGED, note_teacher
 from tracer_serve.traces import TraceStore, open_store
 from tracer_serve.versions import Versions
+from tracer_serve.watch import Watch
 from tracer_serve.writer import TraceWriter
 
 _log = logging.getLogger(__name__)
@@ -35,6 +38,7 @@ class Runtime:
     store: TraceStore
     versions: Versions
     live: Live
+    watch: Watch
     writer: TraceWriter
     metrics: Metrics
     router: Router
@@ -58,7 +62,22 @@ class Runtime:
             found.append(f"traces are lost ({self.writer.lost} so far), so refits learn nothing: {self.writer.problem}")
         if self.live.problem is not None:
             found.append(self.live.problem)
+        if self.closed is not None:
+            found.append(f"the gate is closed, everything goes to the teacher: {self.closed[1]}")
+        if self.watch.problem is not None:
+            found.append(f"the monitor stands still: {self.watch.problem}")
         return found
+
+    @property
+    def closed(self) -> tuple[str, str] | None:
+        """Why the certified version may not answer, as a word and in words; None where it may."""
+        loaded, closing = self.live.loaded, self.watch.closing
+        if loaded is None or not loaded.policy.certificate.certified:
+            return None
+        reason = self.watch.closed(loaded)
+        if reason == "teacher_changed":
+            return reason, CHANGED
+        return None if reason is None or closing is None else (reason, closing.message)
 
 
 def runtime_of(request: Request) -> Runtime:
@@ -81,25 +100,33 @@ async def running(task: Task, *, schedule: bool = True) -> AsyncIterator[Runtime
         store = open_store(task.spec.traces.url or task.state / "traces.db", task.spec.name)
         stack.callback(store.close)
         versions = Versions(task.state / "versions")
-        metrics = Metrics(task.spec.name, lambda: live.loaded)
+        metrics = Metrics(task.spec.name, lambda: live.loaded, lambda: watch)
         live = Live(versions.current, lambda number: _load(task, versions, number), metrics.load_failures.inc)
         await asyncio.to_thread(live.start)
         stack.callback(live.stop)
+        fingerprint = teacher_fingerprint(task)
+        await asyncio.to_thread(note_teacher, store, fingerprint)
+        watch = Watch(store, live, fingerprint, task.spec.traces, metrics.new_labels.inc)
+        await asyncio.to_thread(watch.start)
+        stack.push_async_callback(asyncio.to_thread, watch.stop)
         teacher = make_teacher(task, _labels(live, store))
         stack.push_async_callback(teacher.close)
         writer = TraceWriter(store, metrics.lost.inc)
         stack.push_async_callback(asyncio.to_thread, writer.close, GRACE_S / 2)
         batcher = Batcher()
         stack.push_async_callback(asyncio.to_thread, batcher.close)
-        audits = Audits(teacher, writer, metrics)
+        audits = Audits(teacher, fingerprint, writer=writer, metrics=metrics, watch=watch)
         stack.push_async_callback(audits.close, GRACE_S / 2)
-        rate = task.spec.traces.audit_rate
-        router = Router(task.spec.name, rate, teacher, live, batcher, writer, audits, metrics)
+        redact = redaction(make_redactors(task))
+        router = Router(task.spec.name, teacher, fingerprint, watch, live, batcher, writer, audits, metrics, redact)
         if schedule:
             scheduler = Schedule(task, store, versions, metrics.refit)
             scheduler.start()
             stack.push_async_callback(asyncio.to_thread, scheduler.stop)
-        yield Runtime(task, store, versions, live, writer, metrics, router)
+        runtime = Runtime(task, store, versions, live, watch, writer, metrics, router)
+        if runtime.closed is not None:
+            _log.warning("the gate is closed, everything goes to the teacher: %s", runtime.closed[1])
+        yield runtime
         _log.info("stopping: waiting for audits and rows under way")
 
 
@@ -107,7 +134,7 @@ def _load(task: Task, versions: Versions, number: int) -> Loaded:
     """Read a version, every byte of it checked."""
     manifest = versions.verify(number)
     policy = Policy.load(versions.folder(number) / "model", make_embedder(task))
-    return Loaded(number, policy, manifest.teacher, tuple(map(str, policy.classes)))
+    return Loaded(number, policy, manifest.teacher, tuple(map(str, policy.classes)), manifest.after)
 
 
 def _labels(live: Live, store: TraceStore) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tracer_serve.errors import ImportFileError
 from tracer_serve.records import Trace
+from tracer_serve.redaction import WITHHELD, Redact
 from tracer_serve.traces.ids import new_id
 from tracer_serve.traces.importers.files import opened, split_key
 from tracer_serve.traces.importers.items import Format, Item, Reading, Refusal
@@ -31,6 +32,8 @@ def import_file(
     teacher: str | None = None,
     any_teacher: bool = False,
     fingerprint: str | None = None,
+    fair: bool = True,
+    redact: Redact | None = None,
     skip_bad: bool = False,
     dry_run: bool = False,
 ) -> ImportSummary:
@@ -45,6 +48,8 @@ def import_file(
     teacher : the model that must have given the labels; a file that says another is refused
     any_teacher : import labels of several teachers, or of another one, all the same
     fingerprint : the teacher's fingerprint to put on the rows, where they are known to be its answers
+    fair : whether the rows are a fair sample of traffic; if not, they train and never calibrate
+    redact : what of a text is stored
     skip_bad : leave out the lines that are refused; otherwise one refusal refuses the file
     dry_run : count only, write nothing
 
@@ -69,7 +74,9 @@ def import_file(
         _check_teachers(summary, teacher)
     if dry_run:
         return summary
-    rows = _unchanged(summary, _traces(store.task, read_items(path, reading), fingerprint))
+    stamped = _traces(store.task, read_items(path, reading), fingerprint)
+    kept = (_kept(trace, path, redact, fair=fair) for trace in stamped)
+    rows = _unchanged(summary, kept)
     imported = store.add_import(rows, sha256=sha256, path=str(path))
     return replace(summary, imported=imported, already=imported == 0)
 
@@ -110,6 +117,14 @@ def _trace(item: Item, task: str, fingerprint: str | None) -> Trace:
         cost=item.cost,
         metadata={name: value for name, value in metadata.items() if value is not None},
     )
+
+
+def _kept(trace: Trace, path: Path, redact: Redact | None, *, fair: bool) -> Trace:
+    """Return the trace as it is stored: redacted, and at a rate of 0, which draws nothing, where it only trains."""
+    text = trace.input if redact is None else redact(trace.input)
+    if text is WITHHELD:
+        raise ImportFileError(f"{path}: a redactor failed on a text; nothing was imported. The log says which error")
+    return replace(trace, input=text, audit_rate=1.0 if fair else 0.0)
 
 
 def _unchanged(summary: ImportSummary, traces: Iterator[Trace]) -> Iterator[Trace]:

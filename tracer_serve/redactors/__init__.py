@@ -1,0 +1,1 @@
+"""Built-in redactors: one file each."""

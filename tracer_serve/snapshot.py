@@ -1,0 +1,95 @@
+"""The rows of a refit: everything labelled trains, what is a fair sample of traffic calibrates (gate.md, section 5).
+
+A row calibrates where all of this holds:
+
+* it was drawn (`gate.thinning`): by an audit, or by the same draw where it was deferred. A rate of 1, where everything
+  was labelled by design, draws every row; imports have it, unless they were brought in to train only (a rate of 0);
+* the present teacher labelled it. A person's correction stays, as the row was drawn before anybody looked; a person's
+  label on a row that the teacher never answered does not calibrate, as people look at what went wrong;
+* it came after the last closing of the gate;
+* with ``gate.spend: series``, no earlier certificate was tested on it.
+
+Rows without a label are left out. A teacher that is down fails whatever the text is, so an outage thins the sample
+evenly; texts that a teacher refuses by their content are not in the promise, which speaks of texts that it labels.
+Audits that were dropped or failed while deferred rows were retried make easy rows rarer: that costs coverage only.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tracer_serve.errors import FitError
+from tracer_serve.fit.rows import Rows
+from tracer_serve.gate.thinning import calibration_rows
+from tracer_serve.records import Bools
+from tracer_serve.standing import TeacherSince
+from tracer_serve.traces import Columns, TraceStore
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Labelled rows up to a moment.
+
+    Parameters
+    ----------
+    until : id of the newest row that was looked at
+    after : calibration rows came after this id; empty: from the first on
+    """
+
+    rows: Rows
+    until: str
+    after: str
+
+
+def take_snapshot(store: TraceStore, teacher: TeacherSince, *, closed: str = "", spent: str = "") -> Snapshot:
+    """Read the labelled rows up to now.
+
+    Parameters
+    ----------
+    teacher : whose labels calibrate
+    closed : the last closing of the gate, as a trace id
+    spent : rows up to this id were in a certificate that may not be repeated
+
+    Raises
+    ------
+    FitError
+        Where there are none.
+    """
+    until = store.latest_id()
+    columns = None if until is None else store.columns(until_id=until)
+    if until is None or columns is None or not len(columns):
+        raise FitError(
+            "there are no labelled traces to fit on; bring some (`tracer-serve import TASK.yaml traces.jsonl`),"
+            " or serve and let the teacher answer"
+        )
+    own = _own(columns, teacher)
+    fair = drawn(columns) & own & (columns.ids > max(closed, spent).encode("ascii"))
+    rows = Rows(columns.texts, columns.label.decode(), fair)
+    superseded = _superseded(columns, own)
+    if superseded.any():
+        rows = rows.take(np.flatnonzero(~superseded))
+    return Snapshot(rows, until, closed)
+
+
+def drawn(columns: Columns) -> Bools:
+    """Return which labelled rows are a fair sample of traffic within their epoch, shape (n,)."""
+    handled, human = columns.decision.is_value("handled"), columns.source.is_value("human")
+    answered = columns.labelled & (~human | (columns.fingerprint.codes >= 0))
+    return calibration_rows(columns.audit_rate, handled, handled & answered, answered, columns.u)
+
+
+def _own(columns: Columns, teacher: TeacherSince) -> Bools:
+    """Return which rows the teacher labelled; a row that does not say counts as its own from the last change on."""
+    own: Bools = columns.fingerprint.is_value(teacher.fingerprint)
+    unsaid = columns.fingerprint.codes < 0
+    return own | (unsaid & (columns.ids > teacher.since.encode("ascii")))
+
+
+def _superseded(columns: Columns, own: Bools) -> Bools:
+    """Return which rows have another teacher's label of a text that the present one has labelled too."""
+    gone: Bools = np.zeros(len(columns), bool)
+    others = np.flatnonzero(~own)
+    if len(others):
+        known = {columns.texts[i] for i in np.flatnonzero(own)}
+        gone[others] = [columns.texts[i] in known for i in others]
+    return gone

@@ -1,0 +1,100 @@
+"""What all processes of a task agree on beside its versions: when the gate closed, and since when the teacher is whose.
+
+Both are moments, told as trace ids, which sort by time. A version knows after which moment its calibration rows came
+(`Manifest.after`); while that is before the last closing, its certificate is void. So nothing ever has to be set back:
+a version that certified on rows after the closing opens the gate by being served, in one file replacement.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from tracer_serve.traces import TraceStore, new_id
+
+CLOSING, TEACHER, PROGRESS = "gate.closing", "teacher", "refit.progress"
+"""Values in the store: the last closing of the gate, the spec's teacher, how far the refit is that runs."""
+LEASE = "refit"
+"""The lease that every refit holds."""
+CHANGED = (
+    "teacher_changed: the version was certified on another teacher's labels (model, prompt, label set or temperature"
+    " differ). Refits certify anew as this teacher's labels come in; traces.migrate: paired asks it about old texts"
+)
+"""What a person is told while the gate is closed because of the teacher."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """The last time the monitor closed the gate.
+
+    Parameters
+    ----------
+    after : rows up to this id calibrate no more
+    version : the version that was found out
+    at : UTC, ISO 8601
+    audits, agreements : of that version, at the alarm
+    evidence : the monitor's, at least 1/delta
+    """
+
+    after: str
+    version: int
+    at: str
+    audits: int
+    agreements: int
+    evidence: float
+
+    @property
+    def message(self) -> str:
+        """Return the finding for people."""
+        return (
+            f"drift: version {self.version} agreed with the teacher on {self.agreements:,} of {self.audits:,} audits"
+            f" (evidence {self.evidence:.3g})"
+        )
+
+
+def closing_of(store: TraceStore) -> Closing | None:
+    """Return the last closing, None where the gate never closed."""
+    value = store.get_value(CLOSING)
+    return None if value is None else Closing(**value)
+
+
+def close_gate(store: TraceStore, version: int, audits: int, agreements: int, evidence: float) -> Closing:
+    """Close the gate for every version whose calibration rows came before now; of two closings the later counts.
+
+    An infinite evidence is kept as the largest finite number: JSON has no infinity.
+    """
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    closing = Closing(new_id(), version, at, audits, agreements, min(evidence, 1e300))
+
+    def later(present: dict[str, Any] | None) -> dict[str, Any]:
+        return present if present is not None and present["after"] >= closing.after else asdict(closing)
+
+    return Closing(**store.update_value(CLOSING, later))
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherSince:
+    """The teacher that the spec names, and since when.
+
+    Parameters
+    ----------
+    since : rows up to this id that do not say whose label they have are another teacher's; empty: no change so far
+    before : fingerprint of the teacher before it, empty for the first
+    """
+
+    fingerprint: str
+    since: str = ""
+    before: str = ""
+
+
+def note_teacher(store: TraceStore, fingerprint: str) -> TeacherSince:
+    """Note which teacher the spec names; a change is dated now, and returned with the moment."""
+
+    def change(present: dict[str, Any] | None) -> dict[str, Any]:
+        if present is None:
+            return asdict(TeacherSince(fingerprint))
+        if present["fingerprint"] == fingerprint:
+            return present
+        before = TeacherSince(**present)
+        return asdict(replace(before, fingerprint=fingerprint, since=new_id(), before=before.fingerprint))
+
+    return TeacherSince(**store.update_value(TEACHER, change))

@@ -1,0 +1,174 @@
+"""Whether the gate is open, how often to audit, and the monitor: the same in all processes, and in memory.
+
+A thread exchanges it with the trace store every second: it folds the audits that were answered here into the state of
+the version that serves, and reads what the others found. While the store cannot be reached the last known stays.
+"""
+
+import logging
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tracer_serve.audit_rate import Traffic, rate_in_force
+from tracer_serve.errors import StoreError
+from tracer_serve.gate.monitor import MonitorState, update
+from tracer_serve.live import Live, Loaded
+from tracer_serve.records import Certificate
+from tracer_serve.spec import TracesSpec
+from tracer_serve.standing import Closing, close_gate, closing_of
+from tracer_serve.traces import TraceStore
+
+_log = logging.getLogger(__name__)
+
+MONITOR = "monitor.{}"
+"""The value in the store that holds a version's `MonitorState`."""
+
+_TRAFFIC_S = 10.0
+
+
+class Watch:
+    """Follows gate and monitor.
+
+    Parameters
+    ----------
+    teacher : fingerprint of the teacher that the spec names
+    spec : the audit rate and its budget
+    live : says which version serves
+    on_new_label : called for each answer of the teacher with a label that this version does not know
+    poll_s : seconds between exchanges with the store
+    """
+
+    def __init__(
+        self,
+        store: TraceStore,
+        live: Live,
+        teacher: str,
+        spec: TracesSpec,
+        on_new_label: Callable[[], None] = lambda: None,
+        *,
+        poll_s: float = 1.0,
+    ) -> None:
+        self.rate = 0.0
+        self.closing: Closing | None = None
+        self.monitor: MonitorState | None = None
+        self.problem: str | None = None
+        self._store, self._live, self._teacher, self._spec = store, live, teacher, spec
+        self._on_new_label, self._poll_s = on_new_label, poll_s
+        self._pending: defaultdict[int, list[bool]] = defaultdict(list)
+        self._guard = threading.Lock()
+        self._traffic, self._looked = Traffic(), -_TRAFFIC_S
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="tracer-watch", daemon=True)
+
+    def start(self) -> None:
+        """Read once, then follow in a thread of its own."""
+        self.refresh()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop following, with the last audits folded in."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+            self.refresh()
+
+    def closed(self, loaded: Loaded) -> str | None:
+        """Return why a version may not answer though it has a certificate: ``teacher_changed``, ``drift``, or None."""
+        if loaded.teacher != self._teacher:
+            return "teacher_changed"
+        return "drift" if self.closing is not None and loaded.after < self.closing.after else None
+
+    def note_label(self, label: str) -> None:
+        """Take note of a label that the teacher gave."""
+        loaded = self._live.loaded
+        if loaded is not None and label not in loaded.labels:
+            self._on_new_label()
+
+    def note_audit(self, version: int | None, agree: bool) -> None:
+        """Take an audit's outcome; those of versions that do not serve, and of a closed gate, are ignored."""
+        loaded = self._live.loaded
+        if loaded is not None and version == loaded.number and self.closed(loaded) is None:
+            with self._guard:
+                self._pending[loaded.number].append(agree)
+
+    def refresh(self) -> None:
+        """Exchange everything with the store."""
+        try:
+            self._fold()
+            self._read()
+            self.problem = None
+        except StoreError as error:
+            if str(error) != self.problem:
+                _log.warning("the monitor cannot reach the trace store, what was known stays: %s", error)
+            self.problem = str(error)
+
+    def _fold(self) -> None:
+        """Bring the audits that were answered here into the state that all processes share."""
+        with self._guard:
+            pending, self._pending = self._pending, defaultdict(list)
+        loaded = self._live.loaded
+        for version, outcomes in pending.items():
+            if loaded is None or version != loaded.number:
+                continue
+            try:
+                self._store.update_value(MONITOR.format(version), _folding(loaded.policy.certificate, outcomes))
+            except StoreError:
+                with self._guard:  # in front of what came meanwhile
+                    self._pending[version][:0] = outcomes
+                raise
+
+    def _read(self) -> None:
+        loaded = self._live.loaded
+        self.closing = closing_of(self._store)
+        if loaded is None:
+            self.monitor, self.rate = None, 1.0
+            return
+        stored = self._store.get_value(MONITOR.format(loaded.number))
+        self.monitor = monitor = _state(stored, loaded.policy.certificate)
+        if monitor.alarm and self.closed(loaded) is None:
+            # from the state, not from the audit that raised it: whoever sees an alarm closes, also after a crash
+            self.closing = close_gate(self._store, loaded.number, monitor.seen, monitor.agreements, monitor.evidence)
+            _log.error("the gate is closed, everything goes to the teacher: %s", self.closing.message)
+        self.rate = self._rate(loaded, boosted=monitor.boosted and monitor.seen > 0)
+
+    def _rate(self, loaded: Loaded, *, boosted: bool) -> float:
+        spec, now = self._spec, datetime.now(UTC)
+        counted = spec.audit_rate == "auto" or spec.audit_budget is not None
+        if counted and time.monotonic() > self._looked + _TRAFFIC_S:
+            hours = self._store.activity(now - timedelta(hours=24))
+            self._traffic = Traffic.of(hours, loaded.policy.certificate.coverage, now)
+            self._looked = time.monotonic()
+        return rate_in_force(spec.audit_rate, self._traffic, now, boosted=boosted, budget=spec.audit_budget)
+
+    def _follow(self) -> None:
+        while not self._stop.wait(self._poll_s):
+            self.refresh()
+
+
+def _state(stored: dict[str, Any] | None, certificate: Certificate) -> MonitorState:
+    if stored is not None:
+        return MonitorState.from_json(stored)
+    return MonitorState(alpha=monitored(certificate), delta=certificate.delta)
+
+
+def _folding(certificate: Certificate, outcomes: list[bool]) -> Callable[[Any], dict[str, Any]]:
+    def fold(stored: dict[str, Any] | None) -> dict[str, Any]:
+        state = _state(stored, certificate)
+        for agree in outcomes:
+            state = update(state, agree)
+        return state.to_json()
+
+    return fold
+
+
+def monitored(certificate: Certificate) -> float:
+    """Return the agreement among the handled that the monitor defends.
+
+    alpha; where the promise speaks of all requests (``overall``), what it leaves for the handled share of them.
+    """
+    if certificate.guarantee != "overall" or not certificate.coverage:
+        return certificate.alpha
+    return max(0.5, 1.0 - (1.0 - certificate.alpha) / certificate.coverage)

@@ -10,11 +10,13 @@ from starlette.routing import Route
 from tracer_serve.errors import TracerServeError
 from tracer_serve.load import Task
 from tracer_serve.service import admin, documents, failures, health, pages
+from tracer_serve.service.chat.route import chatting, completions
 from tracer_serve.service.classify import classify
 from tracer_serve.service.runtime import running
 
 ROUTES = [  # the busiest first: they are tried in this order
     Route("/v1/classify", classify, methods=["POST"]),
+    Route("/v1/chat/completions", completions, methods=["POST"]),
     Route("/v1/models", documents.models),
     Route("/livez", health.livez),
     Route("/readyz", health.readyz),
@@ -39,8 +41,8 @@ def make_app(task: Task, *, schedule: bool = True) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with running(task, schedule=schedule) as runtime:
-            app.state.runtime = runtime
+        async with running(task, schedule=schedule) as runtime, chatting(runtime) as chat:
+            app.state.runtime, app.state.chat = runtime, chat
             yield
 
     return Starlette(

@@ -21,17 +21,24 @@ async def read_model(request: Request, model: type[M], limit: int) -> M:
     RefusalError
         415 for another content type, 413 for a larger body, 408 for one that stalls, 400 for one that is wrong.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json":
-        raise RefusalError(415, f"send JSON with the header content-type: application/json, not {kind or 'none'!r}")
-    body = await _read(request, limit)
+    body = await read_json(request, limit)
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        raise _explain(error, body) from None
+        raise explain(error, body) from None
 
 
-async def _read(request: Request, limit: int) -> bytes:
+async def read_json(request: Request, limit: int) -> bytes:
+    """Read a body that says it is JSON.
+
+    Raises
+    ------
+    RefusalError
+        415, 413 or 408, as above.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise RefusalError(415, f"send JSON with the header content-type: application/json, not {kind or 'none'!r}")
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise _too_large(limit)
@@ -53,7 +60,7 @@ def _too_large(limit: int) -> RefusalError:
     return RefusalError(413, f"the body is larger than {limit:,} bytes; split it, or raise server.max_body_mb")
 
 
-def _explain(error: ValidationError, body: bytes) -> RefusalError:
+def explain(error: ValidationError, body: bytes) -> RefusalError:
     """Name the first thing that is wrong."""
     first = error.errors(include_url=False, include_input=False)[0]
     if first["type"] == "json_invalid":

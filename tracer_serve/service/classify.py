@@ -47,7 +47,7 @@ async def classify(request: Request) -> Response:
         )
     texts, single = inputs_of(asked.input, runtime)
     problems = [_problem(text) for text in texts]
-    results = await _route(runtime, texts, problems, _metadata(asked, request))
+    results = await _route(runtime, texts, problems, metadata_of(asked.user, request))
     errors = [result for result in results if isinstance(result, TracerServeError)]
     if len(errors) == len(results):  # one that fails among many does not fail the rest, but all that fail are a failure
         return respond(errors[0])
@@ -58,9 +58,11 @@ async def classify(request: Request) -> Response:
         "created": int(time.time()),
         "model": name,
         "data": [_item(i, result, asked, runtime) for i, result in enumerate(results)],
-        "usage": _usage(results),
+        "usage": usage_of(results),
     }
-    return Response(json.dumps(body, allow_nan=False), headers=_headers(results, single), media_type="application/json")
+    return Response(
+        json.dumps(body, allow_nan=False), headers=headers_of(results, single), media_type="application/json"
+    )
 
 
 def inputs_of(given: str | list[str | list[str]], runtime: Runtime) -> tuple[list[Text], bool]:
@@ -102,8 +104,9 @@ async def _route(
     return [next(answered) if problem is None else problem for problem in problems]
 
 
-def _metadata(asked: ClassifyRequest, request: Request) -> dict[str, Any]:
-    metadata: dict[str, Any] = {} if asked.user is None else {"user": asked.user}
+def metadata_of(user: str | None, request: Request) -> dict[str, Any]:
+    """Return what is kept with the trace of a request."""
+    metadata: dict[str, Any] = {} if user is None else {"user": user}
     parent = request.headers.get("traceparent")
     if parent is not None and _TRACEPARENT.fullmatch(parent):
         metadata["traceparent"] = parent
@@ -142,7 +145,7 @@ def _finite(score: float | None) -> float | None:
     return None if score is None or not math.isfinite(score) else round(score, 6)
 
 
-def _usage(results: list[Result | TracerServeError]) -> dict[str, int]:
+def usage_of(results: list[Result | TracerServeError]) -> dict[str, int]:
     """Sum the teacher's tokens; a handled text costs none."""
     answers = [r.answer for r in results if isinstance(r, Decision) and r.answer is not None]
     prompt = sum(answer.usage.get("prompt_tokens", 0) for answer in answers)
@@ -150,7 +153,8 @@ def _usage(results: list[Result | TracerServeError]) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
-def _headers(results: list[Result | TracerServeError], single: bool) -> dict[str, str]:
+def headers_of(results: list[Result | TracerServeError], single: bool) -> dict[str, str]:
+    """Return the headers that tell who answered."""
     decisions = [result for result in results if isinstance(result, Decision)]
     kinds = {decision.kind for decision in decisions}
     headers: dict[str, str] = {"x-tracer-decision": kinds.pop() if len(kinds) == 1 else "mixed"}

@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, Response
 
 from tracer_serve import __version__
 from tracer_serve.service.admin import RollbackRequest
+from tracer_serve.service.chat.request import ChatRequest
 from tracer_serve.service.classify import ClassifyRequest
 from tracer_serve.service.runtime import runtime_of
 
@@ -69,7 +70,18 @@ class ClassifyResponse(BaseModel):
     usage: Usage
 
 
-_MODELS = (ClassifyRequest, ClassifyResponse, ErrorBody, RollbackRequest)
+class ChatCompletion(BaseModel):
+    """An answer as OpenAI clients know it."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: list[dict[str, Any]]
+    usage: Usage | None = None
+
+
+_MODELS = (ChatCompletion, ChatRequest, ClassifyRequest, ClassifyResponse, ErrorBody, RollbackRequest)
 
 
 def models(request: Request) -> Response:
@@ -122,6 +134,7 @@ def _paths() -> dict[str, Any]:
             "post": _operation("Classify one text or many.", (200, "ClassifyResponse"), (*body_errors, 404, 503))
             | _body("ClassifyRequest")
         },
+        "/v1/chat/completions": {"post": _chat(body_errors) | _body("ChatRequest")},
         "/v1/models": {"get": _operation("The task, as a model.")},
         "/livez": {"get": _operation("The process runs.", kind="text/plain")},
         "/readyz": {"get": _operation("Requests are answered.")},
@@ -140,6 +153,16 @@ def _paths() -> dict[str, Any]:
             | _body("RollbackRequest")
         },
     }
+
+
+def _chat(errors: tuple[int, ...]) -> dict[str, Any]:
+    """Document the drop-in: what is passed on is answered with whatever the teacher's endpoint answers."""
+    operation = _operation(
+        "Classify the text in this task's calls; pass all others on.", (200, "ChatCompletion"), (*errors, 404, 503)
+    )
+    operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+    operation["responses"]["default"] = {"description": "Whatever the teacher's endpoint answered."}
+    return operation
 
 
 def _operation(

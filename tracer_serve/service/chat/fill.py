@@ -1,0 +1,121 @@
+"""A label to an instance of the JSON schema that a caller asked for."""
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+_DEPTH = 12
+_NAMED = ("#/$defs/", "#/definitions/")
+
+
+class UnfillableError(ValueError):
+    """The schema wants more than a label of this task."""
+
+
+def fill(schema: Mapping[str, Any], labels: AbstractSet[str], label: str) -> Any:
+    """Return the instance that says `label`.
+
+    Exactly one place of the schema has the label set as its ``enum``. Whatever else it requires has to be a constant, a
+    default or null: a surrogate has no opinion on a free-text field, and makes none up.
+
+    Parameters
+    ----------
+    schema : JSON Schema as OpenAI's clients write it: objects, ``$ref`` to ``$defs``, ``enum``, ``anyOf``
+    labels : the task's label set
+
+    Raises
+    ------
+    UnfillableError
+        Where that is not so.
+
+    Examples
+    --------
+    >>> answer = {"type": "object", "properties": {"mood": {"enum": ["sad", "glad"]}}, "required": ["mood"]}
+    >>> fill(answer, {"glad", "sad"}, "glad")
+    {'mood': 'glad'}
+    """
+    filling = _Filling(schema, labels, label)
+    value = filling.value(schema, 0)
+    if filling.slots != 1:
+        raise UnfillableError(f"{filling.slots} of its fields have the task's labels as their enum, not one")
+    return value
+
+
+class _Filling:
+    """One walk through a schema."""
+
+    def __init__(self, root: Mapping[str, Any], labels: AbstractSet[str], label: str) -> None:
+        self.root, self.labels, self.label = root, labels, label
+        self.slots = 0
+
+    def value(self, schema: Any, depth: int) -> Any:
+        schema = self._resolved(schema, depth)
+        if (allowed := schema.get("enum")) is not None and self._is_label_set(allowed):
+            self.slots += 1
+            return self.label
+        if "const" in schema:
+            self.slots += isinstance(schema["const"], str) and self.labels == {schema["const"]}
+            return schema["const"]
+        if isinstance(branches := schema.get("anyOf") or schema.get("oneOf"), list):
+            return self._any(branches, schema, depth)
+        if isinstance(schema.get("properties"), dict):
+            return self._object(schema, depth)
+        return _blank(schema)
+
+    def _object(self, schema: Mapping[str, Any], depth: int) -> dict[str, Any]:
+        required = schema.get("required") or ()
+        made = {}
+        for name, inner in schema["properties"].items():
+            before = self.slots
+            try:
+                value = self.value(inner, depth + 1)
+            except UnfillableError as error:
+                if name in required:
+                    raise UnfillableError(f"{name}: {error}") from None
+                continue
+            if name in required or self.slots > before:
+                made[name] = value
+        return made
+
+    def _any(self, branches: list[Any], schema: Mapping[str, Any], depth: int) -> Any:
+        """Take the branch that holds the label; without one, whatever can be said without an opinion."""
+        before = self.slots
+        for branch in branches:
+            try:
+                value = self.value(branch, depth + 1)
+            except UnfillableError:
+                continue
+            if self.slots > before:
+                return value
+        return _blank(schema, {"type": "null"} in branches)
+
+    def _resolved(self, schema: Any, depth: int) -> Mapping[str, Any]:
+        for _ in range(_DEPTH):
+            if not isinstance(schema, dict) or depth > _DEPTH:
+                break
+            if "$ref" not in schema:
+                parts = schema.get("allOf")  # how some generators write a reference that has a description
+                if not (isinstance(parts, list) and len(parts) == 1):
+                    return schema
+                schema = parts[0]
+                continue
+            where = str(schema["$ref"])
+            prefix = next((prefix for prefix in _NAMED if where.startswith(prefix)), None)
+            group = self.root.get(prefix[2:-1]) if prefix else None
+            schema = group.get(where.removeprefix(prefix)) if isinstance(group, dict) and prefix else None
+        raise UnfillableError("it is no schema that is understood here")
+
+    def _is_label_set(self, allowed: Any) -> bool:
+        if not isinstance(allowed, list) or not all(isinstance(value, str | None) for value in allowed):
+            return False
+        return {value for value in allowed if value is not None} == self.labels
+
+
+def _blank(schema: Mapping[str, Any], nullable: bool = False) -> Any:
+    """Return what says nothing: the default, or null where it may be."""
+    if "default" in schema:
+        return schema["default"]
+    kind = schema.get("type")
+    if nullable or kind == "null" or (isinstance(kind, list) and "null" in kind):
+        return None
+    raise UnfillableError("it wants a value that is no label of this task")

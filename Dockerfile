@@ -1,8 +1,12 @@
 # The serving image: core packages and onnxruntime, no torch. Sentence-transformers tasks serve `backend: onnx`.
 #
 #   docker build -t tracer-serve .
-#   docker run -p 127.0.0.1:3000:3000 -v tracer-state:/state tracer-serve
-#   docker run -p 127.0.0.1:3000:3000 -v tracer-state:/state -v "$PWD/my:/app/my:ro" tracer-serve my/task.yaml
+#   docker run -p 127.0.0.1:3000:3000 -v tracer-state:/state tracer-serve configs/banking.yaml --insecure
+#   docker run -p 3000:3000 -e API_KEY -v tracer-state:/state -v "$PWD/my:/app/my:ro" tracer-serve my/task.yaml
+#
+# The first publishes the port on the host's loopback only and says that no key is wanted; without --insecure (or
+# TRACER_SERVE_INSECURE=1) a task without keys is not served beyond loopback. The second has `server: {api_keys:
+# ["${API_KEY}"]}` in its YAML.
 #
 # Workers are not started again inside the container: give it a restart policy (--restart=unless-stopped).
 

@@ -12,10 +12,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from tracer_serve.errors import SpecError
-from tracer_serve.spec import Spec
+from tracer_serve.spec import HASHED, Spec
 
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
-_SECRETS = ("api_key", "token", "password", "secret")
+_SECRETS = re.compile(r"(^|\.)(api_keys?|admin_key|token|password|secret)(\[\d+\])?$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def _fill(value: Any, file: Path, path: str) -> Any:
         return [_fill(item, file, f"{path}[{i}]") for i, item in enumerate(value)]
     if not isinstance(value, str):
         return value
-    if path.rpartition(".")[2] in _SECRETS and not _VARIABLE.fullmatch(value):
+    if _SECRETS.search(path) and not _VARIABLE.fullmatch(value) and not HASHED.fullmatch(value):
         raise SpecError(
             "a literal secret in a file is a leak; write ${ENV_NAME} and set that environment variable",
             file=file,
@@ -136,7 +136,8 @@ def _explain(error: dict[str, Any], file: Path) -> str:
     if error["type"] == "missing":
         return f"{file}: {path}: is required"
     message = error["msg"].removeprefix("Value error, ")
-    got = "" if isinstance(error["input"], Mapping | list) else f" (got {error['input']!r})"
+    secret = isinstance(error["input"], Mapping | list) or _SECRETS.search(path)
+    got = "" if secret else f" (got {error['input']!r})"
     return f"{file}: {path}: {message[0].lower() + message[1:]}{got}"
 
 

@@ -1,11 +1,15 @@
 """The YAML of one task as frozen models: every field described and bounded, unknown keys refused."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from apscheduler.triggers.cron import CronTrigger
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+HASHED = re.compile(r"sha256:[0-9a-f]{64}")
+"""A key's hash, which may stand in a file."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -186,6 +190,9 @@ class VersionsSpec(Frozen):
     )
 
 
+_KEY_LENGTH = 16
+
+
 class ServerSpec(Frozen):
     """Where the service listens."""
 
@@ -199,6 +206,28 @@ class ServerSpec(Frozen):
         description="Pass chat completions that are not this task's on to the teacher's endpoint, at the operator's"
         " cost.",
     )
+    api_keys: tuple[SecretStr, ...] = Field(
+        default=(),
+        description="Keys that may ask, each ${ENV} or sha256:HEX of a key; none: whoever reaches the port may.",
+    )
+    admin_key: SecretStr | None = Field(
+        default=None,
+        description="Key of /admin/*, ${ENV} or sha256:HEX; default: TRACER_SERVE_ADMIN_KEY; without either closed.",
+    )
+    rate_limit: int | None = Field(
+        default=None,
+        ge=1,
+        description="Requests a minute to /v1/* per key (without keys: per address), split among the workers.",
+    )
+
+    @field_validator("api_keys")
+    @classmethod
+    def _hard_to_guess(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(len(key) < _KEY_LENGTH for key in value):
+            raise ValueError(
+                f"a key of fewer than {_KEY_LENGTH} characters can be guessed; openssl rand -hex 24 makes one"
+            )
+        return value
 
 
 class Spec(Frozen):

@@ -15,7 +15,7 @@ from tracer_serve.errors import BusyError
 from tracer_serve.load import Task, load_task
 from tracer_serve.policy import CERTIFICATE
 from tracer_serve.refit import import_traces, refit, store_of, versions_of
-from tracer_serve.service.run import require_free_port, serve
+from tracer_serve.service.run import require_free_port, require_keys, serve
 from tracer_serve.standing import CHANGED
 
 
@@ -25,11 +25,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     host = os.environ.get("TRACER_SERVE_HOST")
     parser.add_argument("--host", default=host, help="address to bind; overrides TRACER_SERVE_HOST and server.host")
     parser.add_argument("--port", type=int, help="port to bind; overrides server.port")
+    insecure = bool(os.environ.get("TRACER_SERVE_INSECURE"))
+    parser.add_argument("--insecure", action="store_true", default=insecure, help="bind beyond loopback without keys")
 
 
 def run(args: argparse.Namespace) -> int:
     """Fit the first version where traces are there, print where to ask, and serve until stopped."""
     task = _moved(load_task(args.task), args.host, args.port)
+    require_keys(task.spec.server, insecure=args.insecure)
     check(task)
     require_free_port(task.spec.server.host, task.spec.server.port)
     prepare(task)
@@ -85,7 +88,9 @@ def invite(task: Task) -> None:
     url = f"http://{host}:{server.port}"
     body = json.dumps({"input": example(task)})
     out.print(f"\nlistening on {url}  (ctrl-c stops)\ntry it:")
-    out.print(f"  curl -s {url}/v1/classify -H 'content-type: application/json' -d {shlex.quote(body)}\n", markup=False)
+    key = " -H 'authorization: Bearer YOUR-KEY'" if server.api_keys else ""
+    line = f"  curl -s {url}/v1/classify{key} -H 'content-type: application/json' -d {shlex.quote(body)}\n"
+    out.print(line, markup=False)
 
 
 def example(task: Task) -> object:

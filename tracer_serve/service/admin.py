@@ -1,10 +1,9 @@
 """What only the operator may do; without an admin key nobody may."""
 
-import hmac
 import os
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -13,6 +12,7 @@ from tracer_serve.errors import ArtifactError
 from tracer_serve.schedule import request_refit
 from tracer_serve.service.body import read_model
 from tracer_serve.service.failures import RefusalError
+from tracer_serve.service.keys import Keys
 from tracer_serve.service.runtime import Runtime, runtime_of
 from tracer_serve.versions import Versions
 
@@ -60,12 +60,15 @@ def _roll_back(versions: Versions, target: int | None) -> tuple[int | None, int]
 
 def _admitted(request: Request) -> Runtime:
     """Check the admin key in constant time."""
-    key = os.environ.get(KEY)
+    runtime = runtime_of(request)
+    key = runtime.task.spec.server.admin_key or SecretStr(os.environ.get(KEY, ""))
     if not key:
-        raise RefusalError(403, f"the admin routes are closed: the server runs without {KEY}", code="admin_closed")
-    scheme, _, given = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not given:
+        raise RefusalError(
+            403, f"the admin routes are closed: neither server.admin_key nor {KEY} is set", code="admin_closed"
+        )
+    given = request.headers.get("authorization", "")
+    if not given.lower().startswith("bearer "):
         raise RefusalError(401, "send the admin key as `Authorization: Bearer KEY`", code="missing_key")
-    if not hmac.compare_digest(given.strip().encode(), key.encode()):
+    if Keys([key]).owner(given) is None:
         raise RefusalError(403, "this is not the admin key", code="wrong_key")
-    return runtime_of(request)
+    return runtime

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from tracer_serve.errors import TracerServeError
@@ -12,6 +13,7 @@ from tracer_serve.load import Task
 from tracer_serve.service import admin, documents, failures, health, pages
 from tracer_serve.service.chat.route import chatting, completions
 from tracer_serve.service.classify import classify
+from tracer_serve.service.guard import Guard
 from tracer_serve.service.runtime import running
 
 ROUTES = [  # the busiest first: they are tried in this order
@@ -45,9 +47,12 @@ def make_app(task: Task, *, schedule: bool = True) -> Starlette:
             app.state.runtime, app.state.chat = runtime, chat
             yield
 
+    server = task.spec.server
+    guarded = bool(server.api_keys) or server.rate_limit is not None
     return Starlette(
         lifespan=lifespan,
         routes=ROUTES,
+        middleware=[Middleware(Guard, server=server)] if guarded else [],
         exception_handlers={
             TracerServeError: failures.on_refusal,
             HTTPException: failures.on_http,

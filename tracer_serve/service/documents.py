@@ -120,35 +120,35 @@ def openapi() -> dict[str, Any]:
         "paths": _paths(),
         "components": {
             "schemas": schemas,
-            "securitySchemes": {"admin": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {name: {"type": "http", "scheme": "bearer"} for name in ("admin", "key")},
         },
     }
 
 
 def _paths() -> dict[str, Any]:
-    body_errors = (400, 408, 413, 415)
+    asked, body_errors = (401, 429), (400, 401, 408, 413, 415)
     admin: dict[str, Any] = {"security": [{"admin": []}]}
     number = {"name": "number", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 0}}
     return {
         "/v1/classify": {
-            "post": _operation("Classify one text or many.", (200, "ClassifyResponse"), (*body_errors, 404, 503))
+            "post": _operation("Classify one text or many.", (200, "ClassifyResponse"), (*body_errors, 404, 429, 503))
             | _body("ClassifyRequest")
         },
         "/v1/chat/completions": {"post": _chat(body_errors) | _body("ChatRequest")},
-        "/v1/models": {"get": _operation("The task, as a model.")},
+        "/v1/models": {"get": _operation("The task, as a model.", errors=asked)},
         "/livez": {"get": _operation("The process runs.", kind="text/plain")},
         "/readyz": {"get": _operation("Requests are answered.")},
-        "/healthz": {"get": _operation("Details, and what is wrong.")},
+        "/healthz": {"get": _operation("Details, and what is wrong.", errors=(401,))},
         "/metrics": {"get": _operation("Prometheus.", kind="text/plain")},
-        "/schema.json": {"get": _operation("The routes, as BentoML shows them.")},
-        "/docs.json": {"get": _operation("This document.")},
-        "/": {"get": _operation("Status page.", kind="text/html")},
+        "/schema.json": {"get": _operation("The routes, as BentoML shows them.", errors=(401,))},
+        "/docs.json": {"get": _operation("This document.", errors=(401,))},
+        "/": {"get": _operation("Status page.", errors=(401,), kind="text/html")},
         "/versions/{number}/report.html": {
-            "get": _operation("Report of a version.", errors=(404,), kind="text/html") | {"parameters": [number]}
+            "get": _operation("Report of a version.", errors=(401, 404), kind="text/html") | {"parameters": [number]}
         },
         "/admin/refit": {"post": _operation("Ask for a refit.", (202, None), (401, 403, 503)) | admin},
         "/admin/rollback": {
-            "post": _operation("Serve an earlier version.", errors=(*body_errors, 401, 403, 404))
+            "post": _operation("Serve an earlier version.", errors=(*body_errors, 403, 404))
             | admin
             | _body("RollbackRequest")
         },
@@ -158,7 +158,7 @@ def _paths() -> dict[str, Any]:
 def _chat(errors: tuple[int, ...]) -> dict[str, Any]:
     """Document the drop-in: what is passed on is answered with whatever the teacher's endpoint answers."""
     operation = _operation(
-        "Classify the text in this task's calls; pass all others on.", (200, "ChatCompletion"), (*errors, 404, 503)
+        "Classify the text in this task's calls; pass all others on.", (200, "ChatCompletion"), (*errors, 404, 429, 503)
     )
     operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
     operation["responses"]["default"] = {"description": "Whatever the teacher's endpoint answered."}

@@ -54,7 +54,7 @@ def respond(error: TracerServeError, headers: Mapping[str, str] | None = None) -
     extra = dict(headers or {})
     if status in (429, 503):
         wait = error.retry_after_s if isinstance(error, TeacherError) else None
-        extra["retry-after"] = str(max(1, math.ceil(wait or 1.0)))
+        extra.setdefault("retry-after", str(max(1, math.ceil(wait or 1.0))))
     return _response(error_object(error), status, extra)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tracer_serve.errors import BusyError, SpecError
 from tracer_serve.load import Task
+from tracer_serve.spec import ServerSpec
 
 _GRACE_S = 10  # as `runtime.GRACE_S`, which is not imported here: the supervisor stays light
 _KEEP_ALIVE_S = 30
@@ -39,6 +40,24 @@ def require_free_port(host: str, port: int) -> None:
                     f" ss -ltnp 'sport = :{port}'"
                 ) from None
             raise SpecError(f"{host} cannot be bound: {error.strerror}", path="server.host") from None
+
+
+def require_keys(server: ServerSpec, *, insecure: bool) -> None:
+    """Check that nobody from outside can ask without a key, unless that is meant.
+
+    Raises
+    ------
+    SpecError
+        Where the address is not loopback and there are no keys.
+    """
+    if server.api_keys or insecure or ipaddress.ip_address(address_of(server.host)).is_loopback:
+        return
+    raise SpecError(
+        f"{server.host} can be reached from elsewhere, and whoever reaches it may spend your teacher's money: set"
+        " server.api_keys: [${NAME}], or, where something in front asks for keys, say --insecure"
+        " (TRACER_SERVE_INSECURE=1)",
+        path="server.host",
+    )
 
 
 def address_of(host: str) -> str:

@@ -106,7 +106,11 @@ class _Filling:
         raise UnfillableError("it is no schema that is understood here")
 
     def _is_label_set(self, allowed: Any) -> bool:
-        if not isinstance(allowed, list) or not all(isinstance(value, str | None) for value in allowed):
+        if (
+            not self.labels
+            or not isinstance(allowed, list)
+            or not all(isinstance(value, str | None) for value in allowed)
+        ):
             return False
         return {value for value in allowed if value is not None} == self.labels
 

@@ -44,7 +44,7 @@ async def chatting(runtime: Runtime) -> AsyncIterator[Chat]:
         described = spec.labels if isinstance(spec.labels, dict) else {}
         # the teacher's own has the labels sorted; a caller's has them in the order of the YAML, as likely as not
         prompts = [prompt.messages, Prompt(prompt.template, spec.label_names, described).messages]
-    recogniser = Recogniser(spec.name, spec.input, runtime.classes, prompts)
+    recogniser = Recogniser(spec.name, spec.input, lambda: spec.label_names or runtime.classes(), prompts)
     endpoints = getattr(teacher, "endpoints", ()) if spec.server.forward else ()
     forwarder = Forwarder(endpoints) if endpoints else None
     try:

@@ -39,18 +39,18 @@ _IN_SCRIPT = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028
 
 def render_html(report: Mapping[str, Any]) -> str:
     """Return report.html, drawn from report.json and nothing else."""
-    style = _asset("report.css")
-    scripts = [_asset("echarts.js"), "\n".join(_asset(f"page/{name}.js") for name in _PAGE)]
+    style = asset("report.css")
+    scripts = [asset("echarts.js"), "\n".join(asset(f"page/{name}.js") for name in _PAGE)]
     return (
-        _environment()
+        environment()
         .get_template("report.html")
         .render(
             report=report,
             sections=SECTIONS,
-            policy=Markup(_policy(style, scripts)),  # noqa: S704  # hashes and keywords only
+            policy=Markup(security_policy(style, scripts)),  # noqa: S704  # hashes and keywords only
             style=Markup(style),  # noqa: S704  # our own file
             scripts=[Markup(script) for script in scripts],  # noqa: S704  # our own files
-            data=Markup(_json(report)),  # noqa: S704  # no character in it can end the script element
+            data=Markup(json_in_script(report)),  # noqa: S704  # no character in it can end the script element
         )
     )
 
@@ -69,7 +69,8 @@ def content_security_policy(page: str) -> str:
     return found[1]
 
 
-def _policy(style: str, scripts: list[str]) -> str:
+def security_policy(style: str, scripts: list[str]) -> str:
+    """Return the Content-Security-Policy that allows this style and these scripts and nothing else."""
     hashes = " ".join(map(_hash, scripts))
     return (
         f"default-src 'none'; script-src {hashes}; style-src {_hash(style)}; img-src data: blob:;"
@@ -82,16 +83,19 @@ def _hash(content: str) -> str:
     return f"'sha256-{digest}'"
 
 
-def _json(report: Mapping[str, Any]) -> str:
+def json_in_script(report: Mapping[str, Any]) -> str:
+    """Return JSON that no character of can end the script element."""
     whole = json.dumps(report, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return "".join(_IN_SCRIPT.get(character, character) for character in whole)
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """Return one of the pinned files that a page inlines."""
     return (_HERE / "assets" / name).read_text(encoding="utf-8").strip()
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Return the templates, autoescaped."""
     environment = Environment(
         loader=FileSystemLoader(_HERE / "templates"),
         autoescape=True,

@@ -1,0 +1,57 @@
+"""What the teacher costs per call, from what is known: a price per call, prices of tokens, or costs in the traces."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from tracer_serve.records import Labels, Text
+
+_CHARACTERS_PER_TOKEN = 4.0
+_ENVELOPE_TOKENS = 8.0  # what a chat API adds around two messages
+_PROMPT = "Classify the text. One of: {labels}"
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a call costs.
+
+    Parameters
+    ----------
+    per_call : in `currency`
+    basis : how it is known, in words
+    calls_per_day : None where it was not said; money is then per 1,000 requests
+    """
+
+    per_call: float
+    basis: str
+    currency: str = "USD"
+    calls_per_day: float | None = None
+
+    @classmethod
+    def of_tokens(
+        cls, texts: Sequence[Text], labels: Labels, price: Mapping[str, Any], prompt: str | None = None
+    ) -> Self:
+        """Estimate a call from the lengths of prompt, texts and labels, four characters a token.
+
+        Parameters
+        ----------
+        price : ``prompt_per_1m``, ``completion_per_1m``, perhaps ``currency``
+        """
+        around = len((prompt or _PROMPT).replace("{labels}", ", ".join(np.unique(labels).tolist())))
+        mean = float(np.mean([len(t) if isinstance(t, str) else len(t[0]) + len(t[1]) for t in texts]))
+        tokens = (around + mean) / _CHARACTERS_PER_TOKEN + _ENVELOPE_TOKENS
+        answer = float(np.char.str_len(labels).mean()) / _CHARACTERS_PER_TOKEN + 1.0
+        each = (tokens * float(price["prompt_per_1m"]) + answer * float(price["completion_per_1m"])) / 1e6
+        basis = f"about {tokens:.0f} prompt and {answer:.0f} completion tokens a call, four characters a token"
+        return cls(each, basis, str(price.get("currency", "USD")))
+
+    def saved(self, share: float) -> float:
+        """Return what is saved a day, or per 1,000 requests, if the share of teacher calls is."""
+        return share * self.per_call * (1000.0 if self.calls_per_day is None else self.calls_per_day)
+
+    @property
+    def span(self) -> str:
+        """What `saved` is per."""
+        return "1,000 requests" if self.calls_per_day is None else "day"

@@ -13,12 +13,14 @@ from tracer_serve.load import Task
 from tracer_serve.service import admin, documents, failures, health, pages
 from tracer_serve.service.chat.route import chatting, completions
 from tracer_serve.service.classify import classify
+from tracer_serve.service.feedback import feedback
 from tracer_serve.service.guard import Guard
 from tracer_serve.service.runtime import running
 
 ROUTES = [  # the busiest first: they are tried in this order
     Route("/v1/classify", classify, methods=["POST"]),
     Route("/v1/chat/completions", completions, methods=["POST"]),
+    Route("/v1/feedback", feedback, methods=["POST"]),
     Route("/v1/models", documents.models),
     Route("/livez", health.livez),
     Route("/readyz", health.readyz),

@@ -10,6 +10,7 @@ from tracer_serve import __version__
 from tracer_serve.service.admin import RollbackRequest
 from tracer_serve.service.chat.request import ChatRequest
 from tracer_serve.service.classify import ClassifyRequest
+from tracer_serve.service.feedback import FeedbackRequest
 from tracer_serve.service.runtime import runtime_of
 
 
@@ -81,7 +82,18 @@ class ChatCompletion(BaseModel):
     usage: Usage | None = None
 
 
-_MODELS = (ChatCompletion, ChatRequest, ClassifyRequest, ClassifyResponse, ErrorBody, RollbackRequest)
+class FeedbackResponse(BaseModel):
+    """The label that stands now."""
+
+    id: str
+    object: str
+    label: str
+
+
+_MODELS = (
+    *(ChatCompletion, ChatRequest, ClassifyRequest, ClassifyResponse),
+    *(ErrorBody, FeedbackRequest, FeedbackResponse, RollbackRequest),
+)
 
 
 def models(request: Request) -> Response:
@@ -135,6 +147,13 @@ def _paths() -> dict[str, Any]:
             | _body("ClassifyRequest")
         },
         "/v1/chat/completions": {"post": _chat(body_errors) | _body("ChatRequest")},
+        "/v1/feedback": {
+            "post": _operation(
+                "Put a correct label on an answer.", (200, "FeedbackResponse"), (*body_errors, 404, 409, 429, 503)
+            )
+            | _body("FeedbackRequest")
+            | {"parameters": [{"name": "Idempotency-Key", "in": "header", "schema": {"type": "string"}}]}
+        },
         "/v1/models": {"get": _operation("The task, as a model.", errors=asked)},
         "/livez": {"get": _operation("The process runs.", kind="text/plain")},
         "/readyz": {"get": _operation("Requests are answered.")},

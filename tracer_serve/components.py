@@ -46,18 +46,14 @@ def make_acceptor(task: Task, index: int) -> Acceptor:
 
 
 def make_teacher(task: Task, labels: tuple[str, ...] = ()) -> Teacher:
-    """Make the teacher; `labels` stands in where the spec has no closed label set."""
+    """Make the teacher; without a closed label set, the spec's or else `labels`, it may give any label."""
     described = task.spec.labels if isinstance(task.spec.labels, dict) else {}
     context = {"labels": task.spec.label_names or labels, "descriptions": described}
     return _make(task, teachers, task.spec.teacher, "teacher", context)
 
 
 def teacher_fingerprint(task: Task) -> str:
-    """Return the fingerprint of the teacher that the spec names.
-
-    An open task's teacher is told the labels seen so far, which are not the spec's: here it is made without them, so
-    that a new label is no other teacher.
-    """
+    """Return the fingerprint of the teacher that the spec names."""
     return make_teacher(task).fingerprint
 
 

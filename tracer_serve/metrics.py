@@ -123,10 +123,11 @@ class _VersionCollector(Collector):
         for reason in ("drift", "teacher_changed"):
             closed.add_metric((self._task, reason), float(watch.closed(loaded) == reason))
         yield closed
-        values = {"tracer_audit_rate": ("Probability that a handled text is audited.", watch.rate)}
-        if watch.monitor is not None:
-            text = "The monitor's evidence that agreement is below alpha; an alarm at 1/delta."
-            values["tracer_monitor_evidence"] = (text, watch.monitor.evidence)
+        evidence = "The monitor's evidence that agreement is below alpha; an alarm at 1/delta."
+        values = {
+            "tracer_audit_rate": ("Probability that a handled text is audited.", watch.rate),
+            "tracer_monitor_evidence": (evidence, watch.monitor(loaded).evidence),
+        }
         for name, (text, value) in values.items():
             family = GaugeMetricFamily(name, text, labels=("task",))
             family.add_metric((self._task,), value)

@@ -79,7 +79,7 @@ def replay(task: Task, store: TraceStore, since: TeacherSince, rows: int, progre
 async def _replay(
     task: Task, store: TraceStore, since: TeacherSince, pairs: list[tuple[Text, str]], progress: Progress
 ) -> Moved:
-    teacher = make_teacher(task, tuple(sorted(store.counts().by_label)))
+    teacher = make_teacher(task)
     moves: Counter[tuple[str, str]] = Counter()
     failed, cost, done = 0, 0.0, 0
     try:

@@ -53,7 +53,7 @@ class Watch:
     ) -> None:
         self.rate = 0.0
         self.closing: Closing | None = None
-        self.monitor: MonitorState | None = None
+        self._monitor: tuple[int, MonitorState] | None = None
         self.problem: str | None = None
         self._store, self._live, self._teacher, self._spec = store, live, teacher, spec
         self._on_new_label, self._poll_s = on_new_label, poll_s
@@ -80,6 +80,12 @@ class Watch:
         if loaded.teacher != self._teacher:
             return "teacher_changed"
         return "drift" if self.closing is not None and loaded.after < self.closing.after else None
+
+    def monitor(self, loaded: Loaded) -> MonitorState:
+        """Return the monitor's state for the version that serves, as of the last exchange."""
+        if self._monitor is not None and self._monitor[0] == loaded.number:
+            return self._monitor[1]
+        return _state(None, loaded.policy.certificate)
 
     def note_label(self, label: str) -> None:
         """Take note of a label that the teacher gave."""
@@ -124,10 +130,10 @@ class Watch:
         loaded = self._live.loaded
         self.closing = closing_of(self._store)
         if loaded is None:
-            self.monitor, self.rate = None, 1.0
             return
         stored = self._store.get_value(MONITOR.format(loaded.number))
-        self.monitor = monitor = _state(stored, loaded.policy.certificate)
+        monitor = _state(stored, loaded.policy.certificate)
+        self._monitor = loaded.number, monitor
         if monitor.alarm and self.closed(loaded) is None:
             # from the state, not from the audit that raised it: whoever sees an alarm closes, also after a crash
             self.closing = close_gate(self._store, loaded.number, monitor.seen, monitor.agreements, monitor.evidence)

@@ -80,7 +80,7 @@ def make_policy(task: Task, *, certified: bool = True) -> Policy:
     )
 
 
-def make_version(task: Task, *, certified: bool = True, activate: bool = True) -> int:
+def make_version(task: Task, *, certified: bool = True, activate: bool = True, after: str = "") -> int:
     """Write a version of that policy."""
     policy = make_policy(task, certified=certified)
     versions = Versions(task.state / "versions")
@@ -101,6 +101,7 @@ def make_version(task: Task, *, certified: bool = True, activate: bool = True) -
             software={},
             teacher=teacher_fingerprint(task),
             files=files,
+            after=after,
             **facts,
         )
 

@@ -76,9 +76,10 @@ def _gate(runtime: Runtime) -> dict[str, Any]:
 
 
 def _monitor(runtime: Runtime) -> dict[str, Any] | None:
-    state = runtime.watch.monitor
-    if state is None:
+    loaded = runtime.live.loaded
+    if loaded is None:
         return None
+    state = runtime.watch.monitor(loaded)
     evidence = min(state.evidence, 1e300)  # JSON has no infinity
     return {
         "audits": state.seen,

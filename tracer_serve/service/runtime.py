@@ -109,7 +109,7 @@ async def running(task: Task, *, schedule: bool = True) -> AsyncIterator[Runtime
         watch = Watch(store, live, fingerprint, task.spec.traces, metrics.new_labels.inc)
         await asyncio.to_thread(watch.start)
         stack.push_async_callback(asyncio.to_thread, watch.stop)
-        teacher = make_teacher(task, _labels(live, store))
+        teacher = make_teacher(task)  # an open task's may give any label: new ones are how a task grows
         stack.push_async_callback(teacher.close)
         writer = TraceWriter(store, metrics.lost.inc)
         stack.push_async_callback(asyncio.to_thread, writer.close, GRACE_S / 2)
@@ -135,10 +135,3 @@ def _load(task: Task, versions: Versions, number: int) -> Loaded:
     manifest = versions.verify(number)
     policy = Policy.load(versions.folder(number) / "model", make_embedder(task))
     return Loaded(number, policy, manifest.teacher, tuple(map(str, policy.classes)), manifest.after)
-
-
-def _labels(live: Live, store: TraceStore) -> tuple[str, ...]:
-    """Return the labels an open task has used so far."""
-    if live.loaded is not None:
-        return live.loaded.labels
-    return tuple(sorted(store.counts().by_label))

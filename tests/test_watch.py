@@ -1,0 +1,276 @@
+"""Gate and monitor while serving: alarms close, teachers change, labels appear, texts are redacted."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.service.worlds import BLUE, DEFERRED, HANDLED, make_policy, make_task, make_version, serving
+from tests.stub_llm import StubLLM
+from tracer_serve.errors import StoreError
+from tracer_serve.live import Live, Loaded
+from tracer_serve.load import Task
+from tracer_serve.records import Decision
+from tracer_serve.redaction import WITHHELD
+from tracer_serve.registry import redactors
+from tracer_serve.spec import TracesSpec
+from tracer_serve.standing import close_gate, closing_of
+from tracer_serve.traces import TraceStore, open_store
+from tracer_serve.versions import Versions
+from tracer_serve.watch import MONITOR, Watch, monitored
+
+MakeTask = Callable[..., Task]
+
+
+@pytest.fixture
+def task(tmp_path: Path, stub_llm: StubLLM) -> MakeTask:
+    """Makes a task; keywords are spec fields."""
+    return lambda **spec: make_task(tmp_path, stub_llm, **spec)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[TraceStore]:
+    """An empty store."""
+    opened = open_store(tmp_path / "traces.db", "colours")
+    yield opened
+    opened.close()
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(15):
+        while not true():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+def watching(store: TraceStore, loaded: Loaded | None, **spec: Any) -> Watch:
+    """Return a watch over a version that is in memory already; nothing runs by itself."""
+    live = Live(lambda: None, lambda _: pytest.fail("nothing to load"))
+    live.loaded = loaded
+    return Watch(store, live, "teacher", TracesSpec(audit_rate=0.05, **spec))
+
+
+@pytest.fixture
+def loaded(task: MakeTask) -> Loaded:
+    """Version 7, certified at .9."""
+    return Loaded(7, make_policy(task()), "teacher", ("blue", "red"))
+
+
+def test_audits_of_all_workers_add_up_to_one_alarm(store: TraceStore, loaded: Loaded) -> None:
+    """Evidence is summed in the store; the alarm closes the gate for every worker at its next look, and for good."""
+    first, second, third = (watching(store, loaded) for _ in range(3))
+    for watch in (first, second) * 2:
+        watch.note_audit(7, agree=False)
+        watch.refresh()
+    assert first.closed(loaded) == second.closed(loaded) == "drift"
+    closing = closing_of(store)
+    assert closing is not None
+    assert (closing.version, closing.agreements) == (7, 0)
+    assert third.closed(loaded) is None
+    third.refresh()
+    assert third.closed(loaded) == "drift"
+    assert third.closing == closing
+
+
+def test_the_monitor_survives_a_restart(store: TraceStore, loaded: Loaded) -> None:
+    """A new process goes on where the last one was; what was answered but not folded in is not counted twice."""
+    before = watching(store, loaded)
+    for agree in (True, False, True):
+        before.note_audit(7, agree)
+    before.refresh()
+    after = watching(store, loaded)
+    after.refresh()
+    assert after.monitor(loaded) == before.monitor(loaded)
+    assert (after.monitor(loaded).seen, after.monitor(loaded).agreements) == (3, 2)
+
+
+def test_an_alarm_that_nobody_lived_to_tell_closes_the_gate(store: TraceStore, loaded: Loaded) -> None:
+    """A process that dies between its last audit and the closing leaves a state by which any other closes."""
+    watch = watching(store, loaded)
+    for _ in range(6):
+        watch.note_audit(7, agree=False)
+    watch._fold()
+    assert closing_of(store) is None
+    other = watching(store, loaded)
+    other.refresh()
+    assert other.closed(loaded) == "drift"
+
+
+def test_audits_of_other_versions_are_ignored(store: TraceStore, loaded: Loaded) -> None:
+    """What was asked about a version that no longer serves says nothing of the one that does."""
+    watch = watching(store, loaded)
+    for _ in range(20):
+        watch.note_audit(6, agree=False)
+        watch.note_audit(None, agree=False)
+    watch.refresh()
+    assert watch.closed(loaded) is None
+    assert store.get_value(MONITOR.format(6)) is None
+    assert watch.monitor(loaded).seen == 0
+
+
+def test_only_a_version_calibrated_after_the_closing_opens_the_gate(store: TraceStore, loaded: Loaded) -> None:
+    """Neither a refit that was under way nor a rollback opens it; a version that respected the closing does."""
+    closing = close_gate(store, version=7, audits=9, agreements=2, evidence=50.0)
+    watch = watching(store, loaded)
+    watch.refresh()
+    under_way, older = replace(loaded, number=8), replace(loaded, number=3)
+    repaired = replace(loaded, number=9, after=closing.after)
+    assert [watch.closed(version) for version in (under_way, older, repaired)] == ["drift", "drift", None]
+
+
+def test_evidence_raises_the_audit_rate(store: TraceStore, loaded: Loaded) -> None:
+    """The rate is the spec's until an audit disagrees, ten times that while the evidence is 1 or more."""
+    watch = watching(store, loaded)
+    watch.refresh()
+    assert watch.rate == 0.05
+    watch.note_audit(7, agree=False)
+    watch.refresh()
+    assert watch.rate == 0.5
+
+
+def test_a_store_that_fails_keeps_what_is_known(
+    store: TraceStore, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A locked or full disk neither opens a closed gate nor loses an audit."""
+    close_gate(store, version=7, audits=9, agreements=2, evidence=50.0)
+    watch = watching(store, loaded)
+    watch.refresh()
+
+    def broken(*_: Any) -> Any:
+        raise StoreError("the disk is full")
+
+    repaired = replace(loaded, number=8, after="~")
+    watch._live.loaded = repaired
+    watch.note_audit(8, agree=True)
+    with monkeypatch.context() as disk:
+        disk.setattr(store, "get_value", broken)
+        watch.refresh()
+        assert watch.problem == "the disk is full"
+        assert watch.closed(loaded) == "drift"
+    watch.refresh()
+    assert watch.problem is None
+    assert watch.monitor(repaired).seen == 1
+
+
+def test_the_overall_promise_is_watched_for_the_handled_share(loaded: Loaded) -> None:
+    """95 % of all requests right with half of them handled leaves 90 % among those; the usual promise is alpha."""
+    certificate = replace(loaded.policy.certificate, alpha=0.95, coverage=0.5)
+    assert monitored(certificate) == 0.95
+    assert monitored(replace(certificate, guarantee="overall")) == pytest.approx(0.9)
+
+
+@pytest.mark.anyio
+async def test_drift_closes_the_gate_under_load_and_a_new_version_opens_it(task: MakeTask, stub_llm: StubLLM) -> None:
+    """From audit to closed gate to repaired version: reasons, shadow scores, metrics and health say so."""
+    spec = task(traces={"audit_rate": 1.0})
+    make_version(spec)
+    async with serving(spec) as (client, runtime):
+        stub_llm.labels = dict.fromkeys(BLUE, "red")
+        for _ in range(2):
+            await runtime.router.route(BLUE)
+        await until(lambda: runtime.closed is not None)
+        (decision,) = await runtime.router.route([BLUE[0]])
+        health = (await client.get("/healthz")).json()
+        exposed = (await client.get("/metrics")).text
+        page = (await client.get("/")).text
+        assert isinstance(decision, Decision)
+        row = runtime.store.get(decision.trace_id)
+        closing = runtime.watch.closing
+        assert closing is not None
+
+        make_version(spec, after=closing.after)
+        await until(lambda: runtime.live.loaded is not None and runtime.live.loaded.number == 2)
+        (again,) = await runtime.router.route([BLUE[0]])
+        later = (await client.get("/healthz")).json()
+    assert (decision.kind, decision.reason, decision.label) == ("deferred", "gate_closed", "red")
+    assert row is not None
+    assert (row.surrogate_label, row.audit_rate, row.version) == ("blue", 1.0, 1)
+    assert row.score is not None
+    assert (health["status"], health["gate"]["open"], health["gate"]["reason"]) == ("degraded", False, "drift")
+    assert "drift: version 1 agreed with the teacher on 0 of" in health["problems"][0]
+    assert 'tracer_gate_closed{reason="drift",task="colours"} 1.0' in exposed
+    assert "the gate is closed" in page
+    assert isinstance(again, Decision)
+    assert (again.kind, again.version) == ("handled", 2)
+    assert later["gate"]["open"]
+    assert later["monitor"]["audits"] <= 1
+
+
+@pytest.mark.anyio
+async def test_another_teacher_voids_the_certificate(task: MakeTask) -> None:
+    """Where the spec's teacher is not the version's everything is deferred, and back again with the old one."""
+    old = task()
+    make_version(old)
+    other = dict(old.spec.teacher.params) | {"type": "openai", "prompt": "another one"}
+    async with serving(task(teacher=other)) as (client, runtime):
+        (decision,) = await runtime.router.route([HANDLED])
+        health = (await client.get("/healthz")).json()
+    async with serving(task()) as (_, runtime):
+        (again,) = await runtime.router.route([HANDLED])
+    assert isinstance(decision, Decision)
+    assert (decision.kind, decision.reason) == ("deferred", "gate_closed")
+    assert health["gate"]["reason"] == "teacher_changed"
+    assert isinstance(again, Decision)
+    assert again.kind == "handled"
+
+
+@pytest.mark.anyio
+async def test_a_new_label_is_counted_told_and_no_other_teacher(task: MakeTask, stub_llm: StubLLM) -> None:
+    """In an open task a label never seen is a metric and a line of /healthz; the fingerprint stays the spec's."""
+    spec = task(labels=None)
+    make_version(spec)
+    async with serving(spec) as (client, runtime):
+        stub_llm.labels = {DEFERRED: "mauve"}
+        (decision,) = await runtime.router.route([DEFERRED])
+        assert isinstance(decision, Decision)
+        row = runtime.store.get(decision.trace_id)
+        health = (await client.get("/healthz")).json()
+        exposed = (await client.get("/metrics")).text
+    assert row is not None
+    assert row.teacher_fingerprint == Versions(spec.state / "versions").manifest(1).teacher
+    assert health["new_labels"] == {"mauve": 1}
+    assert 'tracer_new_labels_total{task="colours"} 1.0' in exposed
+
+
+@pytest.mark.anyio
+async def test_only_redacted_texts_are_stored_and_the_teacher_gets_the_whole(task: MakeTask, stub_llm: StubLLM) -> None:
+    """Address and number are in no row; the teacher is asked with the text as it came, for audits too."""
+    spec = task(traces={"redact": ["pii"], "audit_rate": 1.0})
+    make_version(spec)
+    asked = [f"{HANDLED} ann@mail.example", f"{DEFERRED} 0049301234567"]
+    async with serving(spec) as (_, runtime):
+        stub_llm.labels = dict.fromkeys(asked, "red")
+        results = await runtime.router.route(asked)
+        await runtime.router.audits.close(10)
+        runtime.writer.close()
+        rows = {row.decision: row for row in runtime.store.recent()}
+    assert [r.label for r in results if isinstance(r, Decision)] == ["red", "red"]
+    assert {kind: row.input for kind, row in rows.items()} == {
+        "handled": f"{HANDLED} [email]",
+        "deferred": f"{DEFERRED} [phone]",
+    }
+    assert {row.teacher_label for row in rows.values()} == {"red"}
+
+
+@pytest.mark.anyio
+async def test_a_text_that_cannot_be_redacted_is_deferred_and_not_stored(task: MakeTask) -> None:
+    """A redactor that raises costs the row, not the answer, and the surrogate does not judge the placeholder."""
+
+    class Fails:
+        def redact(self, text: str) -> str:
+            if text == HANDLED:
+                raise ValueError(text)
+            return text
+
+    redactors.register("fails")(Fails)
+    spec = task(traces={"redact": ["fails"], "audit_rate": 0.0})
+    make_version(spec)
+    async with serving(spec) as (_, runtime):
+        results = await runtime.router.route([HANDLED, BLUE[0]])
+        runtime.writer.close()
+        rows = runtime.store.recent()
+    assert [(r.kind, r.label) for r in results if isinstance(r, Decision)] == [("deferred", "red"), ("handled", "blue")]
+    assert [row.input for row in rows] == [BLUE[0]]
+    assert WITHHELD not in {row.input for row in rows}

@@ -61,7 +61,8 @@ def main(a):
     rows = [json.dumps({"input": t, "teacher": y}) for t, y in zip(a["texts"], a["labels"])]
     (folder / "traces.jsonl").write_text("\\n".join(rows) + "\\n")
     alphas, x = a["alphas"], a["vectors"]
-    config = FitConfig(target_teacher_agreement=alphas[0], frontier_targets=tuple(alphas))
+    config = FitConfig(target_teacher_agreement=alphas[0], frontier_targets=tuple(alphas),
+                       skip_candidates=tuple(a["skip"]))
     cpu = time.process_time()
     manifest = api.fit(folder / "traces.jsonl", folder / "artifacts", embeddings=x, config=config).manifest
     out = {"fit_cpu_s": time.process_time() - cpu}
@@ -164,11 +165,14 @@ def certified_at(fitted: Fitted, task: Task, alpha: float, keep: float) -> Polic
     return replace(fitted.policy, certificate=certificate, scope_threshold=guard)
 
 
-def peers(data: Dataset, alphas: Sequence[float], delta: float) -> list[Row]:
-    """Fit tracer-llm once, its frontier at all alphas, and let its router decide on the test rows."""
+def peers(data: Dataset, alphas: Sequence[float], delta: float, skip: Sequence[str] = ()) -> list[Row]:
+    """Fit tracer-llm once, its frontier at all alphas, and let its router decide on the test rows.
+
+    `skip` names candidates of its sweep to leave out.
+    """
     texts = [text if isinstance(text, str) else " | ".join(text) for text in data.train.texts]
     arrays = {"texts": texts, "labels": data.train.labels.tolist(), "vectors": data.train.vectors}
-    arrays |= {"test": data.test.vectors, "foreign": data.foreign.vectors, "alphas": list(alphas)}
+    arrays |= {"test": data.test.vectors, "foreign": data.foreign.vectors, "alphas": list(alphas), "skip": list(skip)}
     found = run_in_peer(_PEER, arrays)
     rows = []
     for i, alpha in enumerate(alphas):
@@ -240,6 +244,7 @@ def table(rows: Sequence[Row]) -> Table:
     out = Table(
         "system", "alpha", "scope keep", "coverage", "agreement", "worst class", "oos accepted", "CPU s", "peak MB"
     )
+    out.columns[0].no_wrap = True
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.alpha, row.system, row.scope_keep), []).append(row)
@@ -264,6 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--traces", type=int, help="random part of the train rows; default: all of them")
     parser.add_argument("--resamples", type=int, default=1, help="how many such parts")
     parser.add_argument("--noise", type=float, default=0.0, help="share of labels a neighbour's takes the place of")
+    parser.add_argument("--peer-skip", nargs="*", default=[], help="candidates of tracer-llm to leave out, as gbt")
     parser.add_argument("--systems", default="tracer-serve,tracer-llm", help="comma-separated")
     parser.add_argument("--spec", default="{}", help='YAML laid over our spec, as "{surrogates: [logreg]}"')
     parser.add_argument("--json", action="store_true", help="flat rows, nothing else on standard output")
@@ -279,14 +285,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 found += apart(draw, options.alpha, options.delta, spec, progress)
             if "tracer-llm" in options.systems:
                 progress("fitting tracer-llm (minutes)", 0, 1)
-                found += peers(draw, options.alpha, options.delta)
+                found += peers(draw, options.alpha, options.delta, options.peer_skip)
                 progress("fitting tracer-llm (minutes)", 1, 1)
             rows += [replace(row, draw=number, noise=options.noise) for row in found]
             progress("draws", number + 1, options.resamples)
     if options.json:
         print(json.dumps([asdict(row) for row in rows], indent=1))
         return
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(
         f"{options.dataset}: {rows[0].traces:,} traces, {len(data.test):,} test rows; teacher: gold labels", end=""
     )

@@ -8,6 +8,7 @@ import numpy as np
 import yaml
 
 from tracer_serve.load import Task, load_task
+from tracer_serve.records import Vectors
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -58,11 +59,12 @@ class Planted:
         del texts
         return self
 
-    def embed(self, texts: Sequence[object]) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    def embed(self, texts: Sequence[object]) -> Vectors:
         """Return unit vectors, shape (n, classes)."""
-        out = np.zeros((len(texts), self.classes), np.float32)
+        out: Vectors = np.zeros((len(texts), self.classes), np.float32)
         for i, text in enumerate(texts):
             label, hardness, *_ = str(text).split()
             out[i, int(label)] = 1.0 - float(hardness)
             out[i, (int(label) + 1) % self.classes] = float(hardness)
-        return out / np.linalg.norm(out, axis=1, keepdims=True)
+        out /= np.linalg.norm(out, axis=1, keepdims=True)
+        return out

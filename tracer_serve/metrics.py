@@ -55,6 +55,8 @@ class Metrics:
         self.seconds = {stage: seconds.labels(task, stage) for stage in _STAGES}
         audits = counter("audit_total", "Handled texts that the teacher was asked about as well.", "agree")
         self.audits = {agree: audits.labels(task, agree) for agree in ("true", "false", "unanswered")}
+        shadow = counter("shadow_total", "Certified texts held back from the surrogate, by mode or gate.", "agree")
+        self.shadow = {agree: shadow.labels(task, agree) for agree in ("true", "false")}
         cost = counter("cost_usd_total", "Teacher cost in the price's currency; avoided is estimated.", "kind")
         self.cost = {kind: cost.labels(task, kind) for kind in ("spent", "avoided", "audit")}
         self._teacher_errors = counter("teacher_errors_total", "Teacher calls without a usable label.", "reason")

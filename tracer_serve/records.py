@@ -165,7 +165,8 @@ class Decision:
     ----------
     label : the answer
     kind : ``handled``, ``deferred`` or ``degraded``
-    reason : why it was handled or not, as in `Verdict`, or ``gate_closed``, ``no_version``
+    reason : why it was handled or not, as in `Verdict`, or ``gate_closed``, ``observe``, ``canary``,
+        ``no_version``, ``policy_failed``, ``teacher_down``
     version : the version that decided, None before the first
     """
 

@@ -17,11 +17,15 @@ from tracer_serve.metrics import Metrics
 from tracer_serve.protocols import Teacher
 from tracer_serve.records import Answer, Decision, DecisionKind, Text, Trace, Verdict
 from tracer_serve.redaction import WITHHELD, Redact
+from tracer_serve.rollout import ENFORCE, Rollout
 from tracer_serve.traces import new_id
 from tracer_serve.watch import Watch
 from tracer_serve.writer import TraceWriter
 
 _log = logging.getLogger(__name__)
+
+DOWN = frozenset({"timeout", "rate_limited", "unavailable", "circuit_open", "overloaded"})
+"""Reasons of a `TeacherError` that speak of the teacher, not of the text."""
 
 Result = Decision | TeacherError | BadInputError
 
@@ -42,6 +46,8 @@ class Router:
     writer : takes the traces
     audits : asks the teacher about handled texts, after the reply
     redact : what of a text is stored, and seen by the surrogate; None: all of it
+    rollout : for whom a certified answer counts
+    degrade : whether the surrogate answers, uncertified and marked so, where the teacher is down
     """
 
     task: str
@@ -54,6 +60,8 @@ class Router:
     audits: Audits
     metrics: Metrics
     redact: Redact | None = None
+    rollout: Rollout = ENFORCE
+    degrade: bool = False
 
     async def route(self, texts: Sequence[Text], metadata: dict[str, Any] | None = None) -> list[Result]:
         """Answer texts in their order; a text without an answer gets its error, the others their answers.
@@ -73,7 +81,7 @@ class Router:
             verdict = None if stored is WITHHELD else said
             if isinstance(verdict, BadInputError):
                 results.append(verdict)
-            elif verdict is not None and verdict.handled and request.closed is None:
+            elif verdict is not None and verdict.handled and request.held is None:
                 results.append(request.handle(text, stored, verdict))
             else:
                 results.append(None)
@@ -98,15 +106,21 @@ class Router:
 class _Request:
     """What the texts of one request have in common: the version that was live when it came."""
 
-    __slots__ = ("closed", "latency_ms", "metadata", "rate", "router", "version")
+    __slots__ = ("held", "latency_ms", "metadata", "rate", "router", "version")
 
     def __init__(self, router: Router, loaded: Loaded | None, judged: Judged, metadata: dict[str, Any]) -> None:
         self.router, self.metadata = router, metadata
         self.version = None if loaded is None else loaded.number
         certified = loaded is not None and loaded.policy.certificate.certified
-        self.closed = router.watch.closed(loaded) if loaded is not None and certified else None
-        # without a certificate that holds everything is labelled, which is what a rate of 1 says to the calibration
-        self.rate = router.watch.rate if certified and self.closed is None else 1.0
+        closed = router.watch.closed(loaded) if loaded is not None and certified else None
+        self.held: str | None = None
+        if certified and closed is not None:
+            self.held = "gate_closed"
+        elif certified and router.rollout.holds_back(metadata.get("user")):
+            self.held = router.rollout.mode
+        # without a certificate that holds everything is labelled, which is what a rate of 1 says to the calibration. A
+        # canary has one rate for all: a rate of 1 for those outside would let the certificate speak of them alone
+        self.rate = router.watch.rate if certified and self.held in (None, "canary") else 1.0
         self.latency_ms = {"embed": round(judged.embed_s * 1e3, 3), "predict": round(judged.predict_s * 1e3, 3)}
 
     def handle(self, text: Text, stored: Text, verdict: Verdict) -> Decision:
@@ -128,6 +142,8 @@ class _Request:
         except TeacherError as error:
             _log.warning("the teacher gave no usable label (%s): %s", error.reason, error)
             metrics.teacher_error(error.reason)
+            if router.degrade and verdict is not None and error.reason in DOWN:
+                return self._degrade(stored, verdict, error)
             metrics.requests["error"].inc()
             if stored is not WITHHELD:
                 router.writer.put(self._trace(stored, verdict, "deferred", error=error))
@@ -137,6 +153,8 @@ class _Request:
         metrics.cost["spent"].inc(answer.cost)
         router.audits.note_cost(answer.cost)
         router.watch.note_label(answer.label)
+        if self.held is not None and verdict is not None and verdict.handled:
+            metrics.shadow["true" if verdict.label == answer.label else "false"].inc()
         trace = self._trace(stored, verdict, "deferred", answer=answer)
         if stored is WITHHELD:
             metrics.lost.inc()
@@ -144,9 +162,16 @@ class _Request:
             await router.writer.commit(trace)
         return Decision(answer.label, "deferred", self._reason(verdict), trace.id, self.version, verdict, answer)
 
+    def _degrade(self, stored: Text, verdict: Verdict, error: TeacherError) -> Decision:
+        """Answer with the surrogate's label though it is not certified: the operator prefers that to none."""
+        trace = self._trace(stored, verdict, "degraded", error=error)
+        self.router.writer.put(trace)
+        self.router.metrics.requests["degraded"].inc()
+        return Decision(verdict.label, "degraded", "teacher_down", trace.id, self.version, verdict)
+
     def _reason(self, verdict: Verdict | None) -> str:
         if verdict is not None:
-            return verdict.reason if self.closed is None else "gate_closed"
+            return self.held if self.held is not None and verdict.handled else verdict.reason
         return "no_version" if self.version is None else "policy_failed"
 
     def _trace(

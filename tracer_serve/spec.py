@@ -259,6 +259,18 @@ class Spec(Frozen):
         default=None,
         description="Folder of store, versions and caches, relative to the working folder; default .tracer/NAME.",
     )
+    mode: Literal["observe", "canary", "enforce"] = Field(
+        default="enforce",
+        description="observe: the teacher answers everything, the surrogate is scored in shadow. canary: certified"
+        " answers for a share of the users. enforce: for all.",
+    )
+    canary: Share = Field(
+        default=0.1, description="Share of the users in mode canary, by a hash of `user`; without one, of requests."
+    )
+    on_teacher_down: Literal["error", "degraded"] = Field(
+        default="error",
+        description="error: 503 for what is not certified. degraded: the surrogate answers, uncertified and marked so.",
+    )
     server: ServerSpec = Field(default_factory=ServerSpec, description="Where to listen.")
 
     @field_validator("labels")

@@ -127,7 +127,7 @@ def _item(index: int, result: Result | TracerServeError, asked: ClassifyRequest,
         "version": result.version,
         "trace_id": result.trace_id,
     }
-    if verdict is None or result.kind != "handled" or len(labels) != len(verdict.proba):
+    if verdict is None or result.kind == "deferred" or len(labels) != len(verdict.proba):
         return item
     if asked.probs:
         item["probs"] = {label: _rounded(p) for label, p in zip(labels, verdict.proba, strict=True)}

@@ -46,6 +46,7 @@ def health(runtime: Runtime) -> dict[str, Any]:
     return {
         "status": "degraded" if problems else "ok",
         "task": runtime.task.spec.name,
+        "mode": runtime.task.spec.mode,
         "version": _version(runtime),
         "gate": _gate(runtime),
         "monitor": _monitor(runtime),

@@ -16,6 +16,7 @@ from tracer_serve.load import Task
 from tracer_serve.metrics import Metrics
 from tracer_serve.policy import Policy
 from tracer_serve.redaction import redaction
+from tracer_serve.rollout import Rollout
 from tracer_serve.router import Router
 from tracer_serve.schedule import Schedule
 from tracer_serve.standing import CHANGED, note_teacher
@@ -118,7 +119,21 @@ async def running(task: Task, *, schedule: bool = True) -> AsyncIterator[Runtime
         audits = Audits(teacher, fingerprint, writer=writer, metrics=metrics, watch=watch)
         stack.push_async_callback(audits.close, GRACE_S / 2)
         redact = redaction(make_redactors(task))
-        router = Router(task.spec.name, teacher, fingerprint, watch, live, batcher, writer, audits, metrics, redact)
+        spec = task.spec
+        router = Router(
+            spec.name,
+            teacher,
+            fingerprint,
+            watch,
+            live,
+            batcher,
+            writer,
+            audits,
+            metrics,
+            redact=redact,
+            rollout=Rollout(spec.mode, spec.canary, spec.name),
+            degrade=spec.on_teacher_down == "degraded",
+        )
         if schedule:
             scheduler = Schedule(task, store, versions, metrics.refit)
             scheduler.start()

@@ -16,10 +16,12 @@ import pytest
 from tests.service.worlds import make_task
 from tests.stub_llm import StubLLM
 from tracer_serve.cli import parser
+from tracer_serve.gate.bounds import n_min
 from tracer_serve.load import Task
 from tracer_serve.records import Trace
-from tracer_serve.refit_process import RefitProcess
+from tracer_serve.refit_process import Finding, RefitProcess
 from tracer_serve.schedule import ATTEMPT, LAST, REQUEST, Schedule, request_refit
+from tracer_serve.standing import close_gate, closing_of, note_teacher
 from tracer_serve.traces import TraceStore, new_id, open_store
 from tracer_serve.versions import Versions
 
@@ -36,12 +38,13 @@ class World:
         self.store: TraceStore = open_store(folder / "traces.db", "colours")
         self.outcomes: list[str] = []
 
-    def schedule(self, script: str = f"print('''{json.dumps(REPORT)}''')", **spec: Any) -> Schedule:
-        task: Task = make_task(self.folder, self.stub, schedule=spec)
+    def schedule(self, script: str = f"print('''{json.dumps(REPORT)}''')", task: Any = None, **spec: Any) -> Schedule:
+        other: dict[str, Any] = task or {}
+        made: Task = make_task(self.folder, self.stub, **{"schedule": spec, **other})
         code = NOTE.format(log=str(self.log)) + script
-        process = RefitProcess(task.file, limit_s=5.0, command=[sys.executable, "-S", "-c", code])
-        versions = Versions(task.state / "versions")
-        return Schedule(task, self.store, versions, self.outcomes.append, process=process, poll_s=0.05)
+        process = RefitProcess(made.file, limit_s=5.0, command=[sys.executable, "-S", "-c", code])
+        versions = Versions(made.state / "versions")
+        return Schedule(made, self.store, versions, self.outcomes.append, process=process, poll_s=0.05)
 
     def add(self, n: int) -> None:
         now = datetime.now(UTC)
@@ -205,3 +208,84 @@ def test_the_command_that_is_started_exists() -> None:
     assert (module, name) == ("tracer_serve.cli", "refit")
     args = parser(name).parse_args([name, *words, "cron"])
     assert (args.task, args.json, args.trigger) == (Path("task.yaml"), True, "cron")
+
+
+def describe(world: World, **facts: Any) -> None:
+    """Make version 1 of another teacher's labels current, as far as the schedule looks."""
+    manifest = {
+        "version": 1, "created": "", "task": "colours", "certified": True, "reason": "certified", "parent": None,
+        "traces": 1, "last_trace": "", "embedder": "e", "teacher": "t", "plugins": {}, "software": {}, "files": {},
+    }  # fmt: skip
+    folder = world.folder / "state" / "versions" / "000001"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "manifest.json").write_text(json.dumps(manifest | facts))
+    (folder.parent / "current").write_text("1")
+
+
+def test_a_closed_gate_is_repaired_once_there_are_rows_and_again_with_more(world: World) -> None:
+    """The alarm's refit waits for four times the least number of rows, and is tried again at half as many more."""
+    describe(world)
+    schedule = world.schedule()
+    world.add(500)
+    close_gate(world.store, version=1, audits=50, agreements=20, evidence=40.0)
+    world.add(4 * n_min(0.95, 0.05) - 1)
+    schedule.poll()
+    assert world.started == []
+    world.add(1)
+    schedule.poll()
+    schedule.poll()
+    assert world.started == ["alarm"]
+    world.add(2 * n_min(0.95, 0.05))
+    schedule.poll()
+    assert world.started == ["alarm"] * 2
+    closing = closing_of(world.store)
+    assert closing is not None
+    describe(world, after=closing.after)
+    world.add(1_000)
+    schedule.poll()
+    assert world.started == ["alarm"] * 2
+
+
+def test_another_teacher_is_asked_about_old_texts_at_once_or_waited_for(world: World) -> None:
+    """`fresh` waits for as many new labels as a repair; `paired` starts without any, once."""
+    describe(world)
+    note_teacher(world.store, "t")
+    note_teacher(world.store, "new")
+    world.schedule().poll()
+    assert world.started == []
+    paired = world.schedule(task={"traces": {"migrate": "paired"}})
+    paired.poll()
+    paired.poll()
+    assert world.started == ["teacher"]
+
+
+def test_a_label_that_recurs_starts_a_refit(world: World) -> None:
+    """The third row with a label unknown to the newest version starts one; known labels do not."""
+    describe(world, labels=["blue"])
+    world.add(2)
+    world.schedule(new_label=3).poll()
+    assert world.started == []
+    world.add(1)
+    for _ in range(2):
+        world.schedule(new_label=3).poll()
+    assert world.started == ["new_label"]
+    describe(world, labels=["red"])
+    world.add(3)
+    world.schedule(new_label=3).poll()
+    assert world.started == ["new_label"]
+
+
+def test_a_clock_that_is_set_back_does_not_stop_the_schedule(world: World) -> None:
+    """An attempt that lies in the future, from before the clock was mended, holds nothing up."""
+    world.store.put_value(ATTEMPT, {"started": (datetime.now(UTC) + timedelta(days=900)).isoformat(), "latest": ""})
+    world.schedule(cron="0 3 * * *").fire("cron")
+    assert world.started == ["cron"]
+
+
+def test_a_refit_has_no_more_memory_than_it_may() -> None:
+    """What allocates beyond the bound fails with a message, in its own process."""
+    script = (
+        "import time; time.sleep(.5)\ntry:\n    b'x' * 10**9\nexcept MemoryError: raise SystemExit('error: memory')"
+    )
+    process = RefitProcess(Path("t.yaml"), 20.0, 300.0, 0.5, [sys.executable, "-S", "-c", script])
+    assert process.run("hand") == Finding("failed", None, "error: memory")

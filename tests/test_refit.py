@@ -1,0 +1,200 @@
+"""One refit: what it may calibrate on, what it may replace, and what it leaves behind when it is disturbed."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny import LABELS, TEXTS, rows_now, tiny_task, write_rows
+from tracer_serve.cli import main
+from tracer_serve.errors import BusyError, FitError
+from tracer_serve.load import Task
+from tracer_serve.policy import CERTIFICATE
+from tracer_serve.records import Certificate
+from tracer_serve.refit import _may_serve, refit, store_of, versions_of
+from tracer_serve.standing import LEASE, PROGRESS, TeacherSince, close_gate, note_teacher
+from tracer_serve.traces import TraceStore
+from tracer_serve.watch import MONITOR
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> Task:
+    """A tiny task with version 1."""
+    made = tiny_task(tmp_path)
+    assert refit(made).activated
+    return made
+
+
+@pytest.fixture
+def store(task: Task) -> Iterator[TraceStore]:
+    """Its store."""
+    opened = store_of(task)
+    yield opened
+    opened.close()
+
+
+def test_a_repair_calibrates_on_what_came_after_the_alarm(task: Task, store: TraceStore) -> None:
+    """Without rows after the alarm nothing is written; with them a version is that knows its moment."""
+    closing = close_gate(store, version=1, audits=20, agreements=5, evidence=30.0)
+    with pytest.raises(FitError, match=r"0 may calibrate.*since the gate closed"):
+        refit(task, "alarm")
+    assert versions_of(task).numbers() == [1]
+    store.add(rows_now(40))
+    outcome = refit(task, "alarm")
+    assert (outcome.activated, outcome.traces) == (True, len(TEXTS) + 40)
+    assert outcome.certificate.rows + outcome.certificate.pilot == 40
+    assert versions_of(task).manifest(2).after == closing.after
+    assert [entry.outcome for entry in store.refits()] == ["certified", "failed", "certified"]
+
+
+def test_a_series_certifies_on_no_row_twice(tmp_path: Path) -> None:
+    """With `spend: series` the second certificate rests on newer rows only, and waits until there are some."""
+    series = tiny_task(tmp_path, gate={"alpha": 0.8, "delta": 0.1, "spend": "series"})
+    refit(series)
+    with pytest.raises(FitError, match="only 0 may calibrate"):
+        refit(series)
+    store = store_of(series)
+    store.add(rows_now(60))
+    store.close()
+    outcome = refit(series)
+    assert outcome.certificate.rows + outcome.certificate.pilot == 60
+    first, second = versions_of(series).manifests()
+    assert first.spent == first.last_trace < second.spent == second.last_trace
+
+
+def other_teacher(task: Task, **traces: Any) -> Task:
+    """Return the task with a teacher that says crimson for red."""
+    folder = task.file.parent
+    write_rows(folder / "other.jsonl", TEXTS, [label.replace("red", "crimson") for label in LABELS])
+    teacher = {"type": "offline", "file": ["other.jsonl"]}
+    return tiny_task(folder, teacher=teacher, traces={"import": ["rows.jsonl"], **traces})
+
+
+def test_a_fresh_migration_waits_for_new_labels(task: Task) -> None:
+    """Labels of the former teacher certify nothing any more; version 1 stays, in shadow."""
+    changed = other_teacher(task)
+    with pytest.raises(FitError, match="since the teacher changed"):
+        refit(changed)
+    assert versions_of(task).current() == 1
+
+
+def test_a_paired_migration_certifies_at_once_and_shows_what_moved(
+    task: Task, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The new teacher's labels of old texts calibrate, the table counts what moved, and nothing is asked twice."""
+    changed = other_teacher(task, migrate="paired", migrate_rows=70)
+    assert main(["refit", str(changed.file)]) == 0
+    printed = capsys.readouterr().out
+    assert main(["refit", str(changed.file), "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    moved = sum(label == "red" for label in LABELS[-70:])
+    assert f"asked about 70 old texts; {moved} of 70 labels moved" in printed
+    assert f"{moved} x red -> crimson" in printed
+    assert again["moved"] is None
+    versions, store = versions_of(changed), store_of(changed)
+    assert versions.current() == 3
+    assert versions.manifest(2).teacher == note_teacher(store, versions.manifest(2).teacher).fingerprint
+    assert versions.manifest(2).traces == len(TEXTS)
+    assert store.counts().total.rows == len(TEXTS) + 70
+    store.close()
+
+
+def test_what_may_replace_a_certified_version(task: Task) -> None:
+    """A certified one may; with `must_keep_coverage` only if it covers as much; an uncertified one never may."""
+    versions, closing = versions_of(task), "~"
+    file = versions.folder(1) / "certificate.json"
+    found = CERTIFICATE.validate_json(file.read_bytes())
+    strict = tiny_task(task.file.parent, versions={"must_keep_coverage": True})
+    since = TeacherSince(versions.manifest(1).teacher)
+
+    def may(task: Task, certificate: Certificate, closed: str = "", since: TeacherSince = since) -> bool:
+        return _may_serve(task, versions, certificate, since, closed)
+
+    less, none = replace(found, coverage=found.coverage - 0.01), replace(found, certified=False)
+    assert [may(task, certificate) for certificate in (found, less, none)] == [True, True, False]
+    assert [may(strict, certificate) for certificate in (found, less, none)] == [True, False, False]
+    # a void certificate's coverage is no measure, and yet an uncertified version does not replace it
+    assert [may(strict, certificate, closing) for certificate in (less, none)] == [True, False]
+    assert may(strict, less, since=TeacherSince("another"))
+
+
+def test_a_refit_that_lost_its_lease_changes_nothing_that_serves(task: Task, store: TraceStore) -> None:
+    """A refit that slept so long that another one was let in gives up before it writes."""
+
+    def robbed(stage: str, _done: int, _total: int) -> None:
+        if stage == "certifying":
+            holder = store.lease_holder(LEASE)
+            assert holder is not None
+            store.release_lease(LEASE, holder)
+            assert store.acquire_lease(LEASE, "the other", 60)
+
+    with pytest.raises(BusyError, match="taken for dead"):
+        refit(task, progress=robbed)
+    assert versions_of(task).numbers() == [1]
+    assert store.lease_holder(LEASE) == "the other"
+
+
+def test_progress_is_visible_to_everybody_while_it_lasts(task: Task, store: TraceStore) -> None:
+    """The store tells the stage of a refit that runs, and nothing after it."""
+    seen: list[Any] = []
+    refit(task, progress=lambda _stage, _done, _total: seen.append(store.get_value(PROGRESS)))
+    told = [value for value in seen if value]
+    assert told
+    assert set(told[0]) == {"stage", "done", "total"}
+    assert store.get_value(PROGRESS) is None
+
+
+def test_retention_takes_the_monitor_along(tmp_path: Path) -> None:
+    """A version that is collected leaves no monitor behind."""
+    made = tiny_task(tmp_path, versions={"keep": 2})
+    store = store_of(made)
+    for number in (1, 2, 3):
+        refit(made)
+        store.put_value(MONITOR.format(number), {"seen": number})
+    refit(made)
+    assert versions_of(made).numbers() == [3, 4]
+    assert [store.get_value(MONITOR.format(n)) is None for n in (1, 2, 3)] == [True, True, False]
+    store.close()
+
+
+def test_forget_removes_rows_and_marks_what_was_fitted_on_them(
+    task: Task, store: TraceStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A user's rows go; versions that had read them are marked, an older one is not, a refit knows them no more."""
+    store.add(rows_now(10, metadata={"user": "ann"}))
+    refit(task)
+    store.add(rows_now(3, metadata={"user": "ann"}))
+    assert main(["forget", str(task.file), "--user", "ann", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"removed": 13, "versions": {"2": 10}}
+    assert [manifest.forgotten for manifest in versions_of(task).manifests()] == [0, 10]
+    versions_of(task).verify(2)
+    outcome = refit(task)
+    assert (outcome.traces, versions_of(task).manifest(3).forgotten) == (len(TEXTS), 0)
+    assert main(["forget", str(task.file), "--user", "ann"]) == 0
+    assert "0 rows of user ann" in capsys.readouterr().out
+
+
+def test_imports_may_be_told_to_train_only(tmp_path: Path) -> None:
+    """A file that is no fair sample of traffic trains and never certifies, by the command and by the spec."""
+    made = tiny_task(tmp_path, traces={})
+    assert main(["import", str(made.file), str(tmp_path / "rows.jsonl"), "--train-only"]) == 0
+    with pytest.raises(FitError, match="96 labelled traces train, but only 0 may calibrate"):
+        refit(made)
+    (tmp_path / "b").mkdir()
+    by_spec = tiny_task(tmp_path / "b", traces={"import": ["rows.jsonl"], "import_fair": False})
+    with pytest.raises(FitError, match="only 0 may calibrate"):
+        refit(by_spec)
+
+
+def test_imports_are_redacted(tmp_path: Path) -> None:
+    """Nothing that the redactors take out reaches the store through a file."""
+    texts = [f"{text} ann@mail.example" for text in TEXTS]
+    write_rows(tmp_path / "rows.jsonl", texts)
+    made = tiny_task(tmp_path, traces={"import": ["rows.jsonl"], "redact": ["pii"]})
+    refit(made)
+    store = store_of(made)
+    assert {trace.input for trace in store.labelled()} == {f"{text} [email]" for text in TEXTS}
+    store.close()

@@ -40,7 +40,7 @@ def test_a_version_that_does_not_certify_never_replaces_one_that_does(
     assert main(["refit", str(task.file)]) == 0
     printed = capsys.readouterr().out
     assert "version 1 goes on serving" in printed
-    assert "not certified. Nothing is certified: there are too few rows" in printed
+    assert "not certified. Everything goes to the teacher: there are too few rows" in printed
     assert versions_of(task).current() == 1
 
 

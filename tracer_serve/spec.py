@@ -109,6 +109,7 @@ class FitSpec(Frozen):
     budget_s: float = Field(
         default=1800.0, gt=0, description="Seconds after which no further candidate is started; cheap ones go first."
     )
+    threads: int = Field(default=1, ge=1, description="BLAS threads of a fit; the embedder has its own.")
 
 
 class TracesSpec(Frozen):

@@ -1,5 +1,6 @@
 """The HTTP routes as one Starlette application."""
 
+from asyncio import to_thread
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -8,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
+from tracer_serve import telemetry
 from tracer_serve.errors import TracerServeError
 from tracer_serve.load import Task
 from tracer_serve.service import admin, documents, failures, health, pages
@@ -16,6 +18,7 @@ from tracer_serve.service.classify import classify
 from tracer_serve.service.feedback import feedback
 from tracer_serve.service.guard import Guard
 from tracer_serve.service.runtime import running
+from tracer_serve.service.tracing import Tracing, wanted
 
 ROUTES = [  # the busiest first: they are tried in this order
     Route("/v1/classify", classify, methods=["POST"]),
@@ -45,16 +48,23 @@ def make_app(task: Task, *, schedule: bool = True) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with running(task, schedule=schedule) as runtime, chatting(runtime) as chat:
-            app.state.runtime, app.state.chat = runtime, chat
-            yield
+        stop = telemetry.start(task.spec.name) if telemetry.configured() else None
+        try:
+            async with running(task, schedule=schedule) as runtime, chatting(runtime) as chat:
+                app.state.runtime, app.state.chat = runtime, chat
+                yield
+        finally:
+            if stop is not None:
+                await to_thread(stop)
 
     server = task.spec.server
-    guarded = bool(server.api_keys) or server.rate_limit is not None
+    around = [Middleware(Tracing)] if wanted() else []
+    if server.api_keys or server.rate_limit is not None:
+        around.append(Middleware(Guard, server=server))
     return Starlette(
         lifespan=lifespan,
         routes=ROUTES,
-        middleware=[Middleware(Guard, server=server)] if guarded else [],
+        middleware=around,
         exception_handlers={
             TracerServeError: failures.on_refusal,
             HTTPException: failures.on_http,

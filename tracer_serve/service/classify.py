@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 import time
 from typing import Annotated, Any
 
@@ -16,8 +15,7 @@ from tracer_serve.router import Result
 from tracer_serve.service.body import read_model
 from tracer_serve.service.failures import RefusalError, error_object, respond
 from tracer_serve.service.runtime import Runtime, runtime_of
-
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+from tracer_serve.telemetry import TRACEPARENT
 
 
 class ClassifyRequest(BaseModel):
@@ -108,7 +106,7 @@ def metadata_of(user: str | None, request: Request) -> dict[str, Any]:
     """Return what is kept with the trace of a request."""
     metadata: dict[str, Any] = {} if user is None else {"user": user}
     parent = request.headers.get("traceparent")
-    if parent is not None and _TRACEPARENT.fullmatch(parent):
+    if parent is not None and TRACEPARENT.fullmatch(parent):
         metadata["traceparent"] = parent
     return metadata
 

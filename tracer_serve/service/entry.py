@@ -56,7 +56,11 @@ def _prepare_worker() -> None:
         # BentoML's own folder is one for all servers of a machine, and emptied by each that starts; this has to be
         # set before prometheus_client is imported for the first time
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.environ[METRICS]
-    logging.getLogger("tracer_serve").setLevel(os.environ.get("TRACER_SERVE_LOG", "INFO").upper())
+    from tracer_serve.service.tracing import log_as_configured  # noqa: PLC0415
+
+    logger = logging.getLogger("tracer_serve")
+    logger.setLevel(os.environ.get("TRACER_SERVE_LOG", "INFO").upper())
+    log_as_configured(logger)
     # nobody reads an access log of uvicorn's, but it would format one as long as a handler might
     logging.getLogger("uvicorn.access").propagate = False
     threading.Thread(target=_follow_parent, args=(os.getppid(),), name="tracer-parent", daemon=True).start()

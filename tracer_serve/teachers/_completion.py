@@ -3,6 +3,7 @@
 from pydantic import BaseModel, Field, ValidationError
 
 from tracer_serve.errors import TeacherError
+from tracer_serve.telemetry import Outcome
 
 
 class _Message(BaseModel):
@@ -50,6 +51,12 @@ class Completion(BaseModel):
     def tokens(self) -> dict[str, int]:
         """Tokens used; empty where the server counts none."""
         return self.usage.model_dump() if self.usage else {}
+
+    @property
+    def outcome(self) -> Outcome:
+        """What it says about itself, for a span."""
+        choice = self.choices[0]
+        return Outcome(self.model, self.tokens, choice.finish_reason, choice.message.content)
 
     @property
     def content(self) -> str:

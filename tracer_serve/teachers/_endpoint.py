@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 from pydantic import SecretStr
 
+from tracer_serve import telemetry
 from tracer_serve.errors import PluginError, TeacherError
 from tracer_serve.resilience.breaker import Breaker
 from tracer_serve.resilience.retry import retry_after
@@ -76,14 +77,16 @@ class Endpoint:
         TeacherError
             With ``retry_after_s`` where the endpoint asks to wait; secrets are blotted out of message and answer.
         """
-        with self.breaker.attempt():
+        url = self.client.base_url
+        with self.breaker.attempt(), telemetry.model_call(self.model, url.host, url.port, body) as note:
             if self.client.is_closed:
                 raise TeacherError(f"{self.name}: the teacher was closed", reason="unavailable")
             # escaped to ASCII: half a surrogate pair in a text must not break the request
             content = json.dumps({**body, "model": self.model}).encode("ascii")
+            headers = _JSON | telemetry.propagated()
             try:
                 async with asyncio.timeout(self.timeout_s):
-                    response = await self.client.post("chat/completions", content=content, headers=_JSON)
+                    response = await self.client.post("chat/completions", content=content, headers=headers)
             except TimeoutError:
                 raise TeacherError(f"{self.name} gave no answer in {self.timeout_s:g} s", reason="timeout") from None
             except httpx.HTTPError as error:
@@ -91,7 +94,9 @@ class Endpoint:
                 raise TeacherError(f"{self.name} cannot be reached: {problem}", reason="unavailable") from None
             if response.status_code != httpx.codes.OK:
                 raise self._refusal(response)
-            return Completion.read(self.hide(response.text), self.name)
+            completion = Completion.read(self.hide(response.text), self.name)
+            note(completion.outcome)
+            return completion
 
     def hide(self, message: str) -> str:
         """Return a message without the secrets that are sent to this endpoint."""

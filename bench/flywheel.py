@@ -3,7 +3,7 @@
     python -m bench.flywheel --json flywheel.jsonl --plot docs/flywheel.svg
 
 2,000 starting traces, then 1,000 calls a day and a refit each night, alpha .95. Gold labels play the teacher; in the
-second world it swaps eight intents from day 6 on. Arms: tracer-llm, which refits on the labels of what it defers, without
+second world it swaps eight intents from day 6 on. Arms: tracer-llm, which refits on labels of what it defers, without
 its candidate gbt, as its configuration advises for many classes; tracer-serve without audits; tracer-serve; and
 tracer-serve with every label for nothing, which nobody has. What decides is the product's own code: policy, audit rate,
 store, snapshot, fit, certificate, monitor, closing. HTTP and time are left out.

@@ -60,8 +60,7 @@ def rows_now(n: int, *, fingerprint: str | None = None, **facts: Any) -> list[Tr
             ts=datetime.now(UTC),
             task="tiny",
             input=f"{TEXTS[i]} {k}",
-            teacher_label=LABELS[i],
-            **(own | facts),
+            **(own | {"teacher_label": LABELS[i]} | facts),
         )
         for k, i in enumerate(picked)
     ]

@@ -7,7 +7,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -134,7 +135,16 @@ class Versions:
         ----------
         fill : writes the files into the folder it is given
         describe : makes the manifest from the number and the sha256 of each file
+
+        Raises
+        ------
+        ArtifactError
+            Where the disk is full or may not be written; the versions that are there stay as they are.
         """
+        with self._writing():
+            return self._write(fill, describe)
+
+    def _write(self, fill: Callable[[Path], None], describe: Callable[[int, dict[str, str]], Manifest]) -> int:
         self.root.mkdir(parents=True, exist_ok=True)
         for leftover in self.root.glob(f"{_ASIDE}*"):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -149,6 +159,19 @@ class Versions:
         aside.rename(self.folder(number))
         _sync(self.root)
         return number
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Say what a failing disk means; what was begun aside is taken away, which makes room again."""
+        try:
+            yield
+        except OSError as error:
+            for leftover in self.root.glob(f"{_ASIDE}*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            raise ArtifactError(
+                f"{self.root} cannot be written: {error.strerror or error}. What serves goes on serving."
+                f" Look at room and owner: df -h {self.root}; ls -ld {self.root}"
+            ) from error
 
     def verify(self, number: int) -> Manifest:
         """Check every file of a version against its manifest and return that.
@@ -172,11 +195,12 @@ class Versions:
     def activate(self, number: int) -> None:
         """Make a version the current one, after verifying it; every worker notices within a second."""
         self.verify(number)
-        aside = self.root / f"current{_ASIDE}"
-        aside.write_text(f"{number}\n", encoding="ascii")
-        _sync(aside)
-        aside.replace(self.root / "current")
-        _sync(self.root)
+        with self._writing():
+            aside = self.root / f"current{_ASIDE}"
+            aside.write_text(f"{number}\n", encoding="ascii")
+            _sync(aside)
+            aside.replace(self.root / "current")
+            _sync(self.root)
 
     def pin(self, number: int, pinned: bool = True) -> None:
         """Keep a version whatever the retention, or no longer."""

@@ -1,0 +1,151 @@
+"""Disks that fill up, turn read-only or are locked: answers go on, refits stop and say why, nothing is lost by it."""
+
+import asyncio
+import os
+import shutil
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny import TEXTS, rows_now, tiny_task
+from tracer_serve.errors import ArtifactError, FitError, StoreError
+from tracer_serve.records import Decision
+from tracer_serve.refit import refit, store_of, versions_of
+from tracer_serve.service.runtime import Runtime, running
+from tracer_serve.standing import close_gate
+from tracer_serve.traces import ids
+
+UNLIKE = "a qqqq wwww"  # out of scope for the surrogate, and the teacher knows a label
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 8 MB."""
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("mounting a small disk needs root")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)]
+    done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no tmpfs here: {done.stderr}")
+    yield disk
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Write a file until nothing more fits."""
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            return ballast
+
+
+async def ask(runtime: Runtime) -> list[str]:
+    """Ask about a text that is handled and one that is deferred; return how they were decided."""
+    results = await runtime.router.route([TEXTS[0], UNLIKE])
+    return [result.kind if isinstance(result, Decision) else repr(result) for result in results]
+
+
+@pytest.mark.slow
+@pytest.mark.anyio
+async def test_a_full_disk_stops_refits_and_traces_not_answers(tmp_path: Path, small_disk: Path) -> None:
+    """While it is full answers go on and the loss is told; a refit fails, the version stays; with room all is well."""
+    task = tiny_task(tmp_path, state=str(small_disk), traces={"import": ["rows.jsonl"], "audit_rate": 0.0})
+    refit(task)
+    async with running(task, schedule=False) as runtime:
+        assert await ask(runtime) == ["handled", "deferred"]
+        ballast = fill(small_disk)
+        for _ in range(200):  # what the store had reserved is used up first
+            assert await ask(runtime) == ["handled", "deferred"]
+            if runtime.writer.lost:
+                break
+        assert "full" in runtime.problems()[0]
+        with pytest.raises((StoreError, ArtifactError), match=r"(?i)full|no space"):
+            await asyncio.to_thread(refit, task)
+        assert versions_of(task).current() == 1
+        assert versions_of(task).verify(1)
+        ballast.unlink()
+        assert await ask(runtime) == ["handled", "deferred"]
+        assert runtime.problems() == []
+    assert refit(task).version == 2
+
+
+@pytest.mark.slow
+@pytest.mark.anyio
+async def test_a_read_only_disk_is_told_at_the_start(tmp_path: Path, small_disk: Path) -> None:
+    """Neither a service nor a refit starts on it: both name file and reason; writable again, all is as it was."""
+    task = tiny_task(tmp_path, state=str(small_disk), traces={"import": ["rows.jsonl"], "audit_rate": 0.0})
+    refit(task)
+    for mode in ("ro", "rw"):
+        remount = ["mount", "-o", f"remount,{mode}", str(small_disk)]
+        await asyncio.to_thread(subprocess.run, remount, check=True)
+        if mode == "ro":
+            with pytest.raises(StoreError, match=r"traces.db.*(?i:read-only)"):
+                refit(task)
+            with pytest.raises(StoreError, match=r"traces.db.*(?i:read-only)"):
+                async with running(task, schedule=False):
+                    pytest.fail("it started")
+    async with running(task, schedule=False) as runtime:
+        assert await ask(runtime) == ["handled", "deferred"]
+
+
+@pytest.mark.anyio
+async def test_a_locked_database_delays_rows_and_loses_none(tmp_path: Path) -> None:
+    """While another process holds the lock handled requests are answered at once; deferred ones once it lets go."""
+    task = tiny_task(tmp_path, traces={"import": ["rows.jsonl"], "audit_rate": 0.0})
+    refit(task)
+    async with running(task, schedule=False) as runtime:
+        lock = sqlite3.connect(task.state / "traces.db", isolation_level=None)
+        lock.execute("BEGIN IMMEDIATE")
+        deferred = asyncio.create_task(runtime.router.route([UNLIKE]))
+        (handled,) = await asyncio.wait_for(runtime.router.route([TEXTS[0]]), 10)
+        await asyncio.sleep(0.3)
+        assert not deferred.done()
+        lock.execute("ROLLBACK")
+        lock.close()
+        (late,) = await asyncio.wait_for(deferred, 20)
+        runtime.writer.close()
+        assert isinstance(handled, Decision)
+        assert isinstance(late, Decision)
+        assert all(runtime.store.get(result.trace_id) for result in (handled, late))
+        assert runtime.writer.lost == 0
+
+
+def test_a_clock_that_ran_ahead_delays_and_never_falsifies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows after a closing that was dated a day too late calibrate once the clock has caught up, and none before."""
+    task = tiny_task(tmp_path)
+    refit(task)
+    store = store_of(task)
+    now, shift = time.time_ns(), 0
+
+    class Clock:
+        @staticmethod
+        def time_ns() -> int:
+            return now + shift
+
+    def set_clock(days: float) -> None:
+        nonlocal shift
+        shift = int(days * 86_400e9)
+        monkeypatch.setattr(ids, "_last_ms", 0)  # as after a restart
+
+    monkeypatch.setattr(ids, "time", Clock)
+    set_clock(1.0)
+    close_gate(store, version=1, audits=9, agreements=1, evidence=50.0)
+    set_clock(0.0)
+    store.add(rows_now(40))
+    with pytest.raises(FitError, match="only 0 may calibrate"):
+        refit(task)
+    set_clock(1.001)
+    store.add(rows_now(40))
+    found: Any = refit(task)
+    assert (found.activated, found.certificate.rows + found.certificate.pilot) == (True, 40)
+    store.close()

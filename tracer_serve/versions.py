@@ -141,13 +141,16 @@ class Versions:
         ArtifactError
             Where the disk is full or may not be written; the versions that are there stay as they are.
         """
-        with self._writing():
-            return self._write(fill, describe)
+        try:
+            with self._writing():
+                return self._write(fill, describe)
+        except ArtifactError:
+            self._sweep()  # which makes room again
+            raise
 
     def _write(self, fill: Callable[[Path], None], describe: Callable[[int, dict[str, str]], Manifest]) -> int:
         self.root.mkdir(parents=True, exist_ok=True)
-        for leftover in self.root.glob(f"{_ASIDE}*"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        self._sweep()
         number = self.upcoming
         aside = self.root / f"{_ASIDE}{number:06d}"
         aside.mkdir()
@@ -162,16 +165,18 @@ class Versions:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Say what a failing disk means; what was begun aside is taken away, which makes room again."""
+        """Say what a failing disk means."""
         try:
             yield
         except OSError as error:
-            for leftover in self.root.glob(f"{_ASIDE}*"):
-                shutil.rmtree(leftover, ignore_errors=True)
             raise ArtifactError(
                 f"{self.root} cannot be written: {error.strerror or error}. What serves goes on serving."
                 f" Look at room and owner: df -h {self.root}; ls -ld {self.root}"
             ) from error
+
+    def _sweep(self) -> None:
+        for leftover in self.root.glob(f"{_ASIDE}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
 
     def verify(self, number: int) -> Manifest:
         """Check every file of a version against its manifest and return that.

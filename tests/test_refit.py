@@ -10,6 +10,7 @@ import pytest
 
 from tests.tiny import LABELS, TEXTS, rows_now, tiny_task, write_rows
 from tracer_serve.cli import main
+from tracer_serve.commands.serve_ import prepare
 from tracer_serve.errors import BusyError, FitError
 from tracer_serve.load import Task
 from tracer_serve.policy import CERTIFICATE
@@ -198,3 +199,24 @@ def test_imports_are_redacted(tmp_path: Path) -> None:
     store = store_of(made)
     assert {trace.input for trace in store.labelled()} == {f"{text} [email]" for text in TEXTS}
     store.close()
+
+
+def test_a_second_server_does_not_fail_while_the_first_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where another process writes version 1 at this moment, a server starts without one, and says so."""
+    made = tiny_task(tmp_path)
+    store = store_of(made)
+    assert store.acquire_lease(LEASE, "somebody elsewhere", 60)
+    prepare(made)
+    assert "another refit is under way (somebody elsewhere)" in capsys.readouterr().out
+    assert versions_of(made).current() is None
+    store.close()
+
+
+def test_a_server_says_at_its_start_that_the_teacher_changed(task: Task, capsys: pytest.CaptureFixture[str]) -> None:
+    """The summary names the closed gate, the reason and what opens it; with the former teacher it does not."""
+    prepare(other_teacher(task))
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "CLOSED, everything goes to the teacher: teacher_changed" in printed
+    assert "traces.migrate: paired" in printed
+    prepare(tiny_task(task.file.parent))
+    assert "CLOSED" not in capsys.readouterr().out

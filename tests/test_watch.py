@@ -10,6 +10,7 @@ import pytest
 
 from tests.service.worlds import BLUE, DEFERRED, HANDLED, make_policy, make_task, make_version, serving
 from tests.stub_llm import StubLLM
+from tests.tiny import rows_now
 from tracer_serve.errors import StoreError
 from tracer_serve.live import Live, Loaded
 from tracer_serve.load import Task
@@ -49,7 +50,7 @@ def watching(store: TraceStore, loaded: Loaded | None, **spec: Any) -> Watch:
     """Return a watch over a version that is in memory already; nothing runs by itself."""
     live = Live(lambda: None, lambda _: pytest.fail("nothing to load"))
     live.loaded = loaded
-    return Watch(store, live, "teacher", TracesSpec(audit_rate=0.05, **spec))
+    return Watch(store, live, "teacher", TracesSpec.model_validate({"audit_rate": 0.05, **spec}))
 
 
 @pytest.fixture
@@ -274,3 +275,14 @@ async def test_a_text_that_cannot_be_redacted_is_deferred_and_not_stored(task: M
     assert [(r.kind, r.label) for r in results if isinstance(r, Decision)] == [("deferred", "red"), ("handled", "blue")]
     assert [row.input for row in rows] == [BLUE[0]]
     assert WITHHELD not in {row.input for row in rows}
+
+
+def test_auto_reads_the_traffic_and_the_budget_what_was_audited(store: TraceStore, loaded: Loaded) -> None:
+    """3,000 requests within the hour of which .8 are handled are 57,600 a day: 100 audits are a rate of .0017."""
+    rows = [replace(row, task="colours") for row in rows_now(3_000, teacher_label=None, label_source=None)]
+    store.add(rows)
+    auto, spent = (watching(store, loaded, **spec) for spec in ({"audit_rate": "auto"}, {"audit_budget": 0}))
+    for watch in (auto, spent):
+        watch.refresh()
+    assert auto.rate == pytest.approx(100 / 57_600, rel=0.1)
+    assert spent.rate == 0.0

@@ -13,7 +13,7 @@ from tracer_serve.errors import PluginError
 from tracer_serve.records import Bools, Evidence, Floats, Inputs, Labels, Text, Vectors
 from tracer_serve.registry import acceptors, embedders, surrogates
 
-LIGHTER: dict[str, dict[str, Any]] = {"mlp": {"max_epochs": 20}, "random_forest": {"trees": 10}}
+LIGHTER: dict[str, dict[str, Any]] = {"mlp": {"hidden": 64}, "random_forest": {"trees": 10}}
 
 
 def built_in(registry: Any) -> list[str]:

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import sys
 import tempfile
 import traceback
@@ -73,6 +74,9 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
 
 
 def _run(words: list[str]) -> int:
+    # Our products are small: further BLAS threads mostly wait for each other, at many times the CPU on a busy machine.
+    # It has to be said before numpy is imported; embedders on torch or onnxruntime have threads of their own.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     args = parser(words[0] if words[0] in COMMANDS else None).parse_args(words)
     code: int = args.run(args)
     return code

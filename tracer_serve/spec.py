@@ -104,12 +104,11 @@ class GateSpec(Frozen):
 class FitSpec(Frozen):
     """How candidates are fitted and compared."""
 
-    folds: int = Field(default=5, ge=2, le=20, description="Folds of the cross-fit.")
+    folds: int = Field(default=10, ge=2, le=20, description="Folds of the cross-fit.")
     seed: int = Field(default=0, ge=0, description="Seed of folds and models.")
     budget_s: float = Field(
         default=1800.0, gt=0, description="Seconds after which no further candidate is started; cheap ones go first."
     )
-    threads: int = Field(default=1, ge=1, description="BLAS threads of a fit; the embedder has its own.")
 
 
 class TracesSpec(Frozen):

@@ -60,7 +60,22 @@ def test_combine_is_the_normalised_geometric_mean() -> None:
 def test_no_member_has_a_veto() -> None:
     """A probability of 0 counts as very small, not as impossible."""
     members = np.array([[[1, 0]], [[0.5, 0.5]], [[0.5, 0.5]]], np.float32)
-    assert blend("logreg", "knn").combine(members)[0, 1] > 0
+    assert blend("logreg", "knn", "ngram_svc").combine(members)[0, 1] > 0
+
+
+def test_a_member_that_knows_nothing_is_silenced() -> None:
+    """Beside a member that only guesses, the blend is as right and as sure as the other one alone."""
+    inputs, labels = blobs(rows=1500, spread=0.6)
+    order = np.random.default_rng(1).permutation(1500)
+    shuffled = Inputs([inputs.texts[i] for i in order], inputs.embeddings)  # texts that belong to other rows
+    seen, new = np.arange(1000), np.arange(1000, 1500)
+    truth = np.unique(labels, return_inverse=True)[1][new]
+
+    def loss(*members: str) -> float:
+        proba = blend(*members).fit(shuffled.take(seen), labels[seen]).predict_proba(shuffled.take(new))
+        return -float(np.log(proba[np.arange(500), truth]).mean())
+
+    assert loss("logreg", "ngram_svc") < loss("logreg") + 0.01
 
 
 def test_members_are_scaled_to_the_refit() -> None:

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from tracer_serve.components import make_acceptor, make_surrogate
 from tracer_serve.errors import FitError
@@ -82,9 +81,7 @@ def fit_policy(
             " (`tracer-serve import TASK.yaml traces.jsonl`)"
         )
     fit = _fit_strict if task.spec.gate.mode == "strict" or len(rows) > CROSS_FIT_ROWS else _fit_cross
-    # the products of a fit are small: a second BLAS thread mostly waits, at ten times the CPU on a busy machine
-    with threadpool_limits(task.spec.fit.threads, user_api="blas"):
-        fitted = fit(task, rows, embedder, progress, index)
+    fitted = fit(task, rows, embedder, progress, index)
     progress("certifying", 1, 1)
     if fitted.certificate.certified:
         return fitted

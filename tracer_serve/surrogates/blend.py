@@ -15,19 +15,20 @@ from tracer_serve.spec import Component
 from tracer_serve.state import load_component, save_component
 from tracer_serve.surrogates._arrays import encode, softmax
 
-# `sgd` is `logreg` at a third of its cost, and the blend covers as much with either
-_DEFAULT = (Component(type="sgd"), Component(type="knn"), Component(type="ngram_svc"))
+_DEFAULT = (Component(type="mlp"), Component(type="knn"), Component(type="ngram_svc"))
 _FLOOR = 1e-6  # a class that a member holds impossible must not veto the others
 _HELD_OUT, _TRAINED = 1000, 2000  # rows for the temperatures: more cost time and move neither them nor the coverage
+_PRIOR_ROWS = 20  # a ridge on the weights: equal ones are as good as so many held-out rows say
 _FEWEST = 20  # held-out rows below which a temperature would be noise
 
 
 @surrogates.register("blend")
 class Blend:
-    """Normalised exp of the members' mean log probability, each member at its own temperature.
+    """Normalised exp of the members' weighted log probabilities, each member at its own temperature.
 
-    The temperatures minimise the log loss on held-out rows of the fit: members are first fitted on a part of the rows
-    (Guo et al. 2017, "On calibration of modern neural networks"; the mean of logs is Hinton's product of experts).
+    Temperatures (Guo et al. 2017, "On calibration of modern neural networks") and then weights (a logarithmic opinion
+    pool: Genest and Zidek 1986, Heskes 1998) minimise the log loss on held-out rows of the fit: members are first
+    fitted on a part of the rows. A member that knows nothing of the task is silenced instead of diluting the others.
 
     Parameters
     ----------
@@ -53,13 +54,14 @@ class Blend:
         self.refit_rows: int | None = None
         self.classes_: Labels = np.empty(0, np.str_)
         self.sharpness_: Floats = np.ones(len(members))
+        self.weights_: Floats = np.full(len(members), 1 / len(members))
         self.fitted_: list[Surrogate] = []
         self._make()  # a wrong parameter of a member is an error of the spec, not of the fit
 
     def fit(self, inputs: Inputs, labels: Labels) -> Self:
-        """Learn the temperatures on a split of the n rows, then fit every member on all of them."""
+        """Learn temperatures and weights on a split of the n rows, then fit every member on all of them."""
         self.classes_, y = encode(labels)
-        self.sharpness_ = self._learn_sharpness(inputs, labels, y)
+        self._learn_pool(inputs, labels, y)
         self.fitted_ = self._fit_members(inputs, labels, len(y))
         return self
 
@@ -70,7 +72,7 @@ class Blend:
 
     def combine(self, members: Vectors) -> Vectors:
         """Return the blend (n, k) of the members' probabilities (m, n, k)."""
-        return softmax(np.log(np.maximum(members, _FLOOR)).mean(axis=0))
+        return softmax(np.tensordot(self.weights_, np.log(np.maximum(members, _FLOOR)), 1))
 
     def predict_proba(self, inputs: Inputs) -> Vectors:
         """Return probabilities (n, k)."""
@@ -84,6 +86,7 @@ class Blend:
             "refit_rows": self.refit_rows,
             "classes": self.classes_.tolist(),
             "sharpness": self.sharpness_.tolist(),
+            "weights": self.weights_.tolist(),
         }
         (folder / "blend.json").write_text(json.dumps(state), encoding="utf-8")
         for i, member in enumerate(self.fitted_):
@@ -96,7 +99,7 @@ class Blend:
             state = json.loads((folder / "blend.json").read_text(encoding="utf-8"))
             blend = cls(members=tuple(Component(**member) for member in state["members"]), seed=state["seed"])
             blend.refit_rows, blend.classes_ = state["refit_rows"], np.array(state["classes"], np.str_)
-            blend.sharpness_ = np.array(state["sharpness"])
+            blend.sharpness_, blend.weights_ = np.array(state["sharpness"]), np.array(state["weights"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ArtifactError(f"{folder}: the state of a blend cannot be read: {error}") from error
         types = [surrogates.get(member.type) for member in blend.members]
@@ -114,16 +117,21 @@ class Blend:
             member.fit(inputs, labels)
         return fitted
 
-    def _learn_sharpness(self, inputs: Inputs, labels: Labels, y: Ints) -> Floats:
+    def _learn_pool(self, inputs: Inputs, labels: Labels, y: Ints) -> None:
+        equal = np.full(len(self.members), 1 / len(self.members))
+        self.sharpness_, self.weights_ = np.ones(len(self.members)), equal
         order = np.random.default_rng(self.seed).permutation(len(y))
         held = min(len(y) // 5, _HELD_OUT)
         out, rest = order[:held], np.sort(order[held : held + _TRAINED])
         out = np.sort(out[np.isin(y[out], y[rest])])  # no temperature can help a label that was never seen
         if len(out) < _FEWEST or len(np.unique(y[rest])) < 2:  # noqa: PLR2004  # nothing to tell apart
-            return np.ones(len(self.members))
-        members = self._fit_members(inputs.take(rest), labels[rest], len(y))
+            return
         held_out = inputs.take(out)
-        return np.array([_best_sharpness(self._logs(member, held_out), y[out]) for member in members])
+        logs = [self._logs(member, held_out) for member in self._fit_members(inputs.take(rest), labels[rest], len(y))]
+        one = np.ones(1)
+        self.sharpness_ = np.array([_pool([member], y[out], one, 0.0)[0] for member in logs])
+        calm = [np.log(np.maximum(softmax(s * part), _FLOOR)) for s, part in zip(self.sharpness_, logs, strict=True)]
+        self.weights_ = _pool(calm, y[out], equal, _PRIOR_ROWS)
 
     def _logs(self, member: Surrogate, inputs: Inputs) -> Vectors:
         """Return a member's log probabilities, its classes spread over ours."""
@@ -133,12 +141,22 @@ class Blend:
         return logs
 
 
-def _best_sharpness(logs: Vectors, y: Ints) -> float:
-    """Return the inverse temperature, within a tenth and ten, that minimises the log loss of y (convex in it)."""
-    from scipy.optimize import minimize_scalar  # noqa: PLC0415  # serves the fit only
+def _pool(logs: list[Vectors], y: Ints, start: Floats, prior_rows: float) -> Floats:
+    """Return the weights of log probabilities, each (n, k), that minimise the log loss of their pool (convex in them).
 
-    def loss(sharpness: float) -> float:
-        scaled = sharpness * logs
-        return float(np.mean(np.logaddexp.reduce(scaled, axis=1) - scaled[np.arange(len(y)), y]))
+    A ridge pulls them to `start`, as strongly as `prior_rows` rows would.
+    """
+    from scipy.optimize import minimize  # noqa: PLC0415  # serves the fit only
 
-    return float(minimize_scalar(loss, bounds=(0.1, 10.0), method="bounded", options={"xatol": 0.01}).x)
+    stack, rows = np.stack(logs), np.arange(len(y))
+    told = stack[:, rows, y].sum(axis=1)
+
+    def loss(weights: Floats) -> tuple[float, Floats]:
+        pooled = np.tensordot(weights, stack, 1)
+        proba = softmax(pooled)
+        distance = weights - start
+        value = -np.log(np.maximum(proba[rows, y], 1e-30)).sum() + prior_rows * (distance**2).sum() / 2
+        return float(value), np.einsum("nk,mnk->m", proba, stack) - told + prior_rows * distance
+
+    found: Floats = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0.0, 10.0)] * len(start)).x
+    return found

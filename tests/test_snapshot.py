@@ -135,5 +135,11 @@ def test_thinned_rows_tell_the_truth_about_traffic(store: TraceStore) -> None:
 
 
 def _row(label: str, i: int, facts: dict[str, Any]) -> Trace:
-    own: dict[str, Any] = {"id": new_id(), "ts": datetime.now(UTC), "task": "t", "input": str(i), "teacher_label": label}
+    own: dict[str, Any] = {
+        "id": new_id(),
+        "ts": datetime.now(UTC),
+        "task": "t",
+        "input": str(i),
+        "teacher_label": label,
+    }
     return Trace(**own, teacher_fingerprint="own", **facts)

@@ -116,12 +116,12 @@ class Versions:
         file = self.folder(number) / "manifest.json"
         try:
             facts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            facts["labels"] = tuple(facts["labels"])
+            facts["labels"] = tuple(facts.get("labels", ()))
             return Manifest(**{f.name: facts[f.name] for f in fields(Manifest) if f.name in facts})
         except FileNotFoundError:
             known = ", ".join(map(str, self.numbers())) or "none"
             raise ArtifactError(f"there is no version {number} in {self.root}; there are: {known}") from None
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise ArtifactError(f"{file} cannot be read: {error}") from error
 
     def manifests(self) -> list[Manifest]:

@@ -36,6 +36,7 @@ def write_task(folder: Path, *, rows: int = 300, **changes: object) -> Task:
         "surrogates": ["logreg"],
         "acceptors": ["top1"],
         "gate": {"alpha": 0.8, "delta": 0.1},
+        "fit": {"folds": 4},
         "teacher": {"type": "offline", "file": [str(traces)]},
         "traces": {"import": [traces.name]},
         "state": str(folder / "state"),

@@ -52,8 +52,9 @@ def test_a_bare_file_gives_table_page_and_json(
     assert f"{100 * coverage[0]:.1f} %" in html
 
 
-def test_the_terminal_says_the_same(traces: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_terminal_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The table has a line per alpha and says what audits cost."""
+    traces = write_traces(tmp_path / "traces.jsonl", *banking(120))
     assert main(["scan", str(traces), "--prompt-per-1m", "0.4", "--completion-per-1m", "1.6"]) == 0
     printed = capsys.readouterr().out
     for alpha in ALPHAS:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tracer_serve.fit.candidate import Candidate, Part, Paths
-from tracer_serve.fit.choose import Choice, Chooser, reach, translate
-from tracer_serve.fit.crossfit import OutOfFold
+from tracer_serve.fit.choose import Choice, Chooser, reach
+from tracer_serve.fit.crossfit import OutOfFold, translate
 from tracer_serve.gate.certify import certify
 from tracer_serve.records import Bools, Floats, Ints
 

@@ -147,3 +147,18 @@ def test_labels_seen_once_count_as_disagreements(tmp_path: Path) -> None:
     fitted = fit_policy(write_task(tmp_path), Rows.of(rows.texts, labels), Planted())
     assert fitted.certificate.rows + fitted.certificate.pilot == 400
     assert not fitted.calibration.agreed[:40].any()
+
+
+def test_an_acceptor_that_tells_nothing_is_not_served(tmp_path: Path) -> None:
+    """Where a learnt score shows no evidence all rows get one score, and the results say why."""
+    rows = planted(800, noise=0.0)
+    flipped = np.random.default_rng(4).random(800) < 0.1
+    labels = np.where(flipped, np.roll(rows.labels, 1), rows.labels)
+    gate = {"alpha": 0.8, "delta": 0.1, "families": ["l2d"], "scope": {"keep": 1.0}}
+    task = write_task(tmp_path, gate=gate, acceptors=["logistic"])
+    fitted = fit_policy(task, Rows.of(rows.texts, labels), Planted())
+    assert fitted.certificate.threshold == -np.inf
+    fitted.policy.save(tmp_path / "model")
+    assert Policy.load(tmp_path / "model", Planted()).acceptor is None
+    assert set(fitted.policy.score(rows.texts).score.tolist()) == {0.0}
+    assert "does not clearly tell" in fitted.candidates[0].reason

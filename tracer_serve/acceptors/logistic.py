@@ -36,6 +36,11 @@ class Logistic:
         self.weights: Floats = np.empty(0)
         self.intercept = 0.0
 
+    @property
+    def learnt(self) -> bool:
+        """Whether there was enough to learn from; if not, the score owes nothing to labels."""
+        return len(self.weights) > 0
+
     def features(self, evidence: Evidence) -> Vectors:
         """Return shape (n, 11 + m) for m members; a row without usable probabilities is NaN."""
         top1, top2 = top_two(evidence.proba)

@@ -13,6 +13,8 @@ from tracer_serve.registry import acceptors
 class Margin:
     """Largest minus second largest probability; learns nothing."""
 
+    learnt = False  # its score owes nothing to labels
+
     def features(self, evidence: Evidence) -> Vectors:
         """Return the lead of each row, shape (n, 1); 1 with a single class."""
         top1, top2 = top_two(evidence.proba)

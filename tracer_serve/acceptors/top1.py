@@ -18,6 +18,8 @@ class Top1:
     C. K. Chow, "On optimum recognition error and reject tradeoff", IEEE Trans. Inf. Theory 16 (1970).
     """
 
+    learnt = False  # its score owes nothing to labels
+
     def features(self, evidence: Evidence) -> Vectors:
         """Return the largest probability of each row, shape (n, 1)."""
         return top_two(evidence.proba)[0][:, None].astype(np.float32)

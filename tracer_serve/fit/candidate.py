@@ -23,6 +23,7 @@ class Part:
     score : cross-fitted scores, shape (n,)
     in_scope : rows that its scope guard lets pass, shape (n,)
     open : rows whose predicted class the class floor lets pass, shape (n,)
+    flat : whether the acceptor's score told nothing, so that all rows are served the same score instead
     """
 
     surrogate: int
@@ -31,6 +32,7 @@ class Part:
     score: Floats
     in_scope: Bools
     open: Bools
+    flat: bool = False
 
 
 @dataclass(frozen=True)

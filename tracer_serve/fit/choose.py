@@ -13,6 +13,7 @@ import numpy as np
 from sklearn.isotonic import IsotonicRegression
 
 from tracer_serve.fit.candidate import Candidate, Part, Paths
+from tracer_serve.fit.crossfit import translate
 from tracer_serve.gate.bounds import p_values
 from tracer_serve.gate.certify import path
 from tracer_serve.gate.sequence import Tally, threshold_grid
@@ -149,17 +150,6 @@ def _padded(candidate: Candidate, stages: int, winner: Candidate) -> Paths:
         eligible=np.pad(paths.eligible, missing),
         scope=paths.scope,
     )
-
-
-def translate(score: Floats, source: Floats, target: Floats) -> Floats:
-    """Carry scores from one candidate's path to another's, by rank: the safest 10 % stay the safest 10 %."""
-    known, goal = np.sort(source[np.isfinite(source)]), np.sort(target[np.isfinite(target)])
-    if not len(known) or not len(goal):
-        return np.full_like(score, np.nan)
-    rank = np.searchsorted(known, score, side="right") / len(known)
-    carried = goal[np.clip(np.ceil(rank * len(goal)).astype(int) - 1, 0, len(goal) - 1)]
-    translated: Floats = np.where(np.isfinite(score), carried, np.nan)
-    return translated
 
 
 def predicted_agreement(score: Floats, agreed: Bools, new: Floats) -> Floats:

@@ -21,6 +21,7 @@ from tracer_serve.records import Bools
 from tracer_serve.stages import name_of
 
 _STAGE = "comparing candidates"
+_FLAT = "its score does not clearly tell agreements from disagreements: all or nothing is accepted"
 Family = Literal["global", "l2d", "cascade"]
 Status = Literal["chosen", "compared", "failed", "skipped"]
 
@@ -37,7 +38,7 @@ class CandidateResult:
     reach : share of traffic it can reach at alpha by cross-fitted estimate; not a certificate
     agreement : share of all rows on which it agrees with the teacher; of a cascade its last stage
     seconds : CPU seconds of its cross-fit (shared by the acceptors of one surrogate; a cascade reuses them: 0)
-    reason : why it failed or was skipped
+    reason : why it failed, was skipped, or is served without its acceptor
     """
 
     surrogate: str
@@ -136,15 +137,16 @@ def _parts(task: Task, surrogate: int, folds: Folds, tick: Callable[[], None], r
     if {"l2d", "cascade"} & {*spec.gate.families}:
         for a, features in enumerate(oof.features):
             score = cross_score(lambda a=a: make_acceptor(task, a), features, oof.agreed, folds.fold)  # type: ignore[misc]
-            found.append(Part(surrogate, a, oof, score, in_scope, may_answer))
+            flat = np.zeros(len(folds.rows)) if score is None else score
+            found.append(Part(surrogate, a, oof, flat, in_scope, may_answer, flat=score is None))
     if "global" in spec.gate.families:
         found.append(Part(surrogate, None, oof, np.zeros(len(folds.rows)), in_scope, may_answer))
     return found
 
 
 def names_of(task: Task, part: Part) -> tuple[str, str | None]:
-    """Return the registry names of a part's surrogate and acceptor."""
-    acceptor = None if part.acceptor is None else task.spec.acceptors[part.acceptor].type
+    """Return the registry names of a part's surrogate and acceptor, None where all rows are served the same score."""
+    acceptor = None if part.acceptor is None or part.flat else task.spec.acceptors[part.acceptor].type
     return task.spec.surrogates[part.surrogate].type, acceptor
 
 
@@ -160,4 +162,5 @@ def _result(task: Task, compared: Compared, candidate: Candidate, status: Status
         reach=reach,
         agreement=float(last.oof.agreed.mean()),
         seconds=compared.seconds[last.surrogate] if alone else 0.0,
+        reason=_FLAT if last.flat else "",
     )

@@ -184,7 +184,7 @@ def _finish(task: Task, rows: Rows, embedder: Embedder, chosen: Candidate, class
 def _stage(task: Task, part: Part, inputs: Inputs, labels: Labels, classes: Labels) -> Stage:
     surrogate = fit_surrogate(make_surrogate(task, part.surrogate), inputs, labels, len(labels))
     acceptor = None
-    if part.acceptor is not None:
+    if part.acceptor is not None and not part.flat:
         acceptor = make_acceptor(task, part.acceptor).fit(part.oof.features[part.acceptor], part.oof.agreed)
     may_answer = _open(task, part, surrogate.classes_, classes)
     return Stage(surrogate, acceptor, names_of(task, part), may_answer, Scale.identity())

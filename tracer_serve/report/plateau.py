@@ -101,7 +101,8 @@ def refit_point(task: Task, policy: Policy, seen: Seen, traces: int, seed: int) 
     score: Floats = np.zeros(len(test))
     if policy.acceptor is not None:
         acceptor = policy.acceptor
-        score = cross_score(lambda: copy.deepcopy(acceptor), acceptor.features(evidence), agreed, fold)
+        crossed = cross_score(lambda: copy.deepcopy(acceptor), acceptor.features(evidence), agreed, fold)
+        score = score if crossed is None else crossed
     scope = scope_scores(evidence.proba, near.similarity)
     gate = task.spec.gate
     eligible = scope >= scope_threshold(scope, gate.scope.keep)

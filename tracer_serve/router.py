@@ -93,6 +93,14 @@ class Router:
         self.metrics.seconds["total"].observe(time.perf_counter() - started)
         return [result for result in results if result is not None]
 
+    def holds_back(self, loaded: Loaded | None, user: str | None = None) -> str | None:
+        """Return why a version's certified answers do not count for a user, None where they do."""
+        if loaded is None or not loaded.policy.certificate.certified:
+            return None
+        if self.watch.closed(loaded) is not None:
+            return "gate_closed"
+        return self.rollout.mode if self.rollout.holds_back(user) else None
+
     async def _judge(self, loaded: Loaded | None, texts: Sequence[Text]) -> Judged:
         if loaded is None:
             return Judged([None] * len(texts))
@@ -112,12 +120,7 @@ class _Request:
         self.router, self.metadata = router, metadata
         self.version = None if loaded is None else loaded.number
         certified = loaded is not None and loaded.policy.certificate.certified
-        closed = router.watch.closed(loaded) if loaded is not None and certified else None
-        self.held: str | None = None
-        if certified and closed is not None:
-            self.held = "gate_closed"
-        elif certified and router.rollout.holds_back(metadata.get("user")):
-            self.held = router.rollout.mode
+        self.held = router.holds_back(loaded, metadata.get("user"))
         # without a certificate that holds everything is labelled, which is what a rate of 1 says to the calibration. A
         # canary has one rate for all: a rate of 1 for those outside would let the certificate speak of them alone
         self.rate = router.watch.rate if certified and self.held in (None, "canary") else 1.0

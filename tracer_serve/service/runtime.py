@@ -97,52 +97,69 @@ async def running(task: Task, *, schedule: bool = True) -> AsyncIterator[Runtime
         Where the store cannot be opened or a component cannot be made.
     """
     async with AsyncExitStack() as stack:
-        load_plugins(task)
-        store = open_store(task.spec.traces.url or task.state / "traces.db", task.spec.name)
-        stack.callback(store.close)
-        versions = Versions(task.state / "versions")
-        metrics = Metrics(task.spec.name, lambda: live.loaded, lambda: watch)
-        live = Live(versions.current, lambda number: _load(task, versions, number), metrics.load_failures.inc)
-        await asyncio.to_thread(live.start)
-        stack.callback(live.stop)
-        fingerprint = teacher_fingerprint(task)
-        await asyncio.to_thread(note_teacher, store, fingerprint)
-        watch = Watch(store, live, fingerprint, task.spec.traces, metrics.new_labels.inc)
-        await asyncio.to_thread(watch.start)
-        stack.push_async_callback(asyncio.to_thread, watch.stop)
-        teacher = make_teacher(task)  # an open task's may give any label: new ones are how a task grows
-        stack.push_async_callback(teacher.close)
-        writer = TraceWriter(store, metrics.lost.inc)
-        stack.push_async_callback(asyncio.to_thread, writer.close, GRACE_S / 2)
-        batcher = Batcher()
-        stack.push_async_callback(asyncio.to_thread, batcher.close)
-        audits = Audits(teacher, fingerprint, writer=writer, metrics=metrics, watch=watch)
-        stack.push_async_callback(audits.close, GRACE_S / 2)
-        redact = redaction(make_redactors(task))
-        spec = task.spec
-        router = Router(
-            spec.name,
-            teacher,
-            fingerprint,
-            watch,
-            live,
-            batcher,
-            writer,
-            audits,
-            metrics,
-            redact=redact,
-            rollout=Rollout(spec.mode, spec.canary, spec.name),
-            degrade=spec.on_teacher_down == "degraded",
-        )
+        runtime = await _started(task, stack)
         if schedule:
-            scheduler = Schedule(task, store, versions, metrics.refit)
+            scheduler = Schedule(task, runtime.store, runtime.versions, runtime.metrics.refit)
             scheduler.start()
             stack.push_async_callback(asyncio.to_thread, scheduler.stop)
-        runtime = Runtime(task, store, versions, live, watch, writer, metrics, router)
         if runtime.closed is not None:
             _log.warning("the gate is closed, everything goes to the teacher: %s", runtime.closed[1])
         yield runtime
         _log.info("stopping: waiting for audits and rows under way")
+
+
+async def _started(task: Task, stack: AsyncExitStack) -> Runtime:
+    """Open the store, load the version that is current, and watch both; the stack ends what was begun."""
+    load_plugins(task)
+    store = open_store(task.spec.traces.url or task.state / "traces.db", task.spec.name)
+    stack.callback(store.close)
+    versions = Versions(task.state / "versions")
+    metrics = Metrics(task.spec.name, lambda: live.loaded, lambda: watch)
+    live = Live(versions.current, lambda number: _load(task, versions, number), metrics.load_failures.inc)
+    await asyncio.to_thread(live.start)
+    stack.callback(live.stop)
+    fingerprint = teacher_fingerprint(task)
+    await asyncio.to_thread(note_teacher, store, fingerprint)
+    watch = Watch(store, live, fingerprint, task.spec.traces, metrics.new_labels.inc)
+    await asyncio.to_thread(watch.start)
+    stack.push_async_callback(asyncio.to_thread, watch.stop)
+    writer = TraceWriter(store, metrics.lost.inc)
+    router = _router(task, stack, live, watch, writer=writer, metrics=metrics)
+    return Runtime(task, store, versions, live, watch, writer, metrics, router)
+
+
+def _router(
+    task: Task,
+    stack: AsyncExitStack,
+    live: Live,
+    watch: Watch,
+    *,
+    writer: TraceWriter,
+    metrics: Metrics,
+) -> Router:
+    """Make what answers; on the way out its audits end first, then their rows, then the teacher."""
+    spec = task.spec
+    teacher = make_teacher(task)  # an open task's may give any label: new ones are how a task grows
+    stack.push_async_callback(teacher.close)
+    stack.push_async_callback(asyncio.to_thread, writer.close, GRACE_S / 2)
+    batcher = Batcher()
+    stack.push_async_callback(asyncio.to_thread, batcher.close)
+    audits = Audits(teacher, teacher.fingerprint, writer=writer, metrics=metrics, watch=watch)
+    stack.push_async_callback(audits.close, GRACE_S / 2)
+    return Router(
+        spec.name,
+        teacher,
+        teacher.fingerprint,
+        watch,
+        live,
+        batcher,
+        writer,
+        audits,
+        metrics,
+        redact=redaction(make_redactors(task)),
+        rollout=Rollout(spec.mode, spec.canary, spec.name),
+        degrade=spec.on_teacher_down == "degraded",
+    )
 
 
 def _load(task: Task, versions: Versions, number: int) -> Loaded:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import httpx
 from pydantic import SecretStr
@@ -13,7 +13,7 @@ from tracer_serve.errors import PluginError, TeacherError
 from tracer_serve.resilience.breaker import Breaker
 from tracer_serve.resilience.retry import retry_after
 from tracer_serve.teachers._completion import Completion
-from tracer_serve.teachers._params import BreakerParams
+from tracer_serve.teachers._params import BreakerParams, Fallback
 
 _SECRET_LENGTH = 8  # shorter "keys" ("none", "EMPTY") are no secrets, and hiding them would garble every message
 _JSON = {"Content-Type": "application/json"}
@@ -68,6 +68,19 @@ class Endpoint:
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=30.0)
         # a read timeout starts anew with each byte; the whole try has one of its own, in `complete`
         self.client = httpx.AsyncClient(base_url=url, headers=sent, timeout=timeout_s, limits=limits)
+
+    @classmethod
+    def of(cls, door: Fallback, model: str, timeout_s: float, breaker: BreakerParams, connections: int) -> Self:
+        """Make an endpoint from what the YAML says of it; `model` is asked where it names none."""
+        return cls(
+            door.base_url,
+            door.model or model,
+            api_key=door.api_key,
+            headers=door.headers,
+            timeout_s=timeout_s,
+            breaker=breaker,
+            connections=connections,
+        )
 
     async def complete(self, body: Mapping[str, Any]) -> Completion:
         """Ask once.

@@ -96,18 +96,8 @@ class OpenAI:
         if response == "json_schema":
             self._body["response_format"] = response_format(names)
         first = Fallback(base_url=base_url, model=model, api_key=api_key, headers=headers or {})
-        self.endpoints = tuple(
-            Endpoint(
-                door.base_url,
-                door.model or model,
-                api_key=door.api_key,
-                headers=door.headers,
-                timeout_s=timeout_s,
-                breaker=breaker,
-                connections=max_concurrency,
-            )
-            for door in (first, *fallbacks)
-        )
+        doors = (first, *fallbacks)
+        self.endpoints = tuple(Endpoint.of(door, model, timeout_s, breaker, max_concurrency) for door in doors)
         models = sorted({endpoint.model for endpoint in self.endpoints[1:]} - {model})
         self.fingerprint = _digest([model, models, self.prompt.template, names, described, self._body])
         self._repeatable = temperature == 0

@@ -1,22 +1,43 @@
 """Rows into the table, in the caller's transaction."""
 
+import importlib
 from collections.abc import Sequence
 
 from sqlalchemy import Connection, select
+from sqlalchemy.exc import DBAPIError
 
 from tracer_serve.traces.rows import Row
 from tracer_serve.traces.tables import traces
 
 COLUMNS = ", ".join(Row._fields)
 _LOOKUP = 500  # ids per query: SQLite's oldest limit of variables is 999
+_BULK = 64  # rows from which Postgres is told by COPY: it parses no statement per row
 
 
 def insert(connection: Connection, rows: Sequence[Row], table: str = traces.name) -> None:
     """Write rows, not their counts; an id that is there raises the driver's integrity error."""
-    mark = "%s" if connection.dialect.name == "postgresql" else "?"
-    marks = ", ".join([mark] * len(Row._fields))
-    # straight to the driver: compiling a statement per call costs more than SQLite's own insert of one row
-    connection.exec_driver_sql(f"INSERT INTO {table} ({COLUMNS}) VALUES ({marks})", list(rows))  # noqa: S608
+    if connection.dialect.name != "postgresql":
+        marks = ", ".join("?" * len(Row._fields))
+        # straight to the driver: compiling a statement per call costs more than SQLite's own insert of one row
+        connection.exec_driver_sql(f"INSERT INTO {table} ({COLUMNS}) VALUES ({marks})", list(rows))  # noqa: S608
+    elif len(rows) < _BULK:
+        marks = ", ".join(["%s"] * len(Row._fields))
+        connection.exec_driver_sql(f"INSERT INTO {table} ({COLUMNS}) VALUES ({marks})", list(rows))  # noqa: S608
+    else:
+        _copy(connection, rows, table)
+
+
+def _copy(connection: Connection, rows: Sequence[Row], table: str) -> None:
+    driver = importlib.import_module("psycopg")
+    cursor = connection.connection.cursor()
+    try:
+        with cursor.copy(f"COPY {table} ({COLUMNS}) FROM STDIN") as copy:
+            for row in rows:
+                copy.write_row(row)
+    except driver.Error as error:  # as SQLAlchemy would have raised it, had it known this kind of statement
+        raise DBAPIError.instance("COPY", None, error, driver.Error) from error
+    finally:
+        cursor.close()
 
 
 def missing(connection: Connection, task: str, rows: Sequence[Row]) -> list[Row]:

@@ -1,0 +1,199 @@
+"""Whether a trace store stays as fast as it was: rows come in by bulk, and at each tenth every query is asked again.
+
+``python -m bench.store --database postgres --rows 10000000`` starts a Postgres of its own
+(Debian's packages, default settings) unless ``--url`` names a server; ``--database sqlite`` writes a file. The
+rows are a month of traffic: 30 % deferred and labelled, 70 % handled, 3 % of those audited, a version a day.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from tests.traces import postgres
+from tracer_serve.records import Trace
+from tracer_serve.traces import TraceStore, new_id, open_store
+
+_TASK, _PAGE, _CHECKS, _REPEATS, _LABELS = "bench", 10_000, 10, 5, 77
+_BEGAN = datetime(2026, 10, 20, tzinfo=UTC)
+_WINDOW = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The store at one size.
+
+    Parameters
+    ----------
+    rows : in the store
+    insert_rps : rows a second since the last look, the queries not counted
+    window_s : reading the newest 50,000 rows' labelled ones as columns, as a refit does
+    snapshot_s : reading all labelled rows as columns; at the last size only
+    query_ms : median of five, per query
+    disk_mb : size of the database
+    """
+
+    system: str
+    dataset: str
+    rows: int
+    insert_rps: float
+    window_s: float
+    query_ms: dict[str, float]
+    disk_mb: float
+    snapshot_s: float | None = None
+
+
+def month(start: int, count: int, total: int, rng: np.random.Generator) -> list[Trace]:
+    """Return rows `start` to `start + count` of a month that has `total`."""
+    draws, labels = rng.random((count, 2)).tolist(), rng.integers(0, _LABELS, (count, 2)).tolist()
+    span = timedelta(days=30) / total
+    return [_trace(start + i, (start + i) * span, draws[i], labels[i]) for i in range(count)]
+
+
+def _trace(number: int, after: timedelta, draws: list[float], labels: list[int]) -> Trace:
+    (u, kind), (given, guessed) = draws, labels
+    ts, audit, handled = _BEGAN + after, u < 0.03, kind < 0.7
+    labelled = audit or not handled
+    return Trace(
+        id=new_id(),
+        ts=ts,
+        task=_TASK,
+        input=f"{number}: why was my card declined when I paid for number {given} in the shop at the corner",
+        teacher_label=f"label_{given}" if labelled else None,
+        label_source=("audit" if handled else "teacher") if labelled else None,
+        surrogate_label=f"label_{given if kind < 0.95 else guessed}",
+        score=kind,
+        decision="handled" if handled else "deferred",
+        propensity=0.03,
+        version=1 + (ts - _BEGAN).days,
+        audit_rate=0.03,
+        u=u,
+        teacher_fingerprint="teacher" if labelled else None,
+        usage={"prompt_tokens": 80, "completion_tokens": 4} if labelled else {},
+        cost=1e-5 if labelled else 0.0,
+        latency_ms={"total": 1.5},
+        metadata={"user": f"user {number % 10_000}"} if number % 10 == 0 else {},
+    )
+
+
+def queries(store: TraceStore, recent: str, some: str) -> dict[str, Callable[[], Any]]:
+    """Return what servers, dashboard and schedule ask while traffic comes in."""
+    now, label = _BEGAN + timedelta(days=30), itertools.count()
+    return {
+        "add one": lambda: store.add(month(0, 1, 1, np.random.default_rng(0))),
+        "set_label": lambda: store.set_label(some, f"label_{next(label)}", "human"),
+        "get": lambda: store.get(some),
+        "recent 50": lambda: store.recent(50),
+        "labelled_since": lambda: store.labelled_since(recent),
+        "counts": store.counts,
+        "epochs": store.epochs,
+        "activity 24 h": lambda: store.activity(now - timedelta(hours=24)),
+        "get_value": lambda: store.get_value("gate.closing"),
+        "lease": lambda: store.acquire_lease("bench", "me", 60.0),
+    }
+
+
+def measure(store: TraceStore, system: str, rows: int, size: Callable[[], float], *, quiet: bool) -> Iterator[Row]:
+    """Fill the store, and yield what a look at each tenth finds."""
+    rng, looks = np.random.default_rng(0), {round(rows * (i + 1) / _CHECKS) // _PAGE * _PAGE for i in range(_CHECKS)}
+    spent, since, ids = 0.0, 0, [""]
+    for start in track(range(0, rows, _PAGE), f"{system}: {rows:,} rows", disable=quiet):
+        page = month(start, _PAGE, rows, rng)
+        began = time.perf_counter()
+        store.add(page)
+        spent += time.perf_counter() - began
+        since += _PAGE
+        ids = [*ids[-(_WINDOW // _PAGE) + 1 :], page[0].id]
+        if (done := start + _PAGE) in looks:
+            asked = {name: _median_ms(ask) for name, ask in queries(store, ids[-1], page[0].id).items()}
+            window = _seconds(lambda: store.columns(after_id=ids[0]))  # noqa: B023  # called at once
+            whole = _seconds(store.columns) if done == rows else None
+            yield Row(system, "a month", done, since / spent, window, asked, size(), whole)
+            spent, since = 0.0, 0
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _median_ms(work: Callable[[], Any]) -> float:
+    return 1e3 * statistics.median(_seconds(work) for _ in range(_REPEATS))
+
+
+@contextmanager
+def location(database: str, url: str | None) -> Iterator[tuple[Path | str, Callable[[TraceStore], float]]]:
+    """Yield where the store is, and what tells its size in MB; all of it is gone afterwards."""
+    if url is not None:
+        yield url, _postgres_mb
+    elif database == "postgres":
+        if reason := postgres.missing():
+            raise SystemExit(reason)
+        with postgres.server() as started:
+            yield started, _postgres_mb
+    else:
+        folder = Path(tempfile.mkdtemp(prefix="tracer-bench-"))
+        try:
+            yield folder / "traces.db", lambda _: (folder / "traces.db").stat().st_size / 1e6
+        finally:
+            shutil.rmtree(folder)
+
+
+def _postgres_mb(store: TraceStore) -> float:
+    with store._db.read() as connection:  # noqa: SLF001  # no store needs to know its size but this bench
+        size = connection.exec_driver_sql("SELECT pg_database_size(current_database())").scalar_one()
+    return float(size) / 1e6
+
+
+def show(found: Sequence[Row]) -> None:
+    """Print a table for people: one column per size."""
+    table = Table("", *(f"{row.rows:,}" for row in found), title=found[0].system)
+    table.add_row("insert, rows/s", *(f"{row.insert_rps:,.0f}" for row in found))
+    table.add_row("newest 50,000, s", *(f"{row.window_s:.2f}" for row in found))
+    table.add_row("all, s", *("" if row.snapshot_s is None else f"{row.snapshot_s:.1f}" for row in found))
+    for name in found[0].query_ms:
+        table.add_row(f"{name}, ms", *(f"{row.query_ms[name]:.2f}" for row in found))
+    table.add_row("disk, MB", *(f"{row.disk_mb:,.0f}" for row in found))
+    Console(width=160).print(table)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.store", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rows", type=int, default=1_000_000, help="in multiples of 100,000")
+    parser.add_argument("--database", choices=("sqlite", "postgres"), default="sqlite")
+    parser.add_argument("--url", help="an existing, empty Postgres database")
+    parser.add_argument("--json", action="store_true", help="JSON rows")
+    options = parser.parse_args(arguments)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    with location(options.database, options.url) as (where, size):
+        store = open_store(where, _TASK)
+        try:
+            rows = max(1, round(options.rows / (_CHECKS * _PAGE))) * _CHECKS * _PAGE
+            found = list(measure(store, options.database, rows, lambda: size(store), quiet=options.json))
+        finally:
+            store.close()
+    if options.json:
+        print(json.dumps([asdict(row) for row in found]))
+    else:
+        show(found)
+
+
+if __name__ == "__main__":
+    main()

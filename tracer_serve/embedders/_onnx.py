@@ -9,9 +9,9 @@ batch, so that a text's vector would depend on its neighbours by as much as the 
 each text is therefore run alone, for a tenth more CPU, and is the same at fit, at certification and at serving.
 """
 
+import contextlib
 import hashlib
 import json
-import logging
 import os
 import shutil
 import tempfile
@@ -22,12 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from tracer_serve.embedders import _weights
+from tracer_serve import pretrained
 from tracer_serve.errors import ArtifactError, PluginError
+from tracer_serve.graphs import OPSET, open_graph, padded, quantize
 from tracer_serve.records import Vectors
 
 _FORMAT = 1
-_OPSET = 17
 _GRAPH, _TOKENIZER, _META = "model.onnx", "tokenizer.json", "export.json"
 _PROBES = ("Hi", "I LOST my card yesterday, what now?", "one two three four five six seven eight nine ten " * 4)
 _LEAST_COSINE = {"onnx": 0.9999, "onnx-int8": 0.95}
@@ -41,12 +41,11 @@ def exported(model: str, revision: str | None, backend: str) -> Path:
     PluginError
         Where it has to be made and torch is not here, or the graph does not give the model's own vectors.
     """
-    key = hashlib.sha256(json.dumps([_FORMAT, model, revision, backend]).encode()).hexdigest()[:24]
-    target = Path(os.environ.get("TRACER_SERVE_STATE", ".tracer")).resolve() / "onnx" / key
-    weights = _weights.local(model, revision)
+    target = _target(model, revision, backend)
+    weights = pretrained.local(model, revision)
     if _stands(target, weights):
         return target
-    source = _weights.locate(model, revision)
+    source = pretrained.locate(model, revision)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         _export(source, Path(scratch) / "new", backend)
@@ -55,6 +54,23 @@ def exported(model: str, revision: str | None, backend: str) -> Path:
                 target.rename(Path(scratch) / "old")
             (Path(scratch) / "new").rename(target)
     return target
+
+
+def adopt(folder: Path, model: str, revision: str | None, backend: str) -> None:
+    """Put an export that was made elsewhere where `exported` looks, unless one is there."""
+    target = _target(model, revision, backend)
+    if (target / _META).is_file():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        shutil.copytree(folder, Path(scratch) / "new")
+        with contextlib.suppress(OSError):  # another process was faster, and its copy is as good
+            (Path(scratch) / "new").rename(target)
+
+
+def _target(model: str, revision: str | None, backend: str) -> Path:
+    key = hashlib.sha256(json.dumps([_FORMAT, model, revision, backend]).encode()).hexdigest()[:24]
+    return Path(os.environ.get("TRACER_SERVE_STATE", ".tracer")).resolve() / "onnx" / key
 
 
 def fingerprint(folder: Path) -> list[str]:
@@ -66,17 +82,13 @@ def fingerprint(folder: Path) -> list[str]:
 def load(folder: Path, max_tokens: int | None, *, alone: bool) -> Callable[[list[str], int], Vectors]:
     """Return a thread-safe function of texts and batch size; `alone` runs each text by itself."""
     try:
-        from onnxruntime import InferenceSession, SessionOptions  # noqa: PLC0415  # only for this backend
-        from tokenizers import Tokenizer  # noqa: PLC0415
+        from tokenizers import Tokenizer  # noqa: PLC0415  # only for this backend
     except ModuleNotFoundError as error:
         raise PluginError(f"the onnx backends need {error.name!r}. Try: pip install 'tracer-serve[onnx]'") from error
     meta = _meta(folder)
     for name, sha256 in meta["files"].items():
-        _weights.verify(folder / name, sha256)
-    options = SessionOptions()
-    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS", "0"))
-    options.log_severity_level = 3
-    session = InferenceSession(folder / _GRAPH, options, providers=["CPUExecutionProvider"])
+        pretrained.verify(folder / name, sha256)
+    session = open_graph(folder / _GRAPH)
     tokenizer = Tokenizer.from_file(str(folder / _TOKENIZER))
     tokenizer.enable_truncation(max_tokens or meta["max_tokens"])
     tokenizer.no_padding()
@@ -88,26 +100,21 @@ def load(folder: Path, max_tokens: int | None, *, alone: bool) -> Callable[[list
         step = 1 if alone else batch_size
         for start in range(0, len(order), step):
             part = order[start : start + step]
-            (out[part],) = session.run(None, _padded([tokens[i] for i in part.tolist()]))
+            (out[part],) = session.run(None, _batch([tokens[i] for i in part.tolist()]))
         return out
 
     return encode
 
 
-def _padded(tokens: list[list[int]]) -> dict[str, np.ndarray[Any, Any]]:
-    width = max(map(len, tokens))
-    ids = np.zeros((len(tokens), width), np.int64)
-    mask = np.zeros_like(ids)
-    for row, found in enumerate(tokens):
-        ids[row, : len(found)], mask[row, : len(found)] = found, 1
-    return {"input_ids": ids, "attention_mask": mask}
+def _batch(tokens: list[list[int]]) -> dict[str, np.ndarray[Any, Any]]:
+    return {"input_ids": padded(tokens), "attention_mask": padded([[1] * len(ids) for ids in tokens])}
 
 
 def _stands(target: Path, weights: Path | None) -> bool:
     """Say whether an export is there and, where the weights are here as well, made from them."""
     if not (target / _META).is_file():
         return False
-    return weights is None or bool(_meta(target)["weights"] == _weights.hash_folder(weights))
+    return weights is None or bool(_meta(target)["weights"] == pretrained.hash_folder(weights))
 
 
 def _meta(folder: Path) -> dict[str, Any]:
@@ -127,7 +134,7 @@ def _export(source: Path, folder: Path, backend: str) -> None:
             f"exporting {source.name!r} to ONNX needs the package {error.name!r}: fit once where"
             " 'tracer-serve[onnx,sentence-transformers]' is installed; serving the export then needs no torch"
         ) from error
-    _weights.quiet()
+    pretrained.quiet()
     kwargs = {"use_safetensors": True, "attn_implementation": "eager"}
     model = SentenceTransformer(str(source), device="cpu", local_files_only=True, model_kwargs=kwargs)
     folder.mkdir()
@@ -135,14 +142,14 @@ def _export(source: Path, folder: Path, backend: str) -> None:
         warnings.simplefilter("ignore")
         _write_graph(model, folder / _GRAPH)
         if backend == "onnx-int8":
-            _quantize(folder / _GRAPH)
+            quantize(folder / _GRAPH)
     shutil.copyfile(source / _TOKENIZER, folder / _TOKENIZER)
     facts = {
-        "weights": _weights.hash_folder(source),
+        "weights": pretrained.hash_folder(source),
         "max_tokens": int(model.max_seq_length),
         "dim": int(model.get_embedding_dimension()),
         "prompt": model.prompts.get(model.default_prompt_name, "") if model.default_prompt_name else "",
-        "files": {name: _weights.hash_file(folder / name) for name in (_GRAPH, _TOKENIZER)},
+        "files": {name: pretrained.hash_file(folder / name) for name in (_GRAPH, _TOKENIZER)},
     }
     (folder / _META).write_text(json.dumps(facts, indent=1), encoding="utf-8")
     own = model.encode(list(_PROBES), normalize_embeddings=True, show_progress_bar=False)
@@ -179,23 +186,6 @@ def _write_graph(model: Any, file: Path) -> None:
         input_names=["input_ids", "attention_mask"],
         output_names=["embedding"],
         dynamic_axes={"input_ids": axes, "attention_mask": axes, "embedding": {0: "text"}},
-        opset_version=_OPSET,
+        opset_version=OPSET,
         dynamo=False,
     )
-
-
-def _quantize(file: Path) -> None:
-    try:
-        from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: PLC0415  # only for the export
-    except ModuleNotFoundError as error:
-        raise PluginError(
-            f"the onnx-int8 backend needs {error.name!r}. Try: pip install 'tracer-serve[onnx]'"
-        ) from error
-    full = file.with_suffix(".fp32")
-    file.rename(full)
-    logging.disable(logging.WARNING)  # it would tell the root logger of an optional step
-    try:
-        quantize_dynamic(full, file, weight_type=QuantType.QInt8, per_channel=True)
-    finally:
-        logging.disable(logging.NOTSET)
-    full.unlink()

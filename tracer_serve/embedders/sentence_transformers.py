@@ -11,7 +11,8 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import Field
 
-from tracer_serve.embedders import _onnx, _weights
+from tracer_serve import pretrained
+from tracer_serve.embedders import _onnx
 from tracer_serve.errors import BadInputError, PluginError
 from tracer_serve.records import Text, Vectors
 from tracer_serve.registry import embedders
@@ -42,7 +43,7 @@ class SentenceTransformers:
     def __init__(
         self,
         *,
-        model: str = _weights.MINILM,
+        model: str = pretrained.MINILM,
         folder: Path | None = None,
         revision: str | None = None,
         device: str | None = None,
@@ -64,10 +65,19 @@ class SentenceTransformers:
     def _source(self) -> tuple[str, ...]:
         """The folder to load, and what names its vectors: looked up once, so that both stay true to each other."""
         if self.backend == "torch":
-            folder = _weights.locate(self.model, self.revision)
-            return str(folder), _weights.hash_folder(folder)
-        folder = _onnx.exported(self.model, self.revision, self.backend)
+            folder = pretrained.locate(self.model, self.revision)
+            return str(folder), pretrained.hash_folder(folder)
+        folder = self.export
         return str(folder), *_onnx.fingerprint(folder)
+
+    @property
+    def export(self) -> Path:
+        """The folder of the ONNX export, with the onnx backends: what serving needs of the model."""
+        return _onnx.exported(self.model, self.revision, self.backend)
+
+    def adopt(self, export: Path) -> None:
+        """Take an export made elsewhere, where there is none yet."""
+        _onnx.adopt(export, self.model, self.revision, self.backend)
 
     def fit(self, texts: Sequence[Text]) -> Self:  # noqa: ARG002  # frozen
         """Return itself: the model is frozen."""
@@ -105,7 +115,7 @@ def _torch(folder: Path, device: str | None, max_tokens: int | None) -> Encode:
             f"the torch backend needs the package {error.name!r}."
             " Try: pip install 'tracer-serve[sentence-transformers]'"
         ) from error
-    _weights.quiet()
+    pretrained.quiet()
     model = SentenceTransformer(
         str(folder), device=device, local_files_only=True, model_kwargs={"use_safetensors": True}
     )

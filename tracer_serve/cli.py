@@ -22,8 +22,10 @@ COMMANDS = {
     "rollback": "serve an earlier version",
     "report": "print a version's headline, or the path of its report",
     "import": "bring labelled traces into the store",
+    "classify": "label a whole file with the current version, as fast as the embedder; resumable",
     "forget": "remove a user's traces and mark the versions fitted on them",
     "scan": "what a trace file would let the surrogate handle, before anything is deployed",
+    "build": "make a bento of a task, for `bentoml serve` and `bentoml containerize`",
     "schema": "print the JSON Schema of the YAML, for editors",
 }
 _UNEXPECTED = 3

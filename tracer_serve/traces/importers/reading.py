@@ -57,9 +57,9 @@ def _shape(record: Record, reading: Reading) -> Iterator[Found]:
 
 
 def _plain(record: Record, reading: Reading) -> Iterator[Found]:
-    lower = {name.casefold().strip(): value for name, value in record.items() if isinstance(name, str)}
+    lower = _lower(record)
     yield Found(
-        text=_plain_text(record, lower, reading.text_field),
+        text=plain_text(record, reading.text_field),
         label=_named(record, lower, LABEL_NAMES, reading.label_field, "label"),
         teacher=first(lower, "model", "teacher_model"),
         when=first(lower, "ts", "timestamp", "created_at"),
@@ -69,13 +69,25 @@ def _plain(record: Record, reading: Reading) -> Iterator[Found]:
     )
 
 
-def _plain_text(record: Record, lower: Record, wanted: str | tuple[str, str] | None) -> Any:
+def plain_text(record: Record, wanted: str | tuple[str, str] | None = None) -> Any:
+    """Return the text's field, or the two of a pair, by the usual names or those that are `wanted`.
+
+    Raises
+    ------
+    RefusedError
+        There is no such field.
+    """
+    lower = _lower(record)
     if isinstance(wanted, tuple):
         return [_named(record, lower, (), name, "text") for name in wanted]
     for pair in PAIR_NAMES if wanted is None else ():
         if all(name in lower for name in pair):
             return [lower[name] for name in pair]
     return _named(record, lower, TEXT_NAMES, wanted, "text")
+
+
+def _lower(record: Record) -> Record:
+    return {name.casefold().strip(): value for name, value in record.items() if isinstance(name, str)}
 
 
 def _named(record: Record, lower: Record, names: tuple[str, ...], wanted: str | None, what: str) -> Any:

@@ -1,0 +1,156 @@
+"""`tracer-serve classify` on a fitted task: the real command, real files, the real store."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tiny import LABELS, TEXTS, tiny_task
+from tracer_serve.cli import main
+from tracer_serve.components import make_embedder
+from tracer_serve.load import Task
+from tracer_serve.offline import open_sink
+from tracer_serve.policy import Policy
+from tracer_serve.refit import store_of, versions_of
+from tracer_serve.standing import close_gate
+
+INPUTS = [f"{text} {end}" for end in ("again", "xylophone quartz", "") for text in TEXTS] + ["nothing of all that"] * 3
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
+    """A task with a certified version."""
+    task = tiny_task(tmp_path_factory.mktemp("tiny"))
+    assert main(["fit", str(task.file)]) == 0
+    return task
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """The inputs, with two lines that hold no text."""
+    file = tmp_path / "in.jsonl"
+    lines = [json.dumps({"id": i, "text": text}) for i, text in enumerate(INPUTS)]
+    file.write_text("\n".join([*lines, "{broken", '{"id": -1}']) + "\n", encoding="utf-8")
+    return file
+
+
+def classify(task: Task, *words: object) -> int:
+    """Run the command."""
+    return main(["classify", str(task.file), *map(str, words)])
+
+
+def rows_of(file: Path) -> list[dict[str, Any]]:
+    """Read JSONL."""
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def test_decisions_are_the_policys_in_the_files_order(task: Task, source: Path, tmp_path: Path) -> None:
+    """Every row keeps its fields and has the label and the reason that the policy gives its text alone."""
+    out = tmp_path / "out.jsonl"
+    assert classify(task, source, out, "--batch", 50) == 0
+    rows, versions = rows_of(out), versions_of(task)
+    policy = Policy.load(versions.folder(1) / "model", make_embedder(task))
+    assert len(rows) == len(INPUTS) + 2
+    for i, (row, text) in enumerate(zip(rows, INPUTS, strict=False)):
+        (verdict,) = policy.decide([text])
+        assert (row["id"], row["text"], row["tracer_line"], row["tracer_version"]) == (i, text, i + 1, 1)
+        assert row["tracer_decision"] == ("handled" if verdict.handled else "deferred")
+        assert row["tracer_label"] == (verdict.label if verdict.handled else None)
+        assert row["tracer_reason"] == verdict.reason
+        assert row["tracer_score"] == pytest.approx(verdict.score, abs=1e-6)
+    assert {row["tracer_decision"] for row in rows[:-2]} == {"handled", "deferred"}
+    assert [row["tracer_decision"] for row in rows[-2:]] == ["refused", "refused"]
+    assert "no text" in rows[-1]["tracer_reason"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+def test_interrupted_anywhere_it_continues_to_the_same_output(
+    task: Task, source: Path, tmp_path: Path, ending: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that stopped behind a batch, with a torn one after it, ends in the file of a run that never stopped."""
+    whole, torn = tmp_path / f"whole.{ending}", tmp_path / f"torn.{ending}"
+    assert classify(task, source, whole, "--batch", 40) == 0
+    sink = open_sink(torn, source, {"task": "tiny", "text_field": []})
+    rows = rows_as_written(whole)
+    sink.write(rows[:40])
+    if ending == "parquet":
+        (sink.partial / "000001.parquet").write_bytes(b"torn")
+    else:
+        with sink.partial.open("ab") as stream:
+            stream.write(b'{"id": 40, "te')
+    capsys.readouterr()
+    assert classify(task, source, torn, "--batch", 40, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["continued_at"] == 40
+    assert rows_as_written(torn) == rows_as_written(whole)
+    if ending != "parquet":
+        assert torn.read_bytes() == whole.read_bytes()
+
+
+def rows_as_written(file: Path) -> list[dict[str, Any]]:
+    """Read any of the three kinds, numbers as numbers."""
+    if file.suffix == ".parquet":
+        parquet = pytest.importorskip("pyarrow.parquet")
+        return list(parquet.read_table(file).to_pylist())
+    if file.suffix == ".jsonl":
+        return rows_of(file)
+    with file.open(encoding="utf-8", newline="") as stream:
+        rows: list[dict[str, Any]] = list(csv.DictReader(stream))
+    return rows
+
+
+def test_the_teacher_labels_what_is_deferred_and_every_row_becomes_a_trace(tmp_path: Path) -> None:
+    """With --teacher no text is without a label, and the store has gained a row for each."""
+    task = tiny_task(tmp_path)
+    source, out = tmp_path / "in.csv", tmp_path / "out.jsonl"
+    source.write_text("text\n" + "\n".join(TEXTS) + "\n", encoding="utf-8")
+    assert classify(task, source, out, "--teacher", "--batch", 16) == 0
+    rows = rows_of(out)
+    assert [row["tracer_label"] for row in rows] == LABELS
+    assert {row["tracer_reason"] for row in rows} == {"no_version"}
+    store = store_of(task)
+    assert sum(1 for _ in store.labelled()) == len(TEXTS)
+    store.close()
+
+
+def test_a_closed_gate_defers_everything(tmp_path: Path) -> None:
+    """After the monitor's alarm no certified label is given, offline as over HTTP."""
+    task = tiny_task(tmp_path)
+    assert main(["fit", str(tmp_path / "task.yaml")]) == 0
+    source, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text("text\n" + "\n".join(TEXTS) + "\n", encoding="utf-8")
+    store = store_of(task)
+    close_gate(store, 1, 50, 20, 1e6)
+    store.close()
+    assert classify(task, source, out) == 0
+    rows = rows_as_written(out)
+    assert {row["tracer_decision"] for row in rows} == {"deferred"}
+    assert "gate_closed" in {row["tracer_reason"] for row in rows}
+    assert {row["tracer_label"] for row in rows} == {""}
+
+
+def test_nothing_is_overwritten_and_each_error_says_how_to_go_on(
+    task: Task, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A whole output, one begun from a file that changed, an unknown ending, a missing version: clear errors."""
+    out = tmp_path / "out.jsonl"
+    out.write_text("mine", encoding="utf-8")
+    assert classify(task, source, out) == 1
+    assert f"rm {out}" in capsys.readouterr().err
+    assert out.read_text(encoding="utf-8") == "mine"
+    begun = tmp_path / "begun.jsonl"
+    open_sink(begun, source, {"task": "tiny", "text_field": []}).write([{"id": 0, "tracer_line": 1}])
+    with source.open("a", encoding="utf-8") as stream:
+        stream.write('{"text": "one more"}\n')
+    assert classify(task, source, begun) == 1
+    assert "changed since" in capsys.readouterr().err
+    assert classify(task, source, tmp_path / "out.xlsx") == 1
+    assert ".parquet" in capsys.readouterr().err
+    (tmp_path / "bare").mkdir()
+    bare = tiny_task(tmp_path / "bare")
+    assert classify(bare, source, tmp_path / "none.jsonl") == 1
+    assert "tracer-serve fit" in capsys.readouterr().err
+    assert classify(task, tmp_path / "missing.jsonl", tmp_path / "none.jsonl") == 1
+    assert "no such file" in capsys.readouterr().err

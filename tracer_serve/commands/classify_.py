@@ -1,0 +1,102 @@
+"""``tracer-serve classify``: a whole file through the current version."""
+
+import argparse
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from tracer_serve.console import facts, print_json, progress_bar
+from tracer_serve.errors import ArtifactError
+from tracer_serve.load import Task, load_task
+from tracer_serve.offline import Line, Sink, Tally, classify, classify_asking, lines_of, open_sink
+from tracer_serve.offline.classify import BATCH
+from tracer_serve.service.runtime import Runtime, running
+
+_AT_ONCE = 16
+_BLOCK = 1 << 20
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("task", type=Path, help="YAML file of the task")
+    parser.add_argument("input", type=Path, help="JSONL, CSV, TSV or Parquet; the first ones also gzipped")
+    parser.add_argument("output", type=Path, help="JSONL, CSV or Parquet, by its ending; continued where interrupted")
+    what = "field or column that holds the text; twice for a pair"
+    parser.add_argument("--text-field", metavar="NAME", action="append", default=[], help=what)
+    parser.add_argument("--teacher", action="store_true", help="ask the teacher about what is deferred; keep traces")
+    parser.add_argument("--batch", type=int, default=BATCH, metavar="N", help="texts per batch, default %(default)s")
+    parser.add_argument("--json", action="store_true", help="print the counts as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the output whole, or leave a partial one that the same command continues."""
+    task = load_task(args.task)
+    fields: list[str] = args.text_field
+    named = None if not fields else fields[0] if len(fields) == 1 else (fields[0], fields[1])
+    lines = lines_of(args.input, pair=task.spec.input == "pair", text_field=named)
+    first = next(lines, None)  # what is wrong with the file as a whole is said before anything is written
+    sink = open_sink(args.output, args.input, {"task": task.spec.name, "text_field": fields})
+    before, started = sink.rows, time.perf_counter()
+    everything, total = chain([] if first is None else [first], lines), _rows(args.input)
+    with progress_bar(quiet=args.json) as progress:
+        told = lambda done: progress("classifying", before + done, total)  # noqa: E731  # the bar's stage and total
+        tally = asyncio.run(_classify(task, everything, sink, args, told))
+    _show(args, sink, tally, before, time.perf_counter() - started)
+    return 0
+
+
+async def _classify(
+    task: Task, lines: Iterator[Line], sink: Sink, args: argparse.Namespace, told: Callable[[int], None]
+) -> Tally:
+    async with running(task, schedule=False) as runtime:
+        if args.teacher:
+            at_once = int(task.spec.teacher.params.get("max_concurrency", _AT_ONCE))
+            tally = Tally()
+            async for tally in classify_asking(lines, runtime.router, sink, at_once=at_once, batch=args.batch):
+                told(tally.rows)
+            return tally
+        if runtime.live.loaded is None:
+            raise ArtifactError(
+                f"{args.task} has no version yet, so everything would be deferred."
+                f" Fit one: tracer-serve fit {args.task} (or have the teacher answer: --teacher)"
+            )
+        return await asyncio.to_thread(_alone, runtime, lines, sink, args.batch, told)
+
+
+def _alone(runtime: Runtime, lines: Iterator[Line], sink: Sink, batch: int, told: Callable[[int], None]) -> Tally:
+    tally = Tally()
+    for tally in classify(lines, runtime.router, sink, batch=batch):
+        told(tally.rows)
+    return tally
+
+
+def _rows(path: Path) -> int | None:
+    """Count the lines for the progress bar, where that costs nothing to speak of."""
+    if path.suffix.lower() not in (".jsonl", ".ndjson", ".csv", ".tsv"):
+        return None
+    with path.open("rb") as stream:
+        return sum(block.count(b"\n") for block in iter(lambda: stream.read(_BLOCK), b""))
+
+
+def _show(args: argparse.Namespace, sink: Sink, tally: Tally, before: int, seconds: float) -> None:
+    counts: dict[str, Any] = {
+        "output": str(args.output),
+        "rows": sink.rows,
+        "continued_at": before,
+        "decisions": dict(tally.decisions),
+        "reasons": dict(tally.reasons),
+        "seconds": round(seconds, 3),
+    }
+    if args.json:
+        print_json(counts)
+        return
+    rows = [("output", f"{args.output}: {sink.rows:,} rows" + (f", continued at {before:,}" if before else ""))]
+    for decision, n in tally.decisions.most_common():
+        reasons = ", ".join(f"{reason} {m:,}" for reason, m in tally.reasons.most_common())
+        why = f": {reasons}" if decision == "deferred" else ""
+        rows.append((decision, f"{n:,} ({100 * n / tally.rows:.1f} %){why}"))
+    rows.append(("time", f"{seconds:.1f} s, {tally.rows / seconds:,.0f} texts a second"))
+    facts(rows)

@@ -1,0 +1,198 @@
+"""Output files that are whole or not there: rows go to ``NAME.partial``, which becomes NAME when the last one is in.
+
+Beside it ``NAME.progress`` says after each batch how far it is; both are on disk before the next batch is written, so
+that a run that was interrupted anywhere goes on behind the last whole batch.
+"""
+
+import csv
+import importlib
+import io
+import json
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tracer_serve.errors import ArtifactError, BadInputError
+
+Row = dict[str, Any]
+ADDED = ("tracer_line", "tracer_label", "tracer_decision", "tracer_score", "tracer_reason", "tracer_version")
+"""What each row of the output has beside the fields of the input."""
+
+
+def open_sink(out: Path, source: Path, key: dict[str, Any]) -> "Sink":
+    """Return the sink for a file's ending, behind what an earlier run has written.
+
+    Parameters
+    ----------
+    source : the input; the output of another one, or of one that changed, is not continued
+    key : what else must be the same for a continuation
+
+    Raises
+    ------
+    BadInputError
+        Where the output exists already, belongs to another input, or its ending is unknown.
+    """
+    kinds: dict[str, type[Sink]] = {".jsonl": Jsonl, ".ndjson": Jsonl, ".csv": Csv, ".parquet": Parquet}
+    kind = kinds.get(out.suffix.lower())
+    if kind is None:
+        raise BadInputError(f"{out}: the output's name must end in one of {', '.join(kinds)}")
+    if out.exists():
+        raise BadInputError(f"{out} exists, and is whole; to classify again remove it: rm {out}")
+    seen = source.stat()
+    return kind(out, source, {"input": str(source.resolve()), "size": seen.st_size, "mtime": seen.st_mtime_ns, **key})
+
+
+class Sink(ABC):
+    """Rows on their way to a file.
+
+    Attributes
+    ----------
+    rows : rows that are on disk
+    mark : what of the partial file is whole: bytes, or parts
+    fields : names of the columns, known from the first row on
+    """
+
+    def __init__(self, out: Path, source: Path, key: dict[str, Any]) -> None:
+        self.out, self.source, self._key = out, source, key
+        self.partial, self._progress = (out.with_name(out.name + ending) for ending in (".partial", ".progress"))
+        self.rows, self.mark = 0, 0
+        self.fields: list[str] = []
+        if self._progress.exists():
+            self._resume()
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Put a batch on disk; after it, a crash loses none of these rows."""
+        if not rows:
+            return
+        if not self.fields:
+            first = next((row for row in rows if len(row) > len(ADDED)), rows[0])
+            self.fields = [*(name for name in first if name not in ADDED), *ADDED]
+        self.mark = self._append(rows)
+        self.rows += len(rows)
+        told = {"key": self._key, "rows": self.rows, "mark": self.mark, "fields": self.fields}
+        aside = self._progress.with_name(self._progress.name + ".new")
+        aside.write_text(json.dumps(told), encoding="utf-8")
+        aside.replace(self._progress)
+
+    def finish(self) -> None:
+        """Make the output from what was written."""
+        self._complete()
+        self._progress.unlink(missing_ok=True)
+
+    @abstractmethod
+    def _append(self, rows: Sequence[Row]) -> int:
+        """Write rows behind the mark, durably, and return the new one."""
+
+    @abstractmethod
+    def _complete(self) -> None:
+        """Turn the partial output into the whole one."""
+
+    def _resume(self) -> None:
+        try:
+            told = json.loads(self._progress.read_text(encoding="utf-8"))
+            key, self.rows, self.mark, self.fields = told["key"], told["rows"], told["mark"], told["fields"]
+        except (ValueError, KeyError) as error:
+            raise ArtifactError(f"{self._progress} is damaged; begin anew: rm -r {self._both()}") from error
+        if key != self._key:
+            raise BadInputError(
+                f"{self.partial} was begun from another input or task, or its input has changed since;"
+                f" to begin anew: rm -r {self._both()}"
+            )
+
+    def _both(self) -> str:
+        return f"{self.partial} {self._progress}"
+
+
+class Jsonl(Sink):
+    """One JSON object per line."""
+
+    def _append(self, rows: Sequence[Row]) -> int:
+        data = "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+        return _append(self.partial, self.mark, data)
+
+    def _complete(self) -> None:
+        self.partial.touch()
+        self.partial.replace(self.out)
+
+
+class Csv(Jsonl):
+    """Comma-separated, with a header; the columns are those of the first record."""
+
+    def _append(self, rows: Sequence[Row]) -> int:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self.fields)
+        if not self.mark:
+            writer.writeheader()
+        try:
+            writer.writerows(rows)
+        except ValueError as error:
+            raise BadInputError(f"{self.source}: a later record has further fields ({error}); write JSONL") from error
+        return _append(self.partial, self.mark, text.getvalue())
+
+
+class Parquet(Sink):
+    """A file of row groups; until it is whole, a folder with a small file for each."""
+
+    def _append(self, rows: Sequence[Row]) -> int:
+        arrow, parquet = _pyarrow(self.out)
+        self.partial.mkdir(exist_ok=True)
+        try:
+            table = arrow.Table.from_pylist(list(rows), schema=self._schema(rows))
+        except arrow.ArrowException as error:
+            raise BadInputError(
+                f"{self.source}: its records do not fit one schema ({error}); write JSONL instead"
+            ) from error
+        with self._part(self.mark).open("wb") as stream:
+            parquet.write_table(table, stream)
+            os.fsync(stream.fileno())
+        return self.mark + 1
+
+    def _complete(self) -> None:
+        _, parquet = _pyarrow(self.out)
+        if not self.mark:
+            raise BadInputError(f"{self.source} holds no records")
+        whole = self.out.with_name(self.out.name + ".whole")
+        with parquet.ParquetWriter(whole, parquet.read_schema(self._part(0))) as writer:
+            for part in range(self.mark):
+                writer.write_table(parquet.read_table(self._part(part)))
+        whole.replace(self.out)
+        shutil.rmtree(self.partial)
+
+    def _part(self, number: int) -> Path:
+        return self.partial / f"{number:06d}.parquet"
+
+    def _schema(self, rows: Sequence[Row]) -> Any:
+        """Return the first part's schema; of the first one the input's, or what its records show."""
+        arrow, parquet = _pyarrow(self.out)
+        if self.mark:
+            return parquet.read_schema(self._part(0))
+        if self.source.suffix.lower() in (".parquet", ".pq"):
+            given = parquet.read_schema(self.source)
+        else:
+            names = [name for name in self.fields if name not in ADDED]
+            given = arrow.Table.from_pylist([{name: row.get(name) for name in names} for row in rows]).schema
+        text, real, whole = arrow.string(), arrow.float64(), arrow.int64()
+        fields = [field.with_type(text) if field.type == arrow.null() else field for field in given]
+        fields = [field for field in fields if field.name not in ADDED]
+        ours = zip(ADDED, (whole, text, text, real, text, whole), strict=True)
+        return arrow.schema([*fields, *(arrow.field(name, kind) for name, kind in ours)])
+
+
+def _append(file: Path, at: int, data: str) -> int:
+    with file.open("r+b" if file.exists() else "xb") as stream:
+        stream.truncate(at)
+        stream.seek(at)
+        stream.write(data.encode("utf-8", "backslashreplace"))  # of half a character, which JSON knows as an escape
+        stream.flush()
+        os.fsync(stream.fileno())
+        return stream.tell()
+
+
+def _pyarrow(file: Path) -> tuple[Any, Any]:
+    try:
+        return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise BadInputError(f"{file}: Parquet needs pyarrow: pip install 'tracer-serve[parquet]'") from error

@@ -13,6 +13,7 @@ from tracer_serve import telemetry
 from tracer_serve.errors import TracerServeError
 from tracer_serve.load import Task
 from tracer_serve.service import admin, documents, failures, health, pages
+from tracer_serve.service.chat.others import others
 from tracer_serve.service.chat.route import chatting, completions
 from tracer_serve.service.classify import classify
 from tracer_serve.service.feedback import feedback
@@ -25,6 +26,7 @@ ROUTES = [  # the busiest first: they are tried in this order
     Route("/v1/chat/completions", completions, methods=["POST"]),
     Route("/v1/feedback", feedback, methods=["POST"]),
     Route("/v1/models", documents.models),
+    Route("/v1/{path:path}", others, methods=["POST"]),
     Route("/livez", health.livez),
     Route("/readyz", health.readyz),
     Route("/healthz", health.healthz),

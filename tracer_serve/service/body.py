@@ -36,9 +36,31 @@ async def read_json(request: Request, limit: int) -> bytes:
     RefusalError
         415, 413 or 408, as above.
     """
+    require_json(request)
+    return await read_body(request, limit)
+
+
+def require_json(request: Request) -> None:
+    """Check what a body says it is.
+
+    Raises
+    ------
+    RefusalError
+        415 where that is not JSON.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise RefusalError(415, f"send JSON with the header content-type: application/json, not {kind or 'none'!r}")
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Read a body of any kind; one that declares too much is refused before a byte of it is read.
+
+    Raises
+    ------
+    RefusalError
+        413 or 408, as above.
+    """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise _too_large(limit)

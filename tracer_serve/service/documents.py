@@ -140,6 +140,7 @@ def openapi() -> dict[str, Any]:
 def _paths() -> dict[str, Any]:
     asked, body_errors = (401, 429), (400, 401, 408, 413, 415)
     admin: dict[str, Any] = {"security": [{"admin": []}]}
+    rest = {"name": "path", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
     number = {"name": "number", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 0}}
     return {
         "/v1/classify": {
@@ -154,6 +155,7 @@ def _paths() -> dict[str, Any]:
             | _body("FeedbackRequest")
             | {"parameters": [{"name": "Idempotency-Key", "in": "header", "schema": {"type": "string"}}]}
         },
+        "/v1/{path}": {"post": _passed_on() | {"parameters": [rest]}},
         "/v1/models": {"get": _operation("The task, as a model.", errors=asked)},
         "/livez": {"get": _operation("The process runs.", kind="text/plain")},
         "/readyz": {"get": _operation("Requests are answered.")},
@@ -180,6 +182,14 @@ def _chat(errors: tuple[int, ...]) -> dict[str, Any]:
         "Classify the text in this task's calls; pass all others on.", (200, "ChatCompletion"), (*errors, 404, 429, 503)
     )
     operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+    operation["responses"]["default"] = {"description": "Whatever the teacher's endpoint answered."}
+    return operation
+
+
+def _passed_on() -> dict[str, Any]:
+    operation = _operation(
+        "Pass on what only the teacher's endpoint knows.", errors=(401, 403, 404, 405, 408, 413, 429, 503)
+    )
     operation["responses"]["default"] = {"description": "Whatever the teacher's endpoint answered."}
     return operation
 

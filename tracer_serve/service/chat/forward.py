@@ -1,6 +1,7 @@
-"""What is not this task's call, passed to the teacher's endpoint and back, byte by byte."""
+"""What is not the task's call, passed to the teacher's endpoint and back, byte by byte."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Protocol
@@ -18,6 +19,7 @@ from tracer_serve.service.failures import RefusalError, respond
 CONCURRENCY = 64
 """Calls that are passed on at a time; each may be held open by a client that reads slowly."""
 
+_PLAIN = re.compile(r"[A-Za-z0-9._~/:@-]+")
 _TIMEOUT = httpx.Timeout(20.0, read=600.0)  # between two tokens, as OpenAI's own clients allow
 _MOST_OF_AN_ERROR = 64_000  # bytes of a refusal that are read, to blot out secrets in it
 _PASSED_ON = ("accept", "content-type", "openai-beta", "openai-organization", "openai-project", "traceparent")
@@ -70,8 +72,12 @@ class Forwarder:
             await client.aclose()
 
     @asynccontextmanager
-    async def ask(self, body: bytes, request: Request) -> AsyncIterator[tuple[Endpoint, httpx.Response]]:
+    async def ask(self, path: str, body: bytes, request: Request) -> AsyncIterator[tuple[Endpoint, httpx.Response]]:
         """Send a body as it is; yields the answer once its head has come.
+
+        Parameters
+        ----------
+        path : below the endpoint's root, such as ``chat/completions``; `is_plain`
 
         Raises
         ------
@@ -83,8 +89,11 @@ class Forwarder:
         async with self._limit.place():
             problem = TeacherError("no endpoint is there to pass calls on to", reason="unavailable")
             for endpoint, client in self._doors:
-                query = httpx.QueryParams(request.url.query)
-                sent = client.build_request("POST", "chat/completions", content=body, headers=headers, params=query)
+                # not joined: what looks like a URL of its own would take the spec's key there
+                target = client.base_url.raw_path + path.encode("ascii")
+                query = request.scope.get("query_string", b"")
+                url = client.base_url.copy_with(raw_path=target + b"?" + query if query else target)
+                sent = client.build_request("POST", url, content=body, headers=headers)
                 try:
                     with endpoint.breaker.attempt():
                         answer = await _send(endpoint, client, sent)
@@ -99,6 +108,11 @@ class Forwarder:
             raise problem
 
 
+def is_plain(path: str) -> bool:
+    """Return whether a path stays below the root that it is appended to."""
+    return bool(_PLAIN.fullmatch(path)) and not any(set(part) <= {"."} for part in path.split("/"))
+
+
 async def _send(endpoint: Endpoint, client: httpx.AsyncClient, sent: httpx.Request) -> httpx.Response:
     try:
         return await client.send(sent, stream=True)
@@ -111,8 +125,8 @@ async def _send(endpoint: Endpoint, client: httpx.AsyncClient, sent: httpx.Reque
 class Relay(Response):
     """An answer from upstream, passed on as it comes: as fast as the client reads, and no longer than it stays."""
 
-    def __init__(self, forwarder: Forwarder, body: bytes, request: Request) -> None:
-        self.forwarder, self.sent, self.request = forwarder, body, request
+    def __init__(self, forwarder: Forwarder, path: str, body: bytes, request: Request) -> None:
+        self.forwarder, self.path, self.sent, self.request = forwarder, path, body, request
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -130,7 +144,7 @@ class Relay(Response):
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            async with self.forwarder.ask(self.sent, self.request) as (endpoint, answer):
+            async with self.forwarder.ask(self.path, self.sent, self.request) as (endpoint, answer):
                 headers = [(k.lower(), v) for k, v in answer.headers.raw if k.lower().decode() not in _HOP_BY_HOP]
                 if answer.is_error:
                     refusal = await _refusal(endpoint, answer)

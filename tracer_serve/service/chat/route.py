@@ -21,6 +21,7 @@ from tracer_serve.service.chat.stream import events
 from tracer_serve.service.classify import headers_of, metadata_of, usage_of
 from tracer_serve.service.failures import RefusalError
 from tracer_serve.service.runtime import Runtime, runtime_of
+from tracer_serve.spec import Spec
 from tracer_serve.teachers._prompt import Prompt
 
 _USER = 256  # characters of a user's name that are kept, as in /v1/classify
@@ -64,7 +65,7 @@ async def completions(request: Request) -> Response:
         return await _answer(runtime, request, asked, call)
     if chat.forwarder is None:
         raise _nowhere(runtime, asked)
-    return Relay(chat.forwarder, body, request)
+    return Relay(chat.forwarder, "chat/completions", body, request)
 
 
 def _parsed(body: bytes, chat: Chat) -> ChatRequest | None:
@@ -115,12 +116,17 @@ def _head(asked: ChatRequest, result: Decision) -> dict[str, Any]:
 
 def _nowhere(runtime: Runtime, asked: ChatRequest | None) -> RefusalError:
     spec = runtime.task.spec
-    why = "server.forward is off" if not spec.server.forward else f"the teacher {spec.teacher.type!r} has no endpoint"
     model = "" if asked is None else f" of the model {asked.model[:64]!r}"
     return RefusalError(
         404,
-        f"this call{model} is not one of the task {spec.name!r}, and there is nowhere to pass it on to: {why}. To"
-        f" classify, ask the model {spec.name!r}, or give the label set as the enum of a JSON schema",
+        f"this call{model} is not one of the task {spec.name!r}, and there is nowhere to pass it on to:"
+        f" {why_nowhere(spec)}. To classify, ask the model {spec.name!r}, or give the label set as the enum of a JSON"
+        " schema",
         code="model_not_found",
         param="model",
     )
+
+
+def why_nowhere(spec: Spec) -> str:
+    """Return why a task passes no calls on."""
+    return "server.forward is off" if not spec.server.forward else f"the teacher {spec.teacher.type!r} has no endpoint"

@@ -5,7 +5,7 @@ up; that variable has to be set before `prometheus_client` is imported for the f
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -38,7 +38,8 @@ class Metrics:
         self, task: str, loaded: Callable[[], Loaded | None], watch: Callable[[], Watch | None] = lambda: None
     ) -> None:
         self._registry = CollectorRegistry()
-        self._version = _VersionCollector(task, loaded, watch)
+        self.task = task
+        self.version = _VersionCollector(task, loaded, watch)
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"tracer_{name}", text, ("task", *labels), registry=self._registry)
@@ -65,28 +66,48 @@ class Metrics:
         self.policy_failures = counter("policy_failures_total", "Texts deferred as the policy failed.").labels(task)
         self.new_labels = counter("new_labels_total", "Answers with a label unknown to the version.").labels(task)
         self.load_failures = counter("version_load_failures_total", "Versions that did not load.").labels(task)
-        self._task = task
 
     def teacher_error(self, reason: str) -> None:
         """Count a teacher's failure under its bounded reason."""
-        self._teacher_errors.labels(self._task, reason).inc()
+        self._teacher_errors.labels(self.task, reason).inc()
 
     def refit(self, outcome: str) -> None:
         """Count a refit under its bounded outcome."""
-        self._refits.labels(self._task, outcome).inc()
+        self._refits.labels(self.task, outcome).inc()
 
-    def render(self) -> bytes:
-        """Return the text exposition of all workers."""
+    def collect(self) -> Iterable[Metric]:
+        """Return the series of this process, and what it says of the version."""
+        yield from self._registry.collect()
+        yield from self.version.collect()
+
+
+def render(several: Sequence[Metrics]) -> bytes:
+    """Return the text exposition of some tasks, each family once, with the counts of all workers."""
+    registry = CollectorRegistry()
+    registry.register(_Together(several))
+    return generate_latest(registry)
+
+
+class _Together(Collector):
+    """The series of some tasks, and of no other that this process may hold."""
+
+    def __init__(self, several: Sequence[Metrics]) -> None:
+        self._several = several
+
+    def collect(self) -> Iterable[Metric]:
+        tasks = {metrics.task for metrics in self._several}
+        families: dict[str, Metric] = {}
+        for family in self._all():
+            kept = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+            kept.samples += [sample for sample in family.samples if sample.labels["task"] in tasks]
+        return families.values()
+
+    def _all(self) -> Iterable[Metric]:
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-            return generate_latest(self._registry) + generate_latest(self._version_registry())
-        registry = self._version_registry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        return generate_latest(registry)
-
-    def _version_registry(self) -> CollectorRegistry:
-        registry = CollectorRegistry()
-        registry.register(self._version)
-        return registry
+            return (family for metrics in self._several for family in metrics.collect())
+        counted = MultiProcessCollector(None)  # type: ignore[no-untyped-call]
+        versions = (family for metrics in self._several for family in metrics.version.collect())
+        return (*counted.collect(), *versions)  # type: ignore[no-untyped-call]
 
 
 class _VersionCollector(Collector):

@@ -3,6 +3,7 @@
 from asyncio import to_thread
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -40,36 +41,46 @@ ROUTES = [  # the busiest first: they are tried in this order
 ]
 
 
-def make_app(task: Task, *, schedule: bool = True) -> Starlette:
+HANDLERS: Any = {
+    TracerServeError: failures.on_refusal,
+    HTTPException: failures.on_http,
+    Exception: failures.on_unexpected,
+}
+"""What becomes of an exception."""
+
+
+def make_app(task: Task, *, schedule: bool = True, alone: bool = True) -> Starlette:
     """Return the application of a task; its lifespan starts and stops everything behind it.
 
     Parameters
     ----------
     schedule : whether this process may start refits
+    alone : whether no other task is served by this process; where one is, spans are started for all of them together
     """
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        stop = telemetry.start(task.spec.name) if telemetry.configured() else None
-        try:
-            async with running(task, schedule=schedule) as runtime, chatting(runtime) as chat:
-                app.state.runtime, app.state.chat = runtime, chat
-                yield
-        finally:
-            if stop is not None:
-                await to_thread(stop)
+        async with (
+            spans(task.spec.name if alone else None),
+            running(task, schedule=schedule) as runtime,
+            chatting(runtime) as chat,
+        ):
+            app.state.runtime, app.state.chat = runtime, chat
+            yield
 
     server = task.spec.server
-    around = [Middleware(Tracing)] if wanted() else []
+    around = [Middleware(Tracing, task=task.spec.name)] if wanted() else []
     if server.api_keys or server.rate_limit is not None:
         around.append(Middleware(Guard, server=server))
-    return Starlette(
-        lifespan=lifespan,
-        routes=ROUTES,
-        middleware=around,
-        exception_handlers={
-            TracerServeError: failures.on_refusal,
-            HTTPException: failures.on_http,
-            Exception: failures.on_unexpected,
-        },
-    )
+    return Starlette(lifespan=lifespan, routes=ROUTES, middleware=around, exception_handlers=HANDLERS)
+
+
+@asynccontextmanager
+async def spans(name: str | None) -> AsyncIterator[None]:
+    """Record spans, where they have somewhere to go and there is a name to record them under."""
+    stop = telemetry.start(name) if name and telemetry.configured() else None
+    try:
+        yield
+    finally:
+        if stop is not None:
+            await to_thread(stop)

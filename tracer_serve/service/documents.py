@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from tracer_serve import __version__
+from tracer_serve.load import Task
 from tracer_serve.service.admin import RollbackRequest
 from tracer_serve.service.chat.request import ChatRequest
 from tracer_serve.service.classify import ClassifyRequest
@@ -98,13 +99,16 @@ _MODELS = (
 
 def models(request: Request) -> Response:
     """Answer with the one model there is: the task."""
-    runtime = runtime_of(request)
+    return JSONResponse({"object": "list", "data": [model(runtime_of(request).task)]})
+
+
+def model(task: Task) -> dict[str, Any]:
+    """Return a task as OpenAI's clients see a model."""
     try:
-        created = int(runtime.task.file.stat().st_mtime)
+        created = int(task.file.stat().st_mtime)
     except OSError:  # deleted since: it is served all the same
         created = 0
-    entry = {"id": runtime.task.spec.name, "object": "model", "created": created, "owned_by": "tracer-serve"}
-    return JSONResponse({"object": "list", "data": [entry]})
+    return {"id": task.spec.name, "object": "model", "created": created, "owned_by": "tracer-serve"}
 
 
 def schema(request: Request) -> Response:

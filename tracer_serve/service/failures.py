@@ -22,10 +22,19 @@ class RefusalError(TracerServeError):
     ----------
     status : HTTP status
     param : the field of the request that is wrong, where it is one
+    headers : of the answer
     """
 
-    def __init__(self, status: int, message: str, *, code: str = BadInputError.code, param: str | None = None) -> None:
-        self.status, self.reason, self.param = status, code, param
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str = BadInputError.code,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.status, self.reason, self.param, self.headers = status, code, param, headers or {}
         super().__init__(message)
 
 
@@ -51,7 +60,7 @@ def status_of(error: TracerServeError) -> int:
 def respond(error: TracerServeError, headers: Mapping[str, str] | None = None) -> Response:
     """Answer with an error; one that may pass says when to ask again."""
     status = status_of(error)
-    extra = dict(headers or {})
+    extra = dict(error.headers if isinstance(error, RefusalError) else {}) | dict(headers or {})
     if status in (429, 503):
         wait = error.retry_after_s if isinstance(error, TeacherError) else None
         extra.setdefault("retry-after", str(max(1, math.ceil(wait or 1.0))))

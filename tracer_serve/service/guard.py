@@ -40,7 +40,7 @@ class Guard:
         if self._keys:
             owner = self._keys.owner(Headers(scope=scope).get("authorization", ""))
             if owner is None:
-                await _unknown(path, scope, receive, send)
+                await respond(unknown_key(path, Headers(scope=scope)))(scope, receive, send)
                 return
             caller = owner
         if self._buckets is None or not path.startswith("/v1/"):
@@ -62,13 +62,14 @@ class Guard:
         await self._app(scope, receive, telling)
 
 
-async def _unknown(path: str, scope: Scope, receive: Receive, send: Send) -> None:
-    given = "authorization" in Headers(scope=scope)
+def unknown_key(path: str, headers: Headers) -> RefusalError:
+    """Return the refusal of a request whose key is missing or nobody's."""
+    given = "authorization" in headers
     message = "this key is not known here" if given else "send a key as `Authorization: Bearer KEY`"
-    refusal = RefusalError(401, message, code="invalid_api_key" if given else "missing_api_key")
     # a browser asks for the key where the answer is a page; nothing else should make it open a dialogue
     scheme = "Bearer" if path.startswith("/v1/") else 'Basic realm="tracer-serve, the key is the password"'
-    await respond(refusal, {"www-authenticate": scheme})(scope, receive, send)
+    code = "invalid_api_key" if given else "missing_api_key"
+    return RefusalError(401, message, code=code, headers={"www-authenticate": scheme})
 
 
 def _told(buckets: Buckets, left: Left) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from tracer_serve.errors import StoreError
 from tracer_serve.holder import live_holder
-from tracer_serve.metrics import CONTENT_TYPE
+from tracer_serve.metrics import CONTENT_TYPE, render
 from tracer_serve.schedule import LAST
 from tracer_serve.service.runtime import Runtime, runtime_of
 from tracer_serve.standing import LEASE, PROGRESS
@@ -109,4 +109,4 @@ def _version(runtime: Runtime) -> dict[str, Any] | None:
 
 def metrics(request: Request) -> Response:
     """Answer Prometheus."""
-    return Response(runtime_of(request).metrics.render(), headers={"content-type": CONTENT_TYPE})
+    return Response(render([runtime_of(request).metrics]), headers={"content-type": CONTENT_TYPE})

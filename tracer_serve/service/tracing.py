@@ -24,10 +24,15 @@ _KNOWN = frozenset({"/v1/classify", "/v1/chat/completions", "/v1/feedback", "/v1
 
 
 class Tracing:
-    """ASGI middleware that makes a span of each request to ``/v1/*``, and names its trace to the log."""
+    """ASGI middleware that makes a span of each request to ``/v1/*``, and names its trace to the log.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    Parameters
+    ----------
+    task : name of the task that answers
+    """
+
+    def __init__(self, app: ASGIApp, task: str) -> None:
+        self._app, self._task = app, task
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request within its span."""
@@ -41,7 +46,7 @@ class Tracing:
 
             async def noting(message: Message) -> None:
                 if message["type"] == "http.response.start":
-                    note(_facts(scope, message))
+                    note({"tracer.task": self._task} | _facts(scope, message))
                 await send(message)
 
             await self._app(scope, receive, noting)

@@ -1,22 +1,31 @@
-"""Exact nearest training rows by cosine, on a capped set of rows so that a query never grows with the traces."""
+"""Nearest training rows by cosine: the rows lie in cells, and a query looks only into the cells around it."""
 
+import hashlib
+import math
 from typing import Self
 
 import numpy as np
 
-from tracer_serve.records import Ints, Neighbours, Vectors
+from tracer_serve.records import Inputs, Ints, Neighbours, Vectors
 
 _CHUNK_CELLS = 4_000_000  # similarities held at once: 16 MB
+_EXACT_ROWS = 2_048  # so few are compared with all
+_PROBES = 12  # cells looked into: 99.5 % of the 15 nearest rows of Banking77
+_SAMPLE_PER_CELL, _PASSES = 64, 6  # for the centres: more of either finds no more neighbours
 
 
 class NeighbourIndex:
-    """Nearest rows of a reference set.
+    """Nearest rows of a reference set, on a capped set of rows so that a query never grows with the traces.
+
+    An inverted file (Sivic and Zisserman 2003, "Video Google"; Jegou et al. 2011): n rows are put into about sqrt(n)
+    cells by spherical k-means, and a query compares itself with the rows of the dozen cells whose centres are nearest.
+    That is a tenth of 20,000 rows. Up to 2,048 rows there is a single cell, and the search is exact.
 
     Parameters
     ----------
     k : neighbours per query
     cap : most reference rows kept; beyond it a uniform sample stands for all
-    seed : seed of that sample
+    seed : seed of that sample and of the cells
 
     Examples
     --------
@@ -30,37 +39,112 @@ class NeighbourIndex:
         self.vectors: Vectors = np.empty((0, 0), np.float32)
         self.labels: Ints = np.empty(0, np.int32)
         self.rows: Ints = np.empty(0, np.int64)
+        self.centres: Vectors = np.empty((0, 0), np.float32)
+        self.starts: Ints = np.zeros(1, np.int64)
+        self.digest = ""
 
     def fit(self, embeddings: Vectors, labels: Ints) -> Self:
-        """Keep the rows (n, d) and their class indices (n,)."""
-        rows = np.arange(len(embeddings))
+        """Keep the rows (n, d) and their class indices (n,), cell by cell."""
+        rng, rows = np.random.default_rng(self.seed), np.arange(len(embeddings))
         if len(rows) > self.cap:
-            rows = np.sort(np.random.default_rng(self.seed).choice(rows, self.cap, replace=False))
-        self.vectors = _unit(embeddings[rows])
-        self.labels, self.rows = labels[rows].astype(np.int32), rows
+            rows = np.sort(rng.choice(rows, self.cap, replace=False))
+        vectors = _unit(embeddings[rows])
+        self.centres, cell = _cells(vectors, rng)
+        order = np.argsort(cell, kind="stable")
+        self.vectors, self.rows = vectors[order], rows[order]
+        self.labels = labels[self.rows].astype(np.int32)
+        self.starts = np.searchsorted(cell[order], np.arange(len(self.centres) + 1))
+        self.digest = hashlib.blake2b(self.vectors.tobytes(), digest_size=16).hexdigest()
         return self
 
     def query(self, embeddings: Vectors) -> Neighbours:
         """Return the neighbours of each row of (m, d), nearest first."""
-        m, k = len(embeddings), min(self.k, len(self.vectors))
+        return self._named(*self._search(embeddings))
+
+    def near(self, inputs: Inputs) -> Neighbours:
+        """Return the neighbours of a batch; whoever else has the same rows and asks about the batch shares the search.
+
+        So the scope guard, the acceptor and a `knn` of a blend cost one search.
+        """
+        key = self.digest, self.k
+        if key not in inputs.searched:
+            inputs.searched[key] = self._search(inputs.embeddings)
+        return self._named(*inputs.searched[key])
+
+    def _named(self, similarity: Vectors, position: Ints) -> Neighbours:
+        return Neighbours(similarity, self.labels[position], self.rows[position])
+
+    def _search(self, embeddings: Vectors) -> tuple[Vectors, Ints]:
+        """Return similarities and positions in `vectors`, both (m, k)."""
+        m = len(embeddings)
         similarity = np.full((m, self.k), -np.inf, np.float32)
         position = np.zeros((m, self.k), np.int64)
         step = max(1, _CHUNK_CELLS // max(1, len(self.vectors)))
         for start in range(0, m, step):
             part = slice(start, start + step)
-            cosine = _unit(embeddings[part]) @ self.vectors.T
-            best = np.argpartition(cosine, -k, axis=1)[:, -k:] if k < cosine.shape[1] else _all(cosine)
-            order = np.argsort(-np.take_along_axis(cosine, best, 1), axis=1, kind="stable")
-            position[part, :k] = np.take_along_axis(best, order, 1)
-            similarity[part, :k] = np.take_along_axis(cosine, position[part, :k], 1)
-        return Neighbours(similarity, self.labels[position], self.rows[position])
+            found = self._search_chunk(_unit(embeddings[part]))
+            similarity[part, : found[0].shape[1]], position[part, : found[0].shape[1]] = found
+        return similarity, position
+
+    def _search_chunk(self, queries: Vectors) -> tuple[Vectors, Ints]:
+        cells = self._probed(queries)
+        begin, cosine = self._compare(queries, cells)
+        k = min(self.k, cosine.shape[1])
+        best = np.argpartition(cosine, -k, axis=1)[:, -k:]
+        found = np.take_along_axis(cosine, best, 1)
+        order = np.argsort(-found, axis=1, kind="stable")
+        best, found = np.take_along_axis(best, order, 1), np.take_along_axis(found, order, 1)
+        slot = (best[:, :, None] >= begin[:, None, :]).sum(axis=2) - 1
+        position = best + np.take_along_axis(self.starts[cells] - begin, slot, 1)
+        return found, np.where(np.isfinite(found), position, 0)
+
+    def _probed(self, queries: Vectors) -> Ints:
+        """Return the cells to look into, (m, p); enough of them to hold several times k rows."""
+        cells = len(self.centres)
+        probes = max(_PROBES, math.ceil(4 * self.k * cells / max(1, len(self.vectors))))
+        if probes >= cells:
+            return np.broadcast_to(np.arange(cells), (len(queries), cells))
+        return np.argpartition(queries @ self.centres.T, cells - probes, axis=1)[:, cells - probes :]
+
+    def _compare(self, queries: Vectors, cells: Ints) -> tuple[Ints, Vectors]:
+        """Return where each probed cell begins in a row of cosines (m, p), and these, -inf behind a row's last."""
+        size = np.diff(self.starts)[cells]
+        end = size.cumsum(axis=1)
+        begin = end - size
+        if len(cells) == 1:  # a lone query reads each cell once in any order
+            parts = [self.vectors[self.starts[cell] : self.starts[cell + 1]] @ queries[0] for cell in cells[0].tolist()]
+            return begin, np.concatenate(parts)[None]
+        cosine = np.full((len(cells), int(end[:, -1].max(initial=1))), -np.inf, np.float32)
+        pairs = np.argsort(cells, axis=None, kind="stable")  # cell by cell, so that each is read once
+        asked, first = np.unique(cells.ravel()[pairs], return_index=True)
+        probes = cells.shape[1]
+        for cell, who in zip(asked.tolist(), np.split(pairs, first[1:]), strict=True):
+            rows, column = who // probes, begin.ravel()[who]
+            block = self.vectors[self.starts[cell] : self.starts[cell + 1]]
+            if len(rows) == 1:
+                cosine[rows[0], column[0] : column[0] + len(block)] = block @ queries[rows[0]]
+            else:
+                cosine[rows[:, None], column[:, None] + np.arange(len(block))] = queries[rows] @ block.T
+        return begin, cosine
+
+
+def _cells(vectors: Vectors, rng: np.random.Generator) -> tuple[Vectors, Ints]:
+    """Return the centres (c, d) of cells and the cell of each row (n,); no cell is empty."""
+    n = len(vectors)
+    if n <= _EXACT_ROWS:
+        return vectors[:1], np.zeros(n, np.int64)
+    count = math.isqrt(n)
+    sample = vectors[np.sort(rng.choice(n, min(n, _SAMPLE_PER_CELL * count), replace=False))]
+    centres = sample[np.sort(rng.choice(len(sample), count, replace=False))]
+    for _ in range(_PASSES):
+        cell, mine = np.unique((sample @ centres.T).argmax(axis=1), return_inverse=True)
+        order = np.argsort(mine, kind="stable")
+        centres = _unit(np.add.reduceat(sample[order], np.searchsorted(mine[order], np.arange(len(cell)))))
+    used, cell = np.unique((vectors @ centres.T).argmax(axis=1), return_inverse=True)
+    return centres[used], cell
 
 
 def _unit(vectors: Vectors) -> Vectors:
     norm = np.linalg.norm(vectors, axis=1, keepdims=True)
     scaled: Vectors = (vectors / np.maximum(norm, 1e-12)).astype(np.float32, copy=False)
     return scaled
-
-
-def _all(cosine: Vectors) -> Ints:
-    return np.broadcast_to(np.arange(cosine.shape[1]), cosine.shape)

@@ -88,7 +88,8 @@ class Policy:
         A later stage is asked only for what is in scope and not handled yet.
         """
         vectors = self.embedder.embed(texts) if embeddings is None else embeddings
-        inputs, near = Inputs(texts, vectors), self.index.query(vectors)
+        inputs = Inputs(texts, vectors)
+        near = self.index.near(inputs)
         threshold = class_thresholds(self.certificate, self.classes)
         first = self.stages[0].ask(inputs, near)
         scope = scope_scores(first.proba, near.similarity)
@@ -109,7 +110,8 @@ class Policy:
 
     def ask_all(self, texts: Sequence[Text], vectors: Vectors) -> tuple[tuple[Asked, ...], Floats]:
         """Ask every stage about every row, for a calibration, and return the scope scores too."""
-        inputs, near = Inputs(texts, vectors), self.index.query(vectors)
+        inputs = Inputs(texts, vectors)
+        near = self.index.near(inputs)
         asked = tuple(stage.ask(inputs, near) for stage in self.stages)
         return asked, scope_scores(asked[0].proba, near.similarity)
 

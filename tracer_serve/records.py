@@ -29,17 +29,20 @@ class Inputs:
     ----------
     texts : n texts, or n pairs of texts
     embeddings : float32, shape (n, d), unit norm for the built-in single-text embedders
+    searched : what searches for nearest rows found, by who was searched; shared by all that ask about this batch
     """
 
     texts: Sequence[Text]
     embeddings: Vectors
+    searched: dict[object, tuple[Vectors, Ints]] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def take(self, rows: Ints) -> "Inputs":
         """Return the rows given by index."""
-        return Inputs([self.texts[i] for i in rows], self.embeddings[rows])
+        found = {key: (similarity[rows], row[rows]) for key, (similarity, row) in self.searched.items()}
+        return Inputs([self.texts[i] for i in rows], self.embeddings[rows], found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,5 +33,5 @@ def test_a_capped_index_still_knows_every_class() -> None:
     """Beyond `cap` a sample is searched; `classes_` is that of all traces."""
     inputs, labels = blobs(rows=300, classes=5)
     model = Knn(cap=20).fit(inputs, labels)
-    assert len(model.vectors_) == 20
+    assert len(model.index_.vectors) == 20
     assert model.predict_proba(inputs).shape == (300, 5)

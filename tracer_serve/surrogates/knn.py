@@ -1,14 +1,20 @@
 """Nearest traces vote."""
 
+import json
+from pathlib import Path
 from typing import Annotated, Self
 
 import numpy as np
 from pydantic import Field
 
+from tracer_serve.errors import ArtifactError
 from tracer_serve.neighbours import NeighbourIndex
-from tracer_serve.records import Inputs, Ints, Labels, Vectors
+from tracer_serve.records import Inputs, Labels, Vectors
 from tracer_serve.registry import surrogates
+from tracer_serve.state import load_component, save_component
 from tracer_serve.surrogates._arrays import encode
+
+_PARAMS = ("k", "temperature", "smoothing", "cap", "seed")
 
 
 @surrogates.register("knn")
@@ -39,19 +45,17 @@ class Knn:
     ) -> None:
         self.k, self.temperature, self.smoothing, self.cap, self.seed = k, temperature, smoothing, cap, seed
         self.classes_: Labels = np.empty(0, np.str_)
-        self.vectors_: Vectors = np.empty((0, 0), np.float32)
-        self.labels_: Ints = np.empty(0, np.int32)
+        self.index_ = NeighbourIndex(k, cap, seed)
 
     def fit(self, inputs: Inputs, labels: Labels) -> Self:
         """Keep the traces; nothing is learnt."""
         self.classes_, y = encode(labels)
-        index = NeighbourIndex(self.k, self.cap, self.seed).fit(inputs.embeddings, y)
-        self.vectors_, self.labels_ = index.vectors, index.labels
+        self.index_ = NeighbourIndex(self.k, self.cap, self.seed).fit(inputs.embeddings, y)
         return self
 
     def predict_proba(self, inputs: Inputs) -> Vectors:
         """Return probabilities (n, k)."""
-        near = self._index().query(inputs.embeddings)
+        near = self.index_.near(inputs)
         weight = np.exp((near.similarity - near.similarity[:, :1]) / self.temperature)
         n, k = len(inputs), len(self.classes_)
         cell = near.label + k * np.arange(n)[:, None]
@@ -60,8 +64,21 @@ class Knn:
         proba: Vectors = ((1 - self.smoothing) * share + self.smoothing / k).astype(np.float32)
         return proba
 
-    def _index(self) -> NeighbourIndex:
-        index = NeighbourIndex(self.k, self.cap, self.seed)
-        index.vectors, index.labels = self.vectors_, self.labels_
-        index.rows = np.arange(len(self.labels_))
-        return index
+    def save(self, folder: Path) -> None:
+        """Write parameters, classes and the traces."""
+        params = {name: getattr(self, name) for name in _PARAMS}
+        state = {"params": params, "classes": self.classes_.tolist()}
+        (folder / "knn.json").write_text(json.dumps(state), encoding="utf-8")
+        save_component(self.index_, folder / "index")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read back what `save` wrote."""
+        try:
+            state = json.loads((folder / "knn.json").read_text(encoding="utf-8"))
+            knn = cls(**state["params"])
+            knn.classes_ = np.array(state["classes"], np.str_)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(f"{folder}: the state of a knn cannot be read: {error}") from error
+        knn.index_ = load_component(NeighbourIndex, folder / "index")
+        return knn

@@ -1,6 +1,6 @@
 """A task's components, made from its spec: plugins first, then by registry, errors with the YAML's path."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -14,7 +14,7 @@ from tracer_serve.registry import Registry, acceptors, embedders, redactors, sur
 from tracer_serve.spec import Component
 
 C = TypeVar("C")
-_FILES = (Path, Path | None, tuple[Path, ...], Path | tuple[Path, ...])
+_Seam = tuple[Registry[Any], Component, str]
 
 
 def load_plugins(task: Task) -> dict[str, str]:
@@ -63,6 +63,21 @@ def make_redactors(task: Task) -> tuple[Redactor, ...]:
     return tuple(_make(task, redactors, component, f"traces.redact[{i}]") for i, component in listed)
 
 
+def paths_of(task: Task) -> Iterator[tuple[str, Path]]:
+    """Yield the files and folders that components read, as the YAML writes them, each with its component's path."""
+    spec = task.spec
+    one: tuple[_Seam, ...] = ((embedders, spec.embedder, "embedder"), (teachers, spec.teacher, "teacher"))
+    lists: tuple[tuple[Registry[Any], tuple[Component, ...], str], ...] = (
+        (surrogates, spec.surrogates, "surrogates"),
+        (acceptors, spec.acceptors, "acceptors"),
+        (redactors, spec.traces.redact, "traces.redact"),
+    )
+    many = ((registry, part, f"{path}[{i}]") for registry, parts, path in lists for i, part in enumerate(parts))
+    for registry, component, path in (*one, *many):
+        for value in _paths(registry, component).values():
+            yield from ((path, Path(item)) for item in (value if isinstance(value, list | tuple) else [value]))
+
+
 def _make(
     task: Task, registry: Registry[C], component: Component, path: str, context: Mapping[str, Any] | None = None
 ) -> C:
@@ -75,16 +90,22 @@ def _make(
 
 def _absolute(task: Task, registry: Registry[C], component: Component) -> dict[str, Any]:
     """Return the parameters with every path made relative to the YAML."""
-    fields = registry.schema(component.type).model_fields
 
     def settle(value: Any) -> Any:
         if isinstance(value, list | tuple):
             return [settle(item) for item in value]
         return task.resolve(Path(value)) if isinstance(value, str) else value
 
+    return component.params | {key: settle(value) for key, value in _paths(registry, component).items()}
+
+
+def _paths(registry: Registry[Any], component: Component) -> dict[str, Any]:
+    """Return the parameters that name files or folders."""
+    fields = registry.schema(component.type).model_fields
     return {
-        key: settle(value) if key in fields and _holds_path(fields[key].annotation) else value
+        key: value
         for key, value in component.params.items()
+        if key in fields and _holds_path(fields[key].annotation) and value is not None
     }
 
 

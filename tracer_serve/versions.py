@@ -7,8 +7,9 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from typing import Any
 from tracer_serve.errors import ArtifactError
 
 _ASIDE = ".aside-"
+
+NEAREST = "nearest.npy"
+"""File of a version: trace ids of the rows of its policy's index, ASCII; the texts stay in the store alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,9 @@ class Versions:
     ----------
     root : folder that holds them; made when the first is written
     """
+
+    poll_s, retry_s = 0.1, 30.0
+    """Seconds between looks at `current`, and until one that did not load is tried again."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -177,6 +184,35 @@ class Versions:
     def _sweep(self) -> None:
         for leftover in self.root.glob(f"{_ASIDE}*"):
             shutil.rmtree(leftover, ignore_errors=True)
+
+    def adopt(self, folder: Path) -> int | None:
+        """Take in a version made elsewhere and let it serve, where there is none at all; return its number then.
+
+        Raises
+        ------
+        ArtifactError
+            Where it is not whole, or cannot be written here.
+        """
+        number = int(folder.name)
+        if not self.numbers():
+            self._take_in(folder, number)
+        # one that is there already without serving is this very one, of a start that was cut short, or a stranger
+        if self.current() is not None or self.manifests() != [Versions(folder.parent).manifest(number)]:
+            return None
+        self.activate(number)
+        return number
+
+    def _take_in(self, folder: Path, number: int) -> None:
+        with self._writing():
+            self.root.mkdir(parents=True, exist_ok=True)
+            aside = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=self.root))
+            shutil.copytree(folder, aside / "new")
+            for path in [*aside.rglob("*"), aside]:
+                _sync(path)
+            with suppress(OSError):  # another worker was faster, with the same files
+                (aside / "new").rename(self.folder(number))
+            shutil.rmtree(aside, ignore_errors=True)
+            _sync(self.root)
 
     def verify(self, number: int) -> Manifest:
         """Check every file of a version against its manifest and return that.

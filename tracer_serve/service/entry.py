@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import bentoml
@@ -18,6 +19,8 @@ from tracer_serve.load import load_task
 
 TASK = "TRACER_SERVE_TASK"
 METRICS = "TRACER_SERVE_METRICS"
+CARRIED = "TRACER_SERVE_CARRIED"
+"""Folder of what a bento brings along."""
 
 _LOOK_S = 1.0
 
@@ -41,6 +44,10 @@ class FrontedService(bentoml.Service):  # type: ignore[misc]  # bentoml has no u
         _prepare_worker()
         from tracer_serve.service.app import make_app  # noqa: PLC0415
 
+        if CARRIED in os.environ:
+            from tracer_serve.service.bento import settle  # noqa: PLC0415
+
+            settle(_task, Path(os.environ[CARRIED]))
         app = make_app(_task)
         self.mount_asgi_app(app)
         inner = super().to_asgi(is_main=is_main)

@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version as installed
 from pathlib import Path
 
+import numpy as np
+
 from tracer_serve.checks import check_plugins
 from tracer_serve.components import load_plugins, make_embedder, make_redactors, teacher_fingerprint
 from tracer_serve.errors import BusyError, FitError, StoreError
@@ -28,12 +30,13 @@ from tracer_serve.policy import CERTIFICATE
 from tracer_serve.records import Certificate
 from tracer_serve.redaction import redaction
 from tracer_serve.replay import Moved, replay
-from tracer_serve.report import build_report, render_html
+from tracer_serve.report.build import build_report
+from tracer_serve.report.render import render_html
 from tracer_serve.snapshot import Snapshot, take_snapshot
 from tracer_serve.standing import LEASE, PROGRESS, TeacherSince, closing_of, note_teacher
 from tracer_serve.traces import Refit, TraceStore, open_store
 from tracer_serve.traces.importers import import_file
-from tracer_serve.versions import Manifest, Versions
+from tracer_serve.versions import NEAREST, Manifest, Versions
 from tracer_serve.watch import MONITOR
 
 _LEASE_S = 60.0
@@ -226,6 +229,7 @@ def _fill(folder: Path, task: Task, taken: Snapshot, fitted: Fitted, versions: V
     """Write everything that belongs to a version."""
     fitted.policy.save(folder / "model")
     fitted.calibration.save(folder / "calibration.npz")
+    np.save(folder / NEAREST, taken.ids[fitted.trained][fitted.policy.index.rows], allow_pickle=False)
     (folder / "certificate.json").write_bytes(CERTIFICATE.dump_json(fitted.certificate, indent=1))
     candidates = [asdict(candidate) for candidate in fitted.candidates]
     (folder / "candidates.json").write_text(json.dumps(candidates, indent=1), encoding="utf-8")

@@ -172,6 +172,11 @@ class _Request:
         self.router.metrics.requests["degraded"].inc()
         return Decision(verdict.label, "degraded", "teacher_down", trace.id, self.version, verdict)
 
+    def _noted(self, verdict: Verdict | None, error: TeacherError | None) -> dict[str, Any]:
+        """Return what is kept with a row that was not handled: why, and what the teacher's trouble was."""
+        noted = {**self.metadata, "reason": self._reason(verdict)}
+        return noted if error is None else noted | {"error": error.reason}
+
     def _reason(self, verdict: Verdict | None) -> str:
         if verdict is not None:
             return self.held if self.held is not None and verdict.handled else verdict.reason
@@ -200,7 +205,7 @@ class _Request:
             audit_rate=self.rate,
             u=random.random(),
             latency_ms=self.latency_ms,
-            metadata=self.metadata if error is None else {**self.metadata, "error": error.reason},
+            metadata=self.metadata if decision == "handled" else self._noted(verdict, error),
         )
         if answer is None:
             return trace

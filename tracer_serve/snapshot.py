@@ -17,6 +17,7 @@ Audits that were dropped or failed while deferred rows were retried make easy ro
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tracer_serve.errors import FitError
 from tracer_serve.fit.rows import Rows
@@ -32,11 +33,13 @@ class Snapshot:
 
     Parameters
     ----------
+    ids : trace ids of the rows, ASCII, shape (n,)
     until : id of the newest row that was looked at
     after : calibration rows came after this id; empty: from the first on
     """
 
     rows: Rows
+    ids: NDArray[np.bytes_]
     until: str
     after: str
 
@@ -64,11 +67,11 @@ def take_snapshot(store: TraceStore, teacher: TeacherSince, *, closed: str = "",
         )
     own = _own(columns, teacher)
     fair = drawn(columns) & own & (columns.ids > max(closed, spent).encode("ascii"))
-    rows = Rows(columns.texts, columns.label.decode(), fair)
+    rows, ids = Rows(columns.texts, columns.label.decode(), fair), columns.ids
     superseded = _superseded(columns, own)
     if superseded.any():
-        rows = rows.take(np.flatnonzero(~superseded))
-    return Snapshot(rows, until, closed)
+        rows, ids = rows.take(np.flatnonzero(~superseded)), ids[~superseded]
+    return Snapshot(rows, ids, until, closed)
 
 
 def drawn(columns: Columns) -> Bools:

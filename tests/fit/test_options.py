@@ -34,7 +34,7 @@ def fit(folder: Path, *, mode: str = "cross_fit", index: int = 1, rows: Rows | N
     fitted.policy.save(folder / "model")
     served = Policy.load(folder / "model", Planted())
     assert repr(served.certificate) == repr(fitted.certificate)  # a delta that is NaN equals nothing
-    return Fitted(served, fitted.calibration, fitted.vectors, fitted.candidates)
+    return Fitted(served, fitted.calibration, fitted.vectors, fitted.candidates, fitted.trained)
 
 
 @pytest.mark.parametrize("mode", ["cross_fit", "strict"])

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.report.conftest import Case
-from tracer_serve.report import build_report, render_html
+from tracer_serve.report.build import build_report
+from tracer_serve.report.render import render_html
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (pip install -e '.[dev]')")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

@@ -11,7 +11,8 @@ import pytest
 
 from tests.report.conftest import Case, blobs, case_of, make_task
 from tracer_serve.gate.bounds import lower_bounds
-from tracer_serve.report import build_report, render_html
+from tracer_serve.report.build import build_report
+from tracer_serve.report.render import render_html
 from tracer_serve.report.intervals import exact_interval
 
 DOCS = Path(__file__).parents[2] / "docs" / "report.md"

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from tests.report.conftest import HOSTILE, Case
-from tracer_serve.report import content_security_policy, render_html
+from tracer_serve.report.render import content_security_policy, render_html
 
 
 class Page(HTMLParser):

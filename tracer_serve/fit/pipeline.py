@@ -37,12 +37,14 @@ class Fitted:
     Parameters
     ----------
     vectors : the served embedder's vectors of the calibration rows, float32, shape (n, d)
+    trained : the rows of the fit that the served policy has learnt from, which `policy.index` counts, shape (t,)
     """
 
     policy: Policy
     calibration: Calibration
     vectors: Vectors
     candidates: tuple[CandidateResult, ...]
+    trained: Ints
 
     @property
     def certificate(self) -> Certificate:
@@ -96,7 +98,7 @@ def _fit_cross(task: Task, rows: Rows, embedder: Embedder, progress: Progress, i
     policy, vectors = _finish(task, rows, embedder, choice.candidate, compared.folds.classes)
     tested = tested_of(compared, choice, rows)
     certificate, calibration = certified(task, tested, _facts(task, choice.candidate), index)
-    return Fitted(replace(policy, certificate=certificate), calibration, vectors, results)
+    return Fitted(replace(policy, certificate=certificate), calibration, vectors, results, np.arange(len(rows)))
 
 
 def tested_of(compared: Compared, choice: Choice, rows: Rows) -> Tested:
@@ -123,7 +125,7 @@ def _fit_strict(task: Task, rows: Rows, embedder: Embedder, progress: Progress, 
     truth, fair = np.searchsorted(classes, test.labels), np.ones(len(held_out), bool)
     tested = Tested("strict", paths, held_out, fair, classes, truth, _predicted(choice, paths))
     certificate, calibration = certified(task, tested, _facts(task, choice.candidate), index)
-    return Fitted(replace(policy, certificate=certificate), calibration, vectors, results)
+    return Fitted(replace(policy, certificate=certificate), calibration, vectors, results, training)
 
 
 def _paths(policy: Policy, test: Rows, vectors: Vectors, classes: Labels) -> Paths:

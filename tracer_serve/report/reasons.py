@@ -6,22 +6,7 @@ import numpy as np
 
 from tracer_serve.records import Bools, Labels
 from tracer_serve.report.seen import Seen
-
-SHORT = {
-    "out_of_scope": "outside the scope guard",
-    "class_not_certified": "its label has no certificate",
-    "no_score": "nothing can be said",
-}
-"""Reasons of `REASONS` in a few words, those that need no further cause."""
-REASONS = {
-    "certified": "answered under the certificate",
-    "out_of_scope": "unlike anything seen: the scope guard keeps it for the teacher",
-    "class_not_certified": "the label it would get has no certificate of its own",
-    "below_threshold": "its score is under the certified threshold",
-    "no_score": "nothing could be said about it",
-    "no_certificate": "nothing is certified in this version, so everything goes to the teacher",
-}
-"""Reasons as in `Verdict`, in words."""
+from tracer_serve.report.words import REASONS
 
 
 def reason_codes(seen: Seen) -> Labels:

@@ -69,12 +69,17 @@ def content_security_policy(page: str) -> str:
     return found[1]
 
 
-def security_policy(style: str, scripts: list[str]) -> str:
-    """Return the Content-Security-Policy that allows this style and these scripts and nothing else."""
+def security_policy(style: str, scripts: list[str], connect: str = "'none'") -> str:
+    """Return the Content-Security-Policy that allows this style and these scripts and nothing else.
+
+    Parameters
+    ----------
+    connect : whom the scripts may ask
+    """
     hashes = " ".join(map(_hash, scripts))
     return (
         f"default-src 'none'; script-src {hashes}; style-src {_hash(style)}; img-src data: blob:;"
-        " base-uri 'none'; form-action 'none'"
+        f" connect-src {connect}; base-uri 'none'; form-action 'none'"
     )
 
 

@@ -7,8 +7,9 @@ import numpy as np
 
 from tracer_serve.records import Floats, Labels
 from tracer_serve.report.kin import Kin
-from tracer_serve.report.reasons import REASONS, SHORT, reason_codes, row_of
+from tracer_serve.report.reasons import reason_codes, row_of
 from tracer_serve.report.seen import Seen
+from tracer_serve.report.words import REASONS, SHORT
 
 CAUSES = {
     "far": "far from anything seen",

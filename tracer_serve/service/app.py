@@ -17,6 +17,9 @@ from tracer_serve.service import admin, documents, failures, health, pages
 from tracer_serve.service.chat.others import others
 from tracer_serve.service.chat.route import chatting, completions
 from tracer_serve.service.classify import classify
+from tracer_serve.service.dashboard.explain import explain
+from tracer_serve.service.dashboard.page import index
+from tracer_serve.service.dashboard.status import status
 from tracer_serve.service.feedback import feedback
 from tracer_serve.service.guard import Guard
 from tracer_serve.service.runtime import running
@@ -26,6 +29,7 @@ ROUTES = [  # the busiest first: they are tried in this order
     Route("/v1/classify", classify, methods=["POST"]),
     Route("/v1/chat/completions", completions, methods=["POST"]),
     Route("/v1/feedback", feedback, methods=["POST"]),
+    Route("/v1/explain", explain, methods=["POST"]),
     Route("/v1/models", documents.models),
     Route("/v1/{path:path}", others, methods=["POST"]),
     Route("/livez", health.livez),
@@ -34,7 +38,8 @@ ROUTES = [  # the busiest first: they are tried in this order
     Route("/metrics", health.metrics),
     Route("/schema.json", documents.schema),
     Route("/docs.json", documents.docs),
-    Route("/", pages.index),
+    Route("/", index),
+    Route("/status.json", status),
     Route("/versions/{number:int}/report.html", pages.report),
     Route("/admin/refit", admin.refit, methods=["POST"]),
     Route("/admin/rollback", admin.rollback, methods=["POST"]),

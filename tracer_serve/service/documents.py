@@ -11,6 +11,7 @@ from tracer_serve.load import Task
 from tracer_serve.service.admin import RollbackRequest
 from tracer_serve.service.chat.request import ChatRequest
 from tracer_serve.service.classify import ClassifyRequest
+from tracer_serve.service.dashboard.explain import ExplainRequest
 from tracer_serve.service.feedback import FeedbackRequest
 from tracer_serve.service.runtime import runtime_of
 
@@ -93,7 +94,7 @@ class FeedbackResponse(BaseModel):
 
 _MODELS = (
     *(ChatCompletion, ChatRequest, ClassifyRequest, ClassifyResponse),
-    *(ErrorBody, FeedbackRequest, FeedbackResponse, RollbackRequest),
+    *(ErrorBody, ExplainRequest, FeedbackRequest, FeedbackResponse, RollbackRequest),
 )
 
 
@@ -160,6 +161,10 @@ def _paths() -> dict[str, Any]:
             | {"parameters": [{"name": "Idempotency-Key", "in": "header", "schema": {"type": "string"}}]}
         },
         "/v1/{path}": {"post": _passed_on() | {"parameters": [rest]}},
+        "/v1/explain": {
+            "post": _operation("What would become of a text, and why.", errors=(*body_errors, 429, 503))
+            | _body("ExplainRequest")
+        },
         "/v1/models": {"get": _operation("The task, as a model.", errors=asked)},
         "/livez": {"get": _operation("The process runs.", kind="text/plain")},
         "/readyz": {"get": _operation("Requests are answered.")},
@@ -167,7 +172,8 @@ def _paths() -> dict[str, Any]:
         "/metrics": {"get": _operation("Prometheus.", kind="text/plain")},
         "/schema.json": {"get": _operation("The routes, as BentoML shows them.", errors=(401,))},
         "/docs.json": {"get": _operation("This document.", errors=(401,))},
-        "/": {"get": _operation("Status page.", errors=(401,), kind="text/html")},
+        "/": {"get": _operation("Dashboard.", errors=(401,), kind="text/html")},
+        "/status.json": {"get": _operation("The numbers of the dashboard.", errors=(401,))},
         "/versions/{number}/report.html": {
             "get": _operation("Report of a version.", errors=(401, 404), kind="text/html") | {"parameters": [number]}
         },

@@ -1,0 +1,109 @@
+// The dashboard's numbers: asked for again and again, put on the page as text, drawn only where they changed.
+let facts = null;
+const EVERY_MS = 3000;
+const when = (iso) => (iso ? iso.slice(0, 16).replace("T", " ") : "-");
+const plural = (n, word) => `${count(n)} ${word}${n === 1 ? "" : "s"}`;
+const short = (x) => Number(x).toLocaleString("en", { maximumSignificantDigits: 3 });
+const ms = (x) => (x === null ? "-" : x < 1000 ? `${short(x)} ms` : `${short(x / 1000)} s`);
+
+/** Put text into an element, only if it differs: screen readers hear of changes alone. */
+function put(id, said) {
+  const place = $(id);
+  if (place.textContent !== said) place.textContent = said;
+}
+
+function money(value, currency) {
+  const shape = { style: "currency", currency, maximumSignificantDigits: 3 };
+  try { return value.toLocaleString("en", shape); } catch { return `${short(value)} ${currency}`; }
+}
+
+function headline({ version, gate, traffic }) {
+  if (!version) return "No version yet: everything goes to the teacher, and is learnt from";
+  if (gate.reason === "no_certificate") return "Nothing is certified yet: everything goes to the teacher";
+  if (!gate.open) return "The gate is closed: everything goes to the teacher";
+  const today = traffic && traffic.today;
+  return today && today.requests ? `${percent(today.coverage)} of today's requests were answered without the teacher`
+    : `${percent(version.coverage)} of the traffic needs no teacher`;
+}
+
+function promised({ version, gate, promise }) {
+  if (!version || gate.reason === "no_certificate") return "A version serves once the gate has shown that it agrees with the teacher often enough.";
+  if (!gate.open) return "Its certificate no longer holds; the teacher's answers calibrate the next one.";
+  return `Of the answers given without the teacher at least ${percent(version.alpha, 0)} agree with it: certified, and wrong with probability ${percent(version.delta, 0)} at most. ${promise.audits ? "Audits watch it live." : "No audit has come in yet."}`;
+}
+
+function tiles({ version, traffic, promise, recent, versions }) {
+  const serving = versions.find((v) => v.serves);
+  const live = serving && serving.live;
+  put("coverage", live && live.requests ? percent(live.coverage) : version && version.certified ? percent(version.coverage) : "0 %");
+  put("coverage-note", version && version.certified ? `${live && live.requests ? `${count(live.handled)} of ${plural(live.requests, "request")}; ` : ""}certified: ${percent(version.coverage)}` : "nothing is certified");
+  put("agreement", promise && promise.audits ? percent(promise.agreement) : "-");
+  put("agreement-note", promise && promise.audits
+    ? `${count(promise.agreements)} of ${plural(promise.audits, "audit")}; at least ${percent(promise.lower_bound)} at any time, with ${percent(promise.confidence, 0)} confidence`
+    : version ? "no audit yet" : "nothing to audit");
+  const cash = traffic && traffic.money;
+  put("saved-name", cash ? "Saved today" : "Teacher calls saved today");
+  put("saved", !traffic ? "-" : cash ? money(cash.saved, cash.currency) : count(traffic.today.teacher_calls_saved));
+  put("saved-note", cash ? `net of ${money(cash.audits, cash.currency)} for audits; ${money(cash.spent, cash.currency)} spent on deferred texts` : traffic ? `net of ${plural(traffic.today.audits, "audit")}; the teacher states no price` : "");
+  const { handled, deferred } = recent ? recent.latency_ms : { handled: { p50: null }, deferred: { p50: null } };
+  put("latency", handled.p50 === null ? ms(deferred.p50) : ms(handled.p50));
+  const tail = (name, part) => (part.p50 === null ? [] : [`${name} ${ms(part.p50)}, p99 ${ms(part.p99)}`]);
+  put("latency-note", [...tail("handled", handled), ...tail("deferred", deferred)].join("; ") || "no request yet");
+}
+
+function watched({ version, gate, monitor, promise }) {
+  const alarm = monitor ? monitor.alarm_at : 20;
+  const share = monitor ? Math.min(1, Math.max(0, Math.log(Math.max(monitor.evidence, 1)) / Math.log(alarm))) : 0;
+  $("evidence").value = gate.reason === "drift" ? 1 : share;
+  put("evidence-now", monitor ? short(monitor.evidence) : "-");
+  put("evidence-alarm", monitor ? short(alarm) : "-");
+  put("audits", promise ? count(promise.audits) : "-");
+  put("audit-rate", monitor ? percent(monitor.audit_rate) : "-");
+  put("verdict", !version || gate.reason === "no_certificate" ? "Nothing is promised yet, so nothing is watched."
+    : gate.reason === "drift" ? "No. The audits showed that agreement fell, and the gate closed at once."
+      : gate.reason === "teacher_changed" ? "The teacher changed: the promise was about another one's answers."
+        : share >= 0.5 ? "Doubtful: the audits disagree more often than they should. More of them are drawn now."
+          : `Yes, as far as the audits tell: ${percent(promise.required)} has to agree.`);
+}
+
+function show() {
+  const well = facts.status === "ok";
+  $("state").className = `pill ${well ? "good" : "bad"}`;
+  put("state", well ? "serving" : "needs a look");
+  $("mode").hidden = facts.mode === "enforce";
+  put("mode", `mode ${facts.mode}`);
+  put("updated", `${when(facts.time)} UTC`);
+  put("headline", headline(facts));
+  put("promise-words", promised(facts));
+  listed("problems", facts.problems, (problem) => element("li", problem));
+  tiles(facts);
+  watched(facts);
+  if (facts.traffic) hours(facts.traffic);
+  if (facts.recent) reasons(facts.recent);
+  tables(facts);
+  operator(facts);
+}
+
+/** Fill a list or table body, only if what it shows has changed. */
+function listed(id, items, made) {
+  const place = $(id);
+  const key = JSON.stringify(items);
+  if (place.dataset.shown === key) return;
+  place.dataset.shown = key;
+  place.replaceChildren(...items.map(made));
+}
+
+async function refresh() {
+  try {
+    const answer = await fetch("status.json", { cache: "no-store", signal: AbortSignal.timeout(10000) });
+    if (!answer.ok) throw new Error(answer.status === 401 ? "The server wants an API key: load the page again and give it as the password." : `The server answered ${answer.status}.`);
+    facts = await answer.json();
+    show();
+  } catch (error) {
+    $("state").className = "pill bad";
+    put("state", "no answer");
+    const since = facts ? ` These are the numbers of ${when(facts.time)} UTC.` : "";
+    listed("problems", [`${error.name === "Error" ? error.message : "The server does not answer."}${since}`], (problem) => element("li", problem));
+  }
+  document.documentElement.dataset.ready = "true";
+}

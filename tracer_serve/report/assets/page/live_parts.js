@@ -1,0 +1,96 @@
+// The dashboard's charts and tables.
+let drawnHours = null;
+let drawnReasons = null;
+
+function hours(traffic) {
+  const { today } = traffic;
+  put("today", `Today (UTC): ${plural(today.requests, "request")}, ${count(today.handled)} handled, ${count(today.deferred)} deferred${today.degraded ? `, ${count(today.degraded)} degraded` : ""}, ${plural(today.audits, "audit")}.`);
+  listed("hours-rows", traffic.hours, (hour) => row([head(when(hour.at)), ...["handled", "deferred", "degraded"].map((kind) => number(hour[kind]))]));
+  if ($("hours-chart").dataset.shown === $("hours-rows").dataset.shown) return;
+  $("hours-chart").dataset.shown = $("hours-rows").dataset.shown;
+  if (drawnHours) { drawnHours.draw(); return; }
+  const bars = (name, ink) => ({ name, type: "bar", stack: "all", barMaxWidth: 26, itemStyle: { color: colour(ink) }, emphasis: { focus: "series" },
+    data: facts.traffic.hours.map((hour) => hour[name]) });
+  drawnHours = chart("hours-chart", () => ({
+    grid: { left: 48, right: 8, top: 34, bottom: 24 },
+    legend: { top: 0, right: 0, icon: "roundRect", itemWidth: 12, itemHeight: 12, textStyle: text() },
+    tooltip: { ...common().tooltip, trigger: "axis", axisPointer: { type: "shadow" },
+      formatter: ([{ dataIndex: i }]) => {
+        const hour = facts.traffic.hours[i];
+        return tip(`${when(hour.at)} UTC`, [`${count(hour.handled)} handled`, `${count(hour.deferred)} deferred`, ...(hour.degraded ? [`${count(hour.degraded)} degraded`] : [])]);
+      } },
+    xAxis: axis(undefined, { type: "category", data: facts.traffic.hours.map((hour) => hour.at.slice(11, 16)), axisTick: { show: false }, splitLine: { show: false }, axisLabel: { ...text(), hideOverlap: true } }),
+    yAxis: axis(undefined, { type: "value", minInterval: 1, splitNumber: 3, axisLabel: { ...text(), formatter: count } }),
+    series: [bars("handled", "handled"), bars("deferred", "deferred"), ...(facts.traffic.hours.some((hour) => hour.degraded) ? [bars("degraded", "error")] : [])],
+  }));
+}
+
+function reasons(recent) {
+  const asked = recent.teacher.asked;
+  put("why-note", asked ? `${plural(asked, "time")} among the latest ${plural(recent.rows, "request")}, since ${when(recent.since)} UTC.` : "The teacher was not asked lately.");
+  const key = JSON.stringify(recent.reasons);
+  if ($("reasons-chart").dataset.shown === key) return;
+  $("reasons-chart").dataset.shown = key;
+  $("reasons-chart").hidden = !recent.reasons.length;
+  if (drawnReasons) { drawnReasons.draw(); return; }
+  if (!recent.reasons.length) return;
+  drawnReasons = chart("reasons-chart", () => {
+    const rows = facts.recent.reasons;
+    return {
+      grid: { left: 8, right: 48, top: 4, bottom: 8, containLabel: true },
+      tooltip: { ...common().tooltip, formatter: ({ dataIndex: i }) => tip(rows[i].words, [`${plural(rows[i].rows, "request")}`]) },
+      xAxis: { type: "value", show: false },
+      yAxis: axis(undefined, { type: "category", inverse: true, data: rows.map((one) => one.words), axisTick: { show: false }, splitLine: { show: false },
+        axisLabel: { ...text(), color: colour("ink"), width: Math.max(110, $("reasons-chart").clientWidth * 0.4), overflow: "break" } }),
+      series: [{ type: "bar", barMaxWidth: 20, data: rows.map((one) => one.rows), itemStyle: { color: colour("deferred"), borderRadius: 4 },
+        label: { show: true, position: "right", color: colour("ink"), formatter: ({ value }) => count(value) } }],
+    };
+  });
+}
+
+function cell(said, className) { return element("td", said, className); }
+function number(n) { return cell(n === null ? "-" : count(n), "n"); }
+function head(said) {
+  const made = element("th", said);
+  made.scope = "row";
+  return made;
+}
+function row(cells) {
+  const made = element("tr");
+  made.append(...cells);
+  return made;
+}
+
+function versionRow(v) {
+  const name = head(`${v.number}`);
+  if (v.serves) name.append(" ", element("span", "serves", "pill handled"));
+  const report = cell(v.report ? undefined : "-");
+  if (v.report) {
+    const link = element("a", "open");
+    link.href = `versions/${v.number}/report.html`;
+    link.setAttribute("aria-label", `Report of version ${v.number}`);
+    report.append(link);
+  }
+  return row([name, cell(when(v.created)), number(v.traces), cell(v.certified ? "certified" : `not certified: ${v.reason}`), cell(percent(v.coverage), "n"),
+    cell(v.live.requests ? percent(v.live.coverage) : "-", "n"), cell(v.live.audits ? `${percent(v.live.agreement)} of ${count(v.live.audits)}` : "-", "n"), report]);
+}
+
+function tables({ versions, refits, refit, refit_requested: requested, recent, breakers }) {
+  listed("versions-rows", versions, versionRow);
+  $("versions-none").hidden = versions.length > 0;
+  listed("refits-rows", refits, (r) => row([cell(when(r.started)), cell(r.reason.replaceAll("_", " ")),
+    cell(r.outcome ? `${r.outcome}${r.version ? `, version ${r.version}` : ""}` : "under way")]));
+  $("refit-progress").hidden = !refit;
+  if (refit) $("refit-progress").value = refit.total ? refit.done / refit.total : 0;
+  put("refit-words", refit ? `A refit is under way: ${refit.stage}, ${refit.done} of ${refit.total}.` : requested ? "A refit was asked for and starts within seconds."
+    : "Certified is the share the gate allows, handled live the share of real requests since the version serves.");
+  const failing = recent && recent.teacher.error_rate;
+  put("teacher-words", !recent || !recent.teacher.asked ? "It was not asked lately." : failing ? `It failed on ${count(recent.teacher.failed)} of its latest ${plural(recent.teacher.asked, "question")}.` : `It answered all of its latest ${plural(recent.teacher.asked, "question")}.`);
+  const lines = [["error rate", recent && recent.teacher.asked ? percent(failing) : "-"], ...(recent ? Object.entries(recent.teacher.errors).map(([why, n]) => [why.replaceAll("_", " "), count(n)]) : []),
+    ...breakers.map(({ endpoint, state }) => [`circuit to ${endpoint}`, state.replace("_", " ")])];
+  listed("teacher-facts", lines, ([name, value]) => {
+    const made = element("div");
+    made.append(element("dt", name), element("dd", value));
+    return made;
+  });
+}

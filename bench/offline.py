@@ -63,7 +63,7 @@ def bare(task: Path, rows: int) -> dict[str, float]:
     loaded, listed = load_task(task), list(texts(rows))
     versions = versions_of(loaded)
     number = versions.current()
-    assert number is not None  # noqa: S101  # just fitted
+    assert number is not None  # just fitted
     embed = Policy.load(versions.folder(number) / "model", make_embedder(loaded)).embedder.embed
     embed(listed[:BATCH])  # whatever is made on first use is not what is measured
     wall, cpu = time.perf_counter(), time.process_time()
@@ -78,9 +78,9 @@ def whole(task: Path, rows: int) -> dict[str, float]:
 
     out = task.with_name(f"out-{rows}.jsonl")
     wall, cpu = time.perf_counter(), time.process_time()
-    assert command(["classify", str(task), str(source(task, rows)), str(out), "--json"]) == 0  # noqa: S101
+    assert command(["classify", str(task), str(source(task, rows)), str(out), "--json"]) == 0
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    assert sum(1 for _ in out.open("rb")) == rows  # noqa: S101
+    assert sum(1 for _ in out.open("rb")) == rows
     out.unlink()
     return {"wall_s": wall, "cpu_s": cpu, "peak_mb": peak_mb()}
 
@@ -142,7 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found.append(row)
         if not options.json:
             print(
-                f"{row['system']:<15} {row['embedder']:<10} {row['rows']:>9,} texts  {row['texts_per_s']:9,.0f} a second"
+                f"{row['system']:<15} {row['embedder']:<10} {row['rows']:>9,} texts"
+                f"  {row['texts_per_s']:9,.0f} a second"
                 f"  {row['cpu_s']:8.1f} CPU s  {row['peak_mb']:6,.0f} MB"
                 f"  {row['ratio']:.2f}x ({row['ratio_least']:.2f} to {row['ratio_most']:.2f})",
                 flush=True,

@@ -182,6 +182,8 @@ class Policy:
         return passes & self.stages[number].open[asked.top] & self.certificate.certified
 
     def _reasons(self, top: Ints, stage: Ints, handled: Bools, in_scope: Bools, threshold: Floats) -> Labels:
+        if handled.all():
+            return np.full(len(top), "certified")
         may_answer = np.stack([one.open for one in self.stages])[stage, top] & (threshold[top] < np.inf)
         uncertified = np.full(len(top), not self.certificate.certified)
         return np.select(

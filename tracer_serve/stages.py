@@ -9,8 +9,9 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 import numpy as np
 
@@ -27,13 +28,19 @@ _SLOPE = 1e-6  # keeps the order of rows between which the agreement does not te
 
 def gather(surrogate: Surrogate, inputs: Inputs, neighbours: Neighbours) -> Evidence:
     """Ask the surrogate, and each member of a blend, about a batch."""
-    if isinstance(surrogate, Ensemble):
-        members = surrogate.predict_members(inputs)
-        proba = surrogate.combine(members)
+    if _is_ensemble(type(surrogate)):
+        ensemble = cast("Ensemble", surrogate)
+        members = ensemble.predict_members(inputs)
+        proba = ensemble.combine(members)
     else:
         proba = surrogate.predict_proba(inputs).astype(np.float32, copy=False)
         members = proba[None]
     return Evidence(inputs, proba, members, neighbours)
+
+
+@cache
+def _is_ensemble(kind: type) -> bool:
+    return issubclass(kind, Ensemble)  # once per class: asking a protocol takes as long as a small product
 
 
 @dataclass(frozen=True, slots=True, eq=False)

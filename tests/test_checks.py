@@ -21,7 +21,7 @@ def built_in(registry: Any) -> list[str]:
     return [name for name in registry.names() if name in registry._builtin_names()]
 
 
-@pytest.mark.parametrize("name", built_in(surrogates))
+@pytest.mark.parametrize("name", sorted({*built_in(surrogates)} - {"encoder"}))  # it has its own, on a tiny model
 def test_every_surrogate_keeps_the_contract(name: str) -> None:
     """All built-in surrogates pass all checks."""
     if name == "xgboost":

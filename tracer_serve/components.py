@@ -9,6 +9,7 @@ from tracer_serve.errors import PluginError, SpecError
 from tracer_serve.load import Task
 from tracer_serve.pairs import PairEmbedder
 from tracer_serve.plugins import load_plugin
+from tracer_serve.pretrained import MINILM
 from tracer_serve.protocols import Acceptor, Embedder, Redactor, Surrogate, Teacher
 from tracer_serve.registry import Registry, acceptors, embedders, redactors, surrogates, teachers
 from tracer_serve.spec import Component
@@ -36,8 +37,17 @@ def make_embedder(task: Task, cache: Path | None = None) -> Embedder:
 
 
 def make_surrogate(task: Task, index: int) -> Surrogate:
-    """Make a fresh, unfitted surrogate: the `index`-th of the spec."""
-    return _make(task, surrogates, task.spec.surrogates[index], f"surrogates[{index}]")
+    """Make a fresh, unfitted surrogate: the `index`-th of the spec.
+
+    One that reads texts may ask for the labels' `descriptions` and for the `source` of the task's embedder, its model
+    and revision.
+    """
+    context: dict[str, Any] = {"descriptions": task.spec.labels if isinstance(task.spec.labels, dict) else {}}
+    if task.spec.embedder.type == "sentence_transformers":
+        params = _absolute(task, embedders, task.spec.embedder)
+        model = params.get("folder") or params.get("model", MINILM)
+        context["source"] = (str(model), params.get("revision"))
+    return _make(task, surrogates, task.spec.surrogates[index], f"surrogates[{index}]", context)
 
 
 def make_acceptor(task: Task, index: int) -> Acceptor:

@@ -32,6 +32,7 @@ from tracer_serve.redaction import redaction
 from tracer_serve.replay import Moved, replay
 from tracer_serve.report.build import build_report
 from tracer_serve.report.render import render_html
+from tracer_serve.shared import open_versions
 from tracer_serve.snapshot import Snapshot, take_snapshot
 from tracer_serve.standing import LEASE, PROGRESS, TeacherSince, closing_of, note_teacher
 from tracer_serve.traces import Refit, TraceStore, open_store
@@ -75,7 +76,7 @@ def store_of(task: Task) -> TraceStore:
 
 def versions_of(task: Task) -> Versions:
     """Return the task's versions."""
-    return Versions(task.state / "versions")
+    return open_versions(task)
 
 
 def import_traces(task: Task, store: TraceStore) -> int:
@@ -113,13 +114,14 @@ def refit(task: Task, trigger: str = "hand", progress: Progress = silent) -> Out
     """
     plugins = load_plugins(task)
     check_plugins(task)
-    store = store_of(task)
+    store, holder = store_of(task), new_holder()
     try:
-        with _lease(store) as require_lease, _recorded(store, trigger) as record, _told(store, progress) as told:
+        with _lease(store, holder) as require_lease, _recorded(store, trigger) as record, _told(store, progress) as told:
             since = note_teacher(store, teacher_fingerprint(task))
             import_traces(task, store)
             moved = _migrate(task, store, since, told)
-            outcome = _refit(task, store, since, told, plugins=plugins, require_lease=require_lease)
+            versions = open_versions(task, store, holder)
+            outcome = _refit(task, store, versions, since, told, plugins=plugins, require_lease=require_lease)
             record(outcome)
             return replace(outcome, moved=moved)
     finally:
@@ -139,6 +141,7 @@ def _migrate(task: Task, store: TraceStore, since: TeacherSince, progress: Progr
 def _refit(
     task: Task,
     store: TraceStore,
+    versions: Versions,
     since: TeacherSince,
     progress: Progress,
     *,
@@ -281,9 +284,8 @@ def _recorded(store: TraceStore, trigger: str) -> Iterator[Callable[[Outcome], N
 
 
 @contextmanager
-def _lease(store: TraceStore) -> Iterator[Callable[[], None]]:
+def _lease(store: TraceStore, holder: str) -> Iterator[Callable[[], None]]:
     """Hold the refit lease, renewed in the background until the block ends; yield a check that it is held still."""
-    holder = new_holder()
     if not take_lease(store, LEASE, holder, _LEASE_S):
         raise BusyError(
             f"another refit is under way ({live_holder(store, LEASE)}); it ends by itself,"

@@ -182,12 +182,36 @@ class ScheduleSpec(Frozen):
 
 
 class VersionsSpec(Frozen):
-    """Retention of versions."""
+    """Where versions are, and how many."""
 
-    keep: int = Field(default=20, ge=2, description="How many versions stay on disk; the current one always does.")
+    url: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Folder that machines share, or its URL (s3://, gs://, any fsspec knows), with a folder per task;"
+        " default: in the state folder.",
+    )
+    keep: int = Field(default=20, ge=2, description="How many versions are kept; the current one always is.")
     must_keep_coverage: bool = Field(
         default=False, description="Whether a certified version replaces the current one only if it covers as much."
     )
+
+
+class ComputeSpec(Frozen):
+    """Which processes embed and fit candidates."""
+
+    engine: Literal["local", "dask"] = Field(
+        default="local",
+        description="local: the refit's own process. dask: the workers of a Dask cluster, with the same result.",
+    )
+    address: str | None = Field(
+        default=None, pattern=r"^\w+://\S+$", description="The cluster's scheduler, such as tcp://scheduler:8786."
+    )
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Self:
+        if self.engine == "dask" and self.address is None:
+            raise ValueError("engine: dask needs the scheduler's address, such as tcp://scheduler:8786")
+        return self
 
 
 _KEY_LENGTH = 16
@@ -254,7 +278,8 @@ class Spec(Frozen):
     teacher: Component = Field(description="The endpoint whose labels are the reference.")
     traces: TracesSpec = Field(default_factory=TracesSpec, description="The trace store.")
     schedule: ScheduleSpec = Field(default_factory=ScheduleSpec, description="When to refit.")
-    versions: VersionsSpec = Field(default_factory=VersionsSpec, description="What to keep.")
+    versions: VersionsSpec = Field(default_factory=VersionsSpec, description="Where versions are, and how many.")
+    compute: ComputeSpec = Field(default_factory=ComputeSpec, description="Where to fit.")
     state: Path | None = Field(
         default=None,
         description="Folder of store, versions and caches, relative to the working folder; default .tracer/NAME.",

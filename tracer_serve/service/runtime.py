@@ -19,6 +19,7 @@ from tracer_serve.redaction import redaction
 from tracer_serve.rollout import Rollout
 from tracer_serve.router import Router
 from tracer_serve.schedule import Schedule
+from tracer_serve.shared import open_versions
 from tracer_serve.standing import CHANGED, note_teacher
 from tracer_serve.traces import TraceStore, open_store
 from tracer_serve.versions import Versions
@@ -113,9 +114,15 @@ async def _started(task: Task, stack: AsyncExitStack) -> Runtime:
     load_plugins(task)
     store = open_store(task.spec.traces.url or task.state / "traces.db", task.spec.name)
     stack.callback(store.close)
-    versions = Versions(task.state / "versions")
+    versions = open_versions(task, store)
     metrics = Metrics(task.spec.name, lambda: live.loaded, lambda: watch)
-    live = Live(versions.current, lambda number: _load(task, versions, number), metrics.load_failures.inc)
+    live = Live(
+        versions.current,
+        lambda number: _load(task, versions, number),
+        metrics.load_failures.inc,
+        poll_s=versions.poll_s,
+        retry_s=versions.retry_s,
+    )
     await asyncio.to_thread(live.start)
     stack.callback(live.stop)
     fingerprint = teacher_fingerprint(task)

@@ -12,15 +12,14 @@ from tracer_serve.traces.activity import Activity
 from tracer_serve.traces.codec import pack
 from tracer_serve.traces.columns import Columns, gather
 from tracer_serve.traces.database import BUSY_TIMEOUT_S, Database
+from tracer_serve.traces.fencing import Fencing
 from tracer_serve.traces.history import History
 from tracer_serve.traces.imports import Imports
 from tracer_serve.traces.inserting import insert, missing
 from tracer_serve.traces.labelling import labelled
-from tracer_serve.traces.leases import Leases
 from tracer_serve.traces.migrations import migrate
 from tracer_serve.traces.querying import between, fetch
 from tracer_serve.traces.rows import Row, from_row, to_row
-from tracer_serve.traces.settings import Settings
 from tracer_serve.traces.tables import traces
 from tracer_serve.traces.tally import Change
 from tracer_serve.traces.writing import GroupCommit
@@ -63,7 +62,7 @@ def open_store(location: Path | str, task: str, *, busy_timeout_s: float = BUSY_
     return TraceStore(database, task)
 
 
-class TraceStore(Leases, Settings, History, Imports, Activity):
+class TraceStore(Fencing, History, Imports, Activity):
     """The traces of one task. Synchronous and thread-safe; open it once per process with `open_store`.
 
     Whatever returns has been written durably. Everything raises `StoreError` when the database cannot be reached,

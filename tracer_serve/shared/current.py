@@ -1,0 +1,55 @@
+"""Which version serves, where several machines share versions: a value in the trace store.
+
+Not an object beside the versions: the lease that a refit must still hold, the gate's last closing and `current` are
+then in one database, so a refit that was taken for dead cannot activate anything; reading it costs microseconds, so
+replicas may ask twice a second; and no store's conditional put is needed to replace it.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from tracer_serve.errors import BusyError
+from tracer_serve.standing import LEASE
+from tracer_serve.traces import TraceStore
+
+CURRENT = "versions.current"
+"""The value's key: the number of the version that serves."""
+
+
+class Current:
+    """Reads and replaces `current`.
+
+    Parameters
+    ----------
+    opened : gives the trace store
+    holder : the refit that activates, by its name in the lease; None: a person, who needs none
+    """
+
+    def __init__(self, opened: Callable[[], AbstractContextManager[TraceStore]], holder: str | None = None) -> None:
+        self._opened, self._holder = opened, holder
+
+    def get(self) -> int | None:
+        """Return the number of the version that serves, None before the first."""
+        with self._opened() as store:
+            found: int | None = store.get_value(CURRENT)
+        return found
+
+    def set(self, number: int) -> None:
+        """Let a version serve.
+
+        Raises
+        ------
+        BusyError
+            Where this is a refit whose lease another one has by now; looked at and written in one transaction.
+        """
+        with self._opened() as store:
+            if self._holder is None:
+                store.put_value(CURRENT, number)
+            elif not store.put_value_under(LEASE, self._holder, CURRENT, number):
+                raise BusyError("this refit was taken for dead and another one was let in; nothing of it serves")
+
+
+@contextmanager
+def borrowed(store: TraceStore) -> Iterator[TraceStore]:
+    """Give a store that somebody else closes."""
+    yield store

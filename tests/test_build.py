@@ -211,8 +211,8 @@ def test_only_what_the_task_needs_is_installed(tmp_path: Path) -> None:
     """Extras follow the spec: Postgres its driver, ONNX its runtime without the exporter, plugins their imports."""
     assert needs(load_task(CONFIGS / "banking.yaml")) == ["tracer-serve"]
     store = {"import": [], "url": "postgresql+psycopg://u@h/d"}
-    task = tiny_task(tmp_path, surrogates=["knn", "xgboost"], traces=store)
-    assert needs(task, ["otel"]) == ["tracer-serve[otel,postgres,xgboost]"]
+    task = tiny_task(tmp_path, surrogates=["knn", "xgboost"], traces=store, versions={"url": "s3://b/v"})
+    assert needs(task, ["otel"]) == ["tracer-serve[otel,postgres,s3,xgboost]"]
     (tmp_path / "own.py").write_text("import yaml, os\nfrom sklearn.svm import SVC\n", encoding="utf-8")
     encoder = {"type": "sentence_transformers", "backend": "onnx"}
     task = tiny_task(tmp_path, plugins=["own.py"], embedder=encoder)

@@ -17,7 +17,8 @@ from tracer_serve.errors import PluginError
 from tracer_serve.load import Task
 
 _ITSELF = canonicalize_name("tracer-serve")
-_BY_SCHEME = {"postgresql": "postgres", "postgres": "postgres"}
+_BY_SCHEME = {"postgresql": "postgres", "s3": "s3", "gs": "gcs"}
+_ON_ONNX = {"sentence_transformers", "encoder"}
 
 
 def needs(task: Task, extras: Iterable[str] = ()) -> list[str]:
@@ -29,14 +30,12 @@ def needs(task: Task, extras: Iterable[str] = ()) -> list[str]:
     """
     spec = task.spec
     wanted = set(extras)
-    if any(surrogate.type == "xgboost" for surrogate in spec.surrogates):
-        wanted.add("xgboost")
-    for url in (spec.traces.url,):
-        scheme = (url or "").split("://")[0].split("+")[0]
-        if scheme in _BY_SCHEME:
-            wanted.add(_BY_SCHEME[scheme])
+    types = {spec.embedder.type, *(surrogate.type for surrogate in spec.surrogates)}
+    wanted.update(types & {"xgboost"})
+    schemes = {(url or "").split("://")[0].split("+")[0] for url in (spec.traces.url, spec.versions.url)}
+    wanted.update(_BY_SCHEME[scheme] for scheme in schemes if scheme in _BY_SCHEME)
     found = [f"{_ITSELF}[{','.join(sorted(wanted))}]" if wanted else _ITSELF]
-    if spec.embedder.type == "sentence_transformers":
+    if types & _ON_ONNX:
         found += ["onnxruntime", "tokenizers"]  # not the extra: exporting needs more than serving
     return found + sorted({name for plugin in spec.plugins for name in imported_by(task.resolve(plugin))})
 

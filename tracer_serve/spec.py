@@ -109,6 +109,11 @@ class FitSpec(Frozen):
     budget_s: float = Field(
         default=1800.0, gt=0, description="Seconds after which no further candidate is started; cheap ones go first."
     )
+    heavy_floor: Share = Field(
+        default=0.1,
+        description="A candidate that trains for minutes (encoder) is tried only where cheaper ones defer at least this"
+        " share of traffic; 0.0: always.",
+    )
 
 
 class TracesSpec(Frozen):

@@ -13,6 +13,7 @@ from tracer_serve.fit.candidate import Candidate, Part
 from tracer_serve.fit.choose import Choice, Chooser
 from tracer_serve.fit.crossfit import cross_fit, cross_score
 from tracer_serve.fit.rows import Folds, Progress, Rows
+from tracer_serve.fit.worth import Budget, Claim, NotWorthItError
 from tracer_serve.gate.classes import floor_eligible
 from tracer_serve.gate.scope import scope_threshold
 from tracer_serve.load import Task
@@ -77,26 +78,26 @@ def compare(task: Task, rows: Rows, embedder: Embedder, progress: Progress, refi
     """
     spec = task.spec
     folds = Folds(rows, embedder, spec.fit.folds, spec.fit.seed)
-    order = sorted(range(len(spec.surrogates)), key=lambda s: getattr(make_surrogate(task, s), "cost", 1.0))
-    total, done = len(order) * folds.count, 0
+    cost = [float(getattr(make_surrogate(task, s), "cost", 1.0)) for s in range(len(spec.surrogates))]
+    order = sorted(range(len(cost)), key=cost.__getitem__)
+    total = len(order) * folds.count
     parts: list[Part] = []
     seconds: dict[int, float] = {}
     failed: list[CandidateResult] = []
-    started = time.monotonic()
+    budget = Budget(spec, rows.calibrates)
 
-    def tick() -> None:
-        nonlocal done
-        done += 1
-        progress(_STAGE, done, total)
-
-    for s in order:
+    for place, s in enumerate(order):
         name, cpu = spec.surrogates[s].type, time.process_time()
-        if parts and time.monotonic() - started > spec.fit.budget_s:
-            why = f"fit.budget_s of {spec.fit.budget_s:g} s was spent on cheaper candidates"
-            failed.append(CandidateResult(name, None, "l2d", "skipped", reason=why))
-            continue
         try:
+            claim = budget.admit(cost[s], parts, folds.count)
+
+            def tick(place: int = place, claim: Claim = claim) -> None:
+                claim.trained()
+                progress(_STAGE, place * folds.count + claim.done, total)
+
             parts += _parts(task, s, folds, tick, refit_rows)
+        except NotWorthItError as error:
+            failed.append(CandidateResult(name, None, "l2d", "skipped", reason=str(error)))
         except Exception as error:  # noqa: BLE001  # one broken candidate must not end the fit; the report names it
             why = f"{type(error).__name__}: {error}"
             failed.append(CandidateResult(name, None, "l2d", "failed", reason=why))

@@ -1,0 +1,105 @@
+"""Heavy candidates have to be worth their time."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.fit.test_pipeline import planted
+from tests.tasks import Planted, write_task
+from tracer_serve.fit.candidate import Part
+from tracer_serve.fit.compare import CandidateResult
+from tracer_serve.fit.crossfit import OutOfFold
+from tracer_serve.fit.pipeline import fit_policy
+from tracer_serve.fit.rows import Rows
+from tracer_serve.fit.worth import Budget, NotWorthItError
+from tracer_serve.records import Inputs, Labels, Vectors
+from tracer_serve.registry import surrogates
+from tracer_serve.spec import Spec
+
+FITS: list[int] = []
+
+
+class Heavy:
+    """Reads the label off the text; says that it is dear, and sleeps a little as it fits."""
+
+    cost = 100.0
+
+    def __init__(self) -> None:
+        self.classes_: Labels = np.empty(0, np.str_)
+
+    def fit(self, inputs: Inputs, labels: Labels) -> "Heavy":
+        FITS.append(len(inputs))
+        time.sleep(0.05)
+        self.classes_ = np.unique(labels)
+        return self
+
+    def predict_proba(self, inputs: Inputs) -> Vectors:
+        proba = np.full((len(inputs), len(self.classes_)), 0.01, np.float32)
+        for i, text in enumerate(inputs.texts):
+            proba[i, int(str(text).split()[0]) % len(self.classes_)] = 1.0
+        total: Vectors = proba / proba.sum(axis=1, keepdims=True)
+        return total
+
+
+@pytest.fixture(autouse=True)
+def _registered() -> Iterator[None]:
+    surrogates.register("heavy")(Heavy)
+    FITS.clear()
+    yield
+    surrogates._classes.pop("heavy")
+
+
+def outcome(folder: Path, rows: Rows, **fit: float) -> CandidateResult:
+    """Fit with a cheap and the heavy candidate, and return what became of the heavy one."""
+    gate = {"alpha": 0.97, "delta": 0.1, "scope": {"keep": 1.0}}
+    task = write_task(folder, surrogates=["heavy", "logreg"], fit={"folds": 4, **fit}, gate=gate)
+    found = fit_policy(task, rows, Planted()).candidates
+    return next(result for result in found if result.surrogate == "heavy")
+
+
+def test_what_the_cheap_ones_defer_is_worth_a_training(tmp_path: Path) -> None:
+    """Where a fifth of the rows is out of the cheap one's reach, the heavy one is compared."""
+    assert outcome(tmp_path, planted(800)).status in {"chosen", "compared"}
+    assert len(FITS) >= 4
+
+
+def test_nothing_is_trained_where_the_cheap_ones_leave_nothing(tmp_path: Path) -> None:
+    """On an easy task it is not even begun, and the result says what it could have bought."""
+    found = outcome(tmp_path, planted(800, noise=0.0))
+    assert (found.status, FITS) == ("skipped", [])
+    assert "at most the 0.0% of traffic" in found.reason
+    assert "fit.heavy_floor of 10%" in found.reason
+
+
+def test_a_floor_of_zero_always_tries(tmp_path: Path) -> None:
+    """The floor is the operator's."""
+    assert outcome(tmp_path, planted(800, noise=0.0), heavy_floor=0.0).status in {"chosen", "compared"}
+
+
+def test_one_training_tells_that_the_others_do_not_fit() -> None:
+    """It ends after the first of its trainings, and says what that took and what is left."""
+    spec = Spec.model_validate({"name": "test", "teacher": "offline", "fit": {"budget_s": 1.0}})
+    part = cheap_part()
+    claim = Budget(spec, np.ones(100, bool)).admit(100.0, [part], 50)
+    time.sleep(0.05)
+    with pytest.raises(NotWorthItError, match=r"50 more do not fit .* at most the 100\.0% of traffic"):
+        claim.trained()
+
+
+def test_a_light_candidate_is_never_cut_short() -> None:
+    """Whatever it takes, one that is not heavy ends its cross-fit: only its start is the budget's."""
+    spec = Spec.model_validate({"name": "test", "teacher": "offline", "fit": {"budget_s": 0.01}})
+    claim = Budget(spec, np.ones(100, bool)).admit(2.0, [cheap_part()], 50)
+    time.sleep(0.02)
+    claim.trained()
+    assert claim.done == 1
+
+
+def cheap_part() -> Part:
+    """What a candidate came to that never agrees."""
+    no, zero = np.zeros(100, bool), np.zeros(100, np.int64)
+    oof = OutOfFold(zero, zero, no, np.zeros(100), ())
+    return Part(0, None, oof, np.zeros(100), ~no, ~no)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.stub_llm import StubLLM, serve
+from tests.traces import postgres
 
 
 @pytest.fixture
@@ -26,3 +27,12 @@ def stub_llm(_served_stub: StubLLM) -> Iterator[StubLLM]:
     _served_stub.labels = {}
     yield _served_stub
     _served_stub.reset()
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A database of a private Postgres server; tests share it and tell their rows apart by task."""
+    if reason := postgres.missing():
+        pytest.skip(reason)
+    with postgres.server() as url:
+        yield url

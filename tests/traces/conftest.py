@@ -6,20 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.traces import postgres
 from tests.traces.make import Workers
 from tracer_serve.traces import TraceStore, open_store
 
 _tasks = (f"task_{number}" for number in itertools.count())
-
-
-@pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """A database of a private Postgres server; tests share it and tell their rows apart by task."""
-    if reason := postgres.missing():
-        pytest.skip(reason)
-    with postgres.server() as url:
-        yield url
 
 
 @pytest.fixture(scope="session")

@@ -16,9 +16,9 @@ from tracer_serve.load import Task
 from tracer_serve.policy import CERTIFICATE
 from tracer_serve.records import Certificate
 from tracer_serve.refit import _may_serve, refit, store_of, versions_of
-from tracer_serve.standing import LEASE, PROGRESS, TeacherSince, close_gate, note_teacher
+from tracer_serve.standing import LEASE, PROGRESS, Closing, close_gate, note_teacher
 from tracer_serve.traces import TraceStore
-from tracer_serve.watch import MONITOR
+from tracer_serve.validity import Demands
 
 
 @pytest.fixture
@@ -105,21 +105,23 @@ def test_a_paired_migration_certifies_at_once_and_shows_what_moved(
 
 def test_what_may_replace_a_certified_version(task: Task) -> None:
     """A certified one may; with `must_keep_coverage` only if it covers as much; an uncertified one never may."""
-    versions, closing = versions_of(task), "~"
+    versions, teacher = versions_of(task), versions_of(task).manifest(1).teacher
+    closing = Closing("~", version=1, at="", audits=9, agreements=2, evidence=50.0)
     file = versions.folder(1) / "certificate.json"
     found = CERTIFICATE.validate_json(file.read_bytes())
     strict = tiny_task(task.file.parent, versions={"must_keep_coverage": True})
-    since = TeacherSince(versions.manifest(1).teacher)
 
-    def may(task: Task, certificate: Certificate, closed: str = "", since: TeacherSince = since) -> bool:
-        return _may_serve(task, versions, certificate, since, closed)
+    def may(task: Task, certificate: Certificate, closed: Closing | None = None, by: str = teacher) -> bool:
+        return _may_serve(task, versions, certificate, Demands(by, task.spec.gate, closed))
 
     less, none = replace(found, coverage=found.coverage - 0.01), replace(found, certified=False)
     assert [may(task, certificate) for certificate in (found, less, none)] == [True, True, False]
     assert [may(strict, certificate) for certificate in (found, less, none)] == [True, False, False]
     # a void certificate's coverage is no measure, and yet an uncertified version does not replace it
     assert [may(strict, certificate, closing) for certificate in (less, none)] == [True, False]
-    assert may(strict, less, since=TeacherSince("another"))
+    assert may(strict, less, by="another")
+    raised = tiny_task(task.file.parent, gate={"alpha": 0.85, "delta": 0.1}, versions={"must_keep_coverage": True})
+    assert [may(raised, certificate) for certificate in (less, none)] == [True, False]
 
 
 def test_a_refit_that_lost_its_lease_changes_nothing_that_serves(task: Task, store: TraceStore) -> None:
@@ -146,19 +148,6 @@ def test_progress_is_visible_to_everybody_while_it_lasts(task: Task, store: Trac
     assert told
     assert set(told[0]) == {"stage", "done", "total"}
     assert store.get_value(PROGRESS) is None
-
-
-def test_retention_takes_the_monitor_along(tmp_path: Path) -> None:
-    """A version that is collected leaves no monitor behind."""
-    made = tiny_task(tmp_path, versions={"keep": 2})
-    store = store_of(made)
-    for number in (1, 2, 3):
-        refit(made)
-        store.put_value(MONITOR.format(number), {"seen": number})
-    refit(made)
-    assert versions_of(made).numbers() == [3, 4]
-    assert [store.get_value(MONITOR.format(n)) is None for n in (1, 2, 3)] == [True, True, False]
-    store.close()
 
 
 def test_forget_removes_rows_and_marks_what_was_fitted_on_them(

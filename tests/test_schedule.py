@@ -18,7 +18,8 @@ from tests.stub_llm import StubLLM
 from tracer_serve.cli import parser
 from tracer_serve.gate.bounds import n_min
 from tracer_serve.load import Task
-from tracer_serve.records import Trace
+from tracer_serve.policy import CERTIFICATE
+from tracer_serve.records import Certificate, Trace
 from tracer_serve.refit_process import Finding, RefitProcess
 from tracer_serve.schedule import ATTEMPT, LAST, REQUEST, Schedule, request_refit
 from tracer_serve.standing import close_gate, closing_of, note_teacher
@@ -40,7 +41,7 @@ class World:
 
     def schedule(self, script: str = f"print('''{json.dumps(REPORT)}''')", task: Any = None, **spec: Any) -> Schedule:
         other: dict[str, Any] = task or {}
-        made: Task = make_task(self.folder, self.stub, **{"schedule": spec, **other})
+        made: Task = make_task(self.folder, self.stub, **{"schedule": spec, "gate": {"alpha": 0.95}, **other})
         code = NOTE.format(log=str(self.log)) + script
         process = RefitProcess(made.file, limit_s=5.0, command=[sys.executable, "-S", "-c", code])
         versions = Versions(made.state / "versions")
@@ -219,6 +220,8 @@ def describe(world: World, **facts: Any) -> None:
     folder = world.folder / "state" / "versions" / "000001"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "manifest.json").write_text(json.dumps(manifest | facts))
+    certificate = Certificate(True, "certified", 0.95, 0.05, "cross_fit", 100, 90, 88, 0.95, 0.3, 0.9)
+    (folder / "certificate.json").write_bytes(CERTIFICATE.dump_json(certificate))
     (folder.parent / "current").write_text("1")
 
 
@@ -244,6 +247,23 @@ def test_a_closed_gate_is_repaired_once_there_are_rows_and_again_with_more(world
     world.add(1_000)
     schedule.poll()
     assert world.started == ["alarm"] * 2
+
+
+def test_a_promise_that_was_raised_is_tried_at_once_and_then_with_more_rows(world: World) -> None:
+    """A higher alpha in the YAML starts a refit on the rows that are there; one that did not certify waits for more."""
+    describe(world)
+    world.add(400)
+    world.schedule().poll()
+    assert world.started == []
+    raised = world.schedule(task={"gate": {"alpha": 0.97}})
+    raised.poll()
+    raised.poll()
+    assert world.started == ["promise"]
+    world.add(200)
+    raised.poll()
+    assert world.started == ["promise"] * 2
+    world.schedule(task={"gate": {"alpha": 0.9}}).poll()
+    assert world.started == ["promise"] * 2
 
 
 def test_another_teacher_is_asked_about_old_texts_at_once_or_waited_for(world: World) -> None:

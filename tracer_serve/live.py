@@ -1,11 +1,11 @@
 """The version that answers now: one reference, swapped when another one becomes current."""
 
 import logging
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tracer_serve.following import Follower
 from tracer_serve.policy import Policy
 
 _log = logging.getLogger(__name__)
@@ -56,21 +56,17 @@ class Live:
         self.loaded: Loaded | None = None
         self.problem: str | None = None
         self._current, self._load, self._on_failure = current, load, on_failure
-        self._poll_s, self._retry_s = poll_s, retry_s
+        self._retry_s = retry_s
         self._failed: tuple[int | None, float] | None = None
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="tracer-live", daemon=True)
+        self._follower = Follower("tracer-live", self.refresh, poll_s)
 
     def start(self) -> None:
         """Load what is current, then follow it in a thread of its own."""
-        self.refresh()
-        self._thread.start()
+        self._follower.start()
 
     def stop(self) -> None:
         """Stop following; the loaded version stays usable."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._follower.stop()
 
     def refresh(self) -> None:
         """Load the current version if it is not the one in memory."""
@@ -97,7 +93,3 @@ class Live:
             and self._failed[0] == number
             and time.monotonic() < self._failed[1] + self._retry_s
         )
-
-    def _follow(self) -> None:
-        while not self._stop.wait(self._poll_s):
-            self.refresh()

@@ -13,6 +13,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from tracer_serve.live import Loaded
+from tracer_serve.validity import REASONS
 from tracer_serve.watch import Watch
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody reads
@@ -143,7 +144,7 @@ class _VersionCollector(Collector):
         closed = GaugeMetricFamily(
             "tracer_gate_closed", "1 while the certificate is void, by why.", labels=("task", "reason")
         )
-        for reason in ("drift", "teacher_changed"):
+        for reason in REASONS:
             closed.add_metric((self._task, reason), float(watch.closed(loaded) == reason))
         yield closed
         evidence = "The monitor's evidence that agreement is below alpha; an alarm at 1/delta."

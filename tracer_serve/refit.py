@@ -37,8 +37,8 @@ from tracer_serve.snapshot import Snapshot, take_snapshot
 from tracer_serve.standing import LEASE, PROGRESS, TeacherSince, closing_of, note_teacher
 from tracer_serve.traces import Refit, TraceStore, open_store
 from tracer_serve.traces.importers import import_file
+from tracer_serve.validity import Demands, certificate_of
 from tracer_serve.versions import NEAREST, Manifest, Versions
-from tracer_serve.watch import MONITOR
 
 _LEASE_S = 60.0
 _TELL_S = 1.0
@@ -102,8 +102,8 @@ def refit(task: Task, trigger: str = "hand", progress: Progress = silent) -> Out
 
     Parameters
     ----------
-    trigger : why: ``hand``, ``start``, ``cron``, ``interval``, ``new_traces``, ``new_label``, ``alarm`` or ``teacher``;
-        kept in the history
+    trigger : why: ``hand``, ``start``, ``cron``, ``interval``, ``new_traces``, ``new_label``, ``alarm``, ``teacher`` or
+        ``promise``; kept in the history
 
     Raises
     ------
@@ -184,11 +184,10 @@ def _refit(
         ),
     )
     require_lease()
-    activated = _may_serve(task, versions, certificate, since, taken.after)
+    activated = _may_serve(task, versions, certificate, Demands(since.fingerprint, task.spec.gate, closing))
     if activated:
         versions.activate(number)
-    for gone in versions.collect(task.spec.versions.keep):
-        store.put_value(MONITOR.format(gone), None)
+    versions.collect(task.spec.versions.keep)
     return Outcome(
         version=number,
         activated=activated,
@@ -200,20 +199,20 @@ def _refit(
     )
 
 
-def _may_serve(task: Task, versions: Versions, found: Certificate, since: TeacherSince, closed: str) -> bool:
+def _may_serve(task: Task, versions: Versions, found: Certificate, demands: Demands) -> bool:
     """Say whether the new version replaces the current one: a certified one does, any does where none is certified.
 
-    A current version whose certificate is void (drift, another teacher) stays for shadow scoring until one certifies,
-    but its coverage is no measure any more.
+    A current version whose certificate is void (drift, another teacher, a higher promise) stays for shadow scoring
+    until one certifies, but its coverage is no measure any more.
     """
     parent = versions.current()
     if parent is None or not (current := versions.manifest(parent)).certified:
         return True
-    void = current.teacher != since.fingerprint or current.after < closed
+    before = certificate_of(versions, parent)
+    void = demands.void(before, current.teacher, current.after) is not None
     if not found.certified or void or not task.spec.versions.must_keep_coverage:
         return found.certified
-    file = versions.folder(parent) / "certificate.json"
-    return found.coverage >= CERTIFICATE.validate_json(file.read_bytes()).coverage
+    return found.coverage >= before.coverage
 
 
 def _require_fair(task: Task, taken: Snapshot, since: TeacherSince) -> None:
@@ -269,18 +268,21 @@ def _recorded(store: TraceStore, trigger: str) -> Iterator[Callable[[Outcome], N
     """Keep the refit in the store's history from its start, with how it came out."""
     entry = Refit(reason=trigger)
     store.record_refit(entry)
+    ended = replace(entry, outcome="failed")
 
     def record(outcome: Outcome) -> None:
+        nonlocal ended
         word = "certified" if outcome.certificate.certified else "abstained"
-        store.record_refit(replace(entry, ended=datetime.now(UTC), outcome=word, version=outcome.version))
+        ended = replace(entry, outcome=word, version=outcome.version)
 
     try:
         yield record
-    except BaseException as error:
-        word = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
-        with suppress(StoreError):
-            store.record_refit(replace(entry, ended=datetime.now(UTC), outcome=word))
+    except KeyboardInterrupt:
+        ended = replace(entry, outcome="stopped")
         raise
+    finally:
+        with suppress(StoreError):  # what the refit did or raised matters more than its entry
+            store.record_refit(replace(ended, ended=datetime.now(UTC)))
 
 
 @contextmanager

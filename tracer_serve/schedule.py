@@ -8,7 +8,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,11 +16,11 @@ from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
 from tracer_serve.errors import ArtifactError, StoreError
-from tracer_serve.gate.bounds import n_min
 from tracer_serve.holder import live_holder, new_holder, take_lease
 from tracer_serve.load import Task
 from tracer_serve.refit_process import Finding, RefitProcess
-from tracer_serve.standing import LEASE, TEACHER, closing_of
+from tracer_serve.repair import Repair, repair_of
+from tracer_serve.standing import LEASE
 from tracer_serve.traces import TraceStore
 from tracer_serve.versions import Manifest, Versions
 
@@ -31,7 +30,6 @@ ATTEMPT, REQUEST, LAST = "schedule.attempt", "schedule.request", "schedule.last"
 """Values in the store: the last start, a person's request that waits, and how the last refit ended."""
 
 _LEASE, _LEASE_S = "schedule", 60.0
-_REPAIR_ROWS, _REPAIR_GROWTH = 4, 1.5  # a repair is tried at so many times n_min rows, and after that ever more
 _LABELS_S = 30.0
 _GRACE_S = 3_600  # a cron time that passed while the machine slept is made up for within this
 
@@ -150,8 +148,7 @@ class Schedule:
             return False
         self._store.put_value(REQUEST, None)  # whatever started it, a refit answers every request made before it
         attempt = {"started": now.isoformat(), "latest": self._store.latest_id() or ""}
-        tried = {"after": repair.after, "rows": repair.rows} if repair else None
-        self._store.put_value(ATTEMPT, attempt | {"repair": tried})
+        self._store.put_value(ATTEMPT, attempt | {"repair": repair.tried() if repair else None})
         return True
 
     def _cron_due(self, since: datetime, now: datetime) -> bool:
@@ -176,26 +173,8 @@ class Schedule:
         recurs = any(n >= enough for label, n in self._store.counts().by_label.items() if label not in known)
         return recurs and self._store.labelled_since(self._attempt().get("latest", "")) >= enough
 
-    def _repair(self) -> "_Repair | None":
-        """Say what the current version's void certificate waits for; None where it is not void."""
-        current = self._versions.current()
-        manifest = None if current is None else self._versions.manifest(current)
-        if manifest is None or not manifest.certified:
-            return None
-        teacher, closing = self._store.get_value(TEACHER), closing_of(self._store)
-        if teacher is not None and manifest.teacher != teacher["fingerprint"]:
-            trigger, after = "teacher", teacher["since"]
-        elif closing is not None and manifest.after < closing.after:
-            trigger, after = "alarm", closing.after
-        else:
-            return None
-        rows, tried = self._store.labelled_since(after), self._attempt().get("repair")
-        needed: float = _REPAIR_ROWS * n_min(self._task.gate.alpha, self._task.gate.delta)
-        if tried is not None and tried["after"] == after:
-            needed = max(needed, _REPAIR_GROWTH * tried["rows"])
-        elif trigger == "teacher" and self._task.traces.migrate == "paired":
-            needed = 0  # the refit itself asks about old texts
-        return _Repair(trigger, after, rows, rows >= needed)
+    def _repair(self) -> Repair | None:
+        return repair_of(self._task, self._store, self._versions, self._attempt().get("repair"))
 
     def _attempt(self) -> dict[str, Any]:
         found: dict[str, Any] = self._store.get_value(ATTEMPT) or {}
@@ -204,16 +183,6 @@ class Schedule:
     def _newest(self) -> Manifest | None:
         numbers = self._versions.numbers()
         return self._versions.manifest(numbers[-1]) if numbers else None
-
-
-@dataclass(frozen=True, slots=True)
-class _Repair:
-    """A closed gate: labelled rows after the moment of its closing, and whether they are worth a refit."""
-
-    trigger: str
-    after: str
-    rows: int
-    due: bool
 
 
 def request_refit(store: TraceStore) -> None:

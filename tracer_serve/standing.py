@@ -15,11 +15,6 @@ CLOSING, TEACHER, PROGRESS = "gate.closing", "teacher", "refit.progress"
 """Values in the store: the last closing of the gate, the spec's teacher, how far the refit is that runs."""
 LEASE = "refit"
 """The lease that every refit holds."""
-CHANGED = (
-    "teacher_changed: the version was certified on another teacher's labels (model, prompt, label set or temperature"
-    " differ). Refits certify anew as this teacher's labels come in; traces.migrate: paired asks it about old texts"
-)
-"""What a person is told while the gate is closed because of the teacher."""
 
 
 @dataclass(frozen=True, slots=True)

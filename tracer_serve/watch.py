@@ -10,21 +10,19 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from tracer_serve.audit_rate import Traffic, rate_in_force
 from tracer_serve.errors import StoreError
-from tracer_serve.gate.monitor import MonitorState, update
+from tracer_serve.evidence import MONITOR, folding, state_of
+from tracer_serve.following import Follower
+from tracer_serve.gate.monitor import MonitorState
 from tracer_serve.live import Live, Loaded
-from tracer_serve.records import Certificate
-from tracer_serve.spec import TracesSpec
+from tracer_serve.spec import Spec
 from tracer_serve.standing import Closing, close_gate, closing_of
 from tracer_serve.traces import TraceStore
+from tracer_serve.validity import Demands, Void
 
 _log = logging.getLogger(__name__)
-
-MONITOR = "monitor.{}"
-"""The value in the store that holds a version's `MonitorState`."""
 
 _TRAFFIC_S = 10.0
 
@@ -35,7 +33,7 @@ class Watch:
     Parameters
     ----------
     teacher : fingerprint of the teacher that the spec names
-    spec : the audit rate and its budget
+    spec : what is promised; the audit rate and its budget
     live : says which version serves
     on_new_label : called for each answer of the teacher with a label that this version does not know
     poll_s : seconds between exchanges with the store
@@ -46,7 +44,7 @@ class Watch:
         store: TraceStore,
         live: Live,
         teacher: str,
-        spec: TracesSpec,
+        spec: Spec,
         on_new_label: Callable[[], None] = lambda: None,
         *,
         poll_s: float = 1.0,
@@ -56,36 +54,42 @@ class Watch:
         self._monitor: tuple[int, MonitorState] | None = None
         self.problem: str | None = None
         self._store, self._live, self._teacher, self._spec = store, live, teacher, spec
-        self._on_new_label, self._poll_s = on_new_label, poll_s
+        self._on_new_label = on_new_label
+        self._judged: tuple[Loaded, Closing | None, Void | None] | None = None
         self._pending: defaultdict[int, list[bool]] = defaultdict(list)
         self._guard = threading.Lock()
         self._traffic, self._looked = Traffic(), -_TRAFFIC_S
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="tracer-watch", daemon=True)
+        self._follower = Follower("tracer-watch", self.refresh, poll_s)
 
     def start(self) -> None:
         """Read once, then follow in a thread of its own."""
-        self.refresh()
-        self._thread.start()
+        self._follower.start()
 
     def stop(self) -> None:
         """Stop following, with the last audits folded in."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        if self._follower.stop():
             self.refresh()
 
+    def void(self, loaded: Loaded) -> Void | None:
+        """Return why a version may not answer though it has a certificate, None where it may."""
+        closing, judged = self.closing, self._judged
+        if judged is not None and judged[0] is loaded and judged[1] is closing:
+            return judged[2]  # asked for every request
+        demands = Demands(self._teacher, self._spec.gate, closing)
+        found = demands.void(loaded.policy.certificate, loaded.teacher, loaded.after)
+        self._judged = loaded, closing, found
+        return found
+
     def closed(self, loaded: Loaded) -> str | None:
-        """Return why a version may not answer though it has a certificate: ``teacher_changed``, ``drift``, or None."""
-        if loaded.teacher != self._teacher:
-            return "teacher_changed"
-        return "drift" if self.closing is not None and loaded.after < self.closing.after else None
+        """Return the word for what `void` returns."""
+        found = self.void(loaded)
+        return None if found is None else found.reason
 
     def monitor(self, loaded: Loaded) -> MonitorState:
         """Return the monitor's state for the version that serves, as of the last exchange."""
         if self._monitor is not None and self._monitor[0] == loaded.number:
             return self._monitor[1]
-        return _state(None, loaded.policy.certificate)
+        return state_of(None, loaded, self._spec.gate)
 
     def note_label(self, label: str) -> None:
         """Take note of a label that the teacher gave."""
@@ -120,7 +124,7 @@ class Watch:
             if loaded is None or version != loaded.number:
                 continue
             try:
-                self._store.update_value(MONITOR.format(version), _folding(loaded.policy.certificate, outcomes))
+                self._store.update_value(MONITOR, folding(loaded, self._spec.gate, outcomes))
             except StoreError:
                 with self._guard:  # in front of what came meanwhile
                     self._pending[version][:0] = outcomes
@@ -131,50 +135,19 @@ class Watch:
         self.closing = closing_of(self._store)
         if loaded is None:
             return
-        stored = self._store.get_value(MONITOR.format(loaded.number))
-        monitor = _state(stored, loaded.policy.certificate)
+        monitor = state_of(self._store.get_value(MONITOR), loaded, self._spec.gate)
         self._monitor = loaded.number, monitor
         if monitor.alarm and self.closed(loaded) is None:
             # from the state, not from the audit that raised it: whoever sees an alarm closes, also after a crash
             self.closing = close_gate(self._store, loaded.number, monitor.seen, monitor.agreements, monitor.evidence)
             _log.error("the gate is closed, everything goes to the teacher: %s", self.closing.message)
-        self.rate = self._rate(loaded, boosted=monitor.boosted and monitor.seen > 0)
+        self.rate = self._rate(loaded, boosted=monitor.boosted and bool(monitor.log_bets))
 
     def _rate(self, loaded: Loaded, *, boosted: bool) -> float:
-        spec, now = self._spec, datetime.now(UTC)
+        spec, now = self._spec.traces, datetime.now(UTC)
         counted = spec.audit_rate == "auto" or spec.audit_budget is not None
         if counted and time.monotonic() > self._looked + _TRAFFIC_S:
             hours = self._store.activity(now - timedelta(hours=24))
             self._traffic = Traffic.of(hours, loaded.policy.certificate.coverage, now)
             self._looked = time.monotonic()
         return rate_in_force(spec.audit_rate, self._traffic, now, boosted=boosted, budget=spec.audit_budget)
-
-    def _follow(self) -> None:
-        while not self._stop.wait(self._poll_s):
-            self.refresh()
-
-
-def _state(stored: dict[str, Any] | None, certificate: Certificate) -> MonitorState:
-    if stored is not None:
-        return MonitorState.from_json(stored)
-    return MonitorState(alpha=monitored(certificate), delta=certificate.delta)
-
-
-def _folding(certificate: Certificate, outcomes: list[bool]) -> Callable[[Any], dict[str, Any]]:
-    def fold(stored: dict[str, Any] | None) -> dict[str, Any]:
-        state = _state(stored, certificate)
-        for agree in outcomes:
-            state = update(state, agree)
-        return state.to_json()
-
-    return fold
-
-
-def monitored(certificate: Certificate) -> float:
-    """Return the agreement among the handled that the monitor defends.
-
-    alpha; where the promise speaks of all requests (``overall``), what it leaves for the handled share of them.
-    """
-    if certificate.guarantee != "overall" or not certificate.coverage:
-        return certificate.alpha
-    return max(0.5, 1.0 - (1.0 - certificate.alpha) / certificate.coverage)

@@ -13,10 +13,10 @@ from tracer_serve.components import teacher_fingerprint
 from tracer_serve.console import facts, out, progress_bar
 from tracer_serve.errors import BusyError
 from tracer_serve.load import Task, load_task
-from tracer_serve.policy import CERTIFICATE
 from tracer_serve.refit import import_traces, refit, store_of, versions_of
 from tracer_serve.service.run import require_free_port, require_keys, serve
-from tracer_serve.standing import CHANGED
+from tracer_serve.standing import closing_of
+from tracer_serve.validity import Demands, certificate_of
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +53,7 @@ def prepare(task: Task) -> None:
     store = store_of(task)
     try:
         import_traces(task, store)
-        any_traces = store.latest_id() is not None
+        any_traces, closing = store.latest_id() is not None, closing_of(store)
     finally:
         store.close()
     current = versions.current()
@@ -63,10 +63,12 @@ def prepare(task: Task) -> None:
         out.print("no traces yet: every request goes to the teacher, and each answer becomes a trace")
     else:
         versions.verify(current)
-        certificate = CERTIFICATE.validate_json((versions.folder(current) / "certificate.json").read_bytes())
+        certificate = certificate_of(versions, current)
         rows = [("task", task.spec.name), ("version", str(current)), *finding(task, current, certificate)]
-        if versions.manifest(current).teacher != teacher_fingerprint(task):
-            rows.append(("gate", f"CLOSED, everything goes to the teacher: {CHANGED}"))
+        manifest, demands = versions.manifest(current), Demands(teacher_fingerprint(task), task.spec.gate, closing)
+        void = demands.void(certificate, manifest.teacher, manifest.after) if certificate.certified else None
+        if void is not None:
+            rows.append(("gate", f"CLOSED, everything goes to the teacher: {void.message}"))
         facts(rows)
 
 

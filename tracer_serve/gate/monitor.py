@@ -1,8 +1,12 @@
-"""The live monitor: an e-process on the audits of one version, valid at every moment for ever (gate.md, section 6).
+"""The live monitor: an e-process on the audits of a system, valid at every moment for ever (gate.md, section 6).
 
 While agreement is at least alpha the evidence M is a nonnegative supermartingale that starts at 1, so by Ville's
 inequality P(M ever reaches 1/delta) <= delta, however often one looks. New starts of the bet are funded from a budget
 of 1, so that a drop after a long calm is still found. All in logs: M overflows.
+
+A new version inherits the bets of the one before it (`hand_over`): each audit multiplies them by a factor whose mean is
+at most 1 while the version it is of keeps the promise, whichever version that is. A new monitor per version would spend
+delta anew each night.
 """
 
 import math
@@ -21,14 +25,15 @@ _RESTART_EVERY = 25
 
 @dataclass(frozen=True, slots=True)
 class MonitorState:
-    """What the monitor of one version has seen; kept in the trace store as JSON.
+    """What the monitor has seen; kept in the trace store as JSON.
 
     Parameters
     ----------
     alpha, delta : required agreement; probability of ever a false alarm
-    seen, agreements : audits so far, and how many of them agreed
+    seen, agreements : audits of this version so far, and how many of them agreed
     log_bets : log S_q of each alternative; empty before the first audit
-    alarmed_at : number of the audit at which the evidence first reached 1/delta; None while it has not
+    alarmed_at : audits of the version at the moment when the evidence first reached 1/delta; None while it has not
+    before : audits of the versions before it
     """
 
     alpha: float
@@ -37,11 +42,12 @@ class MonitorState:
     agreements: int = 0
     log_bets: tuple[float, ...] = ()
     alarmed_at: int | None = None
+    before: int = 0
 
     @property
     def log_evidence(self) -> float:
         """Log of M."""
-        spare = _log_spare(self.seen)
+        spare = _log_spare(self.before + self.seen)
         return float(np.logaddexp(logsumexp(self.log_bets), spare)) if self.log_bets else spare
 
     @property
@@ -82,12 +88,32 @@ def update(state: MonitorState, agree: bool) -> MonitorState:
     """
     bets = np.asarray(state.log_bets or np.full(len(alternatives(state.alpha)), -np.inf))
     seen = state.seen + 1
-    bets = advance(bets, seen, np.asarray(agree), state.alpha)
+    bets = advance(bets, state.before + seen, np.asarray(agree), state.alpha)
     after = replace(
         state, seen=seen, agreements=state.agreements + bool(agree), log_bets=tuple(float(bet) for bet in bets)
     )
     crossed = after.log_evidence >= -math.log(state.delta)
     return replace(after, alarmed_at=seen) if crossed and not state.alarm else after
+
+
+def hand_over(state: MonitorState, alpha: float, delta: float) -> MonitorState:
+    """Return the state in which a new version begins: its audits count from 0, the evidence stays what it is.
+
+    Where alpha changes the alternatives do: what was won or lost so far is spread evenly over the new ones.
+
+    Examples
+    --------
+    >>> state = update(MonitorState(alpha=0.95, delta=0.05), agree=False)
+    >>> later = hand_over(state, alpha=0.9, delta=0.05)
+    >>> later.seen, later.before, abs(later.evidence - state.evidence) < 1e-9
+    (0, 1, True)
+    """
+    bets = state.log_bets
+    if bets and alpha != state.alpha:
+        number = len(alternatives(alpha))
+        bets = (float(logsumexp(bets)) - math.log(number),) * number
+    fresh = replace(state, alpha=alpha, delta=delta, log_bets=bets, seen=0, agreements=0)
+    return replace(fresh, before=state.before + state.seen)
 
 
 def alternatives(alpha: float) -> Floats:

@@ -20,7 +20,7 @@ from tracer_serve.rollout import Rollout
 from tracer_serve.router import Router
 from tracer_serve.schedule import Schedule
 from tracer_serve.shared import open_versions
-from tracer_serve.standing import CHANGED, note_teacher
+from tracer_serve.standing import note_teacher
 from tracer_serve.traces import TraceStore, open_store
 from tracer_serve.versions import Versions
 from tracer_serve.watch import Watch
@@ -73,13 +73,11 @@ class Runtime:
     @property
     def closed(self) -> tuple[str, str] | None:
         """Why the certified version may not answer, as a word and in words; None where it may."""
-        loaded, closing = self.live.loaded, self.watch.closing
+        loaded = self.live.loaded
         if loaded is None or not loaded.policy.certificate.certified:
             return None
-        reason = self.watch.closed(loaded)
-        if reason == "teacher_changed":
-            return reason, CHANGED
-        return None if reason is None or closing is None else (reason, closing.message)
+        found = self.watch.void(loaded)
+        return None if found is None else (found.reason, found.message)
 
 
 def runtime_of(request: Request) -> Runtime:
@@ -127,7 +125,7 @@ async def _started(task: Task, stack: AsyncExitStack) -> Runtime:
     stack.callback(live.stop)
     fingerprint = teacher_fingerprint(task)
     await asyncio.to_thread(note_teacher, store, fingerprint)
-    watch = Watch(store, live, fingerprint, task.spec.traces, metrics.new_labels.inc)
+    watch = Watch(store, live, fingerprint, task.spec, metrics.new_labels.inc)
     await asyncio.to_thread(watch.start)
     stack.push_async_callback(asyncio.to_thread, watch.stop)
     writer = TraceWriter(store, metrics.lost.inc)

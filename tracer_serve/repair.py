@@ -1,0 +1,65 @@
+"""What a closed gate waits for: when a refit is worth its while that may open it again."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from tracer_serve.gate.bounds import n_min
+from tracer_serve.spec import Spec
+from tracer_serve.standing import TEACHER, closing_of
+from tracer_serve.traces import TraceStore
+from tracer_serve.validity import Demands, certificate_of
+from tracer_serve.versions import Versions
+
+_ROWS, _GROWTH = 4, 1.5  # a repair is tried at so many times n_min rows, and after that ever more
+_TRIGGERS = {"teacher_changed": "teacher", "promise_changed": "promise", "drift": "alarm"}
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What the current version's void certificate waits for.
+
+    Parameters
+    ----------
+    trigger : of the refit: ``alarm``, ``teacher`` or ``promise``
+    cause : in words; with another cause nothing counts as tried
+    rows : labelled rows that may calibrate it, and more
+    due : whether they are worth a refit
+    """
+
+    trigger: str
+    cause: str
+    rows: int
+    due: bool
+
+    def tried(self) -> dict[str, Any]:
+        """Return what to keep of an attempt, for `repair_of`."""
+        return {"cause": self.cause, "rows": self.rows}
+
+
+def repair_of(spec: Spec, store: TraceStore, versions: Versions, tried: dict[str, Any] | None) -> Repair | None:
+    """Say what the current version waits for; None where its certificate holds, or where it never had one.
+
+    Parameters
+    ----------
+    tried : what the last attempt at a repair left
+    """
+    current = versions.current()
+    manifest = None if current is None else versions.manifest(current)
+    if current is None or manifest is None or not manifest.certified:
+        return None
+    teacher, closing = store.get_value(TEACHER), closing_of(store)
+    demands = Demands(manifest.teacher if teacher is None else teacher["fingerprint"], spec.gate, closing)
+    void = demands.void(certificate_of(versions, current), manifest.teacher, manifest.after)
+    if void is None:
+        return None
+    trigger, closed = _TRIGGERS[void.reason], "" if closing is None else closing.after
+    after = max(closed, teacher["since"]) if trigger == "teacher" else closed
+    cause, rows = f"{void.message} {after}".strip(), store.labelled_since(after)
+    # a promise is tried at once on the rows that are there, and paired labels are asked for by the refit itself
+    at_once = trigger == "promise" or (trigger == "teacher" and spec.traces.migrate == "paired")
+    needed: float = _ROWS * n_min(spec.gate.alpha, spec.gate.delta)
+    if tried is not None and tried.get("cause") == cause:
+        needed = max(needed, _GROWTH * tried["rows"])
+    elif at_once:
+        needed = 0
+    return Repair(trigger, cause, rows, rows >= needed)

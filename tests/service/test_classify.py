@@ -49,7 +49,7 @@ async def test_a_deferred_text_gets_the_teachers_label_and_is_stored_before_the_
         1,
     )
     assert trace.propensity == 1.0
-    assert trace.metadata == {"user": "u1", "traceparent": TRACEPARENT}
+    assert trace.metadata == {"user": "u1", "traceparent": TRACEPARENT, "reason": "below_threshold"}
 
 
 async def test_a_list_keeps_its_order_and_one_failure_does_not_fail_the_rest(task: MakeTask, stub_llm: StubLLM) -> None:

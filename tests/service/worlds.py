@@ -1,6 +1,6 @@
 """Small real worlds: a task on disk with a teacher that answers, and versions that are certified or not."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from tracer_serve.registry import acceptors, surrogates
 from tracer_serve.service.app import make_app
 from tracer_serve.service.runtime import Runtime
 from tracer_serve.stages import Scale, Stage
-from tracer_serve.versions import Manifest, Versions
+from tracer_serve.versions import NEAREST, Manifest, Versions
 
 RED = [
     f"a {thing} as red as {other}"
@@ -81,13 +81,17 @@ def make_policy(task: Task, *, certified: bool = True) -> Policy:
     )
 
 
-def make_version(task: Task, *, certified: bool = True, activate: bool = True, after: str = "") -> int:
-    """Write a version of that policy."""
+def make_version(
+    task: Task, *, certified: bool = True, activate: bool = True, after: str = "", ids: Sequence[str] = ()
+) -> int:
+    """Write a version of that policy; `ids` are the traces that it was fitted on, `RED` and then `BLUE`."""
     policy = make_policy(task, certified=certified)
     versions = Versions(task.state / "versions")
 
     def fill(folder: Path) -> None:
         policy.save(folder / "model")
+        if ids:
+            np.save(folder / NEAREST, np.array([name.encode() for name in ids]))
         (folder / "report.html").write_text("<!doctype html><title>report</title>", encoding="utf-8")
 
     def describe(number: int, files: dict[str, str]) -> Manifest:

@@ -12,16 +12,22 @@ from tracer_serve.commands.fit_ import finding, summary
 from tracer_serve.components import teacher_fingerprint
 from tracer_serve.console import facts, out, progress_bar
 from tracer_serve.errors import BusyError
-from tracer_serve.load import Task, load_task
+from tracer_serve.load import Task
 from tracer_serve.refit import import_traces, refit, store_of, versions_of
 from tracer_serve.service.run import require_free_port, require_keys, serve
+from tracer_serve.service.tasks import load_tasks, require_one_address
 from tracer_serve.standing import closing_of
 from tracer_serve.validity import Demands, certificate_of
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("task", type=Path, help="YAML file of the task")
+    parser.add_argument(
+        "task",
+        type=Path,
+        nargs="+",
+        help="YAML file of the task; several, or a folder of them, are served side by side",
+    )
     host = os.environ.get("TRACER_SERVE_HOST")
     parser.add_argument("--host", default=host, help="address to bind; overrides TRACER_SERVE_HOST and server.host")
     parser.add_argument("--port", type=int, help="port to bind; overrides server.port")
@@ -30,14 +36,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fit the first version where traces are there, print where to ask, and serve until stopped."""
-    task = _moved(load_task(args.task), args.host, args.port)
-    require_keys(task.spec.server, insecure=args.insecure)
-    check(task)
-    require_free_port(task.spec.server.host, task.spec.server.port)
-    prepare(task)
-    invite(task)
-    return serve(task)
+    """Fit first versions where traces are there, print where to ask, and serve until stopped.
+
+    Everything that can be wrong with any of the tasks is looked for before the first of them starts.
+    """
+    tasks = tuple(_moved(task, args.host, args.port) for task in load_tasks(args.task))
+    require_one_address(tasks)
+    for task in tasks:
+        require_keys(task.spec.server, insecure=args.insecure, file=task.file)
+    for task in tasks:
+        check(task)
+    require_free_port(tasks[0].spec.server.host, tasks[0].spec.server.port)
+    for task in tasks:
+        prepare(task)
+    invite(*tasks)
+    return serve(*tasks)
 
 
 def _moved(task: Task, host: str | None, port: int | None) -> Task:
@@ -83,12 +96,12 @@ def _first(task: Task) -> None:
         summary(task, outcome)
 
 
-def invite(task: Task) -> None:
-    """Print the URL and a curl line that works when pasted."""
+def invite(task: Task, *others: Task) -> None:
+    """Print the URL and a curl line that works when pasted; several tasks are told apart by `model`."""
     server = task.spec.server
     host = "127.0.0.1" if server.host in ("0.0.0.0", "::") else server.host  # noqa: S104  # shown, not bound
     url = f"http://{host}:{server.port}"
-    body = json.dumps({"input": example(task)})
+    body = json.dumps(({"model": task.spec.name} if others else {}) | {"input": example(task)})
     out.print(f"\nlistening on {url}  (ctrl-c stops)\ntry it:")
     key = " -H 'authorization: Bearer YOUR-KEY'" if server.api_keys else ""
     line = f"  curl -s {url}/v1/classify{key} -H 'content-type: application/json' -d {shlex.quote(body)}\n"

@@ -38,11 +38,7 @@ async def classify(request: Request) -> Response:
     """Answer one request."""
     runtime = runtime_of(request)
     asked = await read_model(request, ClassifyRequest, runtime.max_body)
-    name = runtime.task.spec.name
-    if asked.model not in (None, name):
-        raise RefusalError(
-            404, f"there is no model {asked.model!r} here, only {name!r}", code="model_not_found", param="model"
-        )
+    name = require_name(asked.model, runtime)
     texts, single = inputs_of(asked.input, runtime)
     problems = [_problem(text) for text in texts]
     results = await _route(runtime, texts, problems, metadata_of(asked.user, request))
@@ -61,6 +57,16 @@ async def classify(request: Request) -> Response:
     return Response(
         json.dumps(body, allow_nan=False), headers=headers_of(results, single), media_type="application/json"
     )
+
+
+def require_name(model: str | None, runtime: Runtime) -> str:
+    """Check that a request names this task, or none; return the task's name."""
+    name = runtime.task.spec.name
+    if model not in (None, name):
+        raise RefusalError(
+            404, f"there is no model {model!r} here, only {name!r}", code="model_not_found", param="model"
+        )
+    return name
 
 
 def inputs_of(given: str | list[str | list[str]], runtime: Runtime) -> tuple[list[Text], bool]:

@@ -15,7 +15,7 @@ from typing import Any
 import bentoml
 from pydantic import BaseModel
 
-from tracer_serve.load import load_task
+from tracer_serve.service.tasks import load_tasks
 
 TASK = "TRACER_SERVE_TASK"
 METRICS = "TRACER_SERVE_METRICS"
@@ -30,7 +30,7 @@ class Arguments(BaseModel):
 
     Parameters
     ----------
-    task : path of the YAML; ``TRACER_SERVE_TASK`` overrides it
+    task : path of the YAML, or of a folder of them; several as in ``PATH``. ``TRACER_SERVE_TASK`` overrides it
     """
 
     task: str = ""
@@ -43,12 +43,14 @@ class FrontedService(bentoml.Service):  # type: ignore[misc]  # bentoml has no u
         """Return what uvicorn runs; only workers come here, so only they import what answers requests."""
         _prepare_worker()
         from tracer_serve.service.app import make_app  # noqa: PLC0415
+        from tracer_serve.service.many import make_apps  # noqa: PLC0415
 
         if CARRIED in os.environ:
             from tracer_serve.service.bento import settle  # noqa: PLC0415
 
-            settle(_task, Path(os.environ[CARRIED]))
-        app = make_app(_task)
+            for task in _tasks:
+                settle(task, Path(os.environ[CARRIED]))
+        app = make_app(_tasks[0]) if len(_tasks) == 1 else make_apps(_tasks)
         self.mount_asgi_app(app)
         inner = super().to_asgi(is_main=is_main)
 
@@ -85,12 +87,12 @@ class Served:
 
 
 _arguments = bentoml.use_arguments(Arguments)
-_task = load_task(os.environ.get(TASK) or _arguments.task)
+_tasks = load_tasks([Path(path) for path in (os.environ.get(TASK) or _arguments.task).split(os.pathsep)])
 
 svc: Any = bentoml.service(
-    name=_task.spec.name,
+    name=_tasks[0].spec.name if len(_tasks) == 1 else "tracer-serve",
     service_class=FrontedService,
-    workers=_task.spec.server.workers,
+    workers=_tasks[0].spec.server.workers,
     metrics={"enabled": False},
     tracing={"excluded_urls": ".*"},
     logging={"access": {"enabled": False}},

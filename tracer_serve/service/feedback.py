@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from tracer_serve.service.body import read_model
+from tracer_serve.service.classify import require_name
 from tracer_serve.service.failures import RefusalError
 from tracer_serve.service.runtime import Runtime, runtime_of
 from tracer_serve.traces import TraceStore
@@ -33,12 +34,14 @@ class FeedbackRequest(BaseModel):
         description="trace_id of an item, x-tracer-trace-id, or the id of a chat completion."
     )
     label: Annotated[str, Field(min_length=1, max_length=100)] = Field(description="What is right.")
+    model: str | None = Field(default=None, description="Name of the task; may be left out where there is but one.")
 
 
 async def feedback(request: Request) -> Response:
     """Put a person's label on the row of an answer; it stands against every later one but a person's."""
     runtime = runtime_of(request)
     given = await read_model(request, FeedbackRequest, runtime.max_body)
+    require_name(given.model, runtime)
     trace_id = _trace_id(given.id)
     allowed = runtime.task.spec.label_names
     if (allowed and given.label not in allowed) or not given.label.strip() or not given.label.isprintable():

@@ -42,7 +42,7 @@ def require_free_port(host: str, port: int) -> None:
             raise SpecError(f"{host} cannot be bound: {error.strerror}", path="server.host") from None
 
 
-def require_keys(server: ServerSpec, *, insecure: bool) -> None:
+def require_keys(server: ServerSpec, *, insecure: bool, file: Path | None = None) -> None:
     """Check that nobody from outside can ask without a key, unless that is meant.
 
     Raises
@@ -56,6 +56,7 @@ def require_keys(server: ServerSpec, *, insecure: bool) -> None:
         f"{server.host} can be reached from elsewhere, and whoever reaches it may spend your teacher's money: set"
         " server.api_keys: [${NAME}], or, where something in front asks for keys, say --insecure"
         " (TRACER_SERVE_INSECURE=1)",
+        file=file,
         path="server.host",
     )
 
@@ -76,19 +77,19 @@ def address_of(host: str) -> str:
     return str(min(found, key=lambda entry: entry[0] != socket.AF_INET)[4][0])
 
 
-def serve(task: Task) -> int:
-    """Serve a task until SIGTERM or SIGINT; requests in flight end first.
+def serve(*tasks: Task) -> int:
+    """Serve a task, or several side by side, until SIGTERM or SIGINT; requests in flight end first.
 
     Returns
     -------
     0
     """
-    server = task.spec.server
+    server = tasks[0].spec.server
     require_free_port(server.host, server.port)
     scratch = Path(tempfile.mkdtemp(prefix="tracer-serve-"))
     os.environ["BENTOML_DO_NOT_TRACK"] = "True"
     os.environ.setdefault("BENTOML_HOME", str(scratch / "bentoml"))
-    os.environ["TRACER_SERVE_TASK"] = str(task.file.resolve())
+    os.environ["TRACER_SERVE_TASK"] = os.pathsep.join(str(task.file.resolve()) for task in tasks)
     os.environ["TRACER_SERVE_METRICS"] = str(scratch)
     try:
         _run(address_of(server.host), server.port)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 import uvicorn
+from starlette.applications import Starlette
 
 from tests.service.worlds import make_version
 from tests.stub_llm import StubLLM
@@ -15,20 +16,26 @@ from tracer_serve.service.app import make_app
 
 
 @contextmanager
-def listening(task: Task) -> Iterator[str]:
-    """Serve a task in a thread; yields the ``base_url`` for OpenAI's clients."""
-    config = uvicorn.Config(make_app(task, schedule=False), port=0, log_level="critical", ws="none")
-    server = uvicorn.Server(config)
+def running_app(app: Starlette) -> Iterator[str]:
+    """Run an application in a thread; yields its root."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", ws="none"))
     thread = threading.Thread(target=server.run, name="served-task", daemon=True)
     thread.start()
     while not server.started:
         assert thread.is_alive()
         time.sleep(0.005)
     try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/v1"
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join(timeout=20)
+
+
+@contextmanager
+def listening(task: Task) -> Iterator[str]:
+    """Serve a task in a thread; yields the ``base_url`` for OpenAI's clients."""
+    with running_app(make_app(task, schedule=False)) as root:
+        yield f"{root}/v1"
 
 
 @pytest.fixture

@@ -64,6 +64,7 @@ class Forwarder:
             for e in endpoints
             if e.model == endpoints[0].model
         ]
+        self.model = endpoints[0].model
         self._limit = Limit(CONCURRENCY, 0)
 
     async def close(self) -> None:

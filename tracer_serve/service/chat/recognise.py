@@ -18,10 +18,11 @@ _PAIR = ("Text 1:\n", "\n\nText 2:\n", "")  # as `teachers._prompt.Prompt` write
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call of this task: the text, and the shape its label is wanted in."""
+    """A call of this task: the text, the shape its label is wanted in, and whether the prompt was the task's."""
 
     text: Text
     shape: Shape
+    prompted: bool
 
 
 class Recogniser:
@@ -72,6 +73,7 @@ class Recogniser:
             raise UnfillableError("n other than 1, and logprobs, are not given")
         shape = shape_of(asked, frozenset(self._labels()))
         parts = self._in_template(asked.messages)
+        prompted = parts is not None
         if parts is None and (asked.model == self.name or shape.schema is not None):
             parts = self._in_last(asked.messages[-1])
             if parts is None:
@@ -79,7 +81,7 @@ class Recogniser:
                 raise UnfillableError(f"the last message has to be the user's, with {wanted}")
         if parts is None:
             return None
-        return Call((parts[0], parts[1]) if self.pair else parts[0], shape)
+        return Call((parts[0], parts[1]) if self.pair else parts[0], shape, prompted)
 
     def _in_template(self, messages: Sequence[Message]) -> tuple[str, ...] | None:
         for template in self._templates:

@@ -24,6 +24,9 @@ from tracer_serve.service.runtime import Runtime, runtime_of
 from tracer_serve.spec import Spec
 from tracer_serve.teachers._prompt import Prompt
 
+FOREIGN = "tracer_serve.foreign"
+"""True in the scope of a call that was found to be of no task: it may look like one of this task all the same."""
+
 _USER = 256  # characters of a user's name that are kept, as in /v1/classify
 
 
@@ -60,7 +63,7 @@ async def completions(request: Request) -> Response:
     runtime, chat = runtime_of(request), request.app.state.chat
     body = await read_json(request, runtime.max_body)
     asked = _parsed(body, chat)
-    call = None if asked is None else chat.recogniser.read(asked)
+    call = None if asked is None or request.scope.get(FOREIGN) else chat.recogniser.read(asked)
     if asked is not None and call is not None:
         return await _answer(runtime, request, asked, call)
     if chat.forwarder is None:

@@ -1,40 +1,25 @@
 """The page in a real browser."""
 
 import json
-import shutil
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.browser import MARKS, chromium, click, complaints, is_light, open_page, photograph, text_of
 from tests.report.conftest import Case
 from tracer_serve.report.build import build_report
 from tracer_serve.report.render import render_html
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (pip install -e '.[dev]')")
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.skipif(
-        not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver (apt: chromium chromium-driver)"
-    ),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
-ARTIFACTS = Path(__file__).parents[1] / "artifacts"
+pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A headless Chromium that keeps its console."""
-    options = webdriver.ChromeOptions()
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"):
-        options.add_argument(argument)
-    options.binary_location = CHROMIUM
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
+    """One browser for the file."""
+    with chromium() as driver:
+        yield driver
 
 
 @pytest.fixture(scope="module")
@@ -51,39 +36,10 @@ def visit(browser: Any, page: Path) -> Callable[..., Any]:
     """Open the page in a colour scheme and width; returns the driver once all sections are drawn."""
 
     def go(scheme: str = "light", width: int = 1280) -> Any:
-        features = [
-            {"name": "prefers-color-scheme", "value": scheme},
-            {"name": "prefers-reduced-motion", "value": "reduce"},
-        ]
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-        metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        browser.get(page.as_uri())
-        until(lambda: browser.execute_script("return document.documentElement.dataset.ready === 'true'"))
+        open_page(browser, page.as_uri(), scheme, width)
         return browser
 
     return go
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    """Wait for something to hold."""
-    deadline = time.monotonic() + 10
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not come to hold within ten seconds"
-        time.sleep(0.02)
-    return found
-
-
-def value_of(driver: Any, element: str) -> str:
-    """The text of an element by id."""
-    return str(driver.execute_script("return document.getElementById(arguments[0]).textContent", element))
-
-
-def click(driver: Any, selector: str) -> None:
-    """Bring an element to the middle of the window, clear of the navigation, and click it."""
-    element = driver.find_element("css selector", selector)
-    driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
-    element.click()
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 375)])
@@ -97,16 +53,9 @@ def test_every_section_renders_without_a_console_error(visit: Callable[..., Any]
     assert all(canvas for _, canvas in drawn), drawn
     assert driver.execute_script("return document.documentElement.scrollWidth") <= width
     assert driver.title.startswith("banking")
-    background = driver.execute_script("return getComputedStyle(document.body).backgroundColor")
-    assert (sum(map(int, background[4:-1].split(","))) > 380) == (scheme == "light")
-    ARTIFACTS.mkdir(exist_ok=True)
-    height = driver.execute_script("return document.documentElement.scrollHeight")
-    driver.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False},
-    )
-    driver.save_screenshot(str(ARTIFACTS / f"report-{scheme}-{width}.png"))
-    assert [entry for entry in driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+    assert is_light(driver) == (scheme == "light")
+    photograph(driver, f"report-{scheme}-{width}", width)
+    assert complaints(driver) == []
 
 
 def test_alpha_can_be_moved_and_the_numbers_follow(visit: Callable[..., Any], page: Path) -> None:
@@ -120,21 +69,21 @@ def test_alpha_can_be_moved_and_the_numbers_follow(visit: Callable[..., Any], pa
             "const s = document.getElementById('alpha'); s.value = arguments[0]; s.dispatchEvent(new Event('input'))",
             stop,
         )
-        assert value_of(driver, "alpha-now") == str(what["alpha"][stop])
-        assert value_of(driver, "alpha-coverage") == f"{100 * what['coverage'][stop]:.1f} %"
+        assert text_of(driver, "alpha-now") == str(what["alpha"][stop])
+        assert text_of(driver, "alpha-coverage") == f"{100 * what['coverage'][stop]:.1f} %"
         saved = money["all_teacher_per_1000"] * what["teacher_calls_saved"][stop]
-        assert float(value_of(driver, "alpha-money").split()[0]) == pytest.approx(saved, rel=1e-2)
+        assert float(text_of(driver, "alpha-money").split()[0]) == pytest.approx(saved, rel=1e-2)
     driver.find_element("id", "alpha").send_keys("\ue012")  # the left arrow key
-    assert value_of(driver, "alpha-now") == str(what["alpha"][what["own"] - 1])
+    assert text_of(driver, "alpha-now") == str(what["alpha"][what["own"] - 1])
     click(driver, "#alpha-reset")
-    assert value_of(driver, "alpha-now") == str(what["alpha"][what["own"]])
+    assert text_of(driver, "alpha-now") == str(what["alpha"][what["own"]])
 
 
 def test_filters_colours_sorting_and_hover_work(visit: Callable[..., Any]) -> None:
     """The map finds a word and shows a text under the pointer, a table sorts, the slices switch, nothing complains."""
     driver = visit()
     driver.find_element("id", "map-search").send_keys("card")
-    assert int(value_of(driver, "map-count").split()[0].replace(",", "")) > 0
+    assert int(text_of(driver, "map-count").split()[0].replace(",", "")) > 0
     assert driver.find_elements("css selector", "#map-found li")
     driver.find_element("id", "map-search").clear()
     click(driver, "#map-mode [value=label]")
@@ -151,4 +100,4 @@ def test_filters_colours_sorting_and_hover_work(visit: Callable[..., Any]) -> No
         "return new Promise((done) => setTimeout(() => done(c.getDom().querySelector('.tip')?.textContent), 200))"
     )
     assert "teacher:" in hovered
-    assert [entry for entry in driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
+    assert complaints(driver) == []

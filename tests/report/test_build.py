@@ -12,8 +12,8 @@ import pytest
 from tests.report.conftest import Case, blobs, case_of, make_task
 from tracer_serve.gate.bounds import lower_bounds
 from tracer_serve.report.build import build_report
-from tracer_serve.report.render import render_html
 from tracer_serve.report.intervals import exact_interval
+from tracer_serve.report.render import render_html
 
 DOCS = Path(__file__).parents[2] / "docs" / "report.md"
 

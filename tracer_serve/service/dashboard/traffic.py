@@ -62,10 +62,11 @@ def _every_hour(hours: Hours, now: datetime) -> list[dict[str, Any]]:
 
 
 def _money(today: Tally, week: Tally, price: Any) -> dict[str, Any] | None:
-    """Return what was saved today, net of audits: each handled text at the mean cost of the week's deferred ones."""
-    if not week.cost or not week.deferred:
+    """Return what was saved today, net of audits: each handled text at what a question cost this week on average."""
+    paid, asked = week.cost + week.audit_cost, week.deferred + week.audits
+    if not paid or not asked:
         return None
-    per_call = week.cost / week.deferred
+    per_call = paid / asked
     return {
         "currency": str(price.get("currency", "USD")) if isinstance(price, Mapping) else "USD",
         "per_call": per_call,

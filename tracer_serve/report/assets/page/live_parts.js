@@ -32,6 +32,7 @@ function reasons(recent) {
   if ($("reasons-chart").dataset.shown === key) return;
   $("reasons-chart").dataset.shown = key;
   $("reasons-chart").hidden = !recent.reasons.length;
+  $("reasons-chart").style.height = `${2.4 * recent.reasons.length + 1.5}rem`;
   if (drawnReasons) { drawnReasons.draw(); return; }
   if (!recent.reasons.length) return;
   drawnReasons = chart("reasons-chart", () => {
@@ -40,7 +41,7 @@ function reasons(recent) {
       grid: { left: 8, right: 48, top: 4, bottom: 8, containLabel: true },
       tooltip: { ...common().tooltip, formatter: ({ dataIndex: i }) => tip(rows[i].words, [`${plural(rows[i].rows, "request")}`]) },
       xAxis: { type: "value", show: false },
-      yAxis: axis(undefined, { type: "category", inverse: true, data: rows.map((one) => one.words), axisTick: { show: false }, splitLine: { show: false },
+      yAxis: axis(undefined, { type: "category", inverse: true, data: rows.map((one) => one.words), axisTick: { show: false }, axisLine: { show: false }, splitLine: { show: false },
         axisLabel: { ...text(), color: colour("ink"), width: Math.max(110, $("reasons-chart").clientWidth * 0.4), overflow: "break" } }),
       series: [{ type: "bar", barMaxWidth: 20, data: rows.map((one) => one.rows), itemStyle: { color: colour("deferred"), borderRadius: 4 },
         label: { show: true, position: "right", color: colour("ink"), formatter: ({ value }) => count(value) } }],
@@ -80,6 +81,7 @@ function tables({ versions, refits, refit, refit_requested: requested, recent, b
   $("versions-none").hidden = versions.length > 0;
   listed("refits-rows", refits, (r) => row([cell(when(r.started)), cell(r.reason.replaceAll("_", " ")),
     cell(r.outcome ? `${r.outcome}${r.version ? `, version ${r.version}` : ""}` : "under way")]));
+  $("refits-none").hidden = refits.length > 0;
   $("refit-progress").hidden = !refit;
   if (refit) $("refit-progress").value = refit.total ? refit.done / refit.total : 0;
   put("refit-words", refit ? `A refit is under way: ${refit.stage}, ${refit.done} of ${refit.total}.` : requested ? "A refit was asked for and starts within seconds."

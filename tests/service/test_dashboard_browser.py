@@ -1,0 +1,159 @@
+"""The dashboard in a real browser, on a served task."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.browser import MARKS, chromium, click, complaints, is_light, open_page, photograph, text_of, until
+from tests.service.chat.conftest import running_app
+from tests.service.worlds import BLUE, DEFERRED, HANDLED, LABELS, RED, make_task, make_version
+from tests.stub_llm import StubLLM, serve
+from tracer_serve.records import Trace
+from tracer_serve.refit import store_of
+from tracer_serve.service.admin import KEY
+from tracer_serve.service.app import make_app
+from tracer_serve.traces import new_id
+
+pytestmark = MARKS
+HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+SECRET = "the-operators-own-key"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """One browser for the file."""
+    with chromium() as driver:
+        yield driver
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A task with two versions, a hostile trace, handled, deferred, audited and failed texts; yields its root."""
+    with serve(StubLLM()) as stub, pytest.MonkeyPatch.context() as patch:
+        patch.setenv(KEY, SECRET)
+        price = {"currency": "EUR", "prompt_per_1m": 300.0, "completion_per_1m": 300.0}
+        teacher = {"type": "openai", "base_url": stub.url, "model": "stub-1", "retries": 0, "price": price}
+        folder = tmp_path_factory.mktemp("dashboard")
+        task = make_task(folder, stub, traces={"audit_rate": 1.0}, teacher=teacher, surrogates=["logreg"])
+        texts = [HOSTILE, *(RED + BLUE)[1:]]
+        rows = [
+            Trace(new_id(), datetime.now(UTC), "colours", text, LABELS.get(text, "red"), "import") for text in texts
+        ]
+        store = store_of(task)
+        store.add(rows)
+        store.close()
+        for _ in range(2):
+            make_version(task, ids=[row.id for row in rows])
+        with running_app(make_app(task, schedule=False)) as root:
+            asked = [HANDLED] * 12 + BLUE * 2 + [DEFERRED] * 5 + [HOSTILE]
+            httpx.post(f"{root}/v1/classify", json={"input": asked}, timeout=30).raise_for_status()
+            stub.script.append("500")
+            assert httpx.post(f"{root}/v1/classify", json={"input": f"{DEFERRED} again"}).status_code == 503
+            until(lambda: httpx.get(f"{root}/status.json").json()["promise"]["audits"] >= 30)
+            yield root
+
+
+def facts(root: str) -> Any:
+    """The JSON behind the page."""
+    return httpx.get(f"{root}/status.json").json()
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 375)])
+def test_every_section_renders_without_a_console_error(browser: Any, served: str, scheme: str, width: int) -> None:
+    """Charts are drawn, tables filled, nothing overflows sideways, in both schemes and on a telephone."""
+    open_page(browser, served, scheme, width)
+    drawn = browser.execute_script(
+        "return [...document.querySelectorAll('.chart')].map((c) => [c.id, !!c.querySelector('canvas')])"
+    )
+    assert drawn == [["hours-chart", True], ["reasons-chart", True]]
+    for section in browser.find_elements("css selector", "main section"):
+        assert section.find_element("tag name", "h2").text
+    assert len(browser.find_elements("css selector", "#versions-rows tr")) == 2
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert is_light(browser) == (scheme == "light")
+    browser.find_element("id", "try-text").send_keys(HANDLED)
+    click(browser, "#try-form button")
+    until(lambda: browser.find_elements("css selector", "#try-result .answer"))
+    photograph(browser, f"dashboard-{scheme}-{width}", width)
+    assert complaints(browser) == []
+
+
+def test_numbers_on_the_page_equal_the_json(browser: Any, served: str) -> None:
+    """Tiles, promise, versions and teacher show what status.json says."""
+    open_page(browser, served)
+    found = facts(served)
+    today, promise, money = found["traffic"]["today"], found["promise"], found["traffic"]["money"]
+    assert text_of(browser, "headline").startswith(f"{100 * today['coverage']:.1f} %")
+    assert text_of(browser, "coverage") == f"{100 * found['versions'][0]['live']['coverage']:.1f} %"
+    assert text_of(browser, "agreement") == f"{100 * promise['agreement']:.1f} %"
+    assert f"at least {100 * promise['lower_bound']:.1f} %" in text_of(browser, "agreement-note")
+    assert text_of(browser, "saved").startswith(("€", "-€"))
+    assert float(text_of(browser, "saved").replace("€", "")) == pytest.approx(money["saved"], rel=1e-2)
+    assert text_of(browser, "audits") == str(promise["audits"])
+    assert f"{today['handled']} handled, {today['deferred']} deferred" in text_of(browser, "today")
+    slow = found["recent"]["latency_ms"]["deferred"]["p99"]
+    assert f"p99 {f'{slow:.3g} ms' if slow < 1000 else f'{slow / 1000:.3g} s'}" in text_of(browser, "latency-note")
+    assert f"failed on 1 of its latest {found['recent']['teacher']['asked']} questions" in text_of(
+        browser, "teacher-words"
+    )
+    hours = browser.execute_script("return charts[0].made.getOption().series.map((s) => s.data)")
+    assert hours[0] == [hour["handled"] for hour in found["traffic"]["hours"]]
+    assert hours[1] == [hour["deferred"] for hour in found["traffic"]["hours"]]
+
+
+def test_the_page_updates_itself(browser: Any, served: str) -> None:
+    """A text that is asked while the page is open is counted on it without a reload."""
+    open_page(browser, served)
+    before = facts(served)["traffic"]["today"]["requests"]
+    httpx.post(f"{served}/v1/classify", json={"input": HANDLED}).raise_for_status()
+    until(lambda: text_of(browser, "today").startswith(f"Today (UTC): {before + 1} requests"))
+
+
+def test_a_tried_text_is_explained_and_a_script_stays_text(browser: Any, served: str) -> None:
+    """Decision, score against threshold, labels and nearest traces; markup in texts is shown, never run."""
+    open_page(browser, served)
+    browser.find_element("id", "try-text").send_keys(RED[0] + HOSTILE)
+    click(browser, "#try-form button")
+    card = until(lambda: browser.find_elements("css selector", "#try-result .answer"))[0]
+    assert "score" in card.text
+    assert HOSTILE in card.text
+    assert len(card.find_elements("css selector", ".evidence li")) == 5
+    browser.find_element("id", "try-text").clear()
+    browser.find_element("id", "try-text").send_keys(DEFERRED)
+    click(browser, "#try-form button")
+    until(lambda: "certified only from 0.3" in browser.find_element("id", "try-result").text)
+    assert browser.title == "colours: live"
+    assert complaints(browser) == []
+
+
+def test_refit_and_rollback_want_the_key(browser: Any, served: str) -> None:
+    """Without a key nothing is sent, a wrong one is refused, the right one leaves a request and changes the version."""
+    open_page(browser, served)
+    click(browser, "#refit")
+    assert text_of(browser, "operate-said") == "Type the admin key first."
+    browser.find_element("id", "key").send_keys("wrong")
+    click(browser, "#refit")
+    until(lambda: "not the admin key" in text_of(browser, "operate-said"))
+    assert not facts(served)["refit_requested"]
+    browser.find_element("id", "key").clear()
+    browser.find_element("id", "key").send_keys(SECRET)
+    click(browser, "#refit")
+    until(lambda: facts(served)["refit_requested"])
+    until(lambda: "was asked for" in text_of(browser, "refit-words"))
+    click(browser, "#rollback")
+    until(lambda: facts(served)["version"]["number"] == 1)
+    until(lambda: browser.find_elements("css selector", "#versions-rows tr:nth-child(2) .pill"))
+    stored = browser.execute_script("return [localStorage.length, sessionStorage.length, document.cookie]")
+    assert stored == [0, 0, ""]
+
+
+def test_a_server_that_is_gone_is_told(browser: Any, served: str) -> None:
+    """When the numbers do not come any more the page says so, and keeps the last ones."""
+    open_page(browser, served)
+    browser.execute_script("window.fetch = () => Promise.reject(new TypeError('gone')); refresh()")
+    until(lambda: text_of(browser, "state") == "no answer")
+    assert "does not answer" in browser.find_element("id", "problems").text
+    assert text_of(browser, "coverage") != "-"

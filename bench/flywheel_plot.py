@@ -3,7 +3,7 @@
 from typing import Any
 
 _COLOURS = {"tracer-llm": "#b45309", "no audits": "#7c7c7c", "tracer-serve": "#1d4ed8", "all labels": "#15803d"}
-_PANELS = (("handled, % of the day's calls", "coverage", 0.0, 1.0), ("true agreement, %", "true", 0.8, 1.0))
+_PANELS = (("handled, % of the day's calls", "coverage", 0.0, 1.0), ("true agreement, %", "agreement", 0.8, 1.0))
 _W, _H, _LEFT, _TOP, _GAP = 330, 150, 46, 34, 58
 
 
@@ -20,9 +20,9 @@ def draw(days: list[dict[str, Any]]) -> str:
             for arm, colour in _COLOURS.items():
                 own = [day for day in days if day["world"] == world and day["arm"] == arm]
                 parts.append(_line(own, key, (x0, y0, low, high), colour))
-                if key == "true":
+                if key == "agreement":
                     parts.append(_line(own, "reported", (x0, y0, low, high), colour, dashed=True))
-            if key == "true":
+            if key == "agreement":
                 parts.append(_rule(x0, y0, 0.95, low, high))
     parts.append(_legend(height))
     return "".join(parts) + "</svg>\n"

@@ -1,0 +1,209 @@
+"""tracer-serve through the days of `bench.flywheel`: the product's own code decides, HTTP and time are left out."""
+
+import random
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from bench.data import Given, Part
+from bench.flywheel_world import ALPHA, CALLS, DAYS, START, Day, World, agreement
+from tracer_serve.audit_rate import Traffic, rate_in_force
+from tracer_serve.errors import FitError
+from tracer_serve.evidence import MONITOR, folding, state_of
+from tracer_serve.fit.pipeline import fit_policy
+from tracer_serve.gate.bounds import n_min
+from tracer_serve.gate.monitor import MonitorState, advance, log_evidence
+from tracer_serve.live import Loaded
+from tracer_serve.load import Task
+from tracer_serve.policy import Policy
+from tracer_serve.records import Bools, Labels, Trace
+from tracer_serve.snapshot import take_snapshot
+from tracer_serve.standing import TeacherSince, close_gate, closing_of
+from tracer_serve.traces import TraceStore, new_id
+
+_CHUNK = 50  # calls between two looks at the monitor
+_TEACHER = TeacherSince("gold")
+
+
+@dataclass(slots=True)
+class Arm:
+    """One system in one world.
+
+    Parameters
+    ----------
+    audited : whether handled calls are audited, at ``audit_rate: auto``
+    everything : whether every call is labelled for nothing
+    """
+
+    name: str
+    world: World
+    task: Task
+    store: TraceStore
+    audited: bool = True
+    everything: bool = False
+    rng: random.Random = field(default_factory=random.Random)
+    loaded: Loaded | None = None
+    version: int = 0
+    tried: float = 0.0
+
+    def run(self) -> list[Day]:
+        """Live through all days, a refit each night."""
+        self.rng.seed(self.world.seed)
+        self.store.add(self._trace(i, self.world.labels[0], decision=None) for i in range(START))
+        self.refit()
+        found = []
+        for number in range(1, DAYS + 1):
+            found.append(self.live(number))
+            self.refit()
+        return found
+
+    @property
+    def closed(self) -> bool:
+        """Whether the gate is closed."""
+        closing = closing_of(self.store)
+        return closing is not None and self._serving.after < closing.after
+
+    @property
+    def monitor(self) -> MonitorState:
+        """The monitor's state."""
+        return state_of(self.store.get_value(MONITOR), self._serving, self.task.spec.gate)
+
+    def refit(self) -> None:
+        """Refit as the product does: a version that does not certify never replaces one that does."""
+        closing = closing_of(self.store)
+        try:
+            taken = take_snapshot(self.store, _TEACHER, closed=closing.after if closing else "")
+            fitted = fit_policy(self.task, taken.rows, Given(self.world.pool), index=self.version + 1)
+        except FitError:
+            return
+        self.version += 1
+        if fitted.certificate.certified or self.loaded is None:
+            labels = tuple(map(str, fitted.policy.classes))
+            self.loaded = Loaded(self.version, fitted.policy, _TEACHER.fingerprint, labels, taken.after)
+
+    def live(self, number: int) -> Day:
+        """Live through one day, in chunks, between which gate, rate and version may change."""
+        morning, state = self._serving.policy, self.monitor
+        facts = {} if self.closed else self._measured(morning, number)
+        rows, label = self.world.day(number), self.world.labels[number - 1]
+        handled = audits = right = 0
+        for start in range(rows.start, rows.stop, _CHUNK):
+            was_closed = self.closed
+            outcomes, agree, asked = self._chunk(range(start, start + _CHUNK), label)
+            handled, right, audits = handled + outcomes, right + agree, audits + asked
+            if not was_closed and self.monitor.alarm:
+                facts |= self._alarm(state, facts["agreement"])
+            elif was_closed and self._repair_due():
+                self.refit()
+                if not self.closed:
+                    facts |= {"reopened": start + _CHUNK - rows.start}
+        certificate = morning.certificate
+        return Day(
+            world=self.world.name,
+            arm=self.name,
+            seed=self.world.seed,
+            day=number,
+            coverage=handled / CALLS,
+            saved=(handled - audits) / CALLS,
+            lived=right / handled if handled else None,
+            reported=certificate.agreements / certificate.n if certificate.certified else None,
+            audits=audits,
+            **({"agreement": None} | facts),
+        )
+
+    @property
+    def _serving(self) -> Loaded:
+        assert self.loaded is not None
+        return self.loaded
+
+    def _alarm(self, morning: MonitorState, agreed: float) -> dict[str, Any]:
+        """Close the gate; return after how many audits of the day, and how many were to be expected."""
+        state, self.tried = self.monitor, 0.0
+        close_gate(self.store, self._serving.number, state.seen, state.agreements, state.evidence)
+        median, late = expected_audits(morning, agreed)
+        assert state.alarmed_at is not None
+        return {"alarm_after": state.alarmed_at - morning.seen, "alarm_median": median, "alarm_late": late}
+
+    def _chunk(self, rows: range, label: Labels) -> tuple[int, int, int]:
+        """Decide some calls; return how many were handled, how many of those agree, and how many were audited."""
+        loaded, closed = self._serving, self.closed
+        certificate = loaded.policy.certificate
+        given, accepts = _decide(loaded.policy, self.world.pool.take(np.arange(rows.start, rows.stop)))
+        rate = 1.0
+        if certificate.certified and not closed and not self.everything:
+            state, traffic = self.monitor, Traffic(handled_per_day=certificate.coverage * CALLS)
+            boosted = bool(state.log_bets) and state.boosted
+            rate = rate_in_force("auto" if self.audited else 0.0, traffic, datetime.now(UTC), boosted=boosted)
+        made, handled, right, outcomes = [], 0, 0, []
+        for i, answer, accept in zip(rows, given, accepts, strict=True):
+            if not accept or closed:
+                made.append(self._trace(i, label, decision="deferred", rate=rate))
+                continue
+            agree, u = bool(answer == label[i]), self.rng.random()
+            handled, right = handled + 1, right + agree
+            if self.everything:
+                made.append(self._trace(i, label, decision="deferred", rate=1.0))
+            elif u < rate:
+                outcomes.append(agree)
+                made.append(self._trace(i, label, decision="handled", rate=rate, u=u))
+        self.store.add(made)
+        if outcomes:
+            self.store.update_value(MONITOR, folding(loaded, self.task.spec.gate, outcomes))
+        return handled, right, len(outcomes)
+
+    def _repair_due(self) -> bool:
+        """Say whether the schedule would try to open the gate: at four times the least, then ever more."""
+        closing = closing_of(self.store)
+        rows = self.store.labelled_since(closing.after if closing else "")
+        if rows < max(4.0 * n_min(ALPHA, self.task.spec.gate.delta), 1.5 * self.tried):
+            return False
+        self.tried = rows
+        return True
+
+    def _measured(self, policy: Policy, number: int) -> dict[str, Any]:
+        """Return the agreement on everything that comes from this day on, by what the teacher says today."""
+        unseen = np.arange(self.world.day(number).start, len(self.world.pool))
+        given, accepts = _decide(policy, self.world.pool.take(unseen))
+        found = agreement(given, accepts, self.world.labels[number - 1][unseen])
+        certificate, noise = policy.certificate, None
+        if found is not None and certificate.n:
+            share = certificate.agreements / certificate.n
+            noise = float(np.sqrt(share * (1 - share) * (1 / certificate.n + 1 / accepts.sum())))
+        return {"agreement": found, "noise": noise}
+
+    def _trace(self, i: int, label: Labels, *, decision: Any, rate: float = 1.0, u: float | None = None) -> Trace:
+        source = {"handled": "audit", "deferred": "teacher"}.get(decision, "import")
+        return Trace(
+            id=new_id(),
+            ts=datetime.now(UTC),
+            task="bench",
+            input=self.world.pool.texts[i],
+            teacher_label=str(label[i]),
+            label_source=source,  # type: ignore[arg-type]
+            decision=decision,
+            version=self.version or None,
+            audit_rate=rate,
+            u=self.rng.random() if u is None else u,
+            teacher_fingerprint=_TEACHER.fingerprint,
+        )
+
+
+def expected_audits(state: MonitorState, agreed: float, runs: int = 400, most: int = 3_000) -> tuple[float, float]:
+    """Return median and 95 % quantile of the audits until an alarm, from a state on, at a constant agreement."""
+    rng, first = np.random.default_rng(0), np.full(runs, float(most))
+    bets = np.tile(np.asarray(state.log_bets), (runs, 1))
+    for i in range(1, most + 1):
+        number = state.before + state.seen + i
+        bets = advance(bets, number, rng.random(runs) < agreed, state.alpha)
+        rings = (log_evidence(bets, number) >= -np.log(state.delta)) & (first == most)
+        first[rings] = i
+        if (first < most).all():
+            break
+    return float(np.median(first)), float(np.quantile(first, 0.95))
+
+
+def _decide(policy: Policy, part: Part) -> tuple[Labels, Bools]:
+    seen = policy.score(part.texts, part.vectors)
+    return policy.classes[seen.top], seen.handled

@@ -16,13 +16,13 @@ WORKDIR /build
 RUN python -m venv /venv
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY tracer_serve ./tracer_serve
-RUN /venv/bin/pip install --no-cache-dir --constraint constraints.txt ".[onnx]"
+RUN /venv/bin/pip install --no-cache-dir --constraint constraints.txt ".[onnx,otel,postgres,s3]"
 
 
 FROM python:3.11.14-slim-bookworm
 
 RUN useradd --uid 10001 --create-home tracer \
-    && install --directory --owner=tracer --group=tracer /state
+    && install --directory --owner=10001 --group=10001 /state
 COPY --from=build /venv /venv
 WORKDIR /app
 COPY plugins ./plugins

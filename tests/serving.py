@@ -38,11 +38,18 @@ def bare(home: Path, **settings: str) -> dict[str, str]:
 
 
 @contextmanager
-def answering(words: Sequence[str], port: int, cwd: Path, env: Mapping[str, str]) -> Iterator[httpx.Client]:
-    """Run a server, yield its client once it is ready, end it by SIGTERM and require that it says 0."""
-    log = cwd / f"{port}.log"
+def answering(
+    words: Sequence[str], port: int, folder: Path, env: Mapping[str, str], cwd: Path | None = None
+) -> Iterator[httpx.Client]:
+    """Run a server, yield its client once it is ready, end it by SIGTERM and require that it says 0.
+
+    Parameters
+    ----------
+    folder : where its log goes; also its working folder, unless `cwd` is another
+    """
+    log = folder / f"{port}.log"
     with log.open("w") as out:
-        server = subprocess.Popen(words, cwd=cwd, env=env, stdout=out, stderr=out, start_new_session=True)
+        server = subprocess.Popen(words, cwd=cwd or folder, env=env, stdout=out, stderr=out, start_new_session=True)
     try:
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             _wait(client, server, log)

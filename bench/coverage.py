@@ -27,13 +27,14 @@ from rich.table import Table
 from bench.data import DATASETS, Dataset, Given, load, with_noise
 from bench.peer import run_in_peer
 from tracer_serve.console import progress_bar
+from tracer_serve.fit.folds import burst_groups
 from tracer_serve.fit.pipeline import Fitted, fit_policy
 from tracer_serve.fit.rows import Progress, Rows
 from tracer_serve.gate.certify import certify
 from tracer_serve.gate.scope import scope_threshold
 from tracer_serve.load import Task
 from tracer_serve.policy import Policy
-from tracer_serve.records import Bools, Labels
+from tracer_serve.records import Bools, Ints, Labels
 from tracer_serve.spec import Spec
 
 KEEPS = (1.0, 0.98, 0.97)
@@ -136,10 +137,11 @@ def ours(data: Dataset, alphas: Sequence[float], delta: float, spec: dict[str, A
     cost = {"cpu_s": time.process_time() - started, "peak_mb": peak_mb()}
     if len(fitted.policy.stages) > 1:
         raise SystemExit("several alphas and guards are certified from one fit, which a cascade does not allow")
+    groups = burst_groups([data.train.texts[i] for i in fitted.calibration.row])
     rows = []
     for alpha in alphas:
         for keep in KEEPS:
-            policy = certified_at(fitted, task, alpha, keep)
+            policy = certified_at(fitted, task, groups, alpha, keep)
             handled, given = _decide(policy, data.test.texts, data.test.vectors)
             foreign, _ = _decide(policy, data.foreign.texts, data.foreign.vectors)
             coverage = policy.certificate.coverage
@@ -148,8 +150,13 @@ def ours(data: Dataset, alphas: Sequence[float], delta: float, spec: dict[str, A
     return rows
 
 
-def certified_at(fitted: Fitted, task: Task, alpha: float, keep: float) -> Policy:
-    """Certify the fitted policy anew, as `fit_policy` does, at another alpha and another scope guard."""
+def certified_at(fitted: Fitted, task: Task, groups: Ints, alpha: float, keep: float) -> Policy:
+    """Certify the fitted policy anew, as `fit_policy` does, at another alpha and another scope guard.
+
+    Parameters
+    ----------
+    groups : of near-duplicates among the calibration rows, shape (n,)
+    """
     seen, gate = fitted.calibration, task.spec.gate
     guard = scope_threshold(seen.scope, keep)
     certificate = certify(
@@ -160,6 +167,7 @@ def certified_at(fitted: Fitted, task: Task, alpha: float, keep: float) -> Polic
         mode=fitted.certificate.mode,
         min_coverage=gate.min_coverage,
         eligible=seen.scope >= guard,
+        groups=groups,
         seed=task.spec.fit.seed,
     )
     return replace(fitted.policy, certificate=certificate, scope_threshold=guard)
@@ -194,14 +202,14 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def draws(data: Dataset, traces: int | None, resamples: int) -> Iterator[Dataset]:
-    """Yield the dataset with all its train rows, or random parts of them."""
-    for seed in range(resamples):
+def draws(data: Dataset, traces: int | None, seeds: range) -> Iterator[tuple[int, Dataset]]:
+    """Yield seed and dataset: with all its train rows, or with a random part of them per seed."""
+    for seed in seeds:
         if traces is None or traces >= len(data.train):
-            yield data
+            yield 0, data
             return
         rows = np.random.default_rng(seed).permutation(len(data.train))[:traces]
-        yield replace(data, train=data.train.take(rows))
+        yield seed, replace(data, train=data.train.take(rows))
 
 
 def _of(data: Dataset) -> dict[str, Any]:
@@ -268,6 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--delta", type=float, default=0.05, help="probability that a certificate is wrong")
     parser.add_argument("--traces", type=int, help="random part of the train rows; default: all of them")
     parser.add_argument("--resamples", type=int, default=1, help="how many such parts")
+    parser.add_argument("--first-draw", type=int, default=0, help="seed of the first part: a long run in pieces")
     parser.add_argument("--noise", type=float, default=0.0, help="share of labels a neighbour's takes the place of")
     parser.add_argument("--peer-skip", nargs="*", default=[], help="candidates of tracer-llm to leave out, as gbt")
     parser.add_argument("--systems", default="tracer-serve,tracer-llm", help="comma-separated")
@@ -278,7 +287,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with progress_bar() as progress:
         data = load(options.dataset, lambda done, total: progress("embedding", done, total))
         data = with_noise(data, options.noise) if options.noise else data
-        for number, draw in enumerate(draws(data, options.traces, options.resamples)):
+        seeds = range(options.first_draw, options.first_draw + options.resamples)
+        for done, (seed, draw) in enumerate(draws(data, options.traces, seeds), 1):
             found: list[Row] = []
             if "tracer-serve" in options.systems:
                 spec = {**OURS, **yaml.safe_load(options.spec)}
@@ -287,8 +297,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 progress("fitting tracer-llm (minutes)", 0, 1)
                 found += peers(draw, options.alpha, options.delta, options.peer_skip)
                 progress("fitting tracer-llm (minutes)", 1, 1)
-            rows += [replace(row, draw=number, noise=options.noise) for row in found]
-            progress("draws", number + 1, options.resamples)
+            rows += [replace(row, draw=seed, noise=options.noise) for row in found]
+            progress("draws", done, options.resamples)
     if options.json:
         print(json.dumps([asdict(row) for row in rows], indent=1))
         return

@@ -184,7 +184,10 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One tested threshold of a certificate's walk: n accepted rows, k of which agree."""
+    """One tested threshold of a certificate's walk: n accepted rows, k of which agree, and the p-value that decides.
+
+    That is the larger one of all rows and of one row per group of near-duplicates.
+    """
 
     threshold: float
     n: int
@@ -287,6 +290,7 @@ class Certificate:
     spend : ``per_version``: delta is this version's own; ``series``: it is a part of the task's delta
     index : which certificate of the task this is, counted from 1
     pilot : rows that were spent on finding the start and entered nothing else
+    distinct : groups of near-duplicates among the rows; each must do as one row, too
     per_class : whether each predicted class has its own certificate, at delta each
     classes : a row per predicted class, worst lower bound first; over all fair rows, the pilot's too
     class_floor : agreement that a predicted class must be shown to exceed before it may be handled; 0: no floor
@@ -314,6 +318,7 @@ class Certificate:
     spend: str = "per_version"
     index: int = 1
     pilot: int = 0
+    distinct: int = 0
     per_class: bool = False
     classes: tuple[ClassRow, ...] = ()
     class_floor: float = 0.0

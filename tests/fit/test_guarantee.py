@@ -100,6 +100,20 @@ def pooled() -> World:
     return World(texts, lambda _, found: [of(t) for t in found], chance)
 
 
+def bursts(size: int = 4) -> World:
+    """Every message is sent four times, punctuated differently; the teacher answers all four alike."""
+    meant, chance = noisy(lambda _: UNDER)
+
+    def texts(rng: Rng, n: int) -> Texts:
+        found: Texts = [f"{text}{'!' * j}" for text in spread(rng, -(-n // size)) for j in range(size)]
+        return found[:n]
+
+    def label(rng: Rng, found: Texts) -> list[str]:
+        return [y for y in meant(rng, found[::size]) for _ in range(size)][: len(found)]
+
+    return World(texts, label, chance)
+
+
 def unseen() -> World:
     """Four in ten rows have a label that no other row has; what is hard has one more often."""
 
@@ -135,6 +149,7 @@ WORLDS = {
     "uninformative": World(spread, *noisy(lambda _: UNDER)),
     "informative": World(spread, *noisy(lambda t: 0.97 if hardness(t) < 0.15 else 0.80)),
     "near duplicates": pooled(),
+    "bursts": bursts(),
     "40 % unseen labels": unseen(),
     "imbalance": imbalanced(),
 }

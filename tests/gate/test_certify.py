@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from tests.gate.worlds import World, worlds
 from tracer_serve.gate.bounds import lower_bounds, p_values
-from tracer_serve.gate.certify import Reference, certify, path, spent_delta
-from tracer_serve.gate.sequence import accepts
+from tracer_serve.gate.certify import certify, spent_delta
+from tracer_serve.gate.sequence import accepts, path
 from tracer_serve.records import Certificate, Floats
 
 GATE: dict[str, Any] = {"alpha": 0.95, "delta": 0.05, "mode": "strict"}
@@ -150,16 +150,6 @@ def test_few_rows_spare_the_pilot() -> None:
     """Under twice n_min rows every one of them certifies: 59 of 59 do so without predictions too."""
     found = certify(np.zeros(59), np.ones(59, bool), **GATE)
     assert (found.certified, found.pilot) == (True, 0)
-
-
-def test_reference_rows_give_grid_and_start() -> None:
-    """Thresholds come from the reference rows where there are some."""
-    scores, agreed = EASY.draw(np.random.default_rng(3), 3000)
-    other = np.arange(100.0) / 100
-    found = certify(scores, agreed, scores, **GATE, reference=Reference(other, EASY.agreement(other)))
-    allowed = {*np.nextafter(other, np.inf).tolist(), -math.inf}
-    assert found.certified
-    assert {step.threshold for step in found.walk} <= allowed
 
 
 def test_lower_bound_is_alpha_where_the_walk_stopped_early() -> None:

@@ -9,6 +9,7 @@ from tests.gate.worlds import Gate, World, most_allowed, threshold_of, violation
 from tracer_serve.gate.bounds import p_values
 from tracer_serve.gate.certify import certify
 from tracer_serve.gate.classes import certify_per_class
+from tracer_serve.gate.groups import numbered, one_each
 from tracer_serve.gate.sequence import Tally, threshold_grid
 from tracer_serve.records import Bools, Floats
 
@@ -72,6 +73,34 @@ def test_wrong_gates_are_caught(gate: Gate) -> None:
     """Three gates that are wrong on purpose exceed what the same test allows."""
     found = violations(gate, world_named("uninformative", 0.95), alpha=0.95, delta=0.05, n=2000, draws=DRAWS)
     assert found > most_allowed(0.05, DRAWS)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_bursts_keep_delta_where_the_gate_knows_them(told: bool) -> None:
+    """Bursts of four that agree or disagree together: as groups at most delta; each row by itself, far more."""
+    rng, wrong, groups = np.random.default_rng(10), 0, np.arange(2000) // 4
+    for seed in range(DRAWS):
+        scores, agreed = rng.random(500)[groups] + 1e-6 * rng.random(2000), (rng.random(500) < 0.949)[groups]
+        known = groups if told else None
+        found = certify(scores, agreed, alpha=0.95, delta=0.05, mode="strict", groups=known, seed=seed)
+        wrong += found.certified
+    assert (wrong <= most_allowed(0.05, DRAWS)) is told
+
+
+@pytest.mark.parametrize("every_row", [True, False])
+def test_a_pool_of_messages_keeps_delta_where_every_row_counts(every_row: bool) -> None:
+    """Ten messages make a third of the traffic and most of the errors: one row per message would promise too much."""
+    rng, wrong = np.random.default_rng(11), 0
+    for seed in range(DRAWS):
+        common = rng.random(1000) < 0.33
+        groups = np.where(common, rng.integers(0, 10, 1000), 10 + np.arange(1000))
+        agreed = np.where(common, groups > 0, rng.random(1000) < 0.976)  # .33 * .9 + .67 * .976 = .951, then .949
+        agreed &= rng.random(1000) < 0.998
+        kept = np.ones(1000, bool) if every_row else one_each(numbered(groups, 1000), seed)
+        scores = np.zeros(int(kept.sum()))
+        found = certify(scores, agreed[kept], alpha=0.95, delta=0.05, mode="strict", groups=groups[kept], seed=seed)
+        wrong += found.certified
+    assert (wrong <= most_allowed(0.05, DRAWS)) is every_row
 
 
 @pytest.mark.parametrize("name", ["informative", "a cliff", "informative ties"])

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tracer_serve.gate.bounds import n_min
+from tracer_serve.gate.bounds import n_min, p_values
 from tracer_serve.gate.sequence import Tally, accepts, power, threshold_grid, walk
 from tracer_serve.records import Floats
 
@@ -90,6 +90,6 @@ def test_power_is_zero_without_rows_and_one_with_many_sure_ones() -> None:
 def test_walk_stops_at_the_first_failure() -> None:
     """Nothing looser than the first failing threshold is tested, be it ever so good."""
     n, k = np.array([100, 200, 300]), np.array([100, 150, 300])
-    steps = walk(np.array([3.0, 2.0, -np.inf]), n, k, 0, alpha=0.9, delta=0.05)
+    steps = walk(np.array([3.0, 2.0, -np.inf]), n, k, p_values(k, n, 0.9), start=0, delta=0.05)
     assert [step.threshold for step in steps] == [3.0, 2.0]
     assert steps[0].p < 0.05 < steps[1].p

@@ -29,6 +29,7 @@ class Tested:
     fair : rows that are a fair sample of traffic; only these enter the certificate, shape (n,)
     classes : what class indices mean, shape (k,)
     truth : the teacher's label, shape (n,)
+    group : of near-duplicates, shape (n,)
     predicted : P(agree) of each stage and row by rows that are not among these, shape (s, n); None spends a pilot
         (`gate.pilot`)
     """
@@ -39,6 +40,7 @@ class Tested:
     fair: Bools
     classes: Labels
     truth: Ints
+    group: Ints
     predicted: Floats | None = None
 
 
@@ -53,9 +55,10 @@ def gate_of(task: Task, tested: Tested, index: int = 1, alpha: float | None = No
     gate, paths = task.spec.gate, tested.paths.take(tested.fair)
     predicted = None if tested.predicted is None else tested.predicted[:, tested.fair]
     common: dict[str, Any] = {"alpha": alpha or gate.alpha, "mode": tested.mode, "min_coverage": gate.min_coverage}
+    common |= {"groups": tested.group[tested.fair], "seed": task.spec.fit.seed}
     if gate.guarantee == "overall":
         return certify_overall(paths.score[0], paths.agreed[0], eligible=paths.eligible[0], **common)
-    common |= {"delta": gate.delta, "spend": gate.spend, "index": index, "seed": task.spec.fit.seed}
+    common |= {"delta": gate.delta, "spend": gate.spend, "index": index}
     if gate.per_class:
         return certify_per_class(
             paths.score[0],

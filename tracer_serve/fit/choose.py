@@ -15,8 +15,7 @@ from sklearn.isotonic import IsotonicRegression
 from tracer_serve.fit.candidate import Candidate, Part, Paths
 from tracer_serve.fit.crossfit import translate
 from tracer_serve.gate.bounds import p_values
-from tracer_serve.gate.certify import path
-from tracer_serve.gate.sequence import Tally, threshold_grid
+from tracer_serve.gate.sequence import Tally, path, threshold_grid
 from tracer_serve.records import Bools, Floats, Ints
 
 _WORTH_A_STAGE = 2.0  # a first stage must be that much cheaper to ask than the second

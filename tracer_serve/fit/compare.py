@@ -137,7 +137,7 @@ def _parts(task: Task, surrogate: int, folds: Folds, tick: Callable[[], None], r
     found = []
     if {"l2d", "cascade"} & {*spec.gate.families}:
         for a, features in enumerate(oof.features):
-            score = cross_score(lambda a=a: make_acceptor(task, a), features, oof.agreed, folds.fold)  # type: ignore[misc]
+            score = cross_score(lambda a=a: make_acceptor(task, a), features, oof.agreed, folds.fold, folds.group)  # type: ignore[misc]
             flat = np.zeros(len(folds.rows)) if score is None else score
             found.append(Part(surrogate, a, oof, flat, in_scope, may_answer, flat=score is None))
     if "global" in spec.gate.families:

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from tracer_serve.fit.rows import Folds
+from tracer_serve.gate.groups import numbered, one_each
 from tracer_serve.gate.scope import scope_scores
 from tracer_serve.protocols import Acceptor, RowScaled, Surrogate
 from tracer_serve.records import Bools, Evidence, Floats, Inputs, Ints, Labels, Vectors
@@ -113,7 +114,9 @@ def top_two(proba: Vectors) -> tuple[Ints, Ints]:
     return top, rest.argmax(axis=1)
 
 
-def cross_score(acceptor: Callable[[], Acceptor], features: Vectors, agreed: Bools, fold: Ints) -> Floats | None:
+def cross_score(
+    acceptor: Callable[[], Acceptor], features: Vectors, agreed: Bools, fold: Ints, group: Ints | None = None
+) -> Floats | None:
     """Score each row by an acceptor fitted on the other folds' rows; shape (n,), on the scale of the served acceptor.
 
     The acceptors of the folds and the served one, which is fitted on all rows, differ in scale: by the mean agreement
@@ -123,7 +126,7 @@ def cross_score(acceptor: Callable[[], Acceptor], features: Vectors, agreed: Boo
     A learnt score that does not clearly tell agreements from disagreements is None, and may not be used. Its cross-fit
     is optimistic: the features of the rows it learns from come from surrogates that have seen the labels of the rows
     it scores. Where there is nothing to learn that alone reaches 5 standard errors, and false certificates came two to
-    four times as often as delta; a useful score reaches 10 and more.
+    four times as often as delta; a useful score reaches 10 and more. A group of near-duplicates counts once.
     """
     final = acceptor().fit(features, agreed)
     served = final.score(features)
@@ -132,7 +135,8 @@ def cross_score(acceptor: Callable[[], Acceptor], features: Vectors, agreed: Boo
         test = fold == held_out
         own = acceptor().fit(features[~test], agreed[~test]).score(features)
         score[test] = translate(own[test], own, served)
-    if getattr(final, "learnt", True) and evidence_of(score, agreed) < _CLEARLY:
+    single = one_each(numbered(group, len(agreed)))
+    if getattr(final, "learnt", True) and evidence_of(score[single], agreed[single]) < _CLEARLY:
         return None
     return score
 

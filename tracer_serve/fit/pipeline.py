@@ -13,7 +13,7 @@ from tracer_serve.fit.choose import Choice, predicted_agreement
 from tracer_serve.fit.compare import CandidateResult, Compared, compare, names_of, select
 from tracer_serve.fit.crossfit import fit_surrogate, top_two
 from tracer_serve.fit.diagnose import diagnose
-from tracer_serve.fit.folds import holdout
+from tracer_serve.fit.folds import burst_groups, holdout
 from tracer_serve.fit.noise import TeacherNoise, duplicate_noise
 from tracer_serve.fit.rows import Progress, Rows, silent
 from tracer_serve.gate.classes import class_floor
@@ -104,7 +104,9 @@ def _fit_cross(task: Task, rows: Rows, embedder: Embedder, progress: Progress, i
 def tested_of(compared: Compared, choice: Choice, rows: Rows) -> Tested:
     """Return the rows of a cross-fit as the gate may see them."""
     folds = compared.folds
-    return Tested("cross_fit", choice.paths, np.arange(len(rows)), rows.calibrates, folds.classes, folds.codes)
+    return Tested(
+        "cross_fit", choice.paths, np.arange(len(rows)), rows.calibrates, folds.classes, folds.codes, folds.group
+    )
 
 
 def _fit_strict(task: Task, rows: Rows, embedder: Embedder, progress: Progress, index: int) -> Fitted:
@@ -123,7 +125,8 @@ def _fit_strict(task: Task, rows: Rows, embedder: Embedder, progress: Progress, 
     classes = np.unique(np.concatenate([policy.classes, test.labels]))
     paths = _paths(policy, test, vectors, classes)
     truth, fair = np.searchsorted(classes, test.labels), np.ones(len(held_out), bool)
-    tested = Tested("strict", paths, held_out, fair, classes, truth, _predicted(choice, paths))
+    group = burst_groups(test.texts)
+    tested = Tested("strict", paths, held_out, fair, classes, truth, group, _predicted(choice, paths))
     certificate, calibration = certified(task, tested, _facts(task, choice.candidate), index)
     return Fitted(replace(policy, certificate=certificate), calibration, vectors, results, training)
 

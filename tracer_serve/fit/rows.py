@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tracer_serve.fit.folds import random_folds
+from tracer_serve.fit.folds import burst_groups, random_folds
 from tracer_serve.neighbours import NeighbourIndex
 from tracer_serve.protocols import Embedder
 from tracer_serve.records import Bools, Inputs, Ints, Labels, Neighbours, Text, Vectors
@@ -61,12 +61,14 @@ class Folds:
     count: int
     seed: int
     fold: Ints = field(init=False)
+    group: Ints = field(init=False)
     classes: Labels = field(init=False)
     codes: Ints = field(init=False)
     _vectors: dict[int, Vectors] = field(init=False, default_factory=dict)
     _neighbours: dict[int, Neighbours] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.group = burst_groups(self.rows.texts)
         self.fold = random_folds(self.rows.texts, self.count, self.seed)
         self.classes, self.codes = np.unique(self.rows.labels, return_inverse=True)
 

@@ -75,6 +75,7 @@ def certify_per_class(
     mode: str,
     min_coverage: float = 0.0,
     eligible: Bools | None = None,
+    groups: Ints | None = None,
     spend: Spend = "per_version",
     index: int = 1,
     seed: int = 0,
@@ -105,6 +106,7 @@ def certify_per_class(
             delta=delta,
             mode=mode,
             eligible=None if eligible is None else eligible[own],
+            groups=None if groups is None else groups[own],
             spend=spend,
             index=index,
             seed=seed,
@@ -146,6 +148,7 @@ def _merge(common: Certificate, found: dict[str, Certificate], rows: int, min_co
         walk=(),
         coverage_unguarded=sum(one.coverage_unguarded * one.rows for one in passed) / max(1, certificate_rows),
         pilot=sum(one.pilot for one in found.values()),
+        distinct=sum(one.distinct for one in found.values()),
         per_class=True,
         classes=_worst_first([_row(name, one) for name, one in found.items()]),
     )

@@ -17,8 +17,9 @@ import math
 
 import numpy as np
 
+from tracer_serve.gate.groups import numbered, one_each
 from tracer_serve.gate.sequence import accepts
-from tracer_serve.records import Bools, Certificate, Floats
+from tracer_serve.records import Bools, Certificate, Floats, Ints
 
 
 def certify_overall(
@@ -29,6 +30,8 @@ def certify_overall(
     mode: str,
     min_coverage: float = 0.0,
     eligible: Bools | None = None,
+    groups: Ints | None = None,
+    seed: int = 0,
 ) -> Certificate:
     """Find the loosest threshold at which E[share of requests handled with a disagreement] <= 1 - alpha.
 
@@ -37,7 +40,7 @@ def certify_overall(
     scores : acceptor scores of n calibration rows, shape (n,)
     agreed : whether the answer equals the teacher's label, shape (n,)
     alpha : required share of requests that are deferred or agree, on average
-    mode, min_coverage, eligible : as for `certify`
+    mode, min_coverage, eligible, groups, seed : as for `certify`
 
     Returns
     -------
@@ -52,19 +55,17 @@ def certify_overall(
     """
     rows = len(scores)
     usable = np.isfinite(scores) & (True if eligible is None else eligible)
-    allowed = math.floor((1.0 - alpha) * (rows + 1) + 1e-9) - 1  # accepted disagreements; the test row may be one more
-    enough = allowed >= 0
-    wrong = np.sort(scores[usable & ~agreed])[::-1]
-    threshold = math.inf
-    if enough:
-        threshold = float(np.nextafter(wrong[allowed], np.inf)) if len(wrong) > allowed else -math.inf
+    single = one_each(numbered(groups, rows), seed)
+    views = (np.ones(rows, bool), single)
+    loosest = [_loosest(np.sort(scores[usable & ~agreed & view]), int(view.sum()), alpha) for view in views]
+    enough, threshold = None not in loosest, max(math.inf if one is None else one for one in loosest)
     accepted = usable & accepts(scores, threshold)
     coverage = float(accepted.mean()) if rows else 0.0
-    certified = enough and accepted.any() and coverage >= min_coverage
-    reason = "coverage" if accepted.any() else "ineligible" if not usable.any() else "disagreement"
+    certified = bool(accepted.any()) and coverage >= min_coverage
+    short = math.ceil(1.0 / (1.0 - alpha) - 1e-9) - 1 - int(single.sum())
     return Certificate(
-        certified=bool(certified),
-        reason="certified" if certified else reason if enough else "insufficient",
+        certified=certified,
+        reason="certified" if certified else _reason(usable, accepted) if enough else "insufficient",
         alpha=alpha,
         delta=math.nan,
         mode=mode,
@@ -74,7 +75,23 @@ def certify_overall(
         lower_bound=alpha if certified else 0.0,
         threshold=threshold if certified else math.inf,
         coverage=coverage,
-        rows_needed=0 if enough else math.ceil(1.0 / (1.0 - alpha) - 1e-9) - 1 - rows,
+        rows_needed=0 if enough else math.ceil(short * rows / max(1, int(single.sum()))) if rows else short,
         coverage_unguarded=float(accepts(scores, threshold).mean()) if rows else 0.0,
         guarantee="overall",
+        distinct=int(single.sum()),
     )
+
+
+def _loosest(wrong: Floats, rows: int, alpha: float) -> float | None:
+    """Return the loosest threshold for some rows, given the scores of those that would be wrong, ascending.
+
+    None where the rows are too few for any: the next request may be one more that is wrong.
+    """
+    allowed = math.floor((1.0 - alpha) * (rows + 1) + 1e-9) - 1
+    if allowed < 0:
+        return None
+    return float(np.nextafter(wrong[-1 - allowed], np.inf)) if len(wrong) > allowed else -math.inf
+
+
+def _reason(usable: Bools, accepted: Bools) -> str:
+    return "coverage" if accepted.any() else "disagreement" if usable.any() else "ineligible"

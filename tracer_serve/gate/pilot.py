@@ -19,13 +19,18 @@ _MEAN, _PRECISION = np.array([2.0, 1.5]), np.diag([1 / 5.0**2, 1 / 0.7**2])
 _NEWTON_STEPS = 50
 
 
-def draw_pilot(scores: Floats, alpha: float, delta: float, seed: int = 0) -> Bools:
-    """Draw the pilot rows at random, label-free, shape (n,); none where n_min would leave too little to spare."""
-    n = scores.shape[-1]
+def draw_pilot(scores: Floats, groups: Ints, alpha: float, delta: float, seed: int = 0) -> Bools:
+    """Draw the pilot rows at random, label-free, shape (n,); none where n_min would leave too little to spare.
+
+    Parameters
+    ----------
+    groups : 0, 1, 2 ... for what belongs together, shape (n,): a group is drawn whole, or its other rows would carry
+        the pilot's labels into the certificate
+    """
     acceptable = np.isfinite(np.atleast_2d(scores)).any(axis=0)
-    if int(acceptable.sum()) < 2 * n_min(alpha, delta):
-        return np.zeros(n, bool)
-    drawn: Bools = np.random.default_rng(seed).random((n,)) < SHARE
+    if len(np.unique(groups[acceptable])) < 2 * n_min(alpha, delta):
+        return np.zeros(len(groups), bool)
+    drawn: Bools = (np.random.default_rng(seed).random(int(groups.max()) + 1) < SHARE)[groups]
     return drawn
 
 

@@ -19,6 +19,14 @@ def accepts(scores: Floats, threshold: float | Floats) -> Bools:
     return np.isfinite(scores) & (scores >= threshold)
 
 
+def path(scores: Floats) -> Floats:
+    """Return the largest finite score of each row over the stages, NaN where there is none, shape (n,)."""
+    stages = np.atleast_2d(scores)
+    best = np.where(np.isfinite(stages), stages, -np.inf).max(axis=0)
+    on_path: Floats = np.where(np.isfinite(best), best, np.nan)
+    return on_path
+
+
 def threshold_grid(reference: Floats) -> Floats:
     """Return the thresholds that accept 1/200 ... 199/200 of the finite reference scores, strictest first, -inf last.
 
@@ -76,9 +84,13 @@ def power(n: Ints, predicted: Floats, alpha: float, delta: float) -> Floats:
     return np.where(n >= n_min(alpha, delta), probability, 0.0)
 
 
-def walk(grid: Floats, n: Ints, k: Ints, start: int, *, alpha: float, delta: float) -> tuple[Step, ...]:
-    """Test from `start` towards looser thresholds and stop at the first that fails; return the steps, it included."""
-    p = p_values(k[start:], n[start:], alpha)
-    failed = np.flatnonzero(p > delta)
-    stop = start + (int(failed[0]) + 1 if len(failed) else len(p))
-    return tuple(Step(float(grid[i]), int(n[i]), int(k[i]), float(p[i - start])) for i in range(start, stop))
+def walk(grid: Floats, n: Ints, k: Ints, p: Floats, *, start: int, delta: float) -> tuple[Step, ...]:
+    """Test from `start` towards looser thresholds and stop at the first that fails; return the steps, it included.
+
+    Parameters
+    ----------
+    grid, n, k, p : thresholds, accepted rows, agreements among them, and p-values, shape (g,) each
+    """
+    failed = np.flatnonzero(p[start:] > delta)
+    stop = start + int(failed[0]) + 1 if len(failed) else len(p)
+    return tuple(Step(float(grid[i]), int(n[i]), int(k[i]), float(p[i])) for i in range(start, stop))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tracer_serve.fit.folds import duplicate_groups
+from tracer_serve.fit.folds import burst_groups
 from tracer_serve.gate.certify import certify
 from tracer_serve.gate.classes import certify_per_class
 from tracer_serve.gate.overall import certify_overall
@@ -42,7 +42,7 @@ def _at(task: Task, seen: Seen, alpha: float) -> Certificate:
     """Return what the gate would find, by the same promise and the same way of starting its walk."""
     found, gate = seen.certificate, task.spec.gate
     common: dict[str, Any] = {"alpha": alpha, "mode": found.mode, "min_coverage": gate.min_coverage}
-    common |= {"eligible": seen.eligible, "groups": duplicate_groups(seen.texts, templates=True)}
+    common |= {"eligible": seen.eligible, "groups": burst_groups(seen.texts)}
     common["seed"] = task.spec.fit.seed
     if found.guarantee == "overall":
         return certify_overall(seen.score, seen.agreed, **common)

@@ -107,7 +107,8 @@ class Router:
         judged = await self.batcher.judge(loaded.policy, texts)
         self.metrics.seconds["embed"].observe(judged.embed_s)
         self.metrics.seconds["predict"].observe(judged.predict_s)
-        self.metrics.policy_failures.inc(judged.verdicts.count(None))
+        if failed := judged.verdicts.count(None):
+            self.metrics.policy_failures.inc(failed)
         return judged
 
 
@@ -134,7 +135,8 @@ class _Request:
         if trace.u < self.rate:
             router.audits.ask(trace, text)
         router.metrics.requests["handled"].inc()
-        router.metrics.cost["avoided"].inc(router.audits.mean_cost)
+        if router.audits.mean_cost:
+            router.metrics.cost["avoided"].inc(router.audits.mean_cost)
         return Decision(verdict.label, "handled", verdict.reason, trace.id, self.version, verdict)
 
     async def defer(self, text: Text, stored: Text, verdict: Verdict | None) -> Result:

@@ -1,3 +1,4 @@
+import os
 import threading
 import time
 from uuid import RFC_4122, UUID
@@ -45,3 +46,21 @@ def test_a_clock_set_back_keeps_the_order(monkeypatch: pytest.MonkeyPatch) -> No
     made = [first, *(new_id() for _ in range(1_000))]
     assert made == sorted(made)
     assert len(set(made)) == len(made)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_draws_its_own() -> None:
+    """Parent and child make no id twice, though they start from the same state."""
+    new_id()
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(write, "\n".join(new_id() for _ in range(500)).encode())
+        os._exit(0)
+    os.close(write)
+    mine = {new_id() for _ in range(500)}
+    with os.fdopen(read) as pipe:
+        theirs = set(pipe.read().split())
+    os.waitpid(child, 0)
+    assert len(theirs) == 500
+    assert not mine & theirs

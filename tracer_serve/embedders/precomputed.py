@@ -7,6 +7,7 @@ from typing import Annotated, Any, Self
 
 import numpy as np
 from pydantic import Field
+from pydantic_core import from_json  # a fifth of the standard library's time
 
 from tracer_serve.errors import BadInputError
 from tracer_serve.records import Text, Vectors
@@ -52,7 +53,11 @@ class Precomputed:
         """
         out = np.empty((len(texts), self.dim), np.float64)
         for i, text in enumerate(texts):
-            out[i] = self._read(text, i)
+            numbers = self._read(text, i)
+            try:
+                out[i] = numbers
+            except OverflowError:
+                raise BadInputError(f"input {i} holds a number beyond what a float can hold") from None
         length = np.linalg.norm(out, axis=1, keepdims=True)
         bad = np.flatnonzero(~np.isfinite(length) | (length == 0))
         if bad.size:
@@ -62,17 +67,14 @@ class Precomputed:
 
     def _read(self, text: Text, i: int) -> list[float]:
         try:
-            numbers: Any = json.loads(text) if isinstance(text, str) else None
-        except (ValueError, RecursionError):
+            numbers: Any = from_json(text) if isinstance(text, str) else None
+        except ValueError:
             numbers = None
-        if not isinstance(numbers, list) or any(type(number) not in {int, float} for number in numbers):
+        if not isinstance(numbers, list) or not set(map(type, numbers)) <= {int, float}:
             raise BadInputError(
                 f"input {i} is not a JSON array of numbers: with `embedder: precomputed` each input is a vector"
                 f" of {self.dim} numbers, such as '[0.12, -0.5, ...]'"
             )
         if len(numbers) != self.dim:
             raise BadInputError(f"input {i} has {len(numbers)} numbers, this task's vectors have {self.dim}")
-        try:
-            return [float(number) for number in numbers]
-        except OverflowError:
-            raise BadInputError(f"input {i} holds a number beyond what a float can hold") from None
+        return numbers

@@ -17,6 +17,8 @@ from tracer_serve.service.failures import RefusalError, error_object, respond
 from tracer_serve.service.runtime import Runtime, runtime_of
 from tracer_serve.telemetry import TRACEPARENT
 
+_encode = json.JSONEncoder(allow_nan=False).encode  # made once: `json.dumps` makes one per call
+
 
 class ClassifyRequest(BaseModel):
     """What is asked."""
@@ -54,9 +56,7 @@ async def classify(request: Request) -> Response:
         "data": [_item(i, result, asked, runtime) for i, result in enumerate(results)],
         "usage": usage_of(results),
     }
-    return Response(
-        json.dumps(body, allow_nan=False), headers=headers_of(results, single), media_type="application/json"
-    )
+    return Response(_encode(body), headers=headers_of(results, single), media_type="application/json")
 
 
 def require_name(model: str | None, runtime: Runtime) -> str:

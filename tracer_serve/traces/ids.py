@@ -3,14 +3,15 @@
 import os
 import threading
 import time
-from uuid import UUID
 
 _COUNTER_BITS = 74
 _RANDOM_BITS = 62
+_DRAWN = 4096  # bytes drawn at once: asking the system for each id would cost more than all the rest of it
 
 _lock = threading.Lock()
 _last_ms = 0
 _counter = 0
+_random, _used = b"", 0
 
 
 def new_id() -> str:
@@ -30,11 +31,31 @@ def new_id() -> str:
     with _lock:
         now = time.time_ns() // 1_000_000
         if now > _last_ms:
-            _last_ms, _counter = now, int.from_bytes(os.urandom(9))
+            _last_ms, _counter = now, _draw(9)
         else:
-            _counter += 1 + int.from_bytes(os.urandom(4))
+            _counter += 1 + _draw(4)
             if _counter >> _COUNTER_BITS:
-                _last_ms, _counter = _last_ms + 1, int.from_bytes(os.urandom(9))
+                _last_ms, _counter = _last_ms + 1, _draw(9)
         high, low = _counter >> _RANDOM_BITS, _counter & (1 << _RANDOM_BITS) - 1
         value = _last_ms << 80 | 0x7 << 76 | high << 64 | 0b10 << 62 | low
-    return str(UUID(int=value))
+    digits = f"{value:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def _draw(count: int) -> int:
+    """Return a random number of so many bytes; the caller holds the lock."""
+    global _random, _used  # noqa: PLW0603
+    if _used + count > len(_random):
+        _random, _used = os.urandom(_DRAWN), 0
+    _used += count
+    return int.from_bytes(_random[_used - count : _used])
+
+
+def _forget() -> None:
+    """Throw away what a forked process would share with its parent: no two processes may draw the same."""
+    global _random
+    _random = b""
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

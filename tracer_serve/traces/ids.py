@@ -53,7 +53,7 @@ def _draw(count: int) -> int:
 
 def _forget() -> None:
     """Throw away what a forked process would share with its parent: no two processes may draw the same."""
-    global _random
+    global _random  # noqa: PLW0603
     _random = b""
 
 

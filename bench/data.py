@@ -100,6 +100,12 @@ def data_folder() -> Path:
     return Path(folder)
 
 
+def read(name: str, part: str) -> tuple[list[Text], Labels]:
+    """Return the texts and gold labels of ``train``, ``test`` or ``foreign``, without vectors."""
+    rows = _READERS[name](data_folder())[part]
+    return [text for text, _ in rows], np.array([label for _, label in rows], np.str_)
+
+
 def load(name: str, progress: Callable[[int, int], None] | None = None) -> Dataset:
     """Read and embed a dataset; gold labels are the teacher's.
 

@@ -1,0 +1,200 @@
+"""A fine-tuned encoder on sentence pairs (SICK): certified coverage over resampled splits, and the time of an answer.
+
+    python -m bench.encoder --resamples 20
+    python -m bench.encoder --keep FOLDER --latency
+
+One training on the official train rows. The test rows, none of which was trained on, are then split anew per draw,
+near-duplicates together: one part calibrates a strict certificate, the other one is judged. ``--latency`` asks about
+single pairs, one after the other: the encoder's graph beside the path of frozen embeddings (both sides embedded by an
+8-bit graph, then the default blend), in the same process and on the same pairs.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from bench.data import ENCODER, read
+from tracer_serve.console import progress_bar
+from tracer_serve.fit.folds import duplicate_groups, holdout
+from tracer_serve.gate.certify import certify
+from tracer_serve.pairs import PairEmbedder
+from tracer_serve.records import Bools, Floats, Inputs, Labels, Text
+from tracer_serve.registry import embedders, surrogates
+from tracer_serve.state import load_component, save_component
+from tracer_serve.surrogates.encoder import Encoder
+
+_TRAINED_BLEND = 1500  # rows: what it predicts costs the same however many it has seen
+_WARM = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One split at one alpha.
+
+    Parameters
+    ----------
+    certified : what the certificate says its coverage is
+    coverage, agreement : on the judged rows; None where nothing is handled
+    """
+
+    system: str
+    dataset: str
+    alpha: float
+    delta: float
+    draw: int
+    calibration: int
+    certified: float
+    coverage: float
+    agreement: float | None
+    cpu_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Single answers of one path, milliseconds."""
+
+    system: str
+    p50_ms: float
+    p99_ms: float
+    cpu_ms: float
+
+
+def given(texts: Sequence[Text]) -> Inputs:
+    """Return texts as inputs of a surrogate that reads no vectors."""
+    return Inputs(texts, np.zeros((len(texts), 1), np.float32))
+
+
+def trained(rows: tuple[list[Text], Labels], params: dict[str, Any], keep: Path | None) -> tuple[Encoder, float]:
+    """Return the encoder and the CPU seconds of its training; from `keep`, where it is there already (then 0)."""
+    if keep is not None and keep.exists():
+        found: Encoder = load_component(Encoder, keep)
+        return found, 0.0
+    began = time.process_time()
+    encoder = surrogates.build("encoder", params).fit(given(rows[0]), rows[1])
+    if keep is not None:
+        save_component(encoder, keep)
+    assert isinstance(encoder, Encoder)
+    return encoder, time.process_time() - began
+
+
+def split(texts: Sequence[Text], score: Floats, agreed: Bools, draw: int, alpha: float, **facts: Any) -> Row:
+    """Certify on one half of n rows and judge on the other."""
+    calibrates = holdout(texts, 0.5, draw)
+    groups = duplicate_groups(texts)[calibrates]
+    found = certify(
+        score[calibrates],
+        agreed[calibrates],
+        alpha=alpha,
+        delta=facts["delta"],
+        mode="strict",
+        groups=groups,
+        seed=draw,
+    )
+    handled = found.certified & (score[~calibrates] >= found.threshold)
+    return Row(
+        alpha=alpha,
+        draw=draw,
+        calibration=int(calibrates.sum()),
+        certified=found.coverage if found.certified else 0.0,
+        coverage=float(handled.mean()),
+        agreement=float(agreed[~calibrates][handled].mean()) if handled.any() else None,
+        **facts,
+    )
+
+
+def timed(answer: Callable[[Text], object], texts: Sequence[Text], system: str) -> Speed:
+    """Ask about one text after the other."""
+    for text in texts[:_WARM]:
+        answer(text)
+    took, cpu = [], time.process_time()
+    for text in texts[_WARM:]:
+        began = time.perf_counter()
+        answer(text)
+        took.append(1e3 * (time.perf_counter() - began))
+    cpu_ms = 1e3 * (time.process_time() - cpu) / len(took)
+    return Speed(system, float(np.percentile(took, 50)), float(np.percentile(took, 99)), cpu_ms)
+
+
+def speeds(encoder: Encoder, rows: tuple[list[Text], Labels], texts: Sequence[Text]) -> list[Speed]:
+    """Time the encoder, the path of frozen embeddings, and both one after the other."""
+    embedder = PairEmbedder(embedders.build("sentence_transformers", {"model": ENCODER, "backend": "onnx-int8"}))
+    few = list(rows[0][:_TRAINED_BLEND])
+    blend = surrogates.build("blend").fit(Inputs(few, embedder.embed(few)), rows[1][:_TRAINED_BLEND])
+
+    def frozen(text: Text) -> object:
+        return blend.predict_proba(Inputs([text], embedder.embed([text])))
+
+    def tuned(text: Text) -> object:
+        return encoder.predict_proba(given([text]))
+
+    def both(text: Text) -> object:
+        return frozen(text), tuned(text)
+
+    bits = "8 bits" if encoder.tuned_ is not None and encoder.tuned_.served.eight_bits else "fp32"
+    paths = {"frozen embeddings, blend": frozen, f"encoder, {bits}": tuned, "cascade, both stages": both}
+    return [timed(answer, texts, system) for system, answer in paths.items()]
+
+
+def show(rows: Sequence[Row], times: Sequence[Speed]) -> None:
+    """Print the means over the draws, with the least and the most, and the times."""
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    table = Table("alpha", "draws", "certified", "coverage", "least", "most", "agreement", "least", "draws under alpha")
+    for alpha in sorted({row.alpha for row in rows}):
+        group = [row for row in rows if row.alpha == alpha]
+        coverage = [row.coverage for row in group]
+        agreement = [row.agreement for row in group if row.agreement is not None]
+        certified = float(np.mean([row.certified for row in group]))
+        shares = [certified, float(np.mean(coverage)), min(coverage), max(coverage)]
+        shares += [float(np.mean(agreement)), min(agreement)] if agreement else [float("nan")] * 2
+        under = sum(share < alpha for share in agreement)
+        table.add_row(f"{alpha:g}", str(len(group)), *(f"{100 * share:.1f}" for share in shares), str(under))
+    console.print(table)
+    if times:
+        table = Table("one pair at a time", "p50 ms", "p99 ms", "CPU ms")
+        for one in times:
+            table.add_row(one.system, f"{one.p50_ms:.2f}", f"{one.p99_ms:.2f}", f"{one.cpu_ms:.2f}")
+        console.print(table)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.encoder", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--alpha", type=float, nargs="+", default=[0.90, 0.95, 0.97], help="required agreement")
+    parser.add_argument("--delta", type=float, default=0.05, help="probability that a certificate is wrong")
+    parser.add_argument("--resamples", type=int, default=20, help="splits of the test rows")
+    parser.add_argument("--params", default="{}", help='YAML of the encoder, as "{epochs: 3, seed: 1}"')
+    parser.add_argument("--keep", type=Path, help="folder that the training is kept in, or taken from")
+    parser.add_argument("--latency", type=int, nargs="?", const=400, default=0, help="time so many single pairs")
+    parser.add_argument("--json", action="store_true", help="flat rows, nothing else on standard output")
+    options = parser.parse_args(arguments)
+    train, test = read("sick", "train"), read("sick", "test")
+    with progress_bar() as progress:
+        progress("training", 0, 1)
+        encoder, cpu = trained(train, yaml.safe_load(options.params), options.keep)
+        progress("training", 1, 1)
+        proba = encoder.predict_proba(given(test[0]))
+        agreed = encoder.classes_[proba.argmax(axis=1)] == test[1]
+        facts = {"system": "tracer-serve", "dataset": "sick", "delta": options.delta, "cpu_s": cpu}
+        rows = []
+        for draw in range(options.resamples):
+            rows += [split(test[0], proba.max(axis=1), agreed, draw, alpha, **facts) for alpha in options.alpha]
+            progress("draws", draw + 1, options.resamples)
+        times = speeds(encoder, train, test[0][: options.latency]) if options.latency else []
+    if options.json:
+        print(json.dumps([*map(asdict, rows), *map(asdict, times)], indent=1))
+        return
+    show(rows, times)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,6 +11,7 @@ import pytest
 from tests.service.worlds import BLUE, DEFERRED, HANDLED, make_policy, make_task, make_version, serving
 from tests.stub_llm import StubLLM
 from tests.tiny import rows_now
+from tracer_serve.components import teacher_fingerprint
 from tracer_serve.errors import StoreError
 from tracer_serve.evidence import MONITOR
 from tracer_serve.live import Live, Loaded
@@ -317,6 +318,28 @@ async def test_a_new_label_is_counted_told_and_no_other_teacher(task: MakeTask, 
     assert row.teacher_fingerprint == Versions(spec.state / "versions").manifest(1).teacher
     assert health["new_labels"] == {"mauve": 1}
     assert 'tracer_new_labels_total{task="colours"} 1.0' in exposed
+
+
+@pytest.mark.anyio
+async def test_an_open_task_s_teacher_sees_the_labels_of_the_traces(task: MakeTask, stub_llm: StubLLM) -> None:
+    """Labels that recur in the store, and those it gives later on, stand in the prompt; the fingerprint stays."""
+    spec = task(labels=None)
+    store = open_store(spec.state / "traces.db", "colours")
+    store.add([replace(row, task="colours") for row in rows_now(8, teacher_label="teal")])
+    store.close()
+    async with serving(spec) as (_, runtime):
+        before = runtime.router.fingerprint
+        stub_llm.labels = dict.fromkeys(("a", "b", "c", "d"), "mauve")
+        await runtime.router.route(["a", "b", "c"])
+        (decision,) = await runtime.router.route(["d"])
+        asked = [request["body"]["messages"][0]["content"] for request in stub_llm.requests]
+        assert isinstance(decision, Decision)
+        row = runtime.store.get(decision.trace_id)
+    assert all("nothing else: teal, or another short label" in prompt for prompt in asked[:3])
+    assert "nothing else: teal, mauve, or another short label" in asked[3]
+    assert row is not None
+    assert (row.teacher_label, row.teacher_fingerprint) == ("mauve", before)
+    assert teacher_fingerprint(spec) == before
 
 
 @pytest.mark.anyio

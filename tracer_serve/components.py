@@ -55,10 +55,10 @@ def make_acceptor(task: Task, index: int) -> Acceptor:
     return _make(task, acceptors, task.spec.acceptors[index], f"acceptors[{index}]")
 
 
-def make_teacher(task: Task, labels: tuple[str, ...] = ()) -> Teacher:
-    """Make the teacher; without a closed label set, the spec's or else `labels`, it may give any label."""
+def make_teacher(task: Task, known: tuple[str, ...] = ()) -> Teacher:
+    """Make the teacher; without a closed label set in the spec it may give any label, and sees the `known` ones."""
     described = task.spec.labels if isinstance(task.spec.labels, dict) else {}
-    context = {"labels": task.spec.label_names or labels, "descriptions": described}
+    context = {"labels": task.spec.label_names, "descriptions": described, "known": known}
     return _make(task, teachers, task.spec.teacher, "teacher", context)
 
 

@@ -20,7 +20,7 @@ from tracer_serve.load import Task
 from tracer_serve.protocols import Teacher
 from tracer_serve.records import Answer, Text, Trace
 from tracer_serve.snapshot import drawn
-from tracer_serve.standing import TeacherSince
+from tracer_serve.standing import TeacherSince, known_labels
 from tracer_serve.traces import TraceStore, new_id
 
 _AT_ONCE = 8
@@ -79,7 +79,7 @@ def replay(task: Task, store: TraceStore, since: TeacherSince, rows: int, progre
 async def _replay(
     task: Task, store: TraceStore, since: TeacherSince, pairs: list[tuple[Text, str]], progress: Progress
 ) -> Moved:
-    teacher = make_teacher(task)
+    teacher = make_teacher(task, known_labels(store))
     moves: Counter[tuple[str, str]] = Counter()
     failed, cost, done = 0, 0.0, 0
     try:

@@ -81,6 +81,11 @@ class TeacherSince:
     before: str = ""
 
 
+def known_labels(store: TraceStore, at_least: int = 3) -> tuple[str, ...]:
+    """Return the labels that the traces have at least so often, most frequent first, for an open task's teacher."""
+    return tuple(label for label, rows in store.counts().by_label.items() if rows >= at_least)
+
+
 def note_teacher(store: TraceStore, fingerprint: str) -> TeacherSince:
     """Note which teacher the spec names; a change is dated now, and returned with the moment."""
 

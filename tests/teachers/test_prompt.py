@@ -43,6 +43,40 @@ def test_a_misspelt_slot_is_refused() -> None:
         Prompt("One of {label}", ["a"], {})
 
 
+def test_an_open_task_offers_what_it_knows_beside_any_other() -> None:
+    """The slots list the known labels and say that another may be given; what was asked for by name stays the same."""
+    plain, own = Prompt(None, [], {}), Prompt("{labels}\n{descriptions}", [], {})
+    assert own.messages("x")[0]["content"] == "any short label\n- any short label"
+    template = plain.template
+    for label in ("b", "a", "b", "slip", "b", "a", "a", "a"):
+        plain.note(label)
+        own.note(label)
+    rest = "or another short label where none of these fits"
+    assert own.messages("x")[0]["content"] == f"b, a, {rest}\n- b\n- a\n- {rest}"
+    assert plain.messages("x")[0]["content"].endswith(f"nothing else: b, a, {rest}")
+    assert plain.template == template
+    assert Prompt(None, [], {}, known=["b", "a"]).messages("x") == plain.messages("x")
+
+
+def test_a_closed_task_offers_its_labels_only() -> None:
+    """What a closed task's traces or answers say changes no prompt."""
+    closed = Prompt("{labels}", ["a"], {}, known=["c"])
+    for _ in range(9):
+        closed.note("b")
+    assert closed.messages("x")[0]["content"] == "a"
+
+
+def test_an_open_prompt_stays_a_prompt() -> None:
+    """No more than 200 labels are offered, the first ones."""
+    many = Prompt("{labels}", [], {}, known=[f"l{i}" for i in range(300)])
+    for _ in range(9):
+        many.note("late")
+    assert many.messages("x")[0]["content"].split(", ")[199:] == [
+        "l199",
+        "or another short label where none of these fits",
+    ]
+
+
 @pytest.mark.parametrize("labels", [["a", "b"], []])
 def test_the_schema_closes_the_set(labels: list[str]) -> None:
     """The schema asks for one property whose enum is the label set; an open task has no enum."""

@@ -12,6 +12,7 @@ from tracer_serve.fit.rows import Progress
 from tracer_serve.load import Task
 from tracer_serve.records import Text
 from tracer_serve.snapshot import drawn
+from tracer_serve.standing import known_labels
 from tracer_serve.traces import TraceStore
 
 _AT_ONCE = 16
@@ -31,7 +32,7 @@ def estimate_noise(task: Task, store: TraceStore, inputs: int, progress: Progres
         Where the teacher answers none of them.
     """
     texts, labels = _sample(store, inputs, task.spec.fit.seed)
-    answers = asyncio.run(_ask_all(task, texts, tuple(sorted({*labels})), progress))
+    answers = asyncio.run(_ask_all(task, texts, known_labels(store), progress))
     given = [(label, answer) for label, answer in zip(labels, answers, strict=True) if answer is not None]
     noise = TeacherNoise(
         asked=len(given),
@@ -60,9 +61,9 @@ def _sample(store: TraceStore, inputs: int, seed: int) -> tuple[list[Text], list
     return list(once), labels
 
 
-async def _ask_all(task: Task, texts: Sequence[Text], labels: tuple[str, ...], progress: Progress) -> list[str | None]:
+async def _ask_all(task: Task, texts: Sequence[Text], known: tuple[str, ...], progress: Progress) -> list[str | None]:
     """Return the answers in order, None where the teacher gave no label; never more at once than its own limit."""
-    teacher = make_teacher(task, labels)
+    teacher = make_teacher(task, known)
     at_once = asyncio.Semaphore(min(_AT_ONCE, int(task.spec.teacher.params.get("max_concurrency", _AT_ONCE))))
     done, errors = 0, [TeacherError("the teacher was not asked", reason="unavailable")]
 

@@ -10,17 +10,18 @@ from starlette.requests import Request
 
 from tracer_serve.audits import Audits
 from tracer_serve.batcher import Batcher
-from tracer_serve.components import load_plugins, make_embedder, make_redactors, make_teacher, teacher_fingerprint
+from tracer_serve.components import load_plugins, make_embedder, make_redactors, make_teacher
 from tracer_serve.live import Live, Loaded
 from tracer_serve.load import Task
 from tracer_serve.metrics import Metrics
 from tracer_serve.policy import Policy
+from tracer_serve.protocols import Teacher
 from tracer_serve.redaction import redaction
 from tracer_serve.rollout import Rollout
 from tracer_serve.router import Router
 from tracer_serve.schedule import Schedule
 from tracer_serve.shared import open_versions
-from tracer_serve.standing import note_teacher
+from tracer_serve.standing import known_labels, note_teacher
 from tracer_serve.traces import TraceStore, open_store
 from tracer_serve.versions import Versions
 from tracer_serve.watch import Watch
@@ -123,19 +124,21 @@ async def _started(task: Task, stack: AsyncExitStack) -> Runtime:
     )
     await asyncio.to_thread(live.start)
     stack.callback(live.stop)
-    fingerprint = teacher_fingerprint(task)
-    await asyncio.to_thread(note_teacher, store, fingerprint)
-    watch = Watch(store, live, fingerprint, task.spec, metrics.new_labels.inc)
+    # an open task's teacher may give any label, and sees those that it has given: new ones are how a task grows
+    teacher = make_teacher(task, await asyncio.to_thread(known_labels, store))
+    await asyncio.to_thread(note_teacher, store, teacher.fingerprint)
+    watch = Watch(store, live, teacher.fingerprint, task.spec, metrics.new_labels.inc)
     await asyncio.to_thread(watch.start)
     stack.push_async_callback(asyncio.to_thread, watch.stop)
     writer = TraceWriter(store, metrics.lost.inc)
-    router = _router(task, stack, live, watch, writer=writer, metrics=metrics)
+    router = _router(task, stack, teacher, live, watch, writer=writer, metrics=metrics)
     return Runtime(task, store, versions, live, watch, writer, metrics, router)
 
 
 def _router(
     task: Task,
     stack: AsyncExitStack,
+    teacher: Teacher,
     live: Live,
     watch: Watch,
     *,
@@ -144,7 +147,6 @@ def _router(
 ) -> Router:
     """Make what answers; on the way out its audits end first, then their rows, then the teacher."""
     spec = task.spec
-    teacher = make_teacher(task)  # an open task's may give any label: new ones are how a task grows
     stack.push_async_callback(teacher.close)
     stack.push_async_callback(asyncio.to_thread, writer.close, GRACE_S / 2)
     batcher = Batcher()

@@ -56,6 +56,7 @@ class OpenAI:
     fallbacks : endpoints that serve the same model, in order of preference
     breaker, cache : when an endpoint counts as down; how many answers are remembered, for how long
     labels, descriptions : the task's closed label set; empty where the task is open
+    known : labels of an open task's traces; the prompt's slots offer them, and any that recurs later, beside any other
 
     Examples
     --------
@@ -86,9 +87,10 @@ class OpenAI:
         cache: CacheParams = CacheParams(),  # noqa: B008  # frozen
         labels: tuple[str, ...] = (),
         descriptions: dict[str, str] | None = None,
+        known: tuple[str, ...] = (),
     ) -> None:
         names, described = sorted(labels), dict(descriptions or {})
-        self.labels, self.prompt = LabelSet(names), Prompt(prompt, names, described)
+        self.labels, self.prompt = LabelSet(names), Prompt(prompt, names, described, known)
         self.price, self.deadline_s = price, deadline_s
         self._body: dict[str, Any] = dict(extra or {})
         if temperature is not None:
@@ -175,7 +177,9 @@ class OpenAI:
         usage = completion.tokens
         cost = self.price.of(usage) if self.price else 0.0
         self._cost += cost
-        return Answer(self.labels.parse(completion.content), usage, cost)
+        label = self.labels.parse(completion.content)
+        self.prompt.note(label)
+        return Answer(label, usage, cost)
 
 
 def _digest(parts: list[Any]) -> str:

@@ -12,6 +12,7 @@ from tracer_serve.gate.monitor import (
     advance,
     alternatives,
     anytime_lower_bound,
+    hand_over,
     log_evidence,
     update,
 )
@@ -80,6 +81,29 @@ def test_states_are_values() -> None:
     assert (state.seen, state.agreements) == (2, 1)
 
 
+@given(st.lists(OUTCOMES, max_size=5))
+def test_a_life_of_versions_is_one_run(nights: list[list[bool]]) -> None:
+    """Handed over from version to version the evidence is that of all audits in a row; each version counts its own."""
+    state = START
+    for outcomes in nights:
+        state = after(outcomes, hand_over(state, START.alpha, START.delta))
+    alone = after([agree for outcomes in nights for agree in outcomes])
+    assert state.log_bets == alone.log_bets
+    assert state.evidence == alone.evidence
+    assert state.alarm == alone.alarm
+    assert (state.seen, state.before + state.seen) == (len(nights[-1]) if nights else 0, alone.seen)
+
+
+@given(OUTCOMES, OUTCOMES, st.sampled_from([0.5, 0.85, 0.95, 0.99]))
+def test_another_alpha_neither_wins_nor_loses(before: list[bool], later: list[bool], alpha: float) -> None:
+    """A change of alpha leaves the evidence as it is, and the game stays fair at the new alpha."""
+    old = after(before)
+    new = after(later, hand_over(old, alpha, 0.1))
+    assert hand_over(old, alpha, 0.1).evidence == pytest.approx(old.evidence, rel=1e-9)
+    expected = alpha * update(new, agree=True).evidence + (1 - alpha) * update(new, agree=False).evidence
+    assert expected == pytest.approx(new.evidence, rel=1e-9)
+
+
 def test_alarm_stays() -> None:
     """The alarm rings at the first crossing of 1/delta and is not taken back by later agreement."""
     state = after([False] * 10)
@@ -145,6 +169,16 @@ def test_false_alarms_over_long_calm_runs(alpha: float, delta: float) -> None:
     """At agreement exactly alpha, at most delta of 1,000 runs ever alarm in 10,000 audits."""
     outcomes = np.random.default_rng(1).random((1000, 10_000)) < alpha
     assert (first_alarms(outcomes, alpha, delta) <= 10_000).sum() <= most_allowed(delta, 1000)
+
+
+@pytest.mark.slow
+def test_false_alarms_over_a_hundred_versions() -> None:
+    """At agreement exactly alpha, 100 audits a night: carried at most delta of 400 systems ever alarm, anew half do."""
+    outcomes = np.random.default_rng(4).random((400, 100, 100)) < 0.95
+    carried = first_alarms(outcomes.reshape(400, -1), 0.95, 0.05) <= 10_000
+    anew = (first_alarms(outcomes.reshape(-1, 100), 0.95, 0.05) <= 100).reshape(400, 100).any(axis=1)
+    assert carried.sum() <= most_allowed(0.05, 400)
+    assert anew.mean() > 0.5
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """From labelled rows to a certified policy."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from tracer_serve.fit.calibration import Calibration
 from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.fit.rows import Rows
 from tracer_serve.policy import Policy
+from tracer_serve.registry import surrogates
 
 N = 600
 
@@ -78,21 +80,27 @@ def test_calibration_rows_survive_their_disk(tmp_path: Path) -> None:
     assert len(fitted.vectors) == len(fitted.calibration.row)
 
 
+class Broken:
+    """A surrogate that never fits."""
+
+    def fit(self, inputs: object, labels: object) -> None:
+        del inputs, labels
+        raise ValueError("no luck today")
+
+    def predict_proba(self, inputs: object) -> None:
+        raise AssertionError(inputs)
+
+
+@pytest.fixture
+def _broken() -> Iterator[None]:
+    surrogates.register("broken")(Broken)
+    yield
+    surrogates._classes.pop("broken")
+
+
+@pytest.mark.usefixtures("_broken")
 def test_a_failing_candidate_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     """One surrogate that raises is reported as failed with its reason; the fit goes on with the rest."""
-    plugin = tmp_path / "broken.py"
-    plugin.write_text(
-        "from tracer_serve.registry import surrogates\n"
-        "@surrogates.register('broken')\n"
-        "class Broken:\n"
-        "    def fit(self, inputs, labels):\n"
-        "        raise ValueError('no luck today')\n"
-        "    def predict_proba(self, inputs): ...\n",
-        encoding="utf-8",
-    )
-    from tracer_serve.plugins import load_plugin  # noqa: PLC0415  # registers on import
-
-    load_plugin(plugin)
     task = write_task(tmp_path, surrogates=["broken", "logreg"])
     fitted = fit_policy(task, planted(), Planted())
     failed = [c for c in fitted.candidates if c.status == "failed"]

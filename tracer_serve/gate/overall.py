@@ -58,14 +58,12 @@ def certify_overall(
     single = one_each(numbered(groups, rows), seed)
     views = (np.ones(rows, bool), single)
     loosest = [_loosest(np.sort(scores[usable & ~agreed & view]), int(view.sum()), alpha) for view in views]
-    enough, threshold = None not in loosest, max(math.inf if one is None else one for one in loosest)
-    accepted = usable & accepts(scores, threshold)
-    coverage = float(accepted.mean()) if rows else 0.0
-    certified = bool(accepted.any()) and coverage >= min_coverage
-    short = math.ceil(1.0 / (1.0 - alpha) - 1e-9) - 1 - int(single.sum())
+    accepted = usable & accepts(scores, max(loosest))
+    certified = bool(accepted.any()) and accepted.mean() >= min_coverage
+    short = max(0, _fewest(alpha) - int(single.sum()))
     return Certificate(
         certified=certified,
-        reason="certified" if certified else _reason(usable, accepted) if enough else "insufficient",
+        reason="certified" if certified else "insufficient" if short else _reason(usable, accepted),
         alpha=alpha,
         delta=math.nan,
         mode=mode,
@@ -73,23 +71,28 @@ def certify_overall(
         n=int(accepted.sum()),
         agreements=int((accepted & agreed).sum()),
         lower_bound=alpha if certified else 0.0,
-        threshold=threshold if certified else math.inf,
-        coverage=coverage,
-        rows_needed=0 if enough else math.ceil(short * rows / max(1, int(single.sum()))) if rows else short,
-        coverage_unguarded=float(accepts(scores, threshold).mean()) if rows else 0.0,
+        threshold=max(loosest) if certified else math.inf,
+        coverage=float(accepted.mean()) if rows else 0.0,
+        rows_needed=math.ceil(short * rows / int(single.sum())) if rows else short,
+        coverage_unguarded=float(accepts(scores, max(loosest)).mean()) if rows else 0.0,
         guarantee="overall",
         distinct=int(single.sum()),
     )
 
 
-def _loosest(wrong: Floats, rows: int, alpha: float) -> float | None:
+def _fewest(alpha: float) -> int:
+    """Return the least number of rows of which one more may be wrong."""
+    return math.ceil(1.0 / (1.0 - alpha) - 1e-9) - 1
+
+
+def _loosest(wrong: Floats, rows: int, alpha: float) -> float:
     """Return the loosest threshold for some rows, given the scores of those that would be wrong, ascending.
 
-    None where the rows are too few for any: the next request may be one more that is wrong.
+    It is infinite where the rows are too few for any: the next request may be one more that is wrong.
     """
     allowed = math.floor((1.0 - alpha) * (rows + 1) + 1e-9) - 1
     if allowed < 0:
-        return None
+        return math.inf
     return float(np.nextafter(wrong[-1 - allowed], np.inf)) if len(wrong) > allowed else -math.inf
 
 

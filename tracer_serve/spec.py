@@ -249,10 +249,11 @@ class ServerSpec(Frozen):
         description="Requests a minute to /v1/* per key (without keys: per address), split among the workers.",
     )
 
-    @field_validator("api_keys")
+    @field_validator("api_keys", "admin_key")
     @classmethod
-    def _hard_to_guess(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        if any(len(key) < _KEY_LENGTH for key in value):
+    def _hard_to_guess(cls, value: tuple[SecretStr, ...] | SecretStr | None) -> Any:
+        keys = value if isinstance(value, tuple) else (value,)
+        if any(key is not None and len(key) < _KEY_LENGTH for key in keys):
             raise ValueError(
                 f"a key of fewer than {_KEY_LENGTH} characters can be guessed; openssl rand -hex 24 makes one"
             )

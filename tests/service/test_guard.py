@@ -5,18 +5,21 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 from pydantic import SecretStr
 
 from tests.service.worlds import HANDLED, make_version, serving
-from tracer_serve.errors import SpecError
+from tracer_serve.errors import EmbedderError, SpecError, StoreError
 from tracer_serve.load import Task
-from tracer_serve.service.app import ROUTES
+from tracer_serve.service.app import ROUTES, make_app
 from tracer_serve.service.buckets import Buckets
 from tracer_serve.service.documents import ErrorBody
-from tracer_serve.service.guard import OPEN
+from tracer_serve.service.failures import respond
+from tracer_serve.service.guard import OPEN, Loopback
 from tracer_serve.service.keys import Keys
 from tracer_serve.service.run import require_keys
+from tracer_serve.service.runtime import Runtime
 from tracer_serve.spec import ServerSpec
 
 MakeTask = Callable[..., Task]
@@ -142,8 +145,39 @@ def test_keys_in_a_file_are_refused_unless_hashed_and_never_shown(
     with pytest.raises(SpecError, match="can be guessed") as caught:
         task(server={"api_keys": ["${SHORT}"]})
     assert "hunter2" not in str(caught.value)
+    with pytest.raises(SpecError, match="can be guessed"):
+        task(server={"admin_key": "${SHORT}"})
     monkeypatch.setenv("LONG", FIRST)
     assert FIRST not in repr(task(server={"api_keys": ["${LONG}"]}).spec)
+
+
+@pytest.mark.anyio
+async def test_a_server_that_others_bound_answers_its_own_machine_only(task: MakeTask) -> None:
+    """Where no key is asked for; probes are answered to whoever asks."""
+    app = Loopback(make_app(task(), schedule=False))
+    for host, statuses in (("127.0.0.1", (404, 200)), ("192.0.2.7", (403, 200)), ("0.0.0.0", (403, 200))):
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url=f"http://{host}") as client:
+            found = [(await client.get(path)).status_code for path in ("/nope", "/livez")]
+        assert tuple(found) == statuses
+
+
+@pytest.mark.anyio
+async def test_what_is_wrong_is_told_to_those_with_a_key(keyed: MakeTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probes need none, so they say no more than that something is."""
+    monkeypatch.setattr(Runtime, "problems", lambda _: ["no space left on /srv/state"])
+    async with serving(keyed()) as (client, _):
+        ready = await client.get("/readyz")
+        health = await client.get("/healthz", headers=bearer(FIRST))
+    assert ready.json()["problems"] == ["/healthz has the details"]
+    assert "/srv/state" in health.text
+
+
+def test_errors_of_the_inside_name_no_path_and_no_host() -> None:
+    """Store and embedder name them in their words, which are for the log."""
+    for error in (StoreError("/srv/state/traces.db is full"), EmbedderError("https://10.0.0.7/v1 gave no vectors")):
+        answer = respond(error)
+        assert answer.status_code == 503
+        assert not {"/srv", "10.0"} & {bytes(answer.body).decode()[i : i + 4] for i in range(len(answer.body))}
 
 
 def test_beyond_loopback_it_binds_with_keys_only() -> None:

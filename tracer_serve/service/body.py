@@ -6,9 +6,11 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
+from tracer_serve.errors import OverloadedError
 from tracer_serve.service.failures import RefusalError
 
 _PATIENCE_S = 30.0
+_MOST_HELD = 256_000_000  # bytes of all bodies that are being read: slow ones add up
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -70,12 +72,26 @@ async def read_body(request: Request, limit: int) -> bytes:
         async with asyncio.timeout(_PATIENCE_S):
             async for part in request.stream():
                 size += len(part)
+                _held.bytes += len(part)
                 if size > limit:
                     raise _too_large(limit)
+                if _held.bytes > _MOST_HELD:
+                    raise OverloadedError("too many bodies are on their way; ask again later")
                 parts.append(part)
     except TimeoutError:
         raise RefusalError(408, f"the body did not arrive within {_PATIENCE_S:.0f} s") from None
+    finally:
+        _held.bytes -= size
     return b"".join(parts)
+
+
+class _Held:
+    """Bytes of bodies that this process is reading."""
+
+    bytes = 0
+
+
+_held = _Held()
 
 
 def _too_large(limit: int) -> RefusalError:

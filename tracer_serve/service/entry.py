@@ -43,6 +43,7 @@ class FrontedService(bentoml.Service):  # type: ignore[misc]  # bentoml has no u
         """Return what uvicorn runs; only workers come here, so only they import what answers requests."""
         _prepare_worker()
         from tracer_serve.service.app import make_app  # noqa: PLC0415
+        from tracer_serve.service.guard import Loopback  # noqa: PLC0415
         from tracer_serve.service.many import make_apps  # noqa: PLC0415
 
         if CARRIED in os.environ:
@@ -53,9 +54,13 @@ class FrontedService(bentoml.Service):  # type: ignore[misc]  # bentoml has no u
         app = make_app(_tasks[0]) if len(_tasks) == 1 else make_apps(_tasks)
         self.mount_asgi_app(app)
         inner = super().to_asgi(is_main=is_main)
+        keyless = any(not task.spec.server.api_keys for task in _tasks)
+        # our own command has looked at the address before it was bound
+        unseen = METRICS not in os.environ and not os.environ.get("TRACER_SERVE_INSECURE")
+        guarded = Loopback(app) if keyless and unseen else app
 
         async def front(scope: Any, receive: Any, send: Any) -> None:
-            await (inner if scope["type"] == "lifespan" else app)(scope, receive, send)
+            await (inner if scope["type"] == "lifespan" else guarded)(scope, receive, send)
 
         return front
 
@@ -65,7 +70,12 @@ def _prepare_worker() -> None:
         # BentoML's own folder is one for all servers of a machine, and emptied by each that starts; this has to be
         # set before prometheus_client is imported for the first time
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.environ[METRICS]
+    from uvicorn.config import HTTP_PROTOCOLS  # noqa: PLC0415
+
     from tracer_serve.service.tracing import log_as_configured  # noqa: PLC0415
+
+    # BentoML makes uvicorn's configuration and does not let it be said there
+    HTTP_PROTOCOLS["auto"] = "tracer_serve.service.protocol:BoundedProtocol"
 
     logger = logging.getLogger("tracer_serve")
     logger.setLevel(os.environ.get("TRACER_SERVE_LOG", "INFO").upper())

@@ -1,6 +1,7 @@
 """Errors as OpenAI clients know them, with the status that fits and nothing of the inside."""
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -9,9 +10,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tracer_serve.errors import BadInputError, TeacherError, TracerServeError
+from tracer_serve.errors import BadInputError, EmbedderError, StoreError, TeacherError, TracerServeError
+
+_log = logging.getLogger(__name__)
 
 _CODES = {404: "not_found", 405: "method_not_allowed"}
+_INSIDE = (StoreError, EmbedderError)  # their words name paths and hosts
+_OF_THE_INSIDE = "a part of this service does not answer; its log has the details"
 _WORDS = {404: "there is nothing here; /docs.json lists what there is", 405: "this route does not take this method"}
 
 
@@ -42,7 +47,9 @@ def error_object(error: TracerServeError) -> dict[str, Any]:
     """Return the value of ``error`` in an OpenAI error body."""
     status = status_of(error)
     message = str(error)
-    if isinstance(error, TeacherError):  # its own words may name hosts and quote what they sent; they are in the log
+    if isinstance(error, _INSIDE):
+        message = _OF_THE_INSIDE
+    elif isinstance(error, TeacherError):  # its own words may name hosts and quote what they sent; they are in the log
         message = f"the teacher gave no usable label: {error.reason.replace('_', ' ')}"
     return {
         "message": message,
@@ -70,6 +77,8 @@ def respond(error: TracerServeError, headers: Mapping[str, str] | None = None) -
 async def on_refusal(_: Request, error: Exception) -> Response:
     """Answer an error of our own."""
     assert isinstance(error, TracerServeError)
+    if isinstance(error, _INSIDE):
+        _log.error("a request failed: %s", error)
     return respond(error)
 
 

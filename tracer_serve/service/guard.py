@@ -1,5 +1,6 @@
 """Who may ask, and how often: before any route is looked at."""
 
+import ipaddress
 import math
 from typing import Any
 
@@ -60,6 +61,35 @@ class Guard:
             await send(message)
 
         await self._app(scope, receive, telling)
+
+
+class Loopback:
+    """ASGI middleware that answers this machine only, wherever the server was bound; probes are answered to all.
+
+    For servers that others start (``bentoml serve``) with tasks that ask for no key.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse what came in by another address."""
+        address = (scope.get("server") or ("",))[0]
+        if scope["type"] == "http" and scope["path"] not in OPEN and not _is_loopback(address):
+            problem = (
+                "without keys this service answers its own machine only: set server.api_keys, or"
+                " TRACER_SERVE_INSECURE=1 where something in front asks for keys"
+            )
+            await respond(RefusalError(403, problem, code="no_keys"))(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return True  # no network address: a socket in the file system
 
 
 def unknown_key(path: str, headers: Headers) -> RefusalError:

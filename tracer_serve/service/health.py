@@ -20,10 +20,15 @@ async def livez(_: Request) -> Response:
 
 async def readyz(request: Request) -> Response:
     """Answer that requests are answered: deferring all of them counts, and so does losing traces, but it is told."""
-    runtime = runtime_of(request)
-    loaded = runtime.live.loaded
-    version = None if loaded is None else loaded.number
-    return JSONResponse({"status": "ready", "version": version, "problems": runtime.problems()})
+    return JSONResponse({"status": "ready"} | readiness(runtime_of(request)))
+
+
+def readiness(runtime: Runtime) -> dict[str, Any]:
+    """Return what anybody may know: where keys are asked for, problems are told to those who have one."""
+    loaded, problems = runtime.live.loaded, runtime.problems()
+    if problems and runtime.task.spec.server.api_keys:
+        problems = ["/healthz has the details"]
+    return {"version": None if loaded is None else loaded.number, "problems": problems}
 
 
 def healthz(request: Request) -> Response:

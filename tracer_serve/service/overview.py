@@ -9,7 +9,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from tracer_serve.metrics import CONTENT_TYPE, render
 from tracer_serve.service.documents import model, openapi
-from tracer_serve.service.health import health
+from tracer_serve.service.health import health, readiness
 from tracer_serve.service.pages import SAFE
 from tracer_serve.service.side import sides_of
 
@@ -44,10 +44,7 @@ def models(request: Request) -> Response:
 
 async def readyz(request: Request) -> Response:
     """Answer that requests to all of the tasks are answered."""
-    tasks = {}
-    for side in request.app.state.sides:
-        loaded = side.runtime.live.loaded
-        tasks[side.name] = {"version": None if loaded is None else loaded.number, "problems": side.runtime.problems()}
+    tasks = {side.name: readiness(side.runtime) for side in request.app.state.sides}
     return JSONResponse({"status": "ready", "tasks": tasks})
 
 

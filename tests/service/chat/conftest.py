@@ -13,12 +13,13 @@ from tests.service.worlds import make_version
 from tests.stub_llm import StubLLM
 from tracer_serve.load import Task
 from tracer_serve.service.app import make_app
+from tracer_serve.service.protocol import BoundedProtocol
 
 
 @contextmanager
 def running_app(app: Starlette) -> Iterator[str]:
     """Run an application in a thread; yields its root."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", ws="none"))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", ws="none", http=BoundedProtocol))
     thread = threading.Thread(target=server.run, name="served-task", daemon=True)
     thread.start()
     while not server.started:

@@ -1,0 +1,211 @@
+"""Clients that mean harm: what they cost is bounded, and others are answered meanwhile."""
+
+import contextlib
+import json
+import random
+import resource
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.service.chat.conftest import listening
+from tests.service.test_run import _answering, free_port, process
+from tests.service.worlds import HANDLED, make_version, serving
+from tests.stub_llm import StubLLM
+from tracer_serve.load import Task
+from tracer_serve.service import body, protocol
+from tracer_serve.service.documents import ErrorBody
+
+MakeTask = Callable[..., Task]
+HUGE = 200_000_000
+ROUTES = ("/v1/classify", "/v1/chat/completions", "/v1/feedback", "/v1/explain", "/admin/rollback")
+
+
+class Server:
+    """A served task in processes of its own."""
+
+    def __init__(self, port: int, worker: int) -> None:
+        self.address, self.worker = ("127.0.0.1", port), worker
+        self.url = f"http://127.0.0.1:{port}"
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(self.address, timeout=60)
+
+    def answers(self) -> None:
+        """Check that somebody else is answered."""
+        answer = httpx.post(f"{self.url}/v1/classify", json={"input": HANDLED}, timeout=60)
+        assert answer.json()["data"][0]["decision"] == "handled"
+
+    @property
+    def memory_mb(self) -> float:
+        """Resident memory of the worker."""
+        return int(Path(f"/proc/{self.worker}/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+
+
+@contextmanager
+def served(task: Task) -> Iterator[Server]:
+    make_version(task)
+    with process(task) as running:
+        port = task.spec.server.port
+        threads = {child: len(list(Path(f"/proc/{child}/task").iterdir())) for child in _answering(running)}
+        server = Server(port, max(threads, key=lambda child: threads[child]))
+        for _ in range(20):
+            server.answers()
+        yield server
+
+
+def head(*lines: str) -> bytes:
+    return "\r\n".join(
+        ("POST /v1/classify HTTP/1.1", "host: x", "content-type: application/json", *lines, "", "")
+    ).encode()
+
+
+@pytest.mark.slow
+def test_bodies_of_200_mb_are_refused_and_not_kept(task: MakeTask) -> None:
+    """Declared or in chunks, thirty of them: each is a 413, memory stays as it was, others are answered."""
+    with served(task(server={"port": free_port()})) as server:
+        before = server.memory_mb
+        for declared in (True, False) * 15:
+            with server.connect() as client:
+                sends = f"content-length: {HUGE}" if declared else "transfer-encoding: chunked"
+                client.sendall(head(sends))
+                piece = b"x" * 1_000_000 if declared else b"f4240\r\n" + b"x" * 1_000_000 + b"\r\n"
+                with contextlib.suppress(ConnectionError):  # it need not listen to the end
+                    for _ in range(HUGE // 1_000_000):
+                        client.sendall(piece)
+                server.answers()
+                assert client.recv(4096).startswith(b"HTTP/1.1 413 ")
+        assert server.memory_mb < before + 40
+
+
+@pytest.mark.slow
+def test_ten_thousand_silent_connections_do_not_keep_others_out(task: MakeTask) -> None:
+    """Ten thousand and more: memory is bounded, others are answered, and whoever says nothing is sent away."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = protocol.MOST + 500
+    if hard < wanted + 500:
+        pytest.skip(f"the machine allows {hard} open files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted + 500), hard))
+    with served(task(server={"port": free_port()})) as server, ExitStack() as stack:
+        before = server.memory_mb
+        clients = [stack.enter_context(server.connect()) for _ in range(wanted)]
+        for client in clients[-2000:]:
+            client.sendall(b"POST /v1/classify HTTP/1.1\r\nx-slow: ")
+        server.answers()
+        assert len(list(Path(f"/proc/{server.worker}/fd").iterdir())) > protocol.MOST
+        assert server.memory_mb < before + 300
+        for client in clients:
+            assert client.recv(1) == b""
+        server.answers()
+
+
+@pytest.mark.slow
+def test_stalled_bodies_end_in_a_408_and_add_up_to_a_bound(task: MakeTask) -> None:
+    """Two hundred bodies that stop short of their end: no more than the bound is held, and each is told."""
+    with served(task(server={"port": free_port()})) as server, ExitStack() as stack:
+        before = server.memory_mb
+        clients = [stack.enter_context(server.connect()) for _ in range(200)]
+        for client in clients:
+            client.sendall(head("content-length: 3500000") + b"x" * 3_000_000)
+        server.answers()
+        assert server.memory_mb < before + 1.5 * body._MOST_HELD / 1e6
+        told = [client.recv(4096)[9:12] for client in clients]
+        server.answers()
+    assert set(told) == {b"408", b"503"}
+
+
+def test_a_head_without_end_is_refused(task: MakeTask) -> None:
+    """Also one that is sent while the request before it is still being answered; then the connection is closed."""
+    with listening(task()) as url:
+        address = httpx.URL(url).host, httpx.URL(url).port
+        for first in (b"", b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"):
+            with socket.create_connection(address, timeout=20) as client:
+                client.sendall(first + b"GET /livez HTTP/1.1\r\n")
+                with contextlib.suppress(ConnectionError):
+                    for _ in range(100):
+                        client.sendall(b"x-filler: " + b"x" * 2000 + b"\r\n")
+                answers = b""
+                with contextlib.suppress(ConnectionError):
+                    while got := client.recv(4096):
+                        answers += got
+            assert b"200 OK" in answers or not first
+            assert answers.count(b"HTTP/1.1 200") <= bool(first)
+
+
+def test_whoever_is_silent_too_long_or_longest_gives_way(task: MakeTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With room for three, a fourth takes the place of the first; after a while all places are free again."""
+    monkeypatch.setattr(protocol, "MOST", 3)
+    monkeypatch.setattr(protocol, "HEAD_S", 3.0)
+    monkeypatch.setattr(protocol, "_LOOK_S", 0.1)
+    with listening(task()) as url, ExitStack() as stack:
+        address = httpx.URL(url).host, httpx.URL(url).port
+        clients = []
+        for _ in range(4):
+            clients.append(stack.enter_context(socket.create_connection(address, timeout=20)))
+            time.sleep(0.05)  # so that the first is surely the first
+        assert clients[0].recv(1) == b""
+        clients[1].sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert clients[1].recv(4096).startswith(b"HTTP/1.1 200")
+        clients[2].sendall(b"GET /livez HT")  # half a word is no request
+        assert [client.recv(1) for client in clients[2:]] == [b"", b""]
+
+
+@pytest.mark.anyio
+async def test_bodies_under_way_have_a_bound_together(task: MakeTask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond it a body is refused with 503; once the others are read, the same one is taken."""
+    monkeypatch.setattr(body._held, "bytes", body._MOST_HELD)
+    async with serving(task()) as (client, _):
+        refused = await client.post("/v1/classify", json={"input": "a"})
+        body._held.bytes = 0
+        taken = await client.post("/v1/models/x", json={"input": "a"})
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+    assert ErrorBody.model_validate(refused.json()).error.code == "overloaded"
+    assert taken.status_code != 503
+    assert body._held.bytes == 0
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("times", [60, pytest.param(3000, marks=pytest.mark.slow)])
+async def test_mangled_bodies_are_the_callers_fault(
+    task: MakeTask, stub_llm: StubLLM, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """Whatever bytes come, the answer is an error object that blames the caller, or an answer."""
+    monkeypatch.setenv("TRACER_SERVE_ADMIN_KEY", "s3cret")
+    stub_llm.default = "blue"
+    chance = random.Random(5)
+    spec = task(server={"forward": False})
+    make_version(spec)
+    async with serving(spec) as (client, _):
+        for i in range(times):
+            route = ROUTES[i % len(ROUTES)]
+            headers = {"content-type": "application/json", "authorization": "Bearer s3cret"}
+            answer = await client.post(route, content=mangled(chance), headers=headers)
+            assert answer.status_code < 500, (route, answer.text)
+            if answer.status_code >= 400:
+                ErrorBody.model_validate(answer.json())
+
+
+def mangled(chance: random.Random) -> bytes:
+    """Return a sensible body with a few bytes changed, a value of another kind, nesting without end, or noise."""
+    message = {"role": "user", "content": HANDLED}
+    sensible = {"input": [HANDLED, "b"], "model": "colours", "messages": [message], "id": "x", "version": 1}
+    kind = chance.randrange(4)
+    if kind == 0:
+        return bytes(chance.randrange(256) for _ in range(chance.randrange(200)))
+    if kind == 1:
+        opening = chance.choice(["[", '{"a":', '{"input":', '{"messages":['])
+        return (opening * chance.choice([10, 5000])).encode()
+    if kind == 2:
+        odd: Any = chance.choice([None, True, 1e308, -1, "", "\x00", "\ud800", [], [[]], {}, {"a": {}}, 10**400])
+        chosen = chance.choice(list(sensible))
+        return json.dumps({chosen: sensible[chosen], chance.choice(list(sensible)): odd}).encode()
+    written = bytearray(json.dumps({key: sensible[key] for key in chance.sample(list(sensible), 2)}).encode())
+    for _ in range(chance.randrange(1, 4)):
+        written[chance.randrange(len(written))] = chance.randrange(256)
+    return bytes(written)

@@ -42,6 +42,7 @@ def make_task(folder: Path, stub: StubLLM, **spec: Any) -> Task:
         "name": "colours",
         "labels": ["red", "blue"],
         "acceptors": ["margin"],
+        "gate": {"alpha": 0.9},
         "teacher": teacher | {"cache": {"size": 0}},
         "traces": {"audit_rate": 0.0},
         "state": str(folder / "state"),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, Self, runtime_checkable
 
-from tracer_serve.records import Answer, Bools, Evidence, Floats, Inputs, Labels, Text, Vectors
+from tracer_serve.records import Answer, Bools, Evidence, Floats, Inputs, Ints, Labels, Text, Vectors
 
 
 class Embedder(Protocol):
@@ -58,6 +58,18 @@ class RowScaled(Protocol):
     """
 
     refit_rows: int | None
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """A surrogate so dear that it goes on from an earlier version's, in `gate.mode: strict`.
+
+    `resume` is called before the final fit, with the folder of the earlier one (None: there is none) and hashes of the
+    rows that this fit will see and of those that the certificate stands on. It must not go on from a model that has
+    seen one of the latter.
+    """
+
+    def resume(self, folder: Path | None, seen: Ints, apart: Ints) -> None: ...
 
 
 class Acceptor(Protocol):

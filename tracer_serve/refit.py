@@ -158,7 +158,9 @@ def _refit(
     noise = TeacherNoise.from_json(store.get_value(KEY))
     if noise is not None and noise.teacher != since.fingerprint:
         noise = None  # of another teacher
-    fitted = fit_policy(task, taken.rows, embedder, progress, index=versions.upcoming, noise=noise)
+    serving = versions.current()
+    earlier = None if serving is None else versions.folder(serving) / "model"
+    fitted = fit_policy(task, taken.rows, embedder, progress, index=versions.upcoming, noise=noise, earlier=earlier)
     certificate, parent = fitted.certificate, versions.current()
     require_lease()
     number = versions.write(

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer_serve.fit.folds import duplicate_groups, holdout, random_folds
+from tracer_serve.fit.folds import burst_groups, duplicate_groups, holdout, lasting_holdout, random_folds, row_hashes
 
 TEXTS = st.lists(st.text("ab ?!", max_size=6), min_size=1, max_size=40)
 
@@ -22,6 +22,22 @@ def test_a_holdout_never_splits_duplicates(texts: list[str], seed: int) -> None:
     """Held-out rows have no duplicate among the others."""
     groups, out = duplicate_groups(texts), holdout(texts, 0.5, seed)
     assert not set(groups[out]) & set(groups[~out])
+
+
+@given(TEXTS)
+def test_bursts_hold_whole_groups_of_duplicates(texts: list[str]) -> None:
+    """Whatever the texts: duplicates are in one burst, and without digits bursts are nothing else."""
+    groups, found = duplicate_groups(texts), burst_groups(texts)
+    assert found.tolist() == groups.tolist()
+
+
+def test_templates_are_one_burst_where_they_follow_each_other() -> None:
+    """Other numbers make no other message within a run; apart they do, and where numbers are all there is."""
+    sent = ["your code is 7711", "Your code is 9Z02!", "close my account", "your code is 5", "9 1", "9 2"]
+    assert burst_groups(sent).tolist() == [0, 0, 1, 2, 3, 4]
+    again = ["your code is 7711", "close it", "your code is 7711", "your code is 3"]
+    assert burst_groups(again).tolist() == [0, 1, 0, 0]
+    assert burst_groups([]).tolist() == []
 
 
 def test_near_duplicates_are_found() -> None:
@@ -44,3 +60,20 @@ def test_folds_are_about_equal_and_depend_on_the_seed() -> None:
     first, second = random_folds(texts, 5, 0), random_folds(texts, 5, 1)
     assert np.bincount(first).tolist() == [20] * 5
     assert (first != second).any()
+
+
+def test_what_is_held_out_lastingly_stays_so() -> None:
+    """As texts come, none changes sides; about a fifth is held out, another one by another seed."""
+    texts = [f"text {chr(97 + i % 26)} {chr(97 + i // 26 % 26)} {i}" for i in range(5000)]
+    early, late = lasting_holdout(texts[:2000], 0.2, 0), lasting_holdout(texts, 0.2, 0)
+    assert (early == late[:2000]).all()
+    assert abs(late.mean() - 0.2) < 0.03
+    assert (lasting_holdout(texts, 0.2, 1) != late).mean() > 0.2
+
+
+@given(TEXTS)
+def test_a_lasting_holdout_never_splits_duplicates(texts: list[str]) -> None:
+    """Held-out rows have no duplicate among the others, and duplicates have one hash."""
+    groups, out = duplicate_groups(texts), lasting_holdout(texts, 0.5, 0)
+    assert not set(groups[out]) & set(groups[~out])
+    assert len(np.unique(row_hashes(texts))) == groups.max() + 1

@@ -91,3 +91,25 @@ def test_an_abstaining_version_says_why(small: Case) -> None:
     page = render_html(report)
     assert "not certified" in page
     assert "no bound: nothing is certified" in page
+
+
+def test_a_cascade_shows_what_each_stage_is_asked_handles_and_costs(small: Case) -> None:
+    """Shares as percentages, CPU in milliseconds a row; a policy of one stage has no such table."""
+    stage = {
+        "surrogate": "knn",
+        "acceptor": "margin",
+        "n": 60,
+        "agreements": 59,
+        "share": 0.6,
+        "asked": 1.0,
+        "cpu_ms": 0.04,
+    }
+    dear = {**stage, "surrogate": "encoder", "n": 30, "agreements": 28, "share": 0.3, "asked": 0.4, "cpu_ms": 2.5}
+    certificate = {**small.report["certificate"], "stages": [stage, dear]}
+    page = render_html({**small.report, "certificate": certificate})
+    row = re.search(r"<tr><td>encoder</td>.*?</tr>", page)
+    assert row is not None
+    assert re.findall(r'class="n">([^<]*)<', row[0]) == ["40.0 %", "30", "30.0 %", "28", "2.5"]
+    assert "order in which they are asked" not in render_html(
+        {**small.report, "certificate": {**certificate, "stages": []}}
+    )

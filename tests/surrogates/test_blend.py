@@ -8,9 +8,11 @@ from tests.surrogates.worlds import blobs, share_right
 from tracer_serve.errors import ArtifactError, PluginError
 from tracer_serve.records import Inputs, Labels
 from tracer_serve.registry import surrogates
+from tracer_serve.spec import Component
 from tracer_serve.state import load_component, save_component
 from tracer_serve.surrogates._arrays import softmax
 from tracer_serve.surrogates.blend import Blend
+from tracer_serve.surrogates.encoder import Encoder
 
 
 def log_loss(proba: np.ndarray, classes: Labels, labels: Labels) -> float:
@@ -130,3 +132,9 @@ def test_softmax_survives_large_logits() -> None:
     """Logits beyond the range of exp still give a distribution."""
     expected = np.array([[1, 0], [0.5, 0.5]])
     np.testing.assert_allclose(softmax(np.array([[1e4, 0.0], [-1e4, -1e4]])), expected)
+
+
+def test_is_as_heavy_as_its_heaviest_member() -> None:
+    """A blend that holds an encoder has to be worth its time, one of light members has not."""
+    assert Blend(members=(Component(type="knn"),)).cost == Blend.cost
+    assert Blend(members=(Component(type="knn"), Component(type="encoder"))).cost == Encoder.cost

@@ -100,12 +100,31 @@ def test_starts_from_an_earlier_one(bert: Path) -> None:
     """Without a step of its own it says what the earlier one said of the labels that both know."""
     inputs, labels = blobs(rows=300)
     before = quick(bert, head="linear").fit(inputs, labels)
-    after = quick(bert, head="linear", learning_rate=1e-9, epochs=1)
+    after = quick(bert, head="linear", learning_rate=1e-9, warm_epochs=1)
     after.earlier = Earlier(tuned(before).trained, before.classes_)
     more = np.where(np.arange(300) < 20, "a new label", labels)
     after.fit(inputs, more)
     shared = after.predict_proba(inputs)[:, np.isin(after.classes_, before.classes_)]
     assert share_right(shared, before.classes_, labels) > 0.97
+
+
+def test_goes_on_only_from_one_that_saw_no_row_of_the_certificate(bert: Path, tmp_path: Path) -> None:
+    """An earlier one trained on a single row that now calibrates is left alone; so is one of another kind."""
+    inputs, labels = blobs(rows=60)
+    before = quick(bert, epochs=1)
+    before.resume(None, np.array([1, 2, 3], np.uint64), np.array([9], np.uint64))
+    save_component(before.fit(inputs, labels), tmp_path / "before")
+
+    def resumed(apart: list[int], **params: Any) -> Encoder:
+        model = quick(bert, **params)
+        model.resume(tmp_path / "before", np.array([4], np.uint64), np.array(apart, np.uint64))
+        return model
+
+    fresh = resumed([8, 9])
+    assert fresh.earlier is not None
+    assert fresh.seen_.tolist() == [1, 2, 3, 4]  # what its weights have seen, by whatever way
+    assert resumed([3, 9]).earlier is None
+    assert resumed([8, 9], frozen_layers=1).earlier is None
 
 
 def test_an_earlier_one_of_another_model_is_refused(bert: Path, tmp_path: Path) -> None:

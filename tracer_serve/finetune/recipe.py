@@ -19,6 +19,7 @@ class Recipe:
 
     source: tuple[str, str | None]
     epochs: int
+    warm_epochs: int
     learning_rate: float
     batch_size: int
     max_tokens: int
@@ -31,6 +32,10 @@ class Recipe:
     precision: Literal["auto", "float32", "bfloat16"]
     backend: Literal["auto", "onnx", "onnx-int8"]
     seed: int
+
+    def fits(self, other: "Recipe") -> bool:
+        """Say whether what this recipe left can be gone on from by the other."""
+        return (self.source, self.head, self.frozen_layers) == (other.source, other.head, other.frozen_layers)
 
 
 @dataclass(frozen=True, slots=True)

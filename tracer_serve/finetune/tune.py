@@ -46,7 +46,7 @@ def fine_tune(recipe: Recipe, texts: Sequence[Text], classes: Labels, codes: Int
         tokens = blank.tokens([*(texts[i] for i in keep), *told])
         targets = np.concatenate([codes[keep], np.array(meant, np.int64)])
         held = (blank.tokens([texts[i] for i in out]), codes[out]) if len(out) else None
-        plan = _plan(recipe)
+        plan = _plan(recipe, recipe.epochs if earlier is None else recipe.warm_epochs)
         if cosine:
             network.start_from(pooled_of(network, tokens, plan), targets)
         if earlier is not None:
@@ -61,7 +61,7 @@ def _exported(
     trained, count = network.trained(), len(network.classes)
     full = blank.of(export(network), eight_bits=False)
     probes = held[0].take(np.arange(min(_PROBES, len(held[0])))) if held else blank.tokens(["a probe", "another one"])
-    own = logits_of(network, probes, replace(_plan(recipe), device="cpu", half=False))
+    own = logits_of(network, probes, replace(_plan(recipe, 0), device="cpu", half=False))
     gap = float(np.abs(own - full.logits(probes, count)).max())
     if not gap <= _SAME_LOGITS * max(1.0, float(np.abs(own).max())):
         raise PluginError(
@@ -90,11 +90,11 @@ def _judge(logits: Floats, codes: Ints) -> tuple[float, float]:
     return float((logits.argmax(axis=1) == codes).mean()), float(loss.mean())
 
 
-def _plan(recipe: Recipe) -> Plan:
+def _plan(recipe: Recipe, epochs: int) -> Plan:
     device = recipe.device or ("cuda" if torch.cuda.is_available() else "cpu")
     half = bfloat16_pays(device) if recipe.precision == "auto" else recipe.precision == "bfloat16"
     return Plan(
-        epochs=recipe.epochs,
+        epochs=epochs,
         rate=recipe.learning_rate,
         batch=recipe.batch_size,
         seconds=recipe.seconds,

@@ -1,6 +1,7 @@
 """Labelled rows to a certified policy: cross-fit the candidates, choose one, refit it, one gate call."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -13,8 +14,9 @@ from tracer_serve.fit.choose import Choice, predicted_agreement
 from tracer_serve.fit.compare import CandidateResult, Compared, compare, names_of, select
 from tracer_serve.fit.crossfit import fit_surrogate, top_two
 from tracer_serve.fit.diagnose import diagnose
-from tracer_serve.fit.folds import burst_groups, holdout
+from tracer_serve.fit.folds import burst_groups, holdout, lasting_holdout
 from tracer_serve.fit.noise import TeacherNoise, duplicate_noise
+from tracer_serve.fit.resume import Resume, can_resume
 from tracer_serve.fit.rows import Progress, Rows, silent
 from tracer_serve.gate.classes import class_floor
 from tracer_serve.gate.scope import scope_threshold
@@ -60,6 +62,7 @@ def fit_policy(
     *,
     index: int = 1,
     noise: TeacherNoise | None = None,
+    earlier: Path | None = None,
 ) -> Fitted:
     """Fit, choose and certify a policy (gate.md, sections 2 and 3).
 
@@ -70,6 +73,7 @@ def fit_policy(
     progress : called as the work goes on
     index : which certificate of the task this is, counted from 1; matters with ``gate.spend: series``
     noise : how far the teacher agrees with itself, where it was asked; for the diagnosis if nothing certifies
+    earlier : folder of the policy that serves, from which a dear surrogate may go on (`fit.resume`)
 
     Raises
     ------
@@ -82,8 +86,10 @@ def fit_policy(
             f"{len(rows)} labelled traces are too few for {folds} folds: bring at least {2 * folds}"
             " (`tracer-serve import TASK.yaml traces.jsonl`)"
         )
-    fit = _fit_strict if task.spec.gate.mode == "strict" or len(rows) > CROSS_FIT_ROWS else _fit_cross
-    fitted = fit(task, rows, embedder, progress, index)
+    if task.spec.gate.mode == "strict" or len(rows) > CROSS_FIT_ROWS:
+        fitted = _fit_strict(task, rows, embedder, progress, index, earlier=earlier)
+    else:
+        fitted = _fit_cross(task, rows, embedder, progress, index)
     progress("certifying", 1, 1)
     if fitted.certificate.certified:
         return fitted
@@ -109,18 +115,23 @@ def tested_of(compared: Compared, choice: Choice, rows: Rows) -> Tested:
     )
 
 
-def _fit_strict(task: Task, rows: Rows, embedder: Embedder, progress: Progress, index: int) -> Fitted:
+def _fit_strict(
+    task: Task, rows: Rows, embedder: Embedder, progress: Progress, index: int, *, earlier: Path | None
+) -> Fitted:
     """Certify on a held-out fifth that neither trains nor chooses; the served model is fitted on the rest."""
-    seed = task.spec.fit.seed
-    held_out = np.flatnonzero(holdout(rows.texts, _STRICT_SHARE, seed) & rows.calibrates)
+    seed, resumes = task.spec.fit.seed, can_resume(task)
+    apart = (lasting_holdout if resumes else holdout)(rows.texts, _STRICT_SHARE, seed)
+    held_out = np.flatnonzero(apart & rows.calibrates)
     if len(held_out) > CROSS_FIT_ROWS:
         held_out = np.sort(np.random.default_rng(seed).choice(held_out, CROSS_FIT_ROWS, replace=False))
-    training = np.setdiff1d(np.arange(len(rows)), held_out)
+    # a model that later ones go on from must not see what may calibrate them
+    training = np.flatnonzero(~apart) if resumes else np.setdiff1d(np.arange(len(rows)), held_out)
     develop = rows.take(_sample(training, seed))
     compared = compare(task, develop, embedder, progress, refit_rows=len(training))
     choice, results = select(task, compared, develop.calibrates)
-    policy, _ = _finish(task, rows.take(training), embedder, choice.candidate, compared.folds.classes)
     test = rows.take(held_out)
+    resume = Resume.of(earlier, rows.take(training), test) if resumes else None
+    policy, _ = _finish(task, rows.take(training), embedder, choice.candidate, compared.folds.classes, resume=resume)
     vectors = policy.embedder.embed(test.texts)
     classes = np.unique(np.concatenate([policy.classes, test.labels]))
     paths = _paths(policy, test, vectors, classes)
@@ -160,7 +171,15 @@ def _predicted(choice: Choice, paths: Paths) -> Floats:
     )
 
 
-def _finish(task: Task, rows: Rows, embedder: Embedder, chosen: Candidate, classes: Labels) -> tuple[Policy, Vectors]:
+def _finish(
+    task: Task,
+    rows: Rows,
+    embedder: Embedder,
+    chosen: Candidate,
+    classes: Labels,
+    *,
+    resume: Resume | None = None,
+) -> tuple[Policy, Vectors]:
     """Fit the chosen candidate on all training rows; its acceptors learn from out-of-fold rows only.
 
     Parameters
@@ -172,7 +191,7 @@ def _finish(task: Task, rows: Rows, embedder: Embedder, chosen: Candidate, class
         embedder = embedder.fit(rows.texts)
     inputs = Inputs(rows.texts, embedder.embed(rows.texts))
     stages = tuple(
-        replace(_stage(task, part, inputs, rows.labels, classes), scale=scale)
+        replace(_stage(task, part, inputs, rows.labels, classes, resume=resume), scale=scale)
         for part, scale in zip(chosen.parts, chosen.scales, strict=True)
     )
     codes = np.searchsorted(stages[0].surrogate.classes_, rows.labels)
@@ -186,8 +205,11 @@ def _finish(task: Task, rows: Rows, embedder: Embedder, chosen: Candidate, class
     return policy, inputs.embeddings
 
 
-def _stage(task: Task, part: Part, inputs: Inputs, labels: Labels, classes: Labels) -> Stage:
-    surrogate = fit_surrogate(make_surrogate(task, part.surrogate), inputs, labels, len(labels))
+def _stage(task: Task, part: Part, inputs: Inputs, labels: Labels, classes: Labels, *, resume: Resume | None) -> Stage:
+    surrogate = make_surrogate(task, part.surrogate)
+    if resume is not None:
+        resume.tell(surrogate, task.spec.surrogates[part.surrogate].type)
+    fit_surrogate(surrogate, inputs, labels, len(labels))
     acceptor = None
     if part.acceptor is not None and not part.flat:
         acceptor = make_acceptor(task, part.acceptor).fit(part.oof.features[part.acceptor], part.oof.agreed)

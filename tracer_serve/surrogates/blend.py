@@ -56,7 +56,8 @@ class Blend:
         self.sharpness_: Floats = np.ones(len(members))
         self.weights_: Floats = np.full(len(members), 1 / len(members))
         self.fitted_: list[Surrogate] = []
-        self._make()  # a wrong parameter of a member is an error of the spec, not of the fit
+        made = self._make()  # a wrong parameter of a member is an error of the spec, not of the fit
+        self.cost = max(type(self).cost, *(float(getattr(member, "cost", 1.0)) for member in made))
 
     def fit(self, inputs: Inputs, labels: Labels) -> Self:
         """Learn temperatures and weights on a split of the n rows, then fit every member on all of them."""

@@ -12,11 +12,12 @@ from tracer_serve import pretrained
 from tracer_serve.errors import ArtifactError, PluginError
 from tracer_serve.finetune.recipe import Earlier, Recipe, Tuned
 from tracer_serve.finetune.serve import Served
-from tracer_serve.records import Inputs, Labels, Vectors
+from tracer_serve.records import Inputs, Ints, Labels, Vectors
 from tracer_serve.registry import surrogates
 from tracer_serve.surrogates._arrays import encode, softmax
 
-_STATE, _GRAPH, _TOKENIZER, _TRAINED = "encoder.json", "model.onnx", "tokenizer.json", "trained.safetensors"
+_STATE, _GRAPH, _TOKENIZER = "encoder.json", "model.onnx", "tokenizer.json"
+_TRAINED, _SEEN = "trained.safetensors", "seen.npy"
 
 
 @surrogates.register("encoder")
@@ -33,6 +34,7 @@ class Encoder:
     folder : a model's folder, relative to the YAML; takes the place of `model`
     revision : commit or tag on the hub
     epochs : most passes over the rows
+    warm_epochs : the same for a training that goes on from the last version's weights (`gate.mode: strict`)
     learning_rate : highest rate; reached after a tenth of training, then falling to 0
     batch_size : rows of a step
     max_tokens : tokens of an input that are looked at
@@ -58,6 +60,7 @@ class Encoder:
         folder: Path | None = None,
         revision: str | None = None,
         epochs: Annotated[int, Field(ge=1, le=100)] = 6,
+        warm_epochs: Annotated[int, Field(ge=1, le=100)] = 2,
         learning_rate: Annotated[float, Field(gt=0, le=0.1)] = 1e-4,
         batch_size: Annotated[int, Field(ge=1, le=1024)] = 32,
         max_tokens: Annotated[int, Field(ge=8, le=8192)] = 128,
@@ -76,6 +79,7 @@ class Encoder:
         self.recipe = Recipe(
             source=source if named is None else (named, revision),
             epochs=epochs,
+            warm_epochs=warm_epochs,
             learning_rate=learning_rate,
             batch_size=batch_size,
             max_tokens=max_tokens,
@@ -92,6 +96,17 @@ class Encoder:
         self.classes_: Labels = np.empty(0, np.str_)
         self.tuned_: Tuned | None = None
         self.earlier: Earlier | None = None
+        self.seen_: Ints = np.empty(0, np.uint64)
+
+    def resume(self, folder: Path | None, seen: Ints, apart: Ints) -> None:
+        """Go on from the encoder in `folder`, where it is of the same kind and saw no row of the certificate."""
+        self.seen_, self.earlier = seen, None
+        before = None if folder is None else type(self).load(folder)
+        if before is None or before.tuned_ is None or not before.recipe.fits(self.recipe):
+            return
+        if len(before.seen_) and not np.isin(apart, before.seen_).any():
+            self.earlier = Earlier(before.tuned_.trained, before.classes_)
+            self.seen_ = np.union1d(seen, before.seen_)
 
     def fit(self, inputs: Inputs, labels: Labels) -> Self:
         """Fine-tune on the texts of n rows, starting from `earlier` where that is set."""
@@ -123,6 +138,7 @@ class Encoder:
             (folder / _TOKENIZER).write_text(served.tokenizer, encoding="utf-8")
             (folder / _TRAINED).write_bytes(tuned.trained)
             facts = {"max_tokens": served.max_tokens, "pad": served.pad, "eight_bits": served.eight_bits}
+            np.save(folder / _SEEN, self.seen_, allow_pickle=False)
             state["tuned"] = facts | {"temperature": tuned.temperature, "agreement": tuned.agreement}
         (folder / _STATE).write_text(json.dumps(state, indent=1), encoding="utf-8")
 
@@ -136,6 +152,7 @@ class Encoder:
             encoder.recipe = Recipe(**{**recipe, "source": tuple(recipe["source"])})
             encoder.classes_ = np.array(state["classes"], np.str_)
             if tuned is not None:
+                encoder.seen_ = np.load(folder / _SEEN, allow_pickle=False)
                 encoder.tuned_ = Tuned(
                     served=Served(
                         graph=(folder / _GRAPH).read_bytes(),

@@ -1,0 +1,57 @@
+"""A dear surrogate goes on from the version before."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.fit.test_pipeline import planted
+from tests.tasks import Planted, write_task
+from tracer_serve.fit.folds import row_hashes
+from tracer_serve.fit.pipeline import fit_policy
+from tracer_serve.records import Ints
+from tracer_serve.registry import surrogates
+from tracer_serve.surrogates.knn import Knn
+
+TOLD: list[tuple[Path | None, Ints, Ints]] = []
+
+
+class Goes(Knn):
+    """Nearest neighbours that are told what they could go on from."""
+
+    def resume(self, folder: Path | None, seen: Ints, apart: Ints) -> None:
+        TOLD.append((folder, seen, apart))
+
+
+@pytest.fixture(autouse=True)
+def _registered() -> Iterator[None]:
+    surrogates.register("goes")(Goes)
+    TOLD.clear()
+    yield
+    surrogates._classes.pop("goes")
+
+
+def test_rows_of_the_certificate_are_apart_from_all_that_any_version_saw(tmp_path: Path) -> None:
+    """Two strict fits, the second on twice the rows: it is told the first one's folder, and what calibrates is new."""
+    task = write_task(tmp_path, surrogates=["goes"], gate={"alpha": 0.8, "delta": 0.1, "mode": "strict"})
+    rows = planted(1200)
+    rows.calibrates[::3] = False  # rows that may not calibrate now may do so later: they stay apart as well
+    half = rows.take(np.arange(600))
+    first = fit_policy(task, half, Planted())
+    first.policy.save(tmp_path / "model")
+    rows.calibrates[:] = True
+    second = fit_policy(task, rows, Planted(), earlier=tmp_path / "model")
+    (nothing, seen, _), (folder, _, apart) = TOLD
+    assert nothing is None
+    assert folder == tmp_path / "model" / "stage_0" / "surrogate"
+    assert np.array_equal(np.sort(seen), np.sort(row_hashes([half.texts[i] for i in first.trained])))
+    assert len(apart) == second.certificate.rows > first.certificate.rows
+    assert not np.isin(apart, seen).any()
+
+
+def test_a_cross_fit_never_goes_on(tmp_path: Path) -> None:
+    """It certifies on every row, so that an earlier model has seen them all."""
+    task = write_task(tmp_path, surrogates=["goes"])
+    fit_policy(task, planted(300), Planted(), earlier=tmp_path)
+    assert not TOLD

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.service.worlds import DEFERRED, HANDLED, make_version
+from tests.service.worlds import DEFERRED, HANDLED, make_task, make_version
 from tests.stub_llm import StubLLM
 from tracer_serve.errors import BusyError, SpecError
 from tracer_serve.load import Task
@@ -24,9 +24,10 @@ from tracer_serve.traces import open_store
 MakeTask = Callable[..., Task]
 SERVE = """
 import sys
-from tracer_serve.load import load_task
+from pathlib import Path
 from tracer_serve.service.run import serve
-sys.exit(serve(load_task(sys.argv[1])))
+from tracer_serve.service.tasks import load_tasks
+sys.exit(serve(*load_tasks(list(map(Path, sys.argv[1:])))))
 """
 PATIENCE_S = 90.0  # a machine under load imports slowly
 
@@ -39,9 +40,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def process(task: Task) -> Iterator["subprocess.Popen[bytes]"]:
-    """Serve a task in a process of its own, ready when this yields."""
-    words = [sys.executable, "-c", SERVE, str(task.file)]
+def process(task: Task, *others: Task) -> Iterator["subprocess.Popen[bytes]"]:
+    """Serve a task, or several, in processes of their own, ready when this yields."""
+    words = [sys.executable, "-c", SERVE, *(str(each.file) for each in (task, *others))]
     server = subprocess.Popen(words, env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True)
     try:
         end = time.monotonic() + PATIENCE_S
@@ -97,6 +98,27 @@ async def _ask_and_stop(url: str, server: "subprocess.Popen[bytes]", stub: StubL
 def _answering(server: "subprocess.Popen[bytes]") -> set[int]:
     """Return the processes whose parent is the server."""
     return set(map(int, Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()))
+
+
+def test_two_tasks_are_served_by_one_process_tree(tmp_path: Path, stub_llm: StubLLM) -> None:
+    """Each worker serves both, counts both together with the other worker, and stops politely."""
+    made = []
+    server = {"port": free_port(), "workers": 2}
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        made.append(make_task(tmp_path / name, stub_llm, name=name, server=server))
+        make_version(made[-1])
+    url = f"http://127.0.0.1:{server['port']}"
+    with process(*made) as running:
+        for i in range(20):  # a new connection each, so that both workers get some
+            body = {"input": HANDLED, "model": made[i % 2].spec.name}
+            assert httpx.post(f"{url}/v1/classify", json=body).headers["x-tracer-decision"] == "handled"
+        for name in ("first", "second"):
+            handled = f'tracer_requests_total{{decision="handled",task="{name}"}} 10.0'
+            assert all(handled in httpx.get(f"{url}{path}/metrics").text for path in ("", f"/t/{name}") * 3)
+        assert len(_answering(running)) >= 2
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(30) == 0
 
 
 def test_a_port_in_use_is_told_before_anything_starts() -> None:

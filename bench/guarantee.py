@@ -4,7 +4,8 @@
 
 ``gate`` rows give both gates the same scores and agreements, 2,000 rows a draw. ``fit`` rows give both systems the same
 traces, the same kind of model (logistic regression), and judge on 20,000 fresh rows. A draw is violated where traffic
-whose agreement is under alpha is handled. Both promise at most 10 %, tracer-llm's default, tracer-serve also 5 %.
+whose agreement is under alpha is handled. Both promise at most 10 %, tracer-llm's default; given the scores,
+tracer-serve also 5 %.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich import box
@@ -37,6 +39,10 @@ PEER_DELTA = 0.1
 DELTAS = {"tracer-serve": (PEER_DELTA, 0.05), "tracer-llm": (PEER_DELTA,)}
 ROWS = 2000
 _SKEWED_ALPHA = 0.9
+_AT_ONCE = 10  # draws per start of the peer's interpreter
+
+Draw = tuple[Part, Part]
+"""Traces to fit on, and fresh rows to judge on."""
 
 # The peer's l2d gate on scores and its accept-all gate, the better of the two, as its fit chooses.
 _PEER_GATE = """
@@ -57,13 +63,15 @@ _PEER_FIT = """
 import numpy as np
 from tracer.fit.pipeline import fit_frontier, route_pipeline
 OTHERS = ("logreg_c1", "sgd_log", "mlp_1h", "mlp_2h", "dt", "rf", "et", "gbt", "xgb")
-def main(a):
-    names, y = np.unique(a["labels"], return_inverse=True)
-    best = fit_frontier(a["vectors"], y, [a["alpha"]], skip=OTHERS)[0][0]["best"]
+def one(labels, vectors, fresh, alpha):
+    names, y = np.unique(labels, return_inverse=True)
+    best = fit_frontier(vectors, y, [alpha], skip=OTHERS)[0][0]["best"]
     if not (best and best["stages"]):
-        return {"handled": np.zeros(len(a["fresh"]), bool), "given": np.full(len(a["fresh"]), "")}
-    predicted, handled, _ = route_pipeline(best["stages"], a["fresh"])
-    return {"handled": handled, "given": np.where(handled, names[np.maximum(predicted, 0)], "")}
+        return np.full(len(fresh), "")
+    predicted, handled, _ = route_pipeline(best["stages"], fresh)
+    return np.where(handled, names[np.maximum(predicted, 0)], "")
+def main(a):
+    return {f"given{i}": one(a[f"labels{i}"], a[f"vectors{i}"], a[f"fresh{i}"], a["alpha"]) for i in range(a["draws"])}
 """
 
 
@@ -168,21 +176,19 @@ def gate_rows(runs: int, systems: Sequence[str], progress: Progress) -> Iterator
         progress("gates on given scores", number + 1, len(SCORED) * len(ALPHAS))
 
 
-def fit_rows(fits: int, systems: Sequence[str], progress: Progress) -> Iterator[Row]:
-    """Let both systems fit the same skewed traces; judge on fresh rows."""
-    done, total = 0, fits * len(SKEWED)
-    for traffic, draw in SKEWED.items():
-        found: dict[tuple[str, float], list[tuple[float, float]]] = {}
-        for seed in range(fits):
-            traces, fresh = draw(seed)
+def fit_rows(seeds: range, traffics: Sequence[str], systems: Sequence[str], progress: Progress) -> Iterator[Row]:
+    """Let both systems fit the same skewed traces, at the peer's delta; judge on fresh rows."""
+    done, total = 0, len(seeds) * len(traffics)
+    for traffic in traffics:
+        found: dict[str, list[tuple[float, float]]] = {}
+        for first in range(seeds.start, seeds.stop, _AT_ONCE):
+            draws = [SKEWED[traffic](seed) for seed in range(first, min(first + _AT_ONCE, seeds.stop))]
             for system in systems:
-                for delta in DELTAS[system]:
-                    judged = _fit_peer(traces, fresh) if system == "tracer-llm" else _fit_ours(traces, fresh, delta)
-                    found.setdefault((system, delta), []).append(judged)
-            done += 1
+                found.setdefault(system, []).extend(_FITS[system](draws))
+            done += len(draws)
             progress("whole fits on skewed traffic", done, total)
-        for (system, delta), results in found.items():
-            yield summary(results, part="fit", traffic=traffic, system=system, alpha=_SKEWED_ALPHA, delta=delta)
+        for system, results in found.items():
+            yield summary(results, part="fit", traffic=traffic, system=system, alpha=_SKEWED_ALPHA, delta=PEER_DELTA)
 
 
 def _ours(scores: Floats, agreed: Bools, alpha: float, delta: float) -> float:
@@ -190,18 +196,26 @@ def _ours(scores: Floats, agreed: Bools, alpha: float, delta: float) -> float:
     return found.threshold if found.certified else math.inf
 
 
-def _fit_ours(traces: Part, fresh: Part, delta: float) -> tuple[float, float]:
-    spec = {"surrogates": ["logreg"], "acceptors": ["logistic"], "gate": {"alpha": _SKEWED_ALPHA, "delta": delta}}
+def _fit_ours(draws: Sequence[Draw]) -> list[tuple[float, float]]:
+    spec = {"surrogates": ["logreg"], "acceptors": ["logistic"], "gate": {"alpha": _SKEWED_ALPHA, "delta": PEER_DELTA}}
     task = Task(Spec.model_validate({"name": "bench", "teacher": "offline", **spec}), Path("bench"), "")
-    policy = fit_policy(task, Rows.of(traces.texts, traces.labels), Given(traces)).policy
-    seen = policy.score(fresh.texts, fresh.vectors)
-    return _judged(seen.handled, policy.classes[seen.top] == fresh.labels)
+    found = []
+    for traces, fresh in draws:
+        policy = fit_policy(task, Rows.of(traces.texts, traces.labels), Given(traces)).policy
+        seen = policy.score(fresh.texts, fresh.vectors)
+        found.append(_judged(seen.handled, policy.classes[seen.top] == fresh.labels))
+    return found
 
 
-def _fit_peer(traces: Part, fresh: Part) -> tuple[float, float]:
-    arrays = {"vectors": traces.vectors, "labels": traces.labels, "fresh": fresh.vectors, "alpha": _SKEWED_ALPHA}
-    found = run_in_peer(_PEER_FIT, arrays)
-    return _judged(found["handled"], found["given"] == fresh.labels)
+def _fit_peer(draws: Sequence[Draw]) -> list[tuple[float, float]]:
+    arrays: dict[str, Any] = {"alpha": _SKEWED_ALPHA, "draws": len(draws)}
+    for i, (traces, fresh) in enumerate(draws):
+        arrays |= {f"vectors{i}": traces.vectors, f"labels{i}": traces.labels, f"fresh{i}": fresh.vectors}
+    given = run_in_peer(_PEER_FIT, arrays)
+    return [_judged(given[f"given{i}"] != "", given[f"given{i}"] == fresh.labels) for i, (_, fresh) in enumerate(draws)]
+
+
+_FITS = {"tracer-serve": _fit_ours, "tracer-llm": _fit_peer}
 
 
 def _judged(handled: Bools, right: Bools) -> tuple[float, float]:
@@ -225,8 +239,10 @@ def table(rows: Sequence[Row]) -> Table:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.guarantee", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--runs", type=int, default=400, help="draws per kind of scores")
+    parser.add_argument("--runs", type=int, default=400, help="draws per kind of scores; 0 for none")
     parser.add_argument("--fits", type=int, default=40, help="whole fits per kind of skewed traffic; 0 for none")
+    parser.add_argument("--first-fit", type=int, default=0, help="seed of the first of them: a long run in pieces")
+    parser.add_argument("--traffic", nargs="+", choices=[*SKEWED], default=[*SKEWED], help="kinds of skewed traffic")
     parser.add_argument("--systems", default=",".join(SYSTEMS), help="comma-separated")
     parser.add_argument("--json", action="store_true", help="flat rows, nothing else on standard output")
     options = parser.parse_args(arguments)
@@ -234,7 +250,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if unknown := set(systems) - set(SYSTEMS):
         parser.error(f"unknown system {', '.join(sorted(unknown))}; there are {', '.join(SYSTEMS)}")
     with progress_bar(quiet=options.json) as progress:
-        rows = [*gate_rows(options.runs, systems, progress), *fit_rows(options.fits, systems, progress)]
+        rows = [*gate_rows(options.runs, systems, progress)] if options.runs else []
+        seeds = range(options.first_fit, options.first_fit + options.fits)
+        rows += fit_rows(seeds, options.traffic, systems, progress) if options.fits else []
     if options.json:
         print(json.dumps([asdict(row) for row in rows], indent=1))
     else:

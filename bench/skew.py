@@ -56,8 +56,8 @@ def near_duplicates(seed: int, n: int = 2000, burst: int = 4) -> tuple[Part, Par
 
 
 SKEWED: dict[str, Callable[[int], tuple[Part, Part]]] = {
-    "imbalance > 8,000 rows": imbalance,
-    "40 % of labels unseen": unseen_labels,
+    "imbalance": imbalance,
+    "unseen-labels": unseen_labels,
     "near-duplicates": near_duplicates,
 }
 

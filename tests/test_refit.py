@@ -15,7 +15,8 @@ from tracer_serve.errors import BusyError, FitError
 from tracer_serve.load import Task
 from tracer_serve.policy import CERTIFICATE
 from tracer_serve.records import Certificate
-from tracer_serve.refit import _may_serve, refit, store_of, versions_of
+from tracer_serve.refit import refit, store_of, versions_of
+from tracer_serve.refit_version import may_serve
 from tracer_serve.standing import LEASE, PROGRESS, Closing, close_gate, note_teacher
 from tracer_serve.traces import TraceStore
 from tracer_serve.validity import Demands
@@ -112,7 +113,7 @@ def test_what_may_replace_a_certified_version(task: Task) -> None:
     strict = tiny_task(task.file.parent, versions={"must_keep_coverage": True})
 
     def may(task: Task, certificate: Certificate, closed: Closing | None = None, by: str = teacher) -> bool:
-        return _may_serve(task, versions, certificate, Demands(by, task.spec.gate, closed))
+        return may_serve(task, versions, certificate, Demands(by, task.spec.gate, closed))
 
     less, none = replace(found, coverage=found.coverage - 0.01), replace(found, certified=False)
     assert [may(task, certificate) for certificate in (found, less, none)] == [True, True, False]

@@ -1,0 +1,109 @@
+"""From a fit to a version: its files, its manifest, and whether it replaces the one that serves."""
+
+import json
+import platform
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version as installed
+from pathlib import Path
+
+import numpy as np
+
+from tracer_serve.fit.pipeline import Fitted
+from tracer_serve.load import Task
+from tracer_serve.policy import CERTIFICATE
+from tracer_serve.records import Certificate
+from tracer_serve.report.build import build_report
+from tracer_serve.report.render import render_html
+from tracer_serve.snapshot import Snapshot
+from tracer_serve.validity import Demands, certificate_of
+from tracer_serve.versions import NEAREST, Manifest, Versions
+
+_SOFTWARE = ("tracer-serve", "numpy", "scikit-learn")
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """What was fitted, on which rows.
+
+    Parameters
+    ----------
+    spent : with ``gate.spend: series``, rows up to this id were in earlier certificates
+    demands : what its certificate, and the one that serves, have to stand up to
+    """
+
+    taken: Snapshot
+    fitted: Fitted
+    spent: str
+    demands: Demands
+
+
+def write_version(task: Task, versions: Versions, fresh: Fresh, plugins: dict[str, str]) -> int:
+    """Write everything that belongs to a version, and return its number; it does not serve yet.
+
+    Parameters
+    ----------
+    plugins : sha256 of each plugin file
+    """
+    parent = versions.current()
+    return versions.write(
+        lambda folder: _fill(folder, task, fresh, versions),
+        lambda number, files: _manifest(task, fresh, plugins, parent, number, files),
+    )
+
+
+def may_serve(task: Task, versions: Versions, found: Certificate, demands: Demands) -> bool:
+    """Say whether the new version replaces the current one: a certified one does, any does where none is certified.
+
+    A current version whose certificate is void (drift, another teacher, a higher promise) stays for shadow scoring
+    until one certifies, but its coverage is no measure any more.
+    """
+    parent = versions.current()
+    if parent is None or not (current := versions.manifest(parent)).certified:
+        return True
+    before = certificate_of(versions, parent)
+    void = demands.void(before, current.teacher, current.after) is not None
+    if not found.certified or void or not task.spec.versions.must_keep_coverage:
+        return found.certified
+    return found.coverage >= before.coverage
+
+
+def _manifest(  # noqa: PLR0917  # what makes a version, and what the writing adds
+    task: Task, fresh: Fresh, plugins: dict[str, str], parent: int | None, number: int, files: dict[str, str]
+) -> Manifest:
+    policy, certificate, taken = fresh.fitted.policy, fresh.fitted.certificate, fresh.taken
+    return Manifest(
+        version=number,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        task=task.spec.name,
+        certified=certificate.certified,
+        reason=certificate.reason,
+        parent=parent,
+        traces=len(taken.rows),
+        last_trace=taken.until,
+        embedder=policy.embedder.fingerprint,
+        teacher=fresh.demands.teacher,
+        plugins=plugins,
+        software={"python": platform.python_version()} | {name: installed(name) for name in _SOFTWARE},
+        files=files,
+        labels=tuple(map(str, policy.classes)),
+        after=taken.after,
+        # a certificate that tested nothing, for want of rows, has looked at no row
+        spent=taken.until if certificate.n or certificate.certified else fresh.spent,
+    )
+
+
+def _fill(folder: Path, task: Task, fresh: Fresh, versions: Versions) -> None:
+    fitted, taken = fresh.fitted, fresh.taken
+    fitted.policy.save(folder / "model")
+    fitted.calibration.save(folder / "calibration.npz")
+    np.save(folder / NEAREST, taken.ids[fitted.trained][fitted.policy.index.rows], allow_pickle=False)
+    (folder / "certificate.json").write_bytes(CERTIFICATE.dump_json(fitted.certificate, indent=1))
+    candidates = [asdict(candidate) for candidate in fitted.candidates]
+    (folder / "candidates.json").write_text(json.dumps(candidates, indent=1), encoding="utf-8")
+    (folder / "spec.yaml").write_text(task.source, encoding="utf-8")
+    history = [versions.folder(number) / "report.json" for number in versions.numbers()]
+    earlier = [json.loads(file.read_text(encoding="utf-8")) for file in history if file.is_file()]
+    report = build_report(task, fitted, [taken.rows.texts[i] for i in fitted.calibration.row], earlier)
+    (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    (folder / "report.html").write_text(render_html(report), encoding="utf-8")

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.requests import Request
 
 from tests.service.chat.conftest import listening
 from tests.service.test_run import _answering, free_port, process
@@ -21,6 +22,7 @@ from tests.stub_llm import StubLLM
 from tracer_serve.load import Task
 from tracer_serve.service import body, protocol
 from tracer_serve.service.documents import ErrorBody
+from tracer_serve.service.failures import RefusalError
 
 MakeTask = Callable[..., Task]
 HUGE = 200_000_000
@@ -154,6 +156,19 @@ def test_whoever_is_silent_too_long_or_longest_gives_way(task: MakeTask, monkeyp
         assert clients[1].recv(4096).startswith(b"HTTP/1.1 200")
         clients[2].sendall(b"GET /livez HT")  # half a word is no request
         assert [client.recv(1) for client in clients[2:]] == [b"", b""]
+
+
+@pytest.mark.anyio
+async def test_a_client_that_leaves_in_the_middle_of_a_body_is_no_bug_of_ours() -> None:
+    """Nothing is held for it, and it ends in a refusal: a traceback for each would let anybody fill the log."""
+    messages = iter([{"type": "http.request", "body": b"x", "more_body": True}, {"type": "http.disconnect"}])
+
+    async def receive() -> Any:
+        return next(messages)
+
+    with pytest.raises(RefusalError, match="left"):
+        await body.read_body(Request({"type": "http", "headers": []}, receive), 100)
+    assert body._held.bytes == 0
 
 
 @pytest.mark.anyio

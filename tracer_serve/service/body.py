@@ -4,7 +4,7 @@ import asyncio
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from tracer_serve.errors import OverloadedError
 from tracer_serve.service.failures import RefusalError
@@ -80,6 +80,8 @@ async def read_body(request: Request, limit: int) -> bytes:
                 parts.append(part)
     except TimeoutError:
         raise RefusalError(408, f"the body did not arrive within {_PATIENCE_S:.0f} s") from None
+    except ClientDisconnect:  # nobody reads this, but a traceback for each of them would fill the log
+        raise RefusalError(400, "the client left before the end of the body") from None
     finally:
         _held.bytes -= size
     return b"".join(parts)

@@ -3,16 +3,40 @@
 import re
 
 import numpy as np
+import pytest
 
 from tests.report.conftest import Case, blobs, case_of, make_task
+from tracer_serve.report.closeness import closeness
 from tracer_serve.report.layout import layout
 from tracer_serve.report.plateau import forecast
+from tracer_serve.report.seen import Seen
 
 
 def test_planted_teacher_errors_lead_the_cards(banking: Case) -> None:
     """Of 20 labels replaced at random in the shipped traces at least 15 are among the first 40 cards."""
     first = {card["row"] for card in banking.report["cards"]["cards"][:40]}
     assert len(first & set(banking.planted.tolist())) >= 15
+
+
+def test_swaps_with_the_nearest_other_label_lead_the_cards_too() -> None:
+    """Of 20 labels replaced by that of the nearest row of another label at least 15 are among the first 40 cards."""
+    texts, labels, vectors = blobs(1500, 12, seed=2, spread=0.9)
+    planted = np.random.default_rng(2).choice(len(texts), 20, replace=False)
+    changed = labels.copy()
+    for i in planted:
+        cosine = np.where(labels == labels[i], -1.0, vectors @ vectors[i])
+        changed[i] = labels[cosine.argmax()]
+    report = case_of(make_task(), texts, changed, vectors, planted).report
+    assert len({card["row"] for card in report["cards"]["cards"][:40]} & set(planted.tolist())) >= 15
+
+
+def test_closeness_is_the_mean_of_the_three_nearest_and_leaves_duplicates_out(small: Case) -> None:
+    """It equals a plain recount over the other groups' rows of the label."""
+    seen = Seen.of(small.task, small.fitted, small.texts)
+    rows, labels = np.arange(0, len(seen), 37), (np.arange(0, len(seen), 37) * 5) % len(seen.classes)
+    for found, row, label in zip(closeness(seen, rows, labels), rows, labels, strict=True):
+        others = (seen.truth == label) & (seen.group != seen.group[row])
+        assert found == pytest.approx(np.sort(seen.vectors[others] @ seen.vectors[row])[-3:].mean(), abs=1e-5)
 
 
 def test_cards_bring_evidence_that_is_not_the_row_itself(banking: Case) -> None:

@@ -4,12 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tracer_serve.fit.folds import duplicate_groups
-from tracer_serve.neighbours import NeighbourIndex
 from tracer_serve.records import Bools, Floats, Ints
 from tracer_serve.report.seen import Seen
-
-_SPARE = 9  # asked for beyond k, so that dropping a row and its duplicates seldom leaves fewer than k
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,11 +25,9 @@ class Kin:
 
     @classmethod
     def find(cls, seen: Seen, of: Ints, k: int = 15) -> "Kin":
-        """Find the kin of the rows `of` among all calibration rows (a sample of 20,000 where there are more)."""
-        index = NeighbourIndex(k=k + _SPARE).fit(seen.vectors, np.zeros(len(seen), np.int64))
-        near = index.query(seen.vectors[of])
-        groups = duplicate_groups(seen.texts)
-        similarity = np.where(groups[near.row] == groups[of][:, None], -np.inf, near.similarity)
+        """Find up to k kin of the rows `of` among all calibration rows (a sample of 20,000 where there are more)."""
+        near = seen.index.query(seen.vectors[of])
+        similarity = np.where(seen.group[near.row] == seen.group[of][:, None], -np.inf, near.similarity)
         order = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
         return cls(of, np.take_along_axis(near.row, order, 1), np.take_along_axis(similarity, order, 1))
 

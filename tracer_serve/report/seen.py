@@ -6,12 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from tracer_serve.fit.choose import cross_predicted
-from tracer_serve.fit.folds import random_folds
+from tracer_serve.fit.folds import duplicate_groups, random_folds
 from tracer_serve.fit.pipeline import Fitted
 from tracer_serve.gate.classes import class_thresholds
 from tracer_serve.load import Task
+from tracer_serve.neighbours import NeighbourIndex
 from tracer_serve.records import Bools, Certificate, Floats, Ints, Labels, Text, Vectors
 from tracer_serve.report.plain import joined
+
+NEAREST = 24
+"""Rows that the index finds; some of them may be the row itself and its duplicates."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,6 +37,8 @@ class Seen:
     eligible : rows that the guards let pass
     handled : rows that the certificate lets the surrogate answer
     predicted : P(agree) that the other rows predict for a row's score
+    group : near-duplicates share a number, shape (n,)
+    index : finds the nearest of these rows (of a sample of 20,000 where there are more)
     """
 
     certificate: Certificate
@@ -49,6 +55,8 @@ class Seen:
     eligible: Bools
     handled: Bools
     predicted: Floats
+    group: Ints
+    index: NeighbourIndex
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -65,11 +73,12 @@ class Seen:
         certificate = fitted.certificate
         score, top = calibration.score[rows], calibration.top[rows]
         threshold = class_thresholds(certificate, calibration.classes)[top]
+        shown, vectors = [texts[int(i)] for i in rows], fitted.vectors[rows]
         return cls(
             certificate=certificate,
             scope_threshold=fitted.policy.scope_threshold,
-            texts=[texts[int(i)] for i in rows],
-            vectors=fitted.vectors[rows],
+            texts=shown,
+            vectors=vectors,
             classes=calibration.classes,
             top=top,
             second=calibration.second[rows],
@@ -80,4 +89,6 @@ class Seen:
             eligible=calibration.eligible[rows],
             handled=calibration.eligible[rows] & np.isfinite(score) & (score >= threshold) & certificate.certified,
             predicted=cross_predicted(calibration.score, calibration.agreed, folds)[rows],
+            group=duplicate_groups(shown),
+            index=NeighbourIndex(k=NEAREST).fit(vectors, np.zeros(len(rows), np.int64)),
         )

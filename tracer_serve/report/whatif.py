@@ -14,7 +14,7 @@ from tracer_serve.gate.certify import certify
 from tracer_serve.gate.classes import certify_per_class
 from tracer_serve.gate.overall import certify_overall
 from tracer_serve.load import Task
-from tracer_serve.records import Certificate
+from tracer_serve.records import Certificate, Ints
 from tracer_serve.report.seen import Seen
 
 _STEP = 0.005
@@ -24,7 +24,8 @@ def whatif_of(task: Task, seen: Seen) -> dict[str, Any]:
     """Return coverage, bound and saved calls over alpha; the task's own alpha carries the certificate itself."""
     own = seen.certificate.alpha
     alphas = np.union1d(np.arange(max(0.5, own - 0.2), 0.9951, _STEP).round(4), [own])
-    found = [seen.certificate if alpha == own else _at(task, seen, float(alpha)) for alpha in alphas]
+    bursts = burst_groups(seen.texts)
+    found = [seen.certificate if alpha == own else _at(task, seen, bursts, float(alpha)) for alpha in alphas]
     coverage = np.array([c.coverage if c.certified else 0.0 for c in found])
     return {
         "alpha": alphas,
@@ -38,11 +39,11 @@ def whatif_of(task: Task, seen: Seen) -> dict[str, Any]:
     }
 
 
-def _at(task: Task, seen: Seen, alpha: float) -> Certificate:
+def _at(task: Task, seen: Seen, bursts: Ints, alpha: float) -> Certificate:
     """Return what the gate would find, by the same promise and the same way of starting its walk."""
     found, gate = seen.certificate, task.spec.gate
     common: dict[str, Any] = {"alpha": alpha, "mode": found.mode, "min_coverage": gate.min_coverage}
-    common |= {"eligible": seen.eligible, "groups": burst_groups(seen.texts)}
+    common |= {"eligible": seen.eligible, "groups": bursts}
     common["seed"] = task.spec.fit.seed
     if found.guarantee == "overall":
         return certify_overall(seen.score, seen.agreed, **common)

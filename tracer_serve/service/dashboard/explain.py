@@ -158,9 +158,10 @@ def _nearest(runtime: Runtime, policy: Policy, file: Path, vectors: Vectors) -> 
         return []
     ids = np.load(file, allow_pickle=False)
     near = policy.index.query(vectors)
-    order = np.searchsorted(policy.index.rows, near.row[0])
+    by_row = np.argsort(policy.index.rows)  # which lie cell by cell
+    places = by_row[np.searchsorted(policy.index.rows, near.row[0], sorter=by_row)]
     found = []
-    for place, cosine in zip(order, near.similarity[0], strict=True):
+    for place, cosine in zip(places, near.similarity[0], strict=True):
         trace = runtime.store.get(ids[place].decode("ascii")) if np.isfinite(cosine) else None
         if trace is not None and trace.teacher_label is not None:
             found.append({"text": joined(trace.input), "label": trace.teacher_label, "cosine": round(float(cosine), 4)})

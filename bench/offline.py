@@ -24,7 +24,8 @@ from tracer_serve.components import make_embedder
 from tracer_serve.load import load_task
 from tracer_serve.offline.classify import BATCH
 from tracer_serve.policy import Policy
-from tracer_serve.refit import refit, versions_of
+from tracer_serve.refit import refit
+from tracer_serve.stock import versions_of
 
 _CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 _EMBEDDERS: dict[str, Any] = {

@@ -23,8 +23,9 @@ from tracer_serve.bento.wheel import write_wheel
 from tracer_serve.cli import main
 from tracer_serve.errors import PluginError, SpecError
 from tracer_serve.load import Task, load_task
-from tracer_serve.refit import refit, versions_of
+from tracer_serve.refit import refit
 from tracer_serve.service.bento import BASE, STATE, settle
+from tracer_serve.stock import versions_of
 
 PLUGIN = "from tracer_serve.registry import surrogates\nimport numpy as np\nimport json\n"
 

@@ -15,9 +15,10 @@ from tracer_serve.errors import BusyError, FitError
 from tracer_serve.load import Task
 from tracer_serve.policy import CERTIFICATE
 from tracer_serve.records import Certificate
-from tracer_serve.refit import refit, store_of, versions_of
+from tracer_serve.refit import refit
 from tracer_serve.refit_version import may_serve
 from tracer_serve.standing import LEASE, PROGRESS, Closing, close_gate, note_teacher
+from tracer_serve.stock import store_of, versions_of
 from tracer_serve.traces import TraceStore
 from tracer_serve.validity import Demands
 

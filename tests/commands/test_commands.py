@@ -9,8 +9,8 @@ import pytest
 
 from tests.tasks import CONFIGS, banking, write_task, write_traces
 from tracer_serve.cli import COMMANDS, main
-from tracer_serve.refit import versions_of
 from tracer_serve.schema import json_schema
+from tracer_serve.stock import versions_of
 
 
 def test_fit_prints_the_summary_and_json_for_scripts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ import yaml
 from tests.tasks import write_task, write_traces
 from tracer_serve.cli import main
 from tracer_serve.load import Task
-from tracer_serve.refit import store_of, versions_of
+from tracer_serve.stock import store_of, versions_of
 
 
 def edit(task: Task, **changes: object) -> str:

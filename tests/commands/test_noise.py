@@ -10,7 +10,7 @@ from tests.tasks import banking, write_task
 from tracer_serve.cli import main
 from tracer_serve.fit.noise import KEY
 from tracer_serve.load import Task
-from tracer_serve.refit import store_of, versions_of
+from tracer_serve.stock import store_of, versions_of
 
 
 def asking(folder: Path, stub: StubLLM, *, wrong: int, rows: int = 120) -> Task:

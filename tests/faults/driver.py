@@ -24,9 +24,10 @@ from tests.tiny import LABELS, TEXTS, rows_now, tiny_task, write_rows
 from tracer_serve.errors import BusyError
 from tracer_serve.load import Task
 from tracer_serve.records import Decision
-from tracer_serve.refit import refit, store_of, versions_of
+from tracer_serve.refit import refit
 from tracer_serve.service.runtime import running
 from tracer_serve.standing import LEASE
+from tracer_serve.stock import store_of, versions_of
 from tracer_serve.traces.importers import import_file
 
 _LONGEST_S = {"refit": 1.0, "import": 0.15, "swap": 0.05}

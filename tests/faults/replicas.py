@@ -35,9 +35,10 @@ from tracer_serve import refit as refitting
 from tracer_serve.errors import TracerServeError
 from tracer_serve.load import Task
 from tracer_serve.records import Decision
-from tracer_serve.refit import refit, store_of
+from tracer_serve.refit import refit
 from tracer_serve.service.runtime import running
 from tracer_serve.shared import CURRENT, open_versions
+from tracer_serve.stock import store_of
 
 _LEASE_S = 3.0
 _LOOK_S = 0.01

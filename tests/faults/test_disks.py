@@ -15,9 +15,10 @@ import pytest
 from tests.tiny import TEXTS, rows_now, tiny_task
 from tracer_serve.errors import ArtifactError, FitError, StoreError
 from tracer_serve.records import Decision
-from tracer_serve.refit import refit, store_of, versions_of
+from tracer_serve.refit import refit
 from tracer_serve.service.runtime import Runtime, running
 from tracer_serve.standing import close_gate
+from tracer_serve.stock import store_of, versions_of
 from tracer_serve.traces import ids
 
 UNLIKE = "a qqqq wwww"  # out of scope for the surrogate, and the teacher knows a label

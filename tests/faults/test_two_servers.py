@@ -14,7 +14,7 @@ import pytest
 
 from tests.service.test_run import free_port
 from tests.tiny import LABELS, TEXTS, tiny_task, write_rows
-from tracer_serve.refit import store_of, versions_of
+from tracer_serve.stock import store_of, versions_of
 
 COMMAND = [sys.executable, "-m", "tracer_serve.cli"]
 

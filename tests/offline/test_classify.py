@@ -13,8 +13,8 @@ from tracer_serve.components import make_embedder
 from tracer_serve.load import Task
 from tracer_serve.offline import open_sink
 from tracer_serve.policy import Policy
-from tracer_serve.refit import store_of, versions_of
 from tracer_serve.standing import close_gate
+from tracer_serve.stock import store_of, versions_of
 
 INPUTS = [f"{text} {end}" for end in ("again", "xylophone quartz", "") for text in TEXTS] + ["nothing of all that"] * 3
 

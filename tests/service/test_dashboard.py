@@ -17,6 +17,7 @@ from tracer_serve.service.dashboard.status import status_of
 from tracer_serve.service.dashboard.traffic import traffic_of
 from tracer_serve.service.documents import ErrorBody
 from tracer_serve.standing import LEASE, PROGRESS
+from tracer_serve.stock import store_of
 from tracer_serve.traces import Refit, new_id
 
 pytestmark = pytest.mark.anyio

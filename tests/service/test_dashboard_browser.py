@@ -12,9 +12,9 @@ from tests.service.chat.conftest import running_app
 from tests.service.worlds import BLUE, DEFERRED, HANDLED, LABELS, RED, make_task, make_version
 from tests.stub_llm import StubLLM, serve
 from tracer_serve.records import Trace
-from tracer_serve.refit import store_of
 from tracer_serve.service.admin import KEY
 from tracer_serve.service.app import make_app
+from tracer_serve.stock import store_of
 from tracer_serve.traces import new_id
 
 pytestmark = MARKS

@@ -19,8 +19,8 @@ from tracer_serve.components import load_plugins, make_embedder
 from tracer_serve.embedders.sentence_transformers import SentenceTransformers
 from tracer_serve.errors import ArtifactError, SpecError
 from tracer_serve.load import Task
-from tracer_serve.refit import versions_of
 from tracer_serve.service.bento import STATE, single
+from tracer_serve.stock import versions_of
 from tracer_serve.versions import Manifest
 
 _SERVICE = '''\

@@ -5,7 +5,6 @@ import asyncio
 from pathlib import Path
 
 from tracer_serve.checks import check_plugins
-from tracer_serve.commands._noise import estimate_noise
 from tracer_serve.components import (
     load_plugins,
     make_acceptor,
@@ -16,7 +15,7 @@ from tracer_serve.components import (
 )
 from tracer_serve.console import err, facts, print_json, progress_bar
 from tracer_serve.load import Task, load_task
-from tracer_serve.refit import store_of
+from tracer_serve.stock import store_of
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -80,6 +79,8 @@ def check(task: Task) -> dict[str, str]:
 
 def _noise(task: Task, inputs: int, *, quiet: bool) -> str:
     """Estimate the teacher's noise, warn where alpha is out of reach, and return the finding."""
+    from tracer_serve.commands._noise import estimate_noise  # noqa: PLC0415  # the fit's libraries, which `serve` spares
+
     store = store_of(task)
     try:
         with progress_bar(quiet=quiet) as progress:

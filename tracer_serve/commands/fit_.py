@@ -4,13 +4,12 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from tracer_serve.console import facts, measured_of, print_json, progress_bar
+from tracer_serve.commands._finding import finding
+from tracer_serve.console import facts, print_json, progress_bar
 from tracer_serve.load import Task, load_task
 from tracer_serve.policy import CERTIFICATE
-from tracer_serve.records import Certificate
-from tracer_serve.refit import Outcome, refit, versions_of
+from tracer_serve.refit import Outcome, refit
 from tracer_serve.replay import Moved
-from tracer_serve.report.headline import verdict_of
 
 _SHOWN = 12
 
@@ -70,13 +69,3 @@ def _moves(moved: Moved | None) -> list[tuple[str, str]]:
     answered = moved.asked - moved.failed
     head = ("new teacher", f"asked about {moved.asked:,} old texts; {moved.moved:,} of {answered:,} labels moved")
     return [head, *(("", f"{n:,} x {old} -> {new}") for old, new, n in moved.moves[:_SHOWN])]
-
-
-def finding(task: Task, version: int, certificate: Certificate) -> list[tuple[str, str]]:
-    """Return what the gate found on a version, and where its report is."""
-    word = "certified" if certificate.certified else "not certified"
-    return [
-        ("verdict", f"{word}. {verdict_of(certificate)}"),
-        *measured_of(certificate),
-        ("report", str(versions_of(task).folder(version) / "report.html")),
-    ]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tracer_serve.console import facts, print_json
 from tracer_serve.load import load_task
-from tracer_serve.refit import store_of, versions_of
+from tracer_serve.stock import store_of, versions_of
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from tracer_serve.components import load_plugins, make_redactors, teacher_finger
 from tracer_serve.console import facts, print_json
 from tracer_serve.load import Task, load_task
 from tracer_serve.redaction import redaction
-from tracer_serve.refit import store_of
+from tracer_serve.stock import store_of
 from tracer_serve.traces.importers import FORMATS, ImportSummary, import_file
 
 _SHOWN = 12

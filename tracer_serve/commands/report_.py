@@ -8,7 +8,7 @@ from typing import Any
 from tracer_serve.console import facts, out, print_json
 from tracer_serve.errors import ArtifactError
 from tracer_serve.load import load_task
-from tracer_serve.refit import versions_of
+from tracer_serve.stock import versions_of
 
 _SHOWN = 5
 

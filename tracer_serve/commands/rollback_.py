@@ -6,7 +6,7 @@ from pathlib import Path
 from tracer_serve.console import out
 from tracer_serve.errors import ArtifactError
 from tracer_serve.load import load_task
-from tracer_serve.refit import versions_of
+from tracer_serve.stock import versions_of
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

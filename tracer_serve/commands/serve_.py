@@ -7,16 +7,16 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
+from tracer_serve.commands._finding import finding
 from tracer_serve.commands.check_ import check
-from tracer_serve.commands.fit_ import finding, summary
 from tracer_serve.components import teacher_fingerprint
 from tracer_serve.console import facts, out, progress_bar
 from tracer_serve.errors import BusyError
 from tracer_serve.load import Task
-from tracer_serve.refit import import_traces, refit, store_of, versions_of
 from tracer_serve.service.run import require_free_port, require_keys, serve
 from tracer_serve.service.tasks import load_tasks, require_one_address
 from tracer_serve.standing import closing_of
+from tracer_serve.stock import import_traces, store_of, versions_of
 from tracer_serve.validity import Demands, certificate_of
 
 
@@ -87,6 +87,9 @@ def prepare(task: Task) -> None:
 
 def _first(task: Task) -> None:
     """Write version 1, unless another process does so at this moment."""
+    from tracer_serve.commands.fit_ import summary  # noqa: PLC0415  # both bring scikit-learn, two seconds that a
+    from tracer_serve.refit import refit  # noqa: PLC0415  # start with a version is spared
+
     try:
         with progress_bar() as progress:
             outcome = refit(task, "start", progress)

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from tracer_serve.console import out, print_json
 from tracer_serve.load import load_task
-from tracer_serve.refit import versions_of
+from tracer_serve.stock import versions_of
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

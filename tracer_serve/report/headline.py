@@ -1,13 +1,15 @@
 """What a reader wants first: certified or not and why, coverage, agreement, what is saved."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tracer_serve.load import Task
 from tracer_serve.records import Certificate
-from tracer_serve.report.seen import Seen
+
+if TYPE_CHECKING:  # it brings the fit, which a server that only says what it serves has no use for
+    from tracer_serve.report.seen import Seen
 
 
-def basis_of(seen: Seen) -> dict[str, Any]:
+def basis_of(seen: "Seen") -> dict[str, Any]:
     """Say on which rows every number of the report stands."""
     how = (
         "held-out calibration rows, which the served model has never seen"
@@ -17,7 +19,7 @@ def basis_of(seen: Seen) -> dict[str, Any]:
     return {"mode": seen.certificate.mode, "rows": len(seen), "sentence": f"{len(seen):,} {how}."}
 
 
-def headline_of(task: Task, seen: Seen) -> dict[str, Any]:
+def headline_of(task: Task, seen: "Seen") -> dict[str, Any]:
     """Return the verdict in words and the few numbers that carry it, all of them the certificate's own."""
     found, audit_rate = seen.certificate, task.spec.traces.audit_share
     coverage = found.coverage if found.certified else 0.0

@@ -8,7 +8,7 @@ from typing import Any
 from tracer_serve.components import load_plugins, make_embedder
 from tracer_serve.embedders.sentence_transformers import SentenceTransformers
 from tracer_serve.load import Task
-from tracer_serve.refit import versions_of
+from tracer_serve.stock import versions_of
 from tracer_serve.versions import Versions
 
 CARRIED = "TRACER_SERVE_CARRIED"

@@ -96,6 +96,9 @@ def test_a_paired_migration_certifies_at_once_and_shows_what_moved(
     moved = sum(label == "red" for label in LABELS[-70:])
     assert f"asked about 70 old texts; {moved} of 70 labels moved" in printed
     assert f"{moved} x red -> crimson" in printed
+    report = json.loads((versions_of(changed).folder(2) / "report.json").read_text(encoding="utf-8"))
+    assert report["migration"]["moves"] == [{"from": "red", "to": "crimson", "rows": moved}]
+    assert report["migration"]["share"] == pytest.approx(moved / 70, rel=1e-5)
     assert again["moved"] is None
     versions, store = versions_of(changed), store_of(changed)
     assert versions.current() == 3

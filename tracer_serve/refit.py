@@ -29,6 +29,9 @@ from tracer_serve.traces.importers import import_file
 from tracer_serve.validity import Demands
 from tracer_serve.versions import Versions
 
+_MIGRATION = "migration.{}"
+"""The value in the store that says what a teacher's paired migration found."""
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -129,7 +132,7 @@ def refit(task: Task, trigger: str = "hand", progress: Progress = silent) -> Out
 
 def _migrate(task: Task, store: TraceStore, since: TeacherSince, progress: Progress) -> Moved | None:
     """Ask a new teacher about old texts, once, where the spec wants that."""
-    key = f"migration.{since.fingerprint}"
+    key = _MIGRATION.format(since.fingerprint)
     if task.spec.traces.migrate != "paired" or not since.before or store.get_value(key) is not None:
         return None
     moved = replay(task, store, since, task.spec.traces.migrate_rows, progress)
@@ -150,7 +153,8 @@ def _fit(task: Task, store: TraceStore, versions: Versions, since: TeacherSince,
     serving = versions.current()
     earlier = None if serving is None else versions.folder(serving) / "model"
     fitted = fit_policy(task, taken.rows, embedder, progress, index=versions.upcoming, noise=noise, earlier=earlier)
-    return Fresh(taken, fitted, spent, Demands(since.fingerprint, task.spec.gate, closing))
+    migration = store.get_value(_MIGRATION.format(since.fingerprint))
+    return Fresh(taken, fitted, spent, Demands(since.fingerprint, task.spec.gate, closing), migration)
 
 
 def _activate(task: Task, versions: Versions, number: int, fresh: Fresh) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as installed
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,12 +31,14 @@ class Fresh:
     ----------
     spent : with ``gate.spend: series``, rows up to this id were in earlier certificates
     demands : what its certificate, and the one that serves, have to stand up to
+    migration : which labels moved when this teacher was asked about another one's texts
     """
 
     taken: Snapshot
     fitted: Fitted
     spent: str
     demands: Demands
+    migration: dict[str, Any] | None = None
 
 
 def write_version(task: Task, versions: Versions, fresh: Fresh, plugins: dict[str, str]) -> int:
@@ -104,6 +107,7 @@ def _fill(folder: Path, task: Task, fresh: Fresh, versions: Versions) -> None:
     (folder / "spec.yaml").write_text(task.source, encoding="utf-8")
     history = [versions.folder(number) / "report.json" for number in versions.numbers()]
     earlier = [json.loads(file.read_text(encoding="utf-8")) for file in history if file.is_file()]
-    report = build_report(task, fitted, [taken.rows.texts[i] for i in fitted.calibration.row], earlier)
+    texts = [taken.rows.texts[i] for i in fitted.calibration.row]
+    report = build_report(task, fitted, texts, earlier, fresh.migration)
     (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
     (folder / "report.html").write_text(render_html(report), encoding="utf-8")

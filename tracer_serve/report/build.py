@@ -1,6 +1,6 @@
 """A fit's outcome to the report's data (docs/report.md is its schema)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,6 +20,7 @@ from tracer_serve.report.flows import flows_of
 from tracer_serve.report.groups import Groups
 from tracer_serve.report.headline import basis_of, headline_of
 from tracer_serve.report.kin import Kin
+from tracer_serve.report.migration import migration_of
 from tracer_serve.report.money import money_of
 from tracer_serve.report.plain import plain
 from tracer_serve.report.plateau import plateau_of
@@ -35,7 +36,11 @@ _MOST = 5_000  # rows of one kind whose nearest rows are looked up
 
 
 def build_report(
-    task: Task, fitted: Fitted, texts: Sequence[Text], earlier: Sequence[dict[str, Any]]
+    task: Task,
+    fitted: Fitted,
+    texts: Sequence[Text],
+    earlier: Sequence[dict[str, Any]],
+    migration: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return report.json: finite numbers, strings, lists and objects only, None for what is not known.
 
@@ -44,6 +49,7 @@ def build_report(
     fitted : the fit's outcome
     texts : `texts[i]` belongs to row i of ``fitted.calibration``
     earlier : report.json of earlier versions, oldest first
+    migration : which labels moved when this teacher was asked about another one's texts; see `migration_of`
     """
     if len(texts) != len(fitted.calibration.row):
         raise ValueError(f"{len(texts)} texts for {len(fitted.calibration.row)} calibration rows")
@@ -71,6 +77,7 @@ def build_report(
             "classes": classes_of(seen),
             "examples": examples_of(seen, seed=seed),
             "candidates": fitted.candidates,
+            "migration": migration_of(migration),
         }
     )
     report["changes"] = plain(changes_of(report, [old for old in earlier if old.get("schema") == SCHEMA]))

@@ -14,7 +14,7 @@ import pytest
 
 from tracer_serve import pretrained
 from tracer_serve.embedders import _onnx
-from tracer_serve.embedders.sentence_transformers import SentenceTransformers
+from tracer_serve.embedders.sentence_transformers import SentenceTransformers, _encoder
 from tracer_serve.errors import ArtifactError, BadInputError, PluginError
 from tracer_serve.records import Vectors
 from tracer_serve.registry import embedders
@@ -295,3 +295,13 @@ def test_serving_an_export_needs_its_two_packages(state: Path, tiny: Path, monke
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(PluginError, match=r"tracer-serve\[onnx\]"):
         served.embed(["text"])
+
+
+def test_the_weights_are_in_memory_once(tiny: Path) -> None:
+    """Embedders of one fingerprint, as several tasks of a process make them, hold one model between them."""
+    made = [SentenceTransformers(folder=tiny, max_tokens=9) for _ in range(3)]
+    before = _encoder.cache_info().misses
+    for embedder in made:
+        embedder.embed(["text"])
+    assert len({embedder.fingerprint for embedder in made}) == 1
+    assert _encoder.cache_info().misses == before + 1

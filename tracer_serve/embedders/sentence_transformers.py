@@ -99,7 +99,7 @@ class SentenceTransformers:
         return encode([str(text) for text in texts], self.batch_size)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=32)  # several tasks may be served by one process
 def _encoder(source: tuple[str, ...], device: str | None, max_tokens: int | None, backend: str) -> Encode:
     """Load a model once per process, however many embedders ask for it; changed weights are another source."""
     if backend == "torch":

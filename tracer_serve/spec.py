@@ -68,7 +68,9 @@ class GateSpec(Frozen):
         " cheap surrogate first and a stronger one for what it defers, certified as one.",
     )
     min_coverage: Share = Field(
-        default=0.05, description="Under this certified coverage the gate abstains: not worth a deployment."
+        default=0.25,
+        description="Under this certified coverage the gate abstains: not worth a version of its own, and a sign that"
+        " the representation is too weak. The report says what could have been certified.",
     )
     spend: Literal["per_version", "series"] = Field(
         default="per_version",

@@ -88,6 +88,37 @@ def test_duplicates_speak_where_nobody_asked(tmp_path: Path) -> None:
     assert (why.cause, why.numbers["teacher_pairs"]) == ("teacher", 400)
 
 
+def partly_easy(n: int, easy: float, known: float) -> Rows:
+    """A share of clear rows that the teacher labels as they look; of the others it does so on a share."""
+    rng = np.random.default_rng(3)
+    label, clear = rng.integers(0, 4, n), rng.random(n) < easy
+    hardness = np.where(clear, 0.05 * rng.random(n), 0.35 + 0.05 * rng.random(n))
+    kept = clear | (rng.random(n) < known)
+    texts = [f"{y} {h:.6f} {i}" for i, (y, h) in enumerate(zip(label, hardness, strict=True))]
+    return Rows.of(texts, [f"label{(y + (0 if k else 2)) % 4}" for y, k in zip(label, kept, strict=True)])
+
+
+def test_a_corner_of_the_traffic_is_refused_as_too_weak(tmp_path: Path) -> None:
+    """Where an eighth of the traffic certifies and no more, nothing is served, and the verdict says so with numbers."""
+    found = abstained(tmp_path, partly_easy(3000, 0.13, 0.6))
+    why, numbers = found.diagnosis, {} if found.diagnosis is None else found.diagnosis.numbers
+    assert (found.reason, why.cause if why else None) == ("coverage", "representation")
+    assert 0.08 < numbers["certified_coverage"] < 0.2
+    assert numbers["agreement_where_safest"] > 0.95 > numbers["agreement_at_least_coverage"]
+    assert f"{100 * found.coverage:.1f} % of the traffic, reach alpha 0.95" in why.sentence if why else False
+    assert "the safest 25 % that would be worth serving" in why.sentence if why else False
+
+
+def test_a_corner_that_grows_with_the_rows_is_no_weakness(tmp_path: Path) -> None:
+    """Where the share that is worth serving agrees often enough, but not surely, more rows are asked for."""
+    gate = {"alpha": 0.95, "delta": 0.05, "min_coverage": 0.65, "scope": {"keep": 1.0}}
+    found = fit_policy(write_task(tmp_path, gate=gate), partly_easy(400, 0.5, 0.85), Planted()).certificate
+    assert found.reason == "coverage"
+    assert found.diagnosis is not None
+    assert (found.diagnosis.cause, found.diagnosis.numbers["rows_needed"] > 0) == ("rows", True)
+    assert f"Bring about {found.diagnosis.numbers['rows_needed']:,.0f} more." in found.diagnosis.sentence
+
+
 def test_what_certifies_needs_no_diagnosis(tmp_path: Path) -> None:
     """A certificate that holds carries none."""
     task = write_task(tmp_path, gate={"alpha": 0.8, "delta": 0.05})

@@ -93,7 +93,8 @@ def fit_policy(
     progress("certifying", 1, 1)
     if fitted.certificate.certified:
         return fitted
-    why = diagnose(fitted.certificate, fitted.calibration, noise, duplicate_noise(rows.texts, rows.labels))
+    repeated, least = duplicate_noise(rows.texts, rows.labels), task.spec.gate.min_coverage
+    why = diagnose(fitted.certificate, fitted.calibration, noise, repeated, least)
     return replace(fitted, policy=replace(fitted.policy, certificate=replace(fitted.certificate, diagnosis=why)))
 
 

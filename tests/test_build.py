@@ -21,6 +21,7 @@ from tracer_serve.bento.contents import copy_task
 from tracer_serve.bento.pins import imported_by, needs, pins
 from tracer_serve.bento.wheel import write_wheel
 from tracer_serve.cli import main
+from tracer_serve.components import make_embedder
 from tracer_serve.errors import PluginError, SpecError
 from tracer_serve.load import Task, load_task
 from tracer_serve.refit import refit
@@ -138,6 +139,27 @@ def test_what_was_learnt_since_then_stays(bento: Path, tmp_path: Path, monkeypat
     (own.root / "000001").rename(own.root / "000007")
     settle(task, bento / "src" / "carried")
     assert own.numbers() == [7]
+
+
+def test_an_encoder_comes_as_its_export(bento: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A carried ONNX export is found by a server that has neither weights nor torch, also for pairs."""
+    carried = tmp_path / "carried"
+    shutil.copytree(bento / "src" / "carried", carried)
+    export = {"model.onnx": b"graph", "tokenizer.json": b"{}"}
+    facts: dict[str, object] = {"weights": "", "max_tokens": 8, "dim": 2, "prompt": ""}
+    facts["files"] = {name: hashlib.sha256(content).hexdigest() for name, content in export.items()}
+    (carried / "onnx").mkdir()
+    for name, content in (export | {"export.json": json.dumps(facts).encode()}).items():
+        (carried / "onnx" / name).write_bytes(content)
+    encoder = {"type": "sentence_transformers", "model": "nobody/nothing", "backend": "onnx"}
+    task = tiny_task(tmp_path, embedder=encoder, input="pair")
+    monkeypatch.setenv("TRACER_SERVE_STATE", str(tmp_path / "there"))
+    for _ in range(2):
+        settle(task, carried)
+        embedder = make_embedder(task)
+        assert embedder.fingerprint.startswith("pair1-sentence_transformers-onnx-")
+    (found,) = (tmp_path / "there" / "onnx").iterdir()
+    assert {file.name: file.read_bytes() for file in found.iterdir() if file.name in export} == export
 
 
 def test_another_task_does_not_get_it(bento: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _rows(task: Task, built: Built) -> list[tuple[str, str]]:
-    keys = "by api_keys" if task.spec.server.api_keys else "NONE: whoever reaches the port may ask; set server.api_keys"
+    keys = "by api_keys" if task.spec.server.api_keys else "this machine only: set server.api_keys for others"
     return [
         ("bento", built.tag),
         ("version", f"{built.version.version}, from {built.version.traces:,} traces"),

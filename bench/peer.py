@@ -43,22 +43,27 @@ plain = lambda v: v.item() if isinstance(v, np.generic) else str(v)
 
 
 def peer_python() -> Path:
-    """Return the interpreter of the peer's environment, making the environment if it is missing.
+    """Return the interpreter of the peer's environment."""
+    return environment("peer", PEER)
+
+
+def environment(name: str, package: str) -> Path:
+    """Return the interpreter of an environment that has a package, making the environment if it is missing.
 
     Raises
     ------
     RuntimeError
         Where the environment cannot be made; carries pip's last words.
     """
-    venv, ready = ROOT / "peer-venv", ROOT / "peer-venv" / ".ready"
-    python = venv / "bin" / "python"
+    venv = ROOT / f"{name}-venv"
+    ready, python = venv / ".ready", venv / "bin" / "python"
     ROOT.mkdir(exist_ok=True)
-    with (ROOT / "peer.lock").open("w") as lock:
+    with (ROOT / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two benchmarks started together make it once
-        if not (ready.exists() and ready.read_text() == PEER):
+        if not (ready.exists() and ready.read_text() == package):
             _call([sys.executable, "-m", "venv", "--clear", str(venv)])
-            _call([str(python), "-m", "pip", "install", "--quiet", PEER])
-            ready.write_text(PEER)
+            _call([str(python), "-m", "pip", "install", "--quiet", package])
+            ready.write_text(package)
     return python
 
 

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 
+from tracer_serve.compute import spread
 from tracer_serve.errors import ArtifactError
 from tracer_serve.protocols import Embedder
 from tracer_serve.records import Ints, Text, Vectors
@@ -72,12 +73,20 @@ class CachedEmbedder:
         distinct, first, place = np.unique(keys, return_index=True, return_inverse=True)
         rows = store.find(distinct)
         missing = np.flatnonzero(rows < 0)
-        for start in range(0, len(missing), _CHUNK):
-            part = missing[start : start + _CHUNK]
-            store.append(distinct[part], self.embedder.embed([texts[i] for i in first[part].tolist()]))
+        parts, done = [missing[start : start + _CHUNK] for start in range(0, len(missing), _CHUNK)], 0
+        jobs = [(number, [texts[i] for i in first[part].tolist()]) for number, part in enumerate(parts)]
+        for number, vectors in spread(_embed, self.embedder, jobs):
+            store.append(distinct[parts[number]], vectors)
+            done += len(vectors)
             if self.progress is not None:
-                self.progress(start + len(part), len(missing))
+                self.progress(done, len(missing))
         return store.read((store.find(distinct) if len(missing) else rows)[place])
+
+
+def _embed(embedder: Embedder, job: tuple[int, list[Text]]) -> tuple[int, Vectors]:
+    """Embed one chunk, wherever `spread` lets it; the chunks are the same everywhere, and so are the vectors."""
+    number, texts = job
+    return number, embedder.embed(texts)
 
 
 class VectorFile:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from tracer_serve.checks import check_plugins
 from tracer_serve.components import load_plugins, make_embedder, make_redactors, teacher_fingerprint
+from tracer_serve.compute import computing
 from tracer_serve.errors import FitError
 from tracer_serve.fit.compare import CandidateResult
 from tracer_serve.fit.noise import KEY, TeacherNoise
@@ -109,7 +110,8 @@ def refit(task: Task, trigger: str = "hand", progress: Progress = silent) -> Out
             import_traces(task, store)
             moved = _migrate(task, store, since, tell)
             versions, began = open_versions(task, store, holder), time.monotonic()
-            fresh = _fit(task, store, versions, since, tell)
+            with computing(task):
+                fresh = _fit(task, store, versions, since, tell)
             require()
             number = write_version(task, versions, fresh, plugins)
             require()

@@ -3,11 +3,13 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
 
 from tracer_serve.components import make_acceptor, make_surrogate
+from tracer_serve.compute import cpu_time, travelling
 from tracer_serve.errors import FitError
 from tracer_serve.fit.candidate import Candidate, Part
 from tracer_serve.fit.choose import Choice, Chooser
@@ -87,7 +89,7 @@ def compare(task: Task, rows: Rows, embedder: Embedder, progress: Progress, refi
     budget = Budget(spec, rows.calibrates)
 
     for place, s in enumerate(order):
-        name, cpu = spec.surrogates[s].type, time.process_time()
+        name, cpu = spec.surrogates[s].type, cpu_time()
         try:
             claim = budget.admit(cost[s], parts, folds.count)
 
@@ -101,7 +103,7 @@ def compare(task: Task, rows: Rows, embedder: Embedder, progress: Progress, refi
         except Exception as error:  # noqa: BLE001  # one broken candidate must not end the fit; the report names it
             why = f"{type(error).__name__}: {error}"
             failed.append(CandidateResult(name, None, "l2d", "failed", reason=why))
-        seconds[s] = time.process_time() - cpu
+        seconds[s] = cpu_time() - cpu
     if not parts:
         raise FitError("every surrogate failed:\n" + "\n".join(f"  {r.surrogate}: {r.reason}" for r in failed))
     return Compared(folds, tuple(parts), seconds, tuple(failed))
@@ -127,7 +129,7 @@ def _parts(task: Task, surrogate: int, folds: Folds, tick: Callable[[], None], r
     """Cross-fit one surrogate with every acceptor, and with none (family `global`)."""
     spec = task.spec
     acceptors = [make_acceptor(task, a) for a in range(len(spec.acceptors))]
-    oof = cross_fit(lambda: make_surrogate(task, surrogate), acceptors, folds, tick, refit_rows)
+    oof = cross_fit(partial(make_surrogate, travelling(task), surrogate), acceptors, folds, tick, refit_rows)
     in_scope = oof.scope >= scope_threshold(oof.scope, spec.gate.scope.keep)
     may_answer = np.ones(len(oof.top), bool)
     if spec.gate.class_floor:

@@ -4,10 +4,12 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy.stats import rankdata
 
+from tracer_serve.compute import spread
 from tracer_serve.fit.rows import Folds
 from tracer_serve.gate.groups import numbered, one_each
 from tracer_serve.gate.scope import scope_scores
@@ -54,31 +56,55 @@ def cross_fit(
     tick : called after each fold
     """
     n = len(folds.rows)
-    top, second = np.zeros(n, np.int64), np.zeros(n, np.int64)
-    scope = np.zeros(n)
-    parts: list[list[Vectors]] = [[] for _ in acceptors]
-    order: list[Ints] = []
-    cpu = 0.0
-    for fold in range(folds.count):
-        train, test = folds.split(fold)
-        if not len(test):
-            continue
-        inputs = folds.inputs(fold)
-        surrogate = fit_surrogate(make(), inputs.take(train), folds.rows.labels[train], refit_rows or n)
-        near, asked = folds.neighbours(fold), inputs.take(test)
-        cpu -= time.process_time()
-        evidence = gather(surrogate, asked, near)
-        cpu += time.process_time()
-        seen = aligned(evidence, surrogate.classes_, folds.classes)
-        top[test], second[test] = top_two(seen.proba)
-        scope[test] = scope_scores(seen.proba, seen.neighbours.similarity)
-        for part, acceptor in zip(parts, acceptors, strict=True):
-            part.append(acceptor.features(seen))
-        order.append(test)
+    job = partial(_Job, make, tuple(acceptors), refit_rows or n)
+    found: list[_HeldOut] = []
+    for part in spread(_fit_fold, folds, [job(int(fold)) for fold in np.unique(folds.fold)]):
+        found.append(part)
         tick()
-    back = np.argsort(np.concatenate(order))
-    features = tuple(np.concatenate(part)[back] for part in parts)
-    return OutOfFold(top, second, top == folds.codes, scope, features, 1e3 * cpu / n)
+    found.sort(key=lambda part: part.fold)
+    back = np.argsort(np.concatenate([folds.split(part.fold)[1] for part in found]))
+    top, second, scope = (
+        np.concatenate([getattr(part, name) for part in found])[back] for name in ("top", "second", "scope")
+    )
+    features = tuple(np.concatenate(part)[back] for part in zip(*(part.features for part in found), strict=True))
+    return OutOfFold(top, second, top == folds.codes, scope, features, 1e3 * sum(part.cpu_s for part in found) / n)
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One fold's fit."""
+
+    make: Callable[[], Surrogate]
+    acceptors: tuple[Acceptor, ...]
+    refit_rows: int
+    fold: int
+
+
+@dataclass(frozen=True, slots=True)
+class _HeldOut:
+    """What the model of a fold says of its m held-out rows, as in `OutOfFold`, and the CPU seconds of saying it."""
+
+    fold: int
+    top: Ints
+    second: Ints
+    scope: Floats
+    features: tuple[Vectors, ...]
+    cpu_s: float
+
+
+def _fit_fold(folds: Folds, job: _Job) -> _HeldOut:
+    """Fit without a fold and ask about it; runs wherever `spread` lets it."""
+    train, test = folds.split(job.fold)
+    inputs = folds.inputs(job.fold)
+    surrogate = fit_surrogate(job.make(), inputs.take(train), folds.rows.labels[train], job.refit_rows)
+    near, asked = folds.neighbours(job.fold), inputs.take(test)
+    began = time.process_time()
+    evidence = gather(surrogate, asked, near)
+    cpu = time.process_time() - began
+    seen = aligned(evidence, surrogate.classes_, folds.classes)
+    scope = scope_scores(seen.proba, seen.neighbours.similarity)
+    features = tuple(acceptor.features(seen) for acceptor in job.acceptors)
+    return _HeldOut(job.fold, *top_two(seen.proba), scope, features, cpu)
 
 
 def fit_surrogate(surrogate: Surrogate, inputs: Inputs, labels: Labels, refit_rows: int) -> Surrogate:

@@ -1,10 +1,13 @@
 """What a fit works on: labelled rows, and their vectors per fold."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
 
 import numpy as np
 
+from tracer_serve.errors import FitError
 from tracer_serve.fit.folds import burst_groups, random_folds
 from tracer_serve.neighbours import NeighbourIndex
 from tracer_serve.protocols import Embedder
@@ -83,7 +86,8 @@ class Folds:
         if key not in self._vectors:
             embedder = self.embedder
             if embedder.trainable:
-                embedder = embedder.fit([self.rows.texts[i] for i in self.split(fold)[0]])
+                # of its own: other threads of a worker may be at other folds
+                embedder = deepcopy(embedder).fit([self.rows.texts[i] for i in self.split(fold)[0]])
             self._vectors[key] = embedder.embed(self.rows.texts)
         return Inputs(self.rows.texts, self._vectors[key])
 
@@ -95,3 +99,30 @@ class Folds:
             index = NeighbourIndex(seed=self.seed).fit(vectors[train], self.codes[train])
             self._neighbours[fold] = index.query(vectors[test])
         return self._neighbours[fold]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel with the vectors instead of a frozen embedder: workers need not have its model."""
+        state: dict[str, Any] = {part.name: getattr(self, part.name) for part in fields(self)}
+        state |= {"_vectors": {}, "_neighbours": {}}  # which other threads may be adding to
+        if not self.embedder.trainable:
+            vectors = {-1: self.inputs(0).embeddings}
+            state |= {"_vectors": vectors, "embedder": _Known(self.embedder.fingerprint)}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+@dataclass(slots=True)
+class _Known:
+    """Stands for a frozen embedder that has embedded everything."""
+
+    fingerprint: str
+    trainable: bool = False
+
+    def fit(self, texts: Sequence[Text]) -> Self:  # noqa: ARG002  # frozen
+        return self
+
+    def embed(self, texts: Sequence[Text]) -> Vectors:
+        raise FitError(f"{len(texts):,} texts came without their vectors")

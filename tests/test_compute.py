@@ -1,0 +1,157 @@
+"""A cluster's workers fit what this process would have: the same numbers, whatever happens to a worker."""
+
+import os
+import pickle
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pytest
+
+from tests.tasks import Planted, banking, write_task
+from tracer_serve.components import load_plugins, make_embedder
+from tracer_serve.compute import computing, cpu_time, spread, travelling
+from tracer_serve.embedding_cache import CachedEmbedder
+from tracer_serve.errors import FitError, PluginError
+from tracer_serve.fit.pipeline import Fitted, fit_policy
+from tracer_serve.fit.rows import Rows
+from tracer_serve.load import Task
+from tracer_serve.protocols import Embedder
+from tracer_serve.records import Text, Vectors
+from tracer_serve.spec import ComputeSpec
+
+PLUGIN = """
+from tracer_serve.registry import surrogates
+from tracer_serve.surrogates.knn import Knn
+
+@surrogates.register("mine")
+class Mine(Knn):
+    pass
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two worker processes of a thread each."""
+    distributed = pytest.importorskip("distributed", reason="pip install 'tracer-serve[dask]'")
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as local:
+        yield local
+
+
+def on(cluster: Any, task: Task) -> Task:
+    """Return the task with its fits on the cluster."""
+    compute = ComputeSpec(engine="dask", address=cluster.scheduler_address)
+    return replace(task, spec=task.spec.model_copy(update={"compute": compute}))
+
+
+def fit(task: Task, rows: Rows, embedder: Embedder, told: list[Any] | None = None) -> Fitted:
+    with computing(task):
+        return fit_policy(task, rows, embedder, lambda *step: (told if told is not None else []).append(step))
+
+
+def same(one: Fitted, other: Fitted, texts: Sequence[Text]) -> None:
+    """Check that two fits are the same but for the time they took."""
+    timeless = [replace(fitted.certificate, stages=()) for fitted in (one, other)]
+    assert timeless[0] == timeless[1]
+    for found, expected in zip(one.candidates, other.candidates, strict=True):
+        assert replace(found, seconds=0.0) == replace(expected, seconds=0.0)
+    first, second = one.policy.score(texts), other.policy.score(texts)
+    np.testing.assert_array_equal(first.score, second.score)
+    np.testing.assert_array_equal(first.top, second.top)
+
+
+@pytest.mark.parametrize("embedder", ["trainable", "frozen", "plugin"])
+def test_workers_fit_what_this_process_would_have(tmp_path: Path, cluster: Any, embedder: str) -> None:
+    """Certificate, candidates, scores and progress are the local ones, with every kind of component."""
+    (tmp_path / "mine.py").write_text(PLUGIN, encoding="utf-8")
+    plugins, surrogates = (["mine.py"], ["mine"]) if embedder == "plugin" else ([], ["logreg", "knn"])
+    task = write_task(tmp_path, plugins=plugins, surrogates=surrogates, acceptors=["logistic"])
+    load_plugins(task)
+    rows, made = Rows.of(*banking(240)), make_embedder(task)
+    if embedder == "frozen":
+        rows = Rows.of([f"{i % 4} {i % 7 / 10} {i}" for i in range(240)], [f"label{i % 4}" for i in range(240)])
+        made = Planted()
+    told: tuple[list[Any], list[Any]] = ([], [])
+    before = cpu_time()
+    local, spread_out = (fit(one, rows, made, t) for one, t in zip((task, on(cluster, task)), told, strict=True))
+    same(local, spread_out, rows.texts[:50])
+    assert told[0] == told[1]
+    assert all(candidate.seconds > 0 for candidate in spread_out.candidates)
+    assert cpu_time() > before
+
+
+class Elsewhere(Planted):
+    """Embeds in any process but this one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.home = os.getpid()
+
+    def fit(self, texts: Sequence[object]) -> Self:
+        del texts
+        return self
+
+    def embed(self, texts: Sequence[object]) -> Vectors:
+        assert os.getpid() != self.home
+        return super().embed(texts)
+
+
+def test_workers_embed(tmp_path: Path, cluster: Any) -> None:
+    """What the cache lacks is embedded by workers, and is what this process would have embedded."""
+    texts = [f"{i % 4} 0.{i}" for i in range(20)]
+    with computing(on(cluster, write_task(tmp_path))):
+        found = CachedEmbedder(Elsewhere(), tmp_path / "cache").embed(texts)
+    np.testing.assert_array_equal(found, Planted().embed(texts))
+
+
+def _fall_once(folder: Path, job: int) -> int:
+    """Kill the worker where there is no note yet that one fell by this job."""
+    note = folder / str(job)
+    if job < 0 and not note.exists():
+        note.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return job * job
+
+
+def test_a_lost_worker_is_survived(tmp_path: Path, cluster: Any) -> None:
+    """A worker that is killed in the middle costs time only: every job's result comes, each once."""
+    with computing(on(cluster, write_task(tmp_path))):
+        assert sorted(spread(_fall_once, tmp_path, [-1, *range(8)])) == sorted([1, *(n * n for n in range(8))])
+
+
+def _fail(shared: str, job: int) -> int:
+    raise ValueError(f"{shared} {job}")
+
+
+def test_an_error_of_a_job_is_raised(tmp_path: Path, cluster: Any) -> None:
+    """What a job raises on a worker is raised here, and the cluster is fit for more."""
+    with computing(on(cluster, write_task(tmp_path))):
+        with pytest.raises(ValueError, match="bad 1"):
+            list(spread(_fail, "bad", [1]))
+        assert next(spread(pow, 2, [5])) == 32
+
+
+def test_no_key_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What workers are sent holds neither the teacher's nor the server's keys."""
+    monkeypatch.setenv("SECRET", "sk-not-to-be-sent-anywhere")
+    teacher = {"type": "openai", "model": "m", "api_key": "${SECRET}"}
+    task = write_task(tmp_path, teacher=teacher, labels=["a", "b"], server={"api_keys": ["${SECRET}"]})
+    assert b"sk-not-to-be" in pickle.dumps(task)
+    assert b"sk-not-to-be" not in pickle.dumps(travelling(task))
+
+
+def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scheduler that does not answer, and Dask that is not installed, are errors that say what to do."""
+    task = write_task(tmp_path, compute={"engine": "dask", "address": "tcp://127.0.0.1:9"})
+    module = pytest.importorskip("tracer_serve.cluster")
+    monkeypatch.setattr(module, "_CONNECT_S", 0.2)
+    with pytest.raises(FitError, match=r"no Dask scheduler answers at tcp://127.0.0.1:9"), computing(task):
+        pytest.fail("it computed")
+    monkeypatch.delitem(sys.modules, "tracer_serve.cluster")
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(PluginError, match=r"pip install 'tracer-serve\[dask\]'"), computing(task):
+        pytest.fail("it computed")

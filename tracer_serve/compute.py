@@ -1,0 +1,84 @@
+"""Where the heavy parts of a refit run: here, one after the other, or on a cluster's workers, with the same result."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tracer_serve.errors import PluginError
+from tracer_serve.load import Task
+from tracer_serve.spec import Component, ServerSpec
+
+if TYPE_CHECKING:
+    from tracer_serve.cluster import Cluster
+
+S = TypeVar("S")
+J = TypeVar("J")
+R = TypeVar("R")
+
+_cluster: ContextVar["Cluster | None"] = ContextVar("cluster", default=None)
+
+
+def spread(work: Callable[[S, J], R], shared: S, jobs: Sequence[J]) -> Iterator[R]:
+    """Yield ``work(shared, job)`` for each job, in any order; raises what a job raises.
+
+    Parameters
+    ----------
+    work : a function of a module, without side effects: it may run twice
+    shared : what all jobs need, such as the vectors; is sent to each worker once
+    jobs : small
+
+    Examples
+    --------
+    >>> sorted(spread(pow, 2, [1, 2, 3]))
+    [2, 4, 8]
+    """
+    cluster = _cluster.get()
+    if cluster is not None:
+        yield from cluster(work, shared, jobs)
+    else:
+        yield from (work(shared, job) for job in jobs)
+
+
+def cpu_time() -> float:
+    """Return CPU seconds of this process and, within `computing`, of what the workers did for it."""
+    cluster = _cluster.get()
+    return time.process_time() + (cluster.cpu_s if cluster is not None else 0.0)
+
+
+@contextmanager
+def computing(task: Task) -> Iterator[None]:
+    """Let `spread` use what the task's `compute` names, until the block ends.
+
+    Raises
+    ------
+    PluginError
+        Where Dask is not installed.
+    FitError
+        Where the cluster cannot be reached, or is lost for good.
+    """
+    spec = task.spec.compute
+    if spec.engine == "local":
+        yield
+        return
+    try:
+        from tracer_serve.cluster import Cluster  # noqa: PLC0415  # an optional extra, and a second of imports
+    except ModuleNotFoundError as error:
+        raise PluginError(
+            f"compute.engine: dask needs the package {error.name!r}. Try: pip install 'tracer-serve[dask]'"
+        ) from error
+    cluster = Cluster(str(spec.address), [task.resolve(path) for path in task.spec.plugins])
+    token = _cluster.set(cluster)
+    try:
+        yield
+    finally:
+        _cluster.reset(token)
+        cluster.close()
+
+
+def travelling(task: Task) -> Task:
+    """Return a task as it is sent to workers: its paths absolute, without the teacher's and the server's keys."""
+    bare: dict[str, Any] = {"teacher": Component(type="offline"), "server": ServerSpec()}
+    return replace(task, file=task.file.resolve(), spec=task.spec.model_copy(update=bare))

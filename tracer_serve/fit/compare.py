@@ -1,6 +1,5 @@
 """Which candidates there are and how they fare: cross-fitted, cheap ones first, within the budget."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial

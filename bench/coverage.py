@@ -280,6 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--noise", type=float, default=0.0, help="share of labels a neighbour's takes the place of")
     parser.add_argument("--peer-skip", nargs="*", default=[], help="candidates of tracer-llm to leave out, as gbt")
     parser.add_argument("--systems", default="tracer-serve,tracer-llm", help="comma-separated")
+    parser.add_argument("--surrogates", nargs="+", default=OURS["surrogates"], help="ours, as blend encoder")
     parser.add_argument("--spec", default="{}", help='YAML laid over our spec, as "{surrogates: [logreg]}"')
     parser.add_argument("--json", action="store_true", help="flat rows, nothing else on standard output")
     options = parser.parse_args(arguments)
@@ -291,7 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for done, (seed, draw) in enumerate(draws(data, options.traces, seeds), 1):
             found: list[Row] = []
             if "tracer-serve" in options.systems:
-                spec = {**OURS, **yaml.safe_load(options.spec)}
+                spec = {**OURS, "surrogates": options.surrogates, **yaml.safe_load(options.spec)}
                 found += apart(draw, options.alpha, options.delta, spec, progress)
             if "tracer-llm" in options.systems:
                 progress("fitting tracer-llm (minutes)", 0, 1)

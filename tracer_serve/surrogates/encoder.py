@@ -120,6 +120,7 @@ class Encoder:
                     f"fine-tuning needs the package {error.name!r}. Try: pip install 'tracer-serve[encoder]'"
                 ) from error
             self.tuned_ = fine_tune(self.recipe, inputs.texts, self.classes_, codes, self.earlier)
+        self.earlier = None
         return self
 
     def predict_proba(self, inputs: Inputs) -> Vectors:

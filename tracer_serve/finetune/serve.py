@@ -43,7 +43,7 @@ class Served:
 
     def logits(self, tokens: Tokens, classes: int) -> Vectors:
         """Return logits of n inputs, float32, shape (n, classes)."""
-        session = self._open()
+        session = self.open()
         names = [one.name for one in session.get_inputs()]
         out = np.empty((len(tokens), classes), np.float32)
         for rows in tokens.by_length(1 if self.eight_bits else _BATCH):
@@ -51,7 +51,8 @@ class Served:
             (out[rows],) = session.run(None, {name: batch[name] for name in names})
         return out
 
-    def _open(self) -> Any:
+    def open(self) -> Any:
+        """Return the onnxruntime session, opened once."""
         if self._session is None:
             self._session = open_graph(self.graph)
         return self._session

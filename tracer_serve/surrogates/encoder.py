@@ -166,6 +166,7 @@ class Encoder:
                     trained=(folder / _TRAINED).read_bytes(),
                     agreement=tuple(tuned["agreement"]),
                 )
+                encoder.tuned_.served.open()  # now, not while the first request waits
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ArtifactError(f"{folder}: the state of an encoder cannot be read: {error}") from error
         return encoder

@@ -9,11 +9,11 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import yaml
@@ -27,6 +27,9 @@ from tracer_serve.spec import Spec
 
 DIMENSIONS, LABELS = 384, 100
 _SPREAD, _NOISE, _CHUNK = 2.2, 0.03, 50_000
+
+R = TypeVar("R")
+S = TypeVar("S")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,18 +113,19 @@ def measure(rows: int, spec: dict[str, Any]) -> Row:
     )
 
 
-def _child(connection: Connection, rows: int, spec: dict[str, Any]) -> None:
-    connection.send(measure(rows, spec))
+def _child(connection: Connection, measured: Callable[..., Any], rows: int, setting: Any) -> None:
+    connection.send(measured(rows, setting))
 
 
-def apart(rows: int, spec: dict[str, Any]) -> Row:
-    """Call `measure` in a new process, so that CPU and memory are its own."""
+def apart(measured: Callable[[int, S], R], rows: int, setting: S) -> R:
+    """Call `measured(rows, setting)` in a new process, so that CPU and memory are its own."""
     here, there = multiprocessing.get_context("spawn").Pipe(duplex=False)
-    child = multiprocessing.get_context("spawn").Process(target=_child, args=(there, rows, spec), daemon=True)
+    arguments = (there, measured, rows, setting)
+    child = multiprocessing.get_context("spawn").Process(target=_child, args=arguments, daemon=True)
     child.start()
     there.close()
     try:
-        row: Row = here.recv()
+        row: R = here.recv()
     except EOFError:
         raise SystemExit(f"the fit of {rows:,} rows died; its message stands above") from None
     child.join()
@@ -137,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before the children load their libraries
     for rows in options.rows:
-        row = apart(rows, yaml.safe_load(options.spec))
+        row = apart(measure, rows, yaml.safe_load(options.spec))
         if options.json:
             print(json.dumps(asdict(row)))
             continue

@@ -189,3 +189,24 @@ def test_labels_that_moved_between_teachers_are_told(small: Case) -> None:
     assert sum(row["left"] for row in migration["labels"]) == sum(row["came"] for row in migration["labels"]) == 9
     assert "9 of 48 labels moved" in render_html(told)
     assert small.report["migration"] is None
+
+
+def test_members_votes_are_of_rows_they_have_not_seen() -> None:
+    """A blend's members differ more on deferred rows than on handled ones, and every listed row has a real split."""
+    texts, labels, vectors = blobs(600, 6, seed=0, spread=1.0, width=8)
+    blend = {"type": "blend", "members": ["logreg", {"type": "knn", "k": 5}]}
+    case = case_of(make_task(surrogates=[blend]), texts, labels, vectors, np.empty(0, np.int64))
+    members = case.report["members"]
+    assert members["names"] == ["logreg", "knn"]
+    assert members["deferred"]["share"] > members["handled"]["share"]
+    assert members["deferred"]["rows"] + members["handled"]["rows"] <= len(texts)
+    assert members["examples"]
+    for row in members["examples"]:
+        assert row["decision"] == "deferred"
+        assert len({vote["label"] for vote in row["votes"]}) == 2
+    assert f"{100 * members['deferred']['share']:.1f} %" in render_html(case.report)
+
+
+def test_a_surrogate_without_members_has_no_votes(small: Case) -> None:
+    """There is nothing to tell, and the page leaves it out."""
+    assert small.report["members"] is None

@@ -20,6 +20,7 @@ from tracer_serve.report.flows import flows_of
 from tracer_serve.report.groups import Groups
 from tracer_serve.report.headline import basis_of, headline_of
 from tracer_serve.report.kin import Kin
+from tracer_serve.report.members import members_of
 from tracer_serve.report.migration import migration_of
 from tracer_serve.report.money import money_of
 from tracer_serve.report.plain import plain
@@ -69,6 +70,7 @@ def build_report(
             "whatif": whatif_of(task, seen),
             "slices": slices_of(seen, Groups.of(seen)),
             "why": why_of(seen, Kin.find(seen, deferred), Kin.find(seen, handled[:1000])),
+            "members": members_of(fitted, seen, seed),
             "contrast": contrast_of(seen),
             "cards": cards_of(seen, Kin.find(seen, wrong)),
             "plateau": plateau_of(task, fitted, seen),

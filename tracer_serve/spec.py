@@ -234,8 +234,8 @@ class ServerSpec(Frozen):
     max_batch: int = Field(default=1024, ge=1, description="Most texts in one request.")
     forward: bool = Field(
         default=True,
-        description="Pass chat completions that are not this task's on to the teacher's endpoint, at the operator's"
-        " cost.",
+        description="Pass what is not this task's, chat completions and any other POST under /v1/, on to the teacher's"
+        " endpoint, at the operator's cost.",
     )
     api_keys: tuple[SecretStr, ...] = Field(
         default=(),

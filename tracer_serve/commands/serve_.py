@@ -73,7 +73,9 @@ def prepare(task: Task) -> None:
     if current is None and any_traces:
         _first(task)
     elif current is None:
-        out.print("no traces yet: every request goes to the teacher, and each answer becomes a trace")
+        out.print(
+            f"{task.spec.name}: no traces yet; every request goes to the teacher, and each answer becomes a trace"
+        )
     else:
         versions.verify(current)
         certificate = certificate_of(versions, current)

@@ -134,8 +134,8 @@ class Arm:
         rate = 1.0
         if certificate.certified and not closed and not self.everything:
             state, traffic = self.monitor, Traffic(handled_per_day=certificate.coverage * CALLS)
-            boosted = bool(state.log_bets) and state.boosted
-            rate = rate_in_force("auto" if self.audited else 0.0, traffic, datetime.now(UTC), boosted=boosted)
+            wanted = "auto" if self.audited else 0.0
+            rate = rate_in_force(wanted, traffic, datetime.now(UTC), boosted=state.boosted)
         made, handled, right, outcomes = [], 0, 0, []
         for i, answer, accept in zip(rows, given, accepts, strict=True):
             if not accept or closed:

@@ -141,7 +141,7 @@ class Watch:
             # from the state, not from the audit that raised it: whoever sees an alarm closes, also after a crash
             self.closing = close_gate(self._store, loaded.number, monitor.seen, monitor.agreements, monitor.evidence)
             _log.error("the gate is closed, everything goes to the teacher: %s", self.closing.message)
-        self.rate = self._rate(loaded, boosted=monitor.boosted and bool(monitor.log_bets))
+        self.rate = self._rate(loaded, boosted=monitor.boosted)
 
     def _rate(self, loaded: Loaded, *, boosted: bool) -> float:
         spec, now = self._spec.traces, datetime.now(UTC)

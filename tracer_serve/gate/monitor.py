@@ -62,8 +62,13 @@ class MonitorState:
 
     @property
     def boosted(self) -> bool:
-        """Whether the audit rate should be raised: M >= 1, so more audits soon tell."""
-        return self.log_evidence >= 0.0
+        """Whether the audit rate should be raised: the bets hold half as much as what was not betted yet, or more.
+
+        Any rate that depends on the past alone leaves the false alarms as they are. M >= 1 would be the plain choice,
+        but after a long calm most of M is spent, and it would be reached only shortly before the alarm.
+        """
+        spare = _log_spare(self.before + self.seen)
+        return bool(self.log_bets) and float(logsumexp(self.log_bets)) >= spare - math.log(2.0)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""

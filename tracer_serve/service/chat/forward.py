@@ -22,7 +22,10 @@ CONCURRENCY = 64
 _PLAIN = re.compile(r"[A-Za-z0-9._~/:@-]+")
 _TIMEOUT = httpx.Timeout(20.0, read=600.0)  # between two tokens, as OpenAI's own clients allow
 _MOST_OF_AN_ERROR = 64_000  # bytes of a refusal that are read, to blot out secrets in it
-_PASSED_ON = ("accept", "content-type", "openai-beta", "openai-organization", "openai-project", "traceparent")
+_PASSED_ON = (
+    *("accept", "content-encoding", "content-type", "idempotency-key", "traceparent"),
+    *("openai-beta", "openai-organization", "openai-project"),
+)
 _OF_AN_ERROR = {"content-type", "retry-after", "retry-after-ms", "x-request-id", "x-should-retry"}
 _HOP_BY_HOP = {
     *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding"),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.service.worlds import BLUE, DEFERRED, HANDLED, make_policy, make_task, make_version, serving
+from tests.service.worlds import BLUE, DEFERRED, HANDLED, RED, make_policy, make_task, make_version, serving
 from tests.stub_llm import StubLLM
 from tracer_serve.batcher import Batcher
 from tracer_serve.errors import ArtifactError, OverloadedError, StoreError
@@ -19,6 +19,7 @@ from tracer_serve.load import Task
 from tracer_serve.policy import Policy
 from tracer_serve.records import Answer, Decision, Inputs, Labels, Text, Vectors, Verdict
 from tracer_serve.registry import embedders, teachers
+from tracer_serve.service.runtime import Runtime
 
 pytestmark = pytest.mark.anyio
 
@@ -341,3 +342,75 @@ async def test_a_stopping_service_writes_what_is_queued(task: MakeTask) -> None:
         results = await runtime.router.route(BLUE)
     async with serving(spec) as (_, runtime):
         assert runtime.store.counts().total.handled == len(results) == len(BLUE)
+
+
+async def test_a_text_asked_again_is_decided_from_memory_and_audited_anew(task: MakeTask) -> None:
+    """The policy sees an exact text once per version; each call of it is a row, a draw and, by chance, an audit."""
+    spec = task(traces={"audit_rate": 0.5})
+    make_version(spec)
+    async with serving(spec) as (client, runtime):
+        counting = count_embeds(runtime)
+        first = await runtime.router.route([HANDLED])
+        again = [(await runtime.router.route([HANDLED]))[0] for _ in range(60)]
+        assert counting.asked == 1
+        await runtime.router.audits.close(10)
+        runtime.writer.close()
+        rows = [runtime.store.get(result.trace_id) for result in again if isinstance(result, Decision)]
+        exposed = (await client.get("/metrics")).text
+    assert isinstance(first[0], Decision)
+    assert {(r.label, r.kind, r.version) for r in again if isinstance(r, Decision)} == {("red", "handled", 1)}
+    assert len({row.u for row in rows if row is not None}) == 60
+    assert 10 < sum(row.label_source == "audit" for row in rows if row is not None) < 50
+    assert 'tracer_decision_cache_total{result="hit",task="colours"} 60.0' in exposed
+    assert 'tracer_decision_cache_total{result="miss",task="colours"} 1.0' in exposed
+
+
+async def test_a_swap_forgets_what_was_decided(task: MakeTask) -> None:
+    """Another version decides anew, though it was asked about the text before."""
+    spec = task()
+    make_version(spec)
+    async with serving(spec) as (_, runtime):
+        await runtime.router.route([HANDLED])
+        make_version(spec, certified=False)
+        await until(lambda: runtime.live.loaded is not None and runtime.live.loaded.number == 2)
+        (result,) = await runtime.router.route([HANDLED])
+    assert isinstance(result, Decision)
+    assert (result.version, result.reason) == (2, "no_certificate")
+
+
+async def test_what_is_remembered_is_bounded(task: MakeTask) -> None:
+    """The least recently asked texts are forgotten, long ones are not kept, and 0 keeps none."""
+    spec = task(server={"decision_cache": 3})
+    make_version(spec)
+    async with serving(spec) as (_, runtime):
+        await runtime.router.route([*RED, HANDLED + " wine" * 1_000])
+        assert runtime.live.loaded is not None
+        assert len(runtime.live.loaded.decided) == 3
+    async with serving(task(server={"decision_cache": 0})) as (_, runtime):
+        counting = count_embeds(runtime)
+        for _ in range(3):
+            await runtime.router.route([HANDLED])
+        assert counting.asked == 3
+
+
+class Counting:
+    """An embedder that counts the texts it is asked about."""
+
+    def __init__(self, inner: Any) -> None:
+        self.inner, self.asked = inner, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def embed(self, texts: Any) -> Any:
+        self.asked += len(texts)
+        return self.inner.embed(texts)
+
+
+def count_embeds(runtime: Runtime) -> Counting:
+    """Count what the version that serves embeds from now on."""
+    assert runtime.live.loaded is not None
+    counting = Counting(runtime.live.loaded.policy.embedder)
+    policy = replace(runtime.live.loaded.policy, embedder=counting)
+    runtime.live.loaded = replace(runtime.live.loaded, policy=policy)
+    return counting

@@ -1,12 +1,15 @@
 """The version that answers now: one reference, swapped when another one becomes current."""
 
 import logging
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tracer_serve.following import Follower
 from tracer_serve.policy import Policy
+from tracer_serve.records import Text, Verdict
+from tracer_serve.resilience.cache import Cache
 
 _log = logging.getLogger(__name__)
 
@@ -20,6 +23,7 @@ class Loaded:
     teacher : fingerprint of the teacher whose labels it was fitted on
     labels : the surrogate's labels, in the order of its probabilities
     after : its calibration rows came after this trace id
+    decided : what it said of the texts asked about most recently; with another version it is gone
     """
 
     number: int
@@ -27,6 +31,7 @@ class Loaded:
     teacher: str
     labels: tuple[str, ...]
     after: str = ""
+    decided: Cache[Text, Verdict] = field(default_factory=lambda: Cache(0, math.inf), compare=False)
 
 
 class Live:

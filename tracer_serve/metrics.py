@@ -65,6 +65,8 @@ class Metrics:
         self._refits = counter("refit_total", "Refits, by how they ended.", "outcome")
         self.lost = counter("traces_lost_total", "Traces that the store did not take.").labels(task)
         self.policy_failures = counter("policy_failures_total", "Texts deferred as the policy failed.").labels(task)
+        remembered = counter("decision_cache_total", "Texts looked up among the version's decisions.", "result")
+        self.remembered = {result: remembered.labels(task, result) for result in ("hit", "miss")}
         self.new_labels = counter("new_labels_total", "Answers with a label unknown to the version.").labels(task)
         self.load_failures = counter("version_load_failures_total", "Versions that did not load.").labels(task)
 

@@ -245,6 +245,11 @@ class ServerSpec(Frozen):
         default=None,
         description="Key of /admin/*, ${ENV} or sha256:HEX; default: TRACER_SERVE_ADMIN_KEY; without either closed.",
     )
+    decision_cache: int = Field(
+        default=10_000,
+        ge=0,
+        description="Texts of which each worker remembers what the version said; audits are drawn all the same.",
+    )
     rate_limit: int | None = Field(
         default=None,
         ge=1,

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ from tracer_serve.load import Task
 from tracer_serve.metrics import Metrics
 from tracer_serve.policy import Policy
 from tracer_serve.protocols import Teacher
+from tracer_serve.records import Text, Verdict
 from tracer_serve.redaction import redaction
+from tracer_serve.resilience.cache import Cache
 from tracer_serve.rollout import Rollout
 from tracer_serve.router import Router
 from tracer_serve.schedule import Schedule
@@ -173,4 +176,5 @@ def _load(task: Task, versions: Versions, number: int) -> Loaded:
     """Read a version, every byte of it checked."""
     manifest = versions.verify(number)
     policy = Policy.load(versions.folder(number) / "model", make_embedder(task))
-    return Loaded(number, policy, manifest.teacher, tuple(map(str, policy.classes)), manifest.after)
+    decided: Cache[Text, Verdict] = Cache(task.spec.server.decision_cache, math.inf)
+    return Loaded(number, policy, manifest.teacher, tuple(map(str, policy.classes)), manifest.after, decided)

@@ -44,21 +44,22 @@ class Image:
             self.work.mkdir(parents=True)
         elif word == "COPY":
             source = built if rest.startswith("--from=build") else None
+            left_out = [] if source else ["__pycache__", "*.pyc"]  # .dockerignore's
             *names, target = [part for part in rest.split() if not part.startswith("--")]
             for name in names:
                 place = Path(self.inside(target)) if target.startswith("/") else self.work / target
-                _copy(source / name.lstrip("/") if source else ROOT / name, place, exact=len(names) == 1)
+                _copy(source / name.lstrip("/") if source else ROOT / name, place, left_out)
         elif word == "ENV":
             for setting in shlex.split(rest):
                 name, value = self.inside(setting).split("=", 1)
                 self.env[name] = value.replace("$PATH", self.env["PATH"])
 
 
-def _copy(source: Path, target: Path, *, exact: bool) -> None:
+def _copy(source: Path, target: Path, left_out: list[str]) -> None:
     if source.is_dir():
-        shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+        shutil.copytree(source, target, symlinks=True, ignore=shutil.ignore_patterns(*left_out))
     else:
-        shutil.copy2(source, target if exact and not target.is_dir() else target / source.name)
+        shutil.copy2(source, target)
 
 
 def _build(stages: list[Instructions], folder: Path) -> Image:

@@ -62,6 +62,7 @@ function watched({ version, gate, monitor, promise }) {
   put("verdict", !version || gate.reason === "no_certificate" ? "Nothing is promised yet, so nothing is watched."
     : gate.reason === "drift" ? "No. The audits showed that agreement fell, and the gate closed at once."
       : gate.reason === "teacher_changed" ? "The teacher changed: the promise was about another one's answers."
+        : gate.reason === "promise_changed" ? "The YAML promises more than this version was certified for."
         : share >= 0.5 ? "Doubtful: the audits disagree more often than they should. More of them are drawn now."
           : `Yes, as far as the audits tell: ${percent(promise.required)} has to agree.`);
 }

@@ -31,7 +31,7 @@ from tracer_serve.traces import TraceStore, new_id, open_store
 
 _TASK, _PAGE, _CHECKS, _REPEATS, _LABELS = "bench", 10_000, 10, 5, 77
 _BEGAN = datetime(2026, 10, 20, tzinfo=UTC)
-_WINDOW = 50_000
+_WINDOW, _RECENT = 50_000, 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Row:
     Parameters
     ----------
     rows : in the store
-    insert_rps : rows a second since the last look, the queries not counted
+    insert_rps : rows a second since the last look, the queries not counted; None at a store that was filled before
     window_s : reading the newest 50,000 rows' labelled ones as columns, as a refit does
     snapshot_s : reading all labelled rows as columns; at the last size only
     query_ms : median of five, per query
@@ -51,7 +51,7 @@ class Row:
     system: str
     dataset: str
     rows: int
-    insert_rps: float
+    insert_rps: float | None
     window_s: float
     query_ms: dict[str, float]
     disk_mb: float
@@ -109,22 +109,32 @@ def queries(store: TraceStore, recent: str, some: str) -> dict[str, Callable[[],
 
 
 def measure(store: TraceStore, system: str, rows: int, size: Callable[[], float], *, quiet: bool) -> Iterator[Row]:
-    """Fill the store, and yield what a look at each tenth finds."""
-    rng, looks = np.random.default_rng(0), {round(rows * (i + 1) / _CHECKS) // _PAGE * _PAGE for i in range(_CHECKS)}
-    spent, since, ids = 0.0, 0, [""]
-    for start in track(range(0, rows, _PAGE), f"{system}: {rows:,} rows", disable=quiet):
+    """Fill the store up to so many rows, and yield what a look at each tenth finds; first at what is there already."""
+    rng, there = np.random.default_rng(0), store.counts().total.rows
+    if there:
+        yield look(store, system, there, size, last=there >= rows)
+    step, spent, since = rows / _CHECKS, 0.0, 0
+    for start in track(range(there, rows, _PAGE), f"{system}: {rows:,} rows", disable=quiet):
         page = month(start, _PAGE, rows, rng)
         began = time.perf_counter()
         store.add(page)
         spent += time.perf_counter() - began
         since += _PAGE
-        ids = [*ids[-(_WINDOW // _PAGE) + 1 :], page[0].id]
-        if (done := start + _PAGE) in looks:
-            asked = {name: _median_ms(ask) for name, ask in queries(store, ids[-1], page[0].id).items()}
-            window = _seconds(lambda: store.columns(after_id=ids[0]))  # noqa: B023  # called at once
-            whole = _seconds(store.columns) if done == rows else None
-            yield Row(system, "a month", done, since / spent, window, asked, size(), whole)
+        if start // step != (start + _PAGE) // step:
+            done = start + _PAGE
+            yield look(store, system, done, size, rate=since / spent, last=done >= rows)
             spent, since = 0.0, 0
+
+
+def look(
+    store: TraceStore, system: str, rows: int, size: Callable[[], float], *, rate: float | None = None, last: bool
+) -> Row:
+    """Ask everything once more."""
+    newest = [trace.id for trace in store.recent(_WINDOW)]
+    asked = {name: _median_ms(ask) for name, ask in queries(store, newest[_RECENT], newest[_RECENT // 2]).items()}
+    window = _seconds(lambda: store.columns(after_id=newest[-1]))
+    whole = _seconds(store.columns) if last else None
+    return Row(system, "a month", rows, rate, window, asked, size(), whole)
 
 
 def _seconds(work: Callable[[], Any]) -> float:
@@ -164,7 +174,7 @@ def _postgres_mb(store: TraceStore) -> float:
 def show(found: Sequence[Row]) -> None:
     """Print a table for people: one column per size."""
     table = Table("", *(f"{row.rows:,}" for row in found), title=found[0].system)
-    table.add_row("insert, rows/s", *(f"{row.insert_rps:,.0f}" for row in found))
+    table.add_row("insert, rows/s", *("" if row.insert_rps is None else f"{row.insert_rps:,.0f}" for row in found))
     table.add_row("newest 50,000, s", *(f"{row.window_s:.2f}" for row in found))
     table.add_row("all, s", *("" if row.snapshot_s is None else f"{row.snapshot_s:.1f}" for row in found))
     for name in found[0].query_ms:
@@ -178,7 +188,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.store", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=int, default=1_000_000, help="in multiples of 100,000")
     parser.add_argument("--database", choices=("sqlite", "postgres"), default="sqlite")
-    parser.add_argument("--url", help="an existing, empty Postgres database")
+    parser.add_argument("--url", help="an existing Postgres database; what a run left there is gone on from")
+    parser.add_argument("--log", type=Path, help="file that each look is added to at once, as a JSON line")
     parser.add_argument("--json", action="store_true", help="JSON rows")
     options = parser.parse_args(arguments)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -186,7 +197,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         store = open_store(where, _TASK)
         try:
             rows = max(1, round(options.rows / (_CHECKS * _PAGE))) * _CHECKS * _PAGE
-            found = list(measure(store, options.database, rows, lambda: size(store), quiet=options.json))
+            found = []
+            for row in measure(store, options.database, rows, lambda: size(store), quiet=options.json):
+                found.append(row)
+                if options.log:
+                    with options.log.open("a", encoding="utf-8") as log:
+                        log.write(json.dumps(asdict(row)) + "\n")
         finally:
             store.close()
     if options.json:

@@ -18,7 +18,8 @@ import sys
 import time
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -30,7 +31,7 @@ from tests.faults.driver import fork
 from tests.shared import object_store
 from tests.tiny import TEXTS, rows_now, tiny_task
 from tests.traces import postgres
-from tracer_serve import holder
+from tracer_serve import holder, refit_bounds
 from tracer_serve import refit as refitting
 from tracer_serve.errors import TracerServeError
 from tracer_serve.load import Task
@@ -39,6 +40,7 @@ from tracer_serve.refit import refit
 from tracer_serve.service.runtime import running
 from tracer_serve.shared import CURRENT, open_versions
 from tracer_serve.stock import store_of
+from tracer_serve.traces import TraceStore
 
 _LEASE_S = 3.0
 _LOOK_S = 0.01
@@ -77,17 +79,20 @@ def lead(task: Task, log: Log, *, elsewhere: bool) -> None:
     """Refit without end; note when a refit holds the lease."""
     if elsewhere:
         holder._here = lambda: "elsewhere"
-    refitting._LEASE_S = _LEASE_S
-    inner: Callable[..., Any] = refitting._refit
+    refit_bounds._LEASE_S = _LEASE_S
+    module: Any = refitting
+    inner = module.lease
 
-    def noted(*args: Any, **kwargs: Any) -> Any:
-        log("enters")
-        try:
-            return inner(*args, **kwargs)
-        finally:
-            log("leaves")
+    @contextmanager
+    def noted(store: TraceStore, name: str) -> Iterator[Callable[[], None]]:
+        with inner(store, name) as require:
+            log("enters")
+            try:
+                yield require
+            finally:
+                log("leaves")
 
-    refitting._refit = noted
+    module.lease = noted
     while True:
         try:
             log("wrote", refit(task).version)

@@ -49,11 +49,11 @@ class SharedVersions(Versions):
         self._guard = threading.RLock()
 
     def folder(self, number: int) -> Path:
-        """Return this machine's folder of a version, with everything but its model, which `verify` brings."""
-        folder = self._cache.folder(number)
+        """Return this machine's folder of a version; the model of one that does not serve comes with `verify`."""
         if number in self._listed or number in self.numbers():
-            self._complete(self.manifest(number), lambda name: not name.startswith(_MODEL))
-        return folder
+            whole = number == self._current.get()
+            self._complete(self.manifest(number), lambda name: whole or not name.startswith(_MODEL))
+        return self._cache.folder(number)
 
     def numbers(self) -> list[int]:
         """Return the numbers of all versions, oldest first."""

@@ -1,6 +1,7 @@
 """Several tasks in one process tree."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from tests.service.chat.conftest import running_app
+from tests.service.test_hostile import mangled
 from tests.service.worlds import HANDLED, make_task, make_version
 from tests.stub_llm import StubLLM
 from tracer_serve.errors import SpecError
@@ -216,3 +218,17 @@ def test_tasks_that_would_mix_are_refused(tasks: Any, tmp_path: Path) -> None:
             load_tasks([task.file for task in made])
     with pytest.raises(SpecError, match=r"moods/task\.yaml: server\.port: 3001, where .*colours/task\.yaml has 3000"):
         require_one_address(tasks(moods={"server": {"port": 3001}}))
+
+
+async def test_mangled_bodies_are_the_callers_fault(tasks: Any) -> None:
+    """Whatever bytes come before a task is picked, the answer blames the caller, or is one."""
+    off = {"server": {"forward": False}}
+    chance = random.Random(3)
+    paths = ("/v1/classify", "/v1/chat/completions", "/v1/feedback", "/v1/explain", "/v1/embeddings", "/t/colours/v1/x")
+    async with serving(tasks(colours=off, moods=off)) as client:
+        for i in range(90):
+            headers = {"content-type": "application/json"}
+            answer = await client.post(paths[i % len(paths)], content=mangled(chance), headers=headers)
+            assert 400 <= answer.status_code < 500 or answer.status_code == 200
+            if answer.status_code >= 400:
+                ErrorBody.model_validate(answer.json())

@@ -230,6 +230,15 @@ def test_what_cannot_be_built_is_told(
     assert re.search(told, capsys.readouterr().err)
 
 
+def test_what_bentoml_refuses_is_told(
+    fitted: Task, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A store that cannot be written: exit code 1, BentoML's last word, and where it wanted to write."""
+    monkeypatch.setenv("BENTOML_HOME", "/proc/nowhere")
+    assert main(["build", str(fitted.file)]) == 1
+    assert re.search(r"bentoml build failed: .+write in /proc/nowhere\?\n$", capsys.readouterr().err)
+
+
 def test_only_what_the_task_needs_is_installed(tmp_path: Path) -> None:
     """Extras follow the spec: Postgres its driver, ONNX its runtime without the exporter, plugins their imports."""
     assert needs(load_task(CONFIGS / "banking.yaml")) == ["tracer-serve"]

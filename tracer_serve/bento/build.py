@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -135,5 +135,10 @@ def _pack(folder: Path, tag: str) -> str:
     done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)  # noqa: S603  # ours
     tags = [line.removeprefix("__tag__:") for line in done.stdout.splitlines() if line.startswith("__tag__:")]
     if done.returncode or not tags:
-        raise ArtifactError(f"bentoml build failed:\n{done.stderr.strip() or done.stdout.strip()}")
+        last = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
+        raise ArtifactError(f"bentoml build failed: {last}. Is there room and right to write in {_home(env)}?")
     return tags[0]
+
+
+def _home(env: Mapping[str, str]) -> str:
+    return env.get("BENTOML_HOME") or "~/bentoml"

@@ -42,14 +42,20 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Met:
-    """What came of it: answers a second, milliseconds to an answer, answers other than 200."""
+    """What came of it.
+
+    Parameters
+    ----------
+    rps, p50_ms, p99_ms : answers a second, milliseconds to an answer
+    all : answers, those of the warm-up included
+    errors : how many of the others were none, or not 200
+    """
 
     rps: float
     p50_ms: float
     p99_ms: float
-    answers: int
+    all: int
     errors: int
-    cpu_s: float
 
 
 def put(load: Load) -> Met:
@@ -108,7 +114,7 @@ class _Run:
         self._from = time.perf_counter() + load.warm_s
         self._until = self._from + load.seconds
         self._took: list[float] = []
-        self._errors = 0
+        self._errors = self._all = 0
         self._connecting: set[asyncio.Task[object]] = set()
 
     def over(self) -> bool:
@@ -119,6 +125,7 @@ class _Run:
 
     def note(self, started: float, *, ok: bool) -> None:
         now = time.perf_counter()
+        self._all += 1
         if self._from < now <= self._until:
             self._took.append(now - started)
             self._errors += not ok
@@ -137,8 +144,7 @@ class _Run:
         await asyncio.sleep(self._until - time.perf_counter() + 0.05)
         took = np.array(self._took or [float("nan")]) * 1e3
         p50, p99 = np.percentile(took, [50, 99]).tolist()
-        done = len(self._took)
-        return Met(done / self._load.seconds, p50, p99, done, self._errors, time.process_time())
+        return Met(len(self._took) / self._load.seconds, p50, p99, self._all, self._errors)
 
 
 def _request(path: str, body: str) -> bytes:

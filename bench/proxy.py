@@ -149,6 +149,8 @@ def _litellm(folder: Path, stub: int) -> Path:
 def measure(made: Sequence[System], rounds: int, seconds: float, seed: int) -> list[Row]:
     """Let the systems take turns, and return what each added to the first, which is the stub."""
     chance, met = random.Random(seed), dict[tuple[str, int], list[Met]]()
+    for system in made:
+        _wake(system)
     for number in range(rounds):
         for clients in CLIENTS:
             for system in chance.sample(list(made), len(made)):
@@ -157,6 +159,13 @@ def measure(made: Sequence[System], rounds: int, seconds: float, seed: int) -> l
                 met.setdefault((system.name, clients), []).append(put(load))
     print(file=sys.stderr)
     return [_row(system.name, clients, met) for clients in CLIENTS for system in made]
+
+
+def _wake(system: System) -> None:
+    """Ask a few times: some do on their first request what others do before they listen."""
+    with httpx.Client(base_url=f"http://127.0.0.1:{system.port}", timeout=120) as client:
+        for body in _bodies(system.model)[:20]:
+            client.post(_PATH, content=body, headers={"content-type": "application/json"}).raise_for_status()
 
 
 def _bodies(model: str) -> list[str]:

@@ -11,7 +11,6 @@ from tests.stub_llm import StubLLM
 from tracer_serve.gate.monitor import anytime_lower_bound
 from tracer_serve.load import Task
 from tracer_serve.records import Trace
-from tracer_serve.refit import store_of
 from tracer_serve.service.dashboard.recent import recent_of
 from tracer_serve.service.dashboard.status import status_of
 from tracer_serve.service.dashboard.traffic import traffic_of
@@ -139,10 +138,12 @@ async def test_money_counts_today_only_and_silent_hours_are_there(task: MakeTask
 
 
 def test_imported_rows_are_no_requests() -> None:
-    """Rows without a decision are left out of what the latest requests were like."""
+    """Rows without a decision are left out, and nobody waited for an audit's answer."""
     now = datetime.now(UTC)
     imported = Trace(new_id(), now, "colours", "t", "red", "import")
-    handled = Trace(new_id(), now, "colours", "t", decision="handled", latency_ms={"embed": 1.0, "predict": 2.0})
+    handled = Trace(
+        new_id(), now, "colours", "t", decision="handled", latency_ms={"embed": 1.0, "predict": 2.0, "teacher": 250.0}
+    )
     found = recent_of([imported, handled, imported])
     assert found["rows"] == 1
     assert found["latency_ms"]["handled"] == {"rows": 1, "p50": 3.0, "p99": 3.0}

@@ -178,3 +178,14 @@ async def test_rollback_serves_an_earlier_version(task: MakeTask, monkeypatch: p
     assert missing.status_code == 404
     assert "1, 2, 3" in missing.json()["error"]["message"]
     assert oldest.status_code == 404
+
+
+async def test_a_report_is_served_under_the_policy_that_it_carries(task: MakeTask) -> None:
+    """Its own scripts may run, by hash, so that its charts are drawn."""
+    spec, policy = task(), "default-src 'none'; script-src 'sha256-abc'"
+    make_version(spec)
+    page = spec.state / "versions" / "000001" / "report.html"
+    async with serving(spec) as (client, _):
+        page.write_text(f'<meta http-equiv="Content-Security-Policy" content="{policy}">', encoding="utf-8")
+        answer = await client.get("/versions/1/report.html")
+    assert answer.headers["content-security-policy"] == policy

@@ -47,8 +47,14 @@ def _reasons(asked: Sequence[Trace]) -> list[dict[str, Any]]:
     ]
 
 
+def _waited(trace: Trace) -> float:
+    """Return for how many milliseconds a caller waited; an audit's answer came after the reply."""
+    late = "teacher" if trace.decision == "handled" else None
+    return sum(ms for stage, ms in trace.latency_ms.items() if stage != late)
+
+
 def _quantiles(traces: Sequence[Trace]) -> dict[str, Any]:
     if not traces:
         return {"rows": 0, "p50": None, "p99": None}
-    p50, p99 = np.quantile([sum(trace.latency_ms.values()) for trace in traces], [0.5, 0.99])
+    p50, p99 = np.quantile([_waited(trace) for trace in traces], [0.5, 0.99])
     return {"rows": len(traces), "p50": round(float(p50), 3), "p99": round(float(p99), 3)}

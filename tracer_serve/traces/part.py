@@ -13,3 +13,8 @@ class Part:
     def task(self) -> str:
         """Name of the task whose rows this store reads and writes."""
         return self._task
+
+    @property
+    def name(self) -> str:
+        """Where the store is, without a password."""
+        return self._db.name

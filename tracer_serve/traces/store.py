@@ -22,6 +22,7 @@ from tracer_serve.traces.querying import between, fetch
 from tracer_serve.traces.rows import Row, from_row, to_row
 from tracer_serve.traces.tables import traces
 from tracer_serve.traces.tally import Change
+from tracer_serve.traces.transfer import Transfer
 from tracer_serve.traces.writing import GroupCommit
 
 _PAGE = 5_000
@@ -62,7 +63,7 @@ def open_store(location: Path | str, task: str, *, busy_timeout_s: float = BUSY_
     return TraceStore(database, task)
 
 
-class TraceStore(Fencing, History, Imports, Activity):
+class TraceStore(Fencing, History, Imports, Activity, Transfer):
     """The traces of one task. Synchronous and thread-safe; open it once per process with `open_store`.
 
     Whatever returns has been written durably. Everything raises `StoreError` when the database cannot be reached,

@@ -1,0 +1,92 @@
+"""A task's traces, values and history from one database to another, checked by counting."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tracer_serve.errors import StoreError
+from tracer_serve.traces.database import Database
+from tracer_serve.traces.migrations import migrate
+from tracer_serve.traces.store import TraceStore, open_store
+from tracer_serve.traces.transfer import tasks_in
+
+Progress = Callable[[str, int, int], None]
+_LOOKS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """What a copy did for one task.
+
+    Parameters
+    ----------
+    rows : that the source had when it began
+    new : of them, written now
+    labelled : of those that were there before, got a label now
+    there : rows of the target up to the last one copied; more than `rows` where it had others
+    """
+
+    task: str
+    rows: int
+    new: int
+    labelled: int
+    there: int
+
+
+def tasks_of(location: Path | str) -> list[str]:
+    """Return the tasks of a database.
+
+    Raises
+    ------
+    StoreError
+        Where it cannot be opened, or is no file yet.
+    """
+    if isinstance(location, Path) and not location.is_file():
+        raise StoreError(f"{location}: there is no such file")
+    database = Database(location)
+    try:
+        migrate(database)
+        return tasks_in(database)
+    finally:
+        database.close()
+
+
+def copy_task(source: Path | str, target: Path | str, task: str, progress: Progress) -> Copied:
+    """Copy a task; repeated, it brings what is new since, and what an interrupted copy left out.
+
+    Rows that come into the source while it runs are left to the next time. Nothing of the target is removed.
+
+    Raises
+    ------
+    StoreError
+        Where either cannot be opened, both are the same, or the counts disagree afterwards.
+    """
+    giver = open_store(source, task)
+    try:
+        taker = open_store(target, task)
+        try:
+            if giver.name == taker.name:
+                raise StoreError(f"{giver.name}: source and target are the same database")
+            return _copy(giver, taker, progress)
+        finally:
+            taker.close()
+    finally:
+        giver.close()
+
+
+def _copy(giver: TraceStore, taker: TraceStore, progress: Progress) -> Copied:
+    until, total = giver.latest_id(), giver.counts().total.rows
+    rows = new = told = 0
+    for page in giver.pages(until):
+        added, labelled = taker.absorb(page)
+        rows, new, told = rows + len(page), new + added, told + labelled
+        progress(f"copying {giver.task}", rows, max(rows, total))
+    taker.absorb_beside(giver.beside())
+    there = 0 if until is None else taker.count(until)
+    if there < rows:
+        lost = f"{rows:,} rows of {giver.task} were read and {there:,} are there"
+        raise StoreError(f"{taker.name}: {lost}. If something removes rows there, stop it, and copy again")
+    # a server may write between the two counts
+    if all(taker.counts().total.rows != taker.count() for _ in range(_LOOKS)):
+        raise StoreError(f"{taker.name}: its tallies and its rows of {giver.task} differ. Was it written to by hand?")
+    return Copied(giver.task, rows, new, told, there)

@@ -13,9 +13,11 @@ from tracer_serve.gate.bounds import n_min
 from tracer_serve.records import Bools, Floats, Ints
 
 SHARE = 0.05
-# Prior of (intercept, slope) over the normal quantile of the score's rank: typical scores are informative, and a pilot
-# without a single disagreement must still give a sane start. It cannot make a certificate wrong, only start it badly.
-_MEAN, _PRECISION = np.array([2.0, 1.5]), np.diag([1 / 5.0**2, 1 / 0.7**2])
+# Prior of (intercept, slope) over the normal quantile of the score's rank: 150 pilot rows with one disagreement say
+# little, and near .99 the start decides how much is certified. Scores on Banking77, CLINC150 and SICK have (4, 2.6),
+# (5, 2.5) and (2, 1.3); against a prior at (2, 1.5) this one is worth 9 points on 3,000 Banking77 traces at .99 and
+# changes nothing at .95 and .97. It cannot make a certificate wrong, only start it badly.
+_MEAN, _PRECISION = np.array([4.0, 2.5]), np.diag([1 / 2.0**2, 1 / 0.7**2])
 _NEWTON_STEPS = 50
 
 

@@ -1,5 +1,6 @@
 """How a database gets its tables, and how releases live together on one."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -7,12 +8,10 @@ from sqlalchemy import create_engine, inspect
 
 from tests.traces.make import Workers, trace
 from tracer_serve.errors import StoreError
-from tracer_serve.traces import TraceStore, open_store
+from tracer_serve.traces import TraceStore, migrations, open_store
 from tracer_serve.traces.database import Database
 from tracer_serve.traces.migrations import MIGRATIONS, Migration, migrate
 from tracer_serve.traces.tables import applied, metadata
-
-_LATER = Migration(9001, "a column", ("ALTER TABLE tracer_traces ADD COLUMN later TEXT DEFAULT 'x'",))
 
 
 @pytest.fixture
@@ -48,19 +47,43 @@ def test_processes_that_start_at_once_migrate_once(tmp_path: Path, postgres_url:
         database.close()
 
 
-def test_an_old_process_works_on(database: Path) -> None:
-    """A store that is open, and one that an older release opens, keep working after a newer release has migrated."""
-    running = open_store(database, "task")
-    newer = Database(database)
-    migrate(newer, (*MIGRATIONS, _LATER))
-    restarted = open_store(database, "task")
-    assert running.add([trace("task", "a")]) == restarted.add([trace("task", "b")]) == 1
-    assert running.add_import([trace("task", "c")], sha256="s", path="p") == 1
+def test_an_old_process_works_on(location: Path | str, task: str) -> None:
+    """An older layout is upgraded under a store that is open and one that an older release opens: both keep working."""
+    running, name = open_store(location, task), f"later_{task}"
+    newer = Database(location)
+    step = Migration(9001, "a column", (f"ALTER TABLE tracer_traces ADD COLUMN {name} TEXT DEFAULT 'x'",))
+    migrate(newer, (*MIGRATIONS, step))
+    restarted = open_store(location, task)
+    assert running.add([trace(task, "a")]) == restarted.add([trace(task, "b")]) == 1
+    assert running.add_import([trace(task, "c")], sha256="s", path="p") == 1
     assert [one.input for one in running.labelled()] == ["a", "b", "c"]
-    with newer.read() as connection:
-        later = connection.exec_driver_sql("SELECT later FROM tracer_traces").scalars().all()
+    with newer.write() as connection:
+        later = connection.exec_driver_sql(f"SELECT {name} FROM tracer_traces WHERE task = '{task}'").scalars().all()
+        connection.exec_driver_sql(f"ALTER TABLE tracer_traces DROP COLUMN {name}")  # the tests share a server
+        connection.execute(applied.delete().where(applied.c.number == 9001))
     assert later == ["x"] * 3
     for each in (running, restarted, newer):
+        each.close()
+
+
+def test_a_migration_holds_nobody_up(postgres_url: str, task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a long read keeps a table from being changed, rows of the old release come in; then it is changed."""
+    monkeypatch.setattr(migrations, "_LOCK_MS", 50)
+    monkeypatch.setattr(migrations, "_PAUSE_S", 0.05)
+    store, newer = open_store(postgres_url, task), Database(postgres_url)
+    step = Migration(9004, "a column", (f"ALTER TABLE tracer_traces ADD COLUMN late_{task} TEXT",))
+    changing = threading.Thread(target=migrate, args=(newer, (*MIGRATIONS, step)))
+    with store._db.read() as reading:
+        reading.exec_driver_sql("SELECT 1 FROM tracer_traces LIMIT 1")
+        changing.start()
+        assert [store.add([trace(task, str(i))]) for i in range(5)] == [1] * 5
+        assert changing.is_alive()
+    changing.join()
+    with newer.write() as connection:
+        assert 9004 in {row.number for row in connection.execute(applied.select())}
+        connection.exec_driver_sql(f"ALTER TABLE tracer_traces DROP COLUMN late_{task}")
+        connection.execute(applied.delete().where(applied.c.number == 9004))
+    for each in (store, newer):
         each.close()
 
 

@@ -21,6 +21,7 @@ _POSTGRES = {  # by class or code of https://www.postgresql.org/docs/current/err
     "28": "the server refuses this user or password. Check traces.url",
     "3D": "there is no such database. Make it: createdb {database}",
     "42501": "this user may not create or write tables. Grant it: GRANT ALL ON SCHEMA public TO USER",
+    "55P03": "another session reads the tables for so long that they cannot be changed. Which: SELECT * FROM pg_locks",
     "25006": "the server is read-only (a standby?). Point traces.url at the primary",
     "53": "the server is short of resources. See its log",
     "57": "the server is stopping, or an administrator ended the session. Try again",

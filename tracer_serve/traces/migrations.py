@@ -3,6 +3,9 @@
 A migration adds: a table, an index, a column with a default. A process of an older release then keeps working on the
 newer schema. One that must break older releases says so (`breaking`), and they refuse to open the store. A migration
 that has been released is never edited.
+
+On Postgres a change of a table waits for every transaction that reads it, and whoever comes later waits behind the
+change. So it gives up after a second and tries again: traffic of the old release is held up for no longer than that.
 """
 
 import time
@@ -14,6 +17,8 @@ from tracer_serve.errors import StoreError
 from tracer_serve.traces.database import Database
 from tracer_serve.traces.tables import applied
 
+_LOCK_MS, _TRIES, _PAUSE_S = 1_000, 30, 1.0
+_LOCKED = "55P03"
 _ADVISORY_LOCK = 0x7472_6163_6572  # "tracer": any number that nobody else uses in this database
 
 
@@ -76,11 +81,22 @@ def migrate(database: Database, migrations: tuple[Migration, ...] = MIGRATIONS) 
     """
     with database.read() as connection:
         missing = _missing(connection, database, migrations)
-    if not missing:
-        return
+    for left in reversed(range(_TRIES if missing else 0)):
+        try:
+            _apply_all(database, migrations)
+        except StoreError as error:
+            if not left or getattr(getattr(error.__cause__, "orig", None), "sqlstate", None) != _LOCKED:
+                raise
+            time.sleep(_PAUSE_S)
+        else:
+            return
+
+
+def _apply_all(database: Database, migrations: tuple[Migration, ...]) -> None:
     with database.write() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
+            connection.execute(text(f"SET LOCAL lock_timeout = {_LOCK_MS}"))
         applied.create(connection, checkfirst=True)
         for migration in _missing(connection, database, migrations):  # another process may have been first
             _apply(connection, migration)

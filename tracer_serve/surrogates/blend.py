@@ -136,8 +136,11 @@ class Blend:
 
     def _logs(self, member: Surrogate, inputs: Inputs) -> Vectors:
         """Return a member's log probabilities, its classes spread over ours."""
-        proba = np.full((len(inputs), len(self.classes_)), _FLOOR, np.float32)
-        proba[:, np.searchsorted(self.classes_, member.classes_)] = member.predict_proba(inputs)
+        proba = member.predict_proba(inputs).astype(np.float32, copy=False)
+        if len(member.classes_) < len(self.classes_):  # to look labels up takes longer than to predict one row
+            known = proba
+            proba = np.full((len(inputs), len(self.classes_)), _FLOOR, np.float32)
+            proba[:, np.searchsorted(self.classes_, member.classes_)] = known
         logs: Vectors = np.log(np.maximum(proba, _FLOOR))
         return logs
 

@@ -1,0 +1,161 @@
+"""Where the CPU of one handled request goes: ``python -m bench.request``.
+
+Every step of a request is run by itself, over and over, in this process: alone, and as a share of a batch of 16. What
+is left of a whole request (`bench.serving`) is the HTTP server's, the event loop's and the changes of threads.
+"""
+
+import argparse
+import asyncio
+import json
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from bench.data import load
+from bench.serving import OURS, handled, inputs_of, task_of
+from tracer_serve.components import make_embedder
+from tracer_serve.console import out
+from tracer_serve.gate.scope import scope_scores
+from tracer_serve.load import load_task
+from tracer_serve.metrics import Metrics
+from tracer_serve.policy import Policy
+from tracer_serve.records import Inputs, Trace
+from tracer_serve.service.classify import ClassifyRequest
+from tracer_serve.stages import gather
+from tracer_serve.stock import versions_of
+from tracer_serve.traces import new_id, open_store
+
+_BATCH, _FOR_S = 16, 0.25
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print microseconds per step."""
+    parser = argparse.ArgumentParser(prog="python -m bench.request", description=main.__doc__)
+    parser.add_argument("--system", choices=list(OURS), default=next(iter(OURS)), help="whose version")
+    parser.add_argument("--json", action="store_true", help="flat rows, nothing else on standard output")
+    options = parser.parse_args(arguments)
+    data = load("banking77")
+    file = task_of(options.system, data, 3899)
+    given = handled(file, inputs_of(options.system, data.test.texts, data.test.vectors)[:400])
+    task = load_task(file)
+    policy = Policy.load(versions_of(task).folder(versions_of(task).current() or 0) / "model", make_embedder(task))
+    rows = [*_of_policy(policy, given), *_of_request(policy, given)]
+    if options.json:
+        print(json.dumps([{"step": step, "us": alone, "us_of_16": shared} for step, alone, shared in rows], indent=1))
+        return
+    table = Table("step", "us alone", f"us in a batch of {_BATCH}")
+    for step, alone, shared in rows:
+        table.add_row(step, f"{alone:.0f}", "" if shared is None else f"{shared:.0f}")
+    out.print(table)
+
+
+def _of_policy(policy: Policy, given: Sequence[str]) -> list[tuple[str, float, float | None]]:
+    """Return what the parts of a decision cost."""
+
+    def both(step: str, make: Callable[[Inputs], Callable[[], object]]) -> tuple[str, float, float]:
+        cost = []
+        for rows in (1, _BATCH):
+            texts = given[:rows]
+            cost.append(_us(make(Inputs(texts, policy.embedder.embed(texts)))) / rows)
+        return step, cost[0], cost[1]
+
+    stage = policy.stages[0]
+    found = [
+        both("embed", lambda batch: lambda: policy.embedder.embed(batch.texts)),
+        both("nearest rows", lambda batch: lambda: policy.index.query(batch.embeddings)),
+    ]
+    for name, member in zip(_names(policy), getattr(stage.surrogate, "fitted_", [stage.surrogate]), strict=True):
+        found.append(both(f"surrogate: {name}", partial(_asking, policy, member)))
+
+    def accepting(batch: Inputs) -> Callable[[], object]:
+        seen = gather(stage.surrogate, batch, policy.index.near(batch))
+        acceptor = stage.acceptor
+        assert acceptor is not None
+        return lambda: acceptor.score(acceptor.features(seen))
+
+    def guarding(batch: Inputs) -> Callable[[], object]:
+        near = policy.index.near(batch)
+        proba = gather(stage.surrogate, batch, near).proba
+        return lambda: scope_scores(proba, near.similarity)
+
+    found += [both("acceptor", accepting), both("scope guard", guarding)]
+    found.append(both("the decision as a whole", lambda batch: lambda: policy.decide(batch.texts, batch.embeddings)))
+    return [*found]
+
+
+def _names(policy: Policy) -> list[str]:
+    surrogate = policy.surrogate
+    return [member.type for member in getattr(surrogate, "members", ())] or [policy.names[0]]
+
+
+def _asking(policy: Policy, member: Any, batch: Inputs) -> Callable[[], object]:
+    policy.index.near(batch)  # the search is shared, and counted by itself
+    return lambda: member.predict_proba(batch)
+
+
+def _of_request(policy: Policy, given: Sequence[str]) -> list[tuple[str, float, float | None]]:
+    """Return what surrounds a decision."""
+    body = json.dumps({"input": given[0]}).encode()
+    verdict = policy.decide(given[:1])[0]
+    metrics = Metrics("request", lambda: None)
+    encode = json.JSONEncoder(allow_nan=False).encode
+    answer = {"id": "classify-x", "data": [{"label": verdict.label, "score": verdict.score, "trace_id": new_id()}]}
+
+    def trace() -> Trace:
+        facts: dict[str, Any] = {"surrogate_label": verdict.label, "score": verdict.score, "decision": "handled"}
+        return Trace(id=new_id(), ts=datetime.now(UTC), task="request", input=given[0], **facts)
+
+    def count() -> None:
+        for stage in ("embed", "predict", "total"):
+            metrics.seconds[stage].observe(0.001)
+        metrics.requests["handled"].inc()
+
+    with TemporaryDirectory() as folder:
+        store = open_store(Path(folder) / "traces.db", "request")
+        written = _us(lambda: store.add([trace() for _ in range(100)])) / 100
+        store.close()
+    return [
+        ("read the body", _us(lambda: ClassifyRequest.model_validate_json(body)), None),
+        ("make the row and its id", _us(trace), None),
+        ("count", _us(count), None),
+        ("write the answer", _us(lambda: encode(answer)), None),
+        ("the row to SQLite, in a thread, of 100", written, None),
+        ("a turn of the event loop", _us_of_loop(), None),
+    ]
+
+
+def _us(call: Callable[[], object]) -> float:
+    """Return the CPU of a call, microseconds: the least of five measurements."""
+    call()
+    best = np.inf
+    for _ in range(5):
+        calls, began = 0, time.process_time()
+        while time.process_time() < began + _FOR_S / 5:
+            for _ in range(10):
+                call()
+            calls += 10
+        best = min(best, (time.process_time() - began) / calls)
+    return 1e6 * float(best)
+
+
+def _us_of_loop() -> float:
+    async def turns(count: int) -> float:
+        began = time.process_time()
+        for _ in range(count):
+            await asyncio.sleep(0)
+        return 1e6 * (time.process_time() - began) / count
+
+    import uvloop  # noqa: PLC0415  # as the server's
+
+    return uvloop.run(turns(20_000))
+
+
+if __name__ == "__main__":
+    main()

@@ -214,3 +214,17 @@ def test_a_server_says_at_its_start_that_the_teacher_changed(task: Task, capsys:
     assert "traces.migrate: paired" in printed
     prepare(tiny_task(task.file.parent))
     assert "CLOSED" not in capsys.readouterr().out
+
+
+def test_a_promise_raised_in_the_yaml_is_certified_anew(task: Task, capsys: pytest.CaptureFixture[str]) -> None:
+    """The start says which key asks for more and what to do; the refit replaces the version, and the gate is open."""
+    raised = tiny_task(task.file.parent, gate={"alpha": 0.85, "delta": 0.1})
+    prepare(raised)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "CLOSED, everything goes to the teacher: promise_changed: gate.alpha is 0.85" in printed
+    assert "with `tracer-serve refit`" in printed
+    assert refit(raised, "promise").activated
+    prepare(raised)
+    assert "CLOSED" not in capsys.readouterr().out
+    prepare(tiny_task(task.file.parent))
+    assert "CLOSED" not in capsys.readouterr().out

@@ -135,9 +135,8 @@ def calls_to_alarm(seed: int, boosted: float) -> int:
     """Return after how many calls at .82 the alarm rings, where evidence raises the audit rate from .1 to `boosted`."""
     rng, state, call = np.random.default_rng(seed), START, 0
     while not state.alarm:
-        call += 1
-        if rng.random() < (boosted if state.boosted else 0.1):
-            state = update(state, bool(rng.random() < (0.96 if call <= 5_000 else 0.82)))
+        call += int(rng.geometric(boosted if state.boosted else 0.1))
+        state = update(state, bool(rng.random() < (0.96 if call <= 5_000 else 0.82)))
     return call - 5_000
 
 

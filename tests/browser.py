@@ -44,6 +44,8 @@ def open_page(driver: Any, url: str, scheme: str = "light", width: int = 1280) -
     ]
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
     _resize(driver, width, HEIGHT)
+    driver.get("about:blank")
+    driver.get_log("browser")  # what the page before complained of, its server may be gone, is no concern of this one
     driver.get(url)
     until(lambda: driver.execute_script("return document.documentElement.dataset.ready === 'true'"))
 

@@ -1,5 +1,6 @@
 """The numbers of the dashboard, and a text explained."""
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -247,3 +248,12 @@ async def test_status_says_whether_the_admin_routes_are_open(task: MakeTask, mon
         found = status_of(runtime)
     assert found["admin"] is True
     assert "s3cret" not in str(found)
+
+
+async def test_the_page_asks_and_links_relative_to_itself(task: MakeTask) -> None:
+    """So it works wherever a task is mounted among others."""
+    async with serving(task()) as (client, _):
+        page = (await client.get("/")).text
+    own = page.split("</style>")[1]
+    assert not re.findall(r"""(?:href|src|action)="/|fetch\(["'`]/|send\(["'`]/|act\(["'`]/""", own)
+    assert 'fetch("status.json"' in own

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,6 +15,7 @@ from tests.stub_llm import StubLLM, serve
 from tracer_serve.records import Trace
 from tracer_serve.service.admin import KEY
 from tracer_serve.service.app import make_app
+from tracer_serve.standing import close_gate
 from tracer_serve.stock import store_of
 from tracer_serve.traces import new_id
 
@@ -157,3 +159,21 @@ def test_a_server_that_is_gone_is_told(browser: Any, served: str) -> None:
     until(lambda: text_of(browser, "state") == "no answer")
     assert "does not answer" in browser.find_element("id", "problems").text
     assert text_of(browser, "coverage") != "-"
+
+
+@pytest.mark.parametrize("closed", [False, True], ids=["no version", "gate closed"])
+def test_a_task_that_handles_nothing_says_so(browser: Any, tmp_path: Path, stub_llm: StubLLM, closed: bool) -> None:
+    """Before the first version, and when the gate is closed, no number pretends that anything is handled."""
+    task = make_task(tmp_path, stub_llm)
+    if closed:
+        make_version(task)
+        store = store_of(task)
+        close_gate(store, 1, audits=82, agreements=60, evidence=33.0)
+        store.close()
+    with running_app(make_app(task, schedule=False)) as root:
+        open_page(browser, root)
+        assert text_of(browser, "coverage") == "0 %"
+        assert "everything goes to the teacher" in text_of(browser, "headline")
+        assert ("60 of 82 audits" in text_of(browser, "problems")) == closed
+        assert not browser.find_element("id", "hours").is_displayed()
+        assert complaints(browser) == []

@@ -32,10 +32,10 @@ function promised({ version, gate, promise }) {
   return `Of the answers given without the teacher at least ${percent(version.alpha, 0)} agree with it: certified, and wrong with probability ${percent(version.delta, 0)} at most. ${promise.audits ? "Audits watch it live." : "No audit has come in yet."}`;
 }
 
-function tiles({ version, traffic, promise, recent, versions }) {
+function tiles({ version, gate, traffic, promise, recent, versions }) {
   const serving = versions.find((v) => v.serves);
   const live = serving && serving.live;
-  put("coverage", live && live.requests ? percent(live.coverage) : version && version.certified ? percent(version.coverage) : "0 %");
+  put("coverage", live && live.requests ? percent(live.coverage) : gate.open ? percent(version.coverage) : "0 %");
   put("coverage-note", version && version.certified ? `${live && live.requests ? `${count(live.handled)} of ${plural(live.requests, "request")}; ` : ""}certified: ${percent(version.coverage)}` : "nothing is certified");
   put("agreement", promise && promise.audits ? percent(promise.agreement) : "-");
   put("agreement-note", promise && promise.audits
@@ -61,7 +61,7 @@ function watched({ version, gate, monitor, promise }) {
   put("audit-rate", monitor ? percent(monitor.audit_rate) : "-");
   put("verdict", !version || gate.reason === "no_certificate" ? "Nothing is promised yet, so nothing is watched."
     : gate.reason === "drift" ? "No. The audits showed that agreement fell, and the gate closed at once."
-      : gate.reason === "teacher_changed" ? "The teacher changed: the promise was about another one's answers."
+      : !gate.open ? `Nothing is handled, so nothing can break it: ${gate.reason.replaceAll("_", " ")}.`
         : gate.reason === "promise_changed" ? "The YAML promises more than this version was certified for."
         : share >= 0.5 ? "Doubtful: the audits disagree more often than they should. More of them are drawn now."
           : `Yes, as far as the audits tell: ${percent(promise.required)} has to agree.`);

@@ -8,7 +8,10 @@ function hours(traffic) {
   listed("hours-rows", traffic.hours, (hour) => row([head(when(hour.at)), ...["handled", "deferred", "degraded"].map((kind) => number(hour[kind]))]));
   if ($("hours-chart").dataset.shown === $("hours-rows").dataset.shown) return;
   $("hours-chart").dataset.shown = $("hours-rows").dataset.shown;
+  const silent = traffic.hours.every((hour) => !hour.handled && !hour.deferred && !hour.degraded);
+  $("hours").hidden = silent;
   if (drawnHours) { drawnHours.draw(); return; }
+  if (silent) return;
   const bars = (name, ink) => ({ name, type: "bar", stack: "all", barMaxWidth: 26, itemStyle: { color: colour(ink) }, emphasis: { focus: "series" },
     data: facts.traffic.hours.map((hour) => hour[name]) });
   drawnHours = chart("hours-chart", () => ({

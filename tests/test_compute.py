@@ -4,15 +4,18 @@ import os
 import pickle
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
+from bench.scale import traces as synthetic
 from tests.tasks import Planted, banking, write_task
+from tests.traces.make import trace
 from tracer_serve.components import load_plugins, make_embedder
 from tracer_serve.compute import computing, cpu_time, spread, travelling
 from tracer_serve.embedding_cache import CachedEmbedder
@@ -22,7 +25,11 @@ from tracer_serve.fit.rows import Rows
 from tracer_serve.load import Task
 from tracer_serve.protocols import Embedder
 from tracer_serve.records import Text, Vectors
+from tracer_serve.refit import refit
 from tracer_serve.spec import ComputeSpec
+from tracer_serve.stock import store_of, versions_of
+from tracer_serve.validity import certificate_of
+from tracer_serve.versions import Versions
 
 PLUGIN = """
 from tracer_serve.registry import surrogates
@@ -32,6 +39,13 @@ from tracer_serve.surrogates.knn import Knn
 class Mine(Knn):
     pass
 """
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As in every refit and in every worker: the last digits of numpy's products depend on the number of threads."""
+    with threadpool_limits(1):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -155,3 +169,40 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(PluginError, match=r"pip install 'tracer-serve\[dask\]'"), computing(task):
         pytest.fail("it computed")
+
+
+def _refit(folder: Path, rows: int, change: Callable[[Task], Task], after_fold: Callable[[], object]) -> Versions:
+    """Refit a task of synthetic traces in a folder of its own; call something once the first fold has ended."""
+    task = change(write_task(folder, name="synthetic", labels=None, traces={}, surrogates=["logreg"], rows=4))
+    texts, labels, _ = synthetic(rows)
+    store = store_of(task)
+    for start in range(0, rows, 10_000):
+        pairs = zip(texts[start : start + 10_000], labels[start : start + 10_000].tolist(), strict=True)
+        store.add([trace("synthetic", text, teacher_label=label, version=None) for text, label in pairs])
+    store.close()
+
+    def progress(stage: str, done: int, _total: int) -> None:
+        if stage.startswith("comparing") and done == 1:
+            after_fold()
+
+    refit(task, progress=progress)
+    return versions_of(task)
+
+
+@pytest.mark.slow
+def test_a_refit_of_100_000_traces_is_the_local_one(tmp_path: Path, cluster: Any) -> None:
+    """Model files are the same bytes and the certificate the same, though a worker is killed after the first fold."""
+    rows = 100_000
+    folders = [tmp_path / "here", tmp_path / "there"]
+    for folder in folders:
+        folder.mkdir()
+    fallen = cluster.workers[0].process.pid
+    here = _refit(folders[0], rows, lambda task: task, lambda: None)
+    there = _refit(folders[1], rows, lambda task: on(cluster, task), lambda: os.kill(fallen, signal.SIGKILL))
+    files = [one.verify(1).files for one in (here, there)]
+    # these hold how long something took, or where
+    timed = {"candidates.json", "certificate.json", "model/policy.json", "report.json", "report.html", "nearest.npy"}
+    assert {name for name in files[0] if files[0][name] != files[1][name]} <= {*timed, "spec.yaml"}
+    certificates = [certificate_of(one, 1) for one in (here, there)]
+    assert replace(certificates[0], stages=()) == replace(certificates[1], stages=())
+    assert here.manifest(1).traces == there.manifest(1).traces == rows

@@ -33,6 +33,7 @@ def test_rows_until_anything_can_pass(rows: int, certified: bool, needed: int) -
     """At .95, nineteen agreeing rows suffice, as the next one may be the one wrong in twenty."""
     found = certify_overall(np.zeros(rows), np.ones(rows, bool), alpha=0.95, mode="strict")
     assert (found.certified, found.rows_needed) == (certified, needed)
+    assert type(found.certified) is bool  # a numpy one cannot be written to disk
 
 
 def test_reasons_to_abstain() -> None:

@@ -59,7 +59,8 @@ def certify_overall(
     views = (np.ones(rows, bool), single)
     loosest = [_loosest(np.sort(scores[usable & ~agreed & view]), int(view.sum()), alpha) for view in views]
     accepted = usable & accepts(scores, max(loosest))
-    certified = bool(accepted.any()) and accepted.mean() >= min_coverage
+    coverage = float(accepted.mean()) if rows else 0.0
+    certified = bool(accepted.any()) and coverage >= min_coverage
     short = max(0, _fewest(alpha) - int(single.sum()))
     return Certificate(
         certified=certified,
@@ -72,7 +73,7 @@ def certify_overall(
         agreements=int((accepted & agreed).sum()),
         lower_bound=alpha if certified else 0.0,
         threshold=max(loosest) if certified else math.inf,
-        coverage=float(accepted.mean()) if rows else 0.0,
+        coverage=coverage,
         rows_needed=math.ceil(short * rows / int(single.sum())) if rows else short,
         coverage_unguarded=float(accepts(scores, max(loosest)).mean()) if rows else 0.0,
         guarantee="overall",

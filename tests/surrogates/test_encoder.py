@@ -34,12 +34,12 @@ def tuned(encoder: Encoder) -> Tuned:
     return encoder.tuned_
 
 
-def pairs(rows: int = 320) -> tuple[Inputs, Labels]:
+def pairs(rows: int) -> tuple[Inputs, Labels]:
     """Pairs whose label is whether both sides name the same letter: neither side alone says it."""
     rng = np.random.default_rng(0)
     left, right = rng.choice(list("abcd"), (2, rows))
     right = np.where(rng.random(rows) < 0.4, left, right)
-    texts = [(str(a), str(b)) for a, b in zip(left, right, strict=True)]
+    texts = [(f"{a} {i}", str(b)) for i, (a, b) in enumerate(zip(left, right, strict=True))]
     return Inputs(texts, np.zeros((rows, 2), np.float32)), np.where(left == right, "same", "other")
 
 
@@ -51,7 +51,7 @@ def test_keeps_the_contract_of_a_surrogate(bert: Path, head: str) -> None:
 
 def test_reads_a_pair_as_one_sequence(bert: Path) -> None:
     """It learns whether two sides agree, which no vector of a single side tells."""
-    inputs, labels = pairs()
+    inputs, labels = pairs(640)
     model = quick(bert, epochs=15, patience=15).fit(inputs, labels)
     assert share_right(model.predict_proba(inputs), model.classes_, labels) > 0.97
 

@@ -1,5 +1,6 @@
 """One fine-tuning from texts to a served graph. Brings torch."""
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +42,7 @@ def fine_tune(recipe: Recipe, texts: Sequence[Text], classes: Labels, codes: Int
         cosine = recipe.head == "prototypes" or (recipe.head == "auto" and not pairs)
         network = Network(folder, classes, frozen_layers=recipe.frozen_layers, cosine=cosine)
         blank = Served(b"", _tokenizer(folder), recipe.max_tokens, network.pad, eight_bits=False)
-        keep, out = _held_out(codes, recipe.seed)
+        keep, out = _held_out(texts, codes, recipe.seed)
         told, meant = ([], []) if pairs else _described(recipe.descriptions, classes)
         tokens = blank.tokens([*(texts[i] for i in keep), *told])
         targets = np.concatenate([codes[keep], np.array(meant, np.int64)])
@@ -105,15 +106,18 @@ def _plan(recipe: Recipe, epochs: int) -> Plan:
     )
 
 
-def _held_out(codes: Ints, seed: int) -> tuple[Ints, Ints]:
-    """Return the rows to train on and those held out: a tenth, or none where that is too few to tell anything."""
-    held = min(_MOST_HELD, int(_HELD_SHARE * len(codes)))
-    order = np.random.default_rng(seed).permutation(len(codes))
-    if held < _FEWEST_HELD:
-        return np.arange(len(codes)), order[:0]
-    out, keep = np.sort(order[:held]), np.sort(order[held:])
+def _held_out(texts: Sequence[Text], codes: Ints, seed: int) -> tuple[Ints, Ints]:
+    """Return the rows to train on and those held out: a tenth, or none where that is too few to tell anything.
+
+    They are chosen by a hash: what an earlier training held out stays so where this one goes on from it.
+    """
+    drawn = np.array([zlib.crc32(f"{seed} {text}".encode()) for text in texts]) / 2**32
+    out = np.argsort(drawn, kind="stable")[: min(_MOST_HELD, int((drawn < _HELD_SHARE).sum()))]
+    if len(out) < _FEWEST_HELD:
+        return np.arange(len(codes)), out[:0]
+    keep = np.setdiff1d(np.arange(len(codes)), out)
     alone = out[~np.isin(codes[out], codes[keep])]  # a label's only row teaches more than it tests
-    return np.sort(np.concatenate([keep, alone])), np.setdiff1d(out, alone)
+    return np.union1d(keep, alone), np.setdiff1d(out, alone)
 
 
 def _described(descriptions: dict[str, str], classes: Labels) -> tuple[list[str], list[int]]:

@@ -137,6 +137,13 @@ def test_a_lost_worker_is_survived(tmp_path: Path, cluster: Any) -> None:
         assert sorted(spread(_fall_once, tmp_path, [-1, *range(8)])) == sorted([1, *(n * n for n in range(8))])
 
 
+@pytest.mark.slow
+def test_all_workers_lost_is_survived(tmp_path: Path, cluster: Any) -> None:
+    """Where what all jobs share went down with the last worker it is sent anew, to those that come after."""
+    with computing(on(cluster, write_task(tmp_path))):
+        assert sorted(spread(_fall_once, tmp_path, [-1, -2, *range(4)])) == sorted([1, 4, *(n * n for n in range(4))])
+
+
 def _fail(shared: str, job: int) -> int:
     raise ValueError(f"{shared} {job}")
 

@@ -45,13 +45,14 @@ class SharedVersions(Versions):
         super().__init__(root)
         self._cache, self._objects, self._current = Versions(root), objects, current
         self._known: dict[int, Manifest] = {}
+        self._serving: int | None = None
         self._listed, self._looked = list[int](), -_LISTED_S
         self._guard = threading.RLock()
 
     def folder(self, number: int) -> Path:
         """Return this machine's folder of a version; the model of one that does not serve comes with `verify`."""
         if number in self._listed or number in self.numbers():
-            whole = number == self._current.get()
+            whole = number == self._serving
             self._complete(self.manifest(number), lambda name: whole or not name.startswith(_MODEL))
         return self._cache.folder(number)
 
@@ -69,6 +70,7 @@ class SharedVersions(Versions):
         number = self._current.get()
         if number is not None and number not in self._listed:
             self._forget_listing()
+        self._serving = number
         return number
 
     def manifest(self, number: int) -> Manifest:

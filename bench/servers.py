@@ -35,8 +35,10 @@ class Server:
         Raises
         ------
         SystemExit
-            Where it ends, or does not answer within a minute and a half.
+            Where it ends, does not answer within a minute and a half, or something else does.
         """
+        if _answers(f"http://127.0.0.1:{port}{probe}"):
+            raise SystemExit(f"something else answers on port {port}; end it first")
         began = time.perf_counter()
         process = subprocess.Popen(
             command, env={**os.environ, **(env or {})}, stdout=subprocess.DEVNULL, stderr=sys.stderr

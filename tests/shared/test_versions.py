@@ -72,7 +72,7 @@ def test_shared_files_are_kept_and_fetched_once(machine: Machine) -> None:
     (encoder,) = [digest for name, digest in one.manifest(1).files.items() if name.endswith("encoder.onnx")]
     one._objects.delete([f"blobs/{encoder}"])
     assert machine("other").verify(2)
-    with pytest.raises(ArtifactError, match=r"blobs/\w+ is missing: version 2 is corrupt \(model/encoder.onnx\)"):
+    with pytest.raises(ArtifactError, match=r"blobs/\w+ is missing: versions with this file are corrupt"):
         machine("third").verify(2)
 
 
@@ -124,6 +124,19 @@ def test_a_damaged_copy_is_fetched_again(machine: Machine) -> None:
     assert one.verify(1)
     assert (folder / "model" / "weights.txt").read_text(encoding="utf-8") == "hello"
     assert {path.name for path in folder.iterdir()} == {"manifest.json", "model", "report.html"}
+
+
+def test_a_manifest_names_nothing_outside_of_its_folder(machine: Machine, tmp_path: Path) -> None:
+    """Whoever may write to the store cannot make a machine write elsewhere than into its copies."""
+    one = machine("one")
+    write(one)
+    name = "manifests/000001.json"
+    facts = json.loads(one._objects.read(name) or b"")
+    facts["files"]["../../escaped"] = facts["files"]["report.html"]
+    one._objects.write(name, json.dumps(facts).encode())
+    with pytest.raises(ArtifactError, match="not in its folder"):
+        machine("other").verify(1)
+    assert not (tmp_path / "escaped").exists()
 
 
 def test_of_two_writers_of_a_number_one_fails(machine: Machine) -> None:

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 
 from tracer_serve.checks import check_plugins
-from tracer_serve.components import load_plugins, make_embedder, make_redactors, teacher_fingerprint
+from tracer_serve.components import load_plugins, make_embedder, teacher_fingerprint
 from tracer_serve.compute import computing
 from tracer_serve.errors import FitError
 from tracer_serve.fit.compare import CandidateResult
@@ -18,15 +18,14 @@ from tracer_serve.fit.rows import Progress, silent
 from tracer_serve.holder import new_holder
 from tracer_serve.load import Task
 from tracer_serve.records import Certificate
-from tracer_serve.redaction import redaction
 from tracer_serve.refit_bounds import lease, recorded, told
 from tracer_serve.refit_version import Fresh, may_serve, write_version
 from tracer_serve.replay import Moved, replay
 from tracer_serve.shared import open_versions
 from tracer_serve.snapshot import Snapshot, take_snapshot
 from tracer_serve.standing import TeacherSince, closing_of, note_teacher
-from tracer_serve.traces import TraceStore, open_store
-from tracer_serve.traces.importers import import_file
+from tracer_serve.stock import import_traces, store_of
+from tracer_serve.traces import TraceStore
 from tracer_serve.validity import Demands
 from tracer_serve.versions import Versions
 
@@ -56,34 +55,6 @@ class Outcome:
     traces: int
     seconds: float
     moved: Moved | None = None
-
-
-def store_of(task: Task) -> TraceStore:
-    """Open the task's trace store: the shared one the spec names, or SQLite in the state folder."""
-    return open_store(task.spec.traces.url or task.state / "traces.db", task.spec.name)
-
-
-def versions_of(task: Task) -> Versions:
-    """Return the task's versions."""
-    return open_versions(task)
-
-
-def import_traces(task: Task, store: TraceStore) -> int:
-    """Import the files under `traces.import` that are not in the store yet; return how many rows came in."""
-    spec, redact = task.spec, redaction(make_redactors(task))
-    fingerprint = teacher_fingerprint(task) if spec.traces.import_ else None
-    return sum(
-        import_file(
-            store,
-            task.resolve(path),
-            labels=spec.label_names,
-            pair=spec.input == "pair",
-            fingerprint=fingerprint,
-            fair=spec.traces.import_fair,
-            redact=redact,
-        ).imported
-        for path in spec.traces.import_
-    )
 
 
 def refit(task: Task, trigger: str = "hand", progress: Progress = silent) -> Outcome:

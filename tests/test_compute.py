@@ -19,7 +19,7 @@ from tests.traces.make import trace
 from tracer_serve.components import load_plugins, make_embedder
 from tracer_serve.compute import computing, cpu_time, spread, travelling
 from tracer_serve.embedding_cache import CachedEmbedder
-from tracer_serve.errors import FitError, PluginError
+from tracer_serve.errors import FitError, PluginError, SpecError
 from tracer_serve.fit.pipeline import Fitted, fit_policy
 from tracer_serve.fit.rows import Rows
 from tracer_serve.load import Task
@@ -167,6 +167,8 @@ def test_no_key_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A scheduler that does not answer, and Dask that is not installed, are errors that say what to do."""
+    with pytest.raises(SpecError, match=r"compute: engine: dask needs the scheduler's address"):
+        write_task(tmp_path, compute={"engine": "dask"})
     task = write_task(tmp_path, compute={"engine": "dask", "address": "tcp://127.0.0.1:9"})
     module = pytest.importorskip("tracer_serve.cluster")
     monkeypatch.setattr(module, "_CONNECT_S", 0.2)

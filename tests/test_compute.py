@@ -4,6 +4,7 @@ import os
 import pickle
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from tracer_serve.load import Task
 from tracer_serve.protocols import Embedder
 from tracer_serve.records import Text, Vectors
 from tracer_serve.refit import refit
+from tracer_serve.registry import embedders
 from tracer_serve.spec import ComputeSpec
 from tracer_serve.stock import store_of, versions_of
 from tracer_serve.validity import certificate_of
@@ -120,6 +122,26 @@ def test_workers_embed(tmp_path: Path, cluster: Any) -> None:
     with computing(on(cluster, write_task(tmp_path))):
         found = CachedEmbedder(Elsewhere(), tmp_path / "cache").embed(texts)
     np.testing.assert_array_equal(found, Planted().embed(texts))
+
+
+def test_an_endpoint_is_asked_from_here(tmp_path: Path, cluster: Any) -> None:
+    """An embedder that asks an endpoint stays where its connection and its key are."""
+
+    class Remote(Planted):
+        remote = True
+        connection = threading.Lock()
+
+        def fit(self, texts: Sequence[object]) -> Self:
+            del texts
+            return self
+
+        def embed(self, texts: Sequence[object]) -> Vectors:
+            with self.connection:
+                return super().embed(texts)
+
+    assert embedders.get("http").remote  # type: ignore[attr-defined]
+    with computing(on(cluster, write_task(tmp_path))):
+        assert len(CachedEmbedder(Remote(), tmp_path / "cache").embed(["1 0.5"])) == 1
 
 
 def _fall_once(folder: Path, job: int) -> int:

@@ -36,10 +36,12 @@ def spread(work: Callable[[S, J], R], shared: S, jobs: Sequence[J]) -> Iterator[
     [2, 4, 8]
     """
     cluster = _cluster.get()
-    if cluster is not None:
-        yield from cluster(work, shared, jobs)
-    else:
-        yield from (work(shared, job) for job in jobs)
+    yield from here(work, shared, jobs) if cluster is None else cluster(work, shared, jobs)
+
+
+def here(work: Callable[[S, J], R], shared: S, jobs: Sequence[J]) -> Iterator[R]:
+    """Do as `spread` does, in this process whatever the task's `compute`."""
+    return (work(shared, job) for job in jobs)
 
 
 def cpu_time() -> float:

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 
-from tracer_serve.compute import spread
+from tracer_serve.compute import here, spread
 from tracer_serve.errors import ArtifactError
 from tracer_serve.protocols import Embedder
 from tracer_serve.records import Ints, Text, Vectors
@@ -75,7 +75,9 @@ class CachedEmbedder:
         missing = np.flatnonzero(rows < 0)
         parts, done = [missing[start : start + _CHUNK] for start in range(0, len(missing), _CHUNK)], 0
         jobs = [(number, [texts[i] for i in first[part].tolist()]) for number, part in enumerate(parts)]
-        for number, vectors in spread(_embed, self.embedder, jobs):
+        # an endpoint does its own work: no worker would be faster, nor needs its key
+        run = here if getattr(self.embedder, "remote", False) else spread
+        for number, vectors in run(_embed, self.embedder, jobs):
             store.append(distinct[parts[number]], vectors)
             done += len(vectors)
             if self.progress is not None:

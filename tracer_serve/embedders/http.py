@@ -38,6 +38,7 @@ class HttpEmbedder:
     """
 
     trainable = False
+    remote = True  # the work is done elsewhere, so it is not sent to a cluster's workers
 
     def __init__(
         self,

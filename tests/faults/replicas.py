@@ -58,7 +58,11 @@ class Log:
 
 def serve(task: Task, log: Log) -> None:
     """Answer without end; note each row that was acknowledged, and each hundredth of a second what serves."""
-    asyncio.run(_serve(task, log))
+    while True:
+        try:
+            asyncio.run(_serve(task, log))
+        except TracerServeError as error:  # cut off from the store as it started: a restart policy would start it anew
+            log("failed", f"{type(error).__name__}: {error}")
 
 
 async def _serve(task: Task, log: Log) -> NoReturn:
@@ -66,6 +70,8 @@ async def _serve(task: Task, log: Log) -> NoReturn:
         for number in itertools.count():
             loaded = runtime.live.loaded
             log("serves", loaded.number if loaded else 0)
+            if runtime.writer.lost:
+                log("told", runtime.writer.lost)
             if number % 10 == 0:
                 results = await runtime.router.route([f"a qqqq wwww {number}", TEXTS[number % len(TEXTS)]])
                 for result in results:
@@ -278,7 +284,10 @@ def look(tasks: list[Task], logs: Path) -> dict[str, Any]:
     store.add(rows_now(4))
     store.close()
     wrote = [int(v) for name in ("refit-0", "refit-1") for life in read(logs, name) for _, w, v in life if w == "wrote"]
-    everybody = [life for name in ("refit-0", "refit-1", "person", "observer") for life in read(logs, name)]
+    told = sum(max((int(value) for _, word, value in life if word == "told"), default=0) for life in lives)
+    everybody = [
+        life for name in ("api-0", "api-1", "refit-0", "refit-1", "person", "observer") for life in read(logs, name)
+    ]
     failed = Counter(value.partition(":")[0] for life in everybody for _, word, value in life if word == "failed")
     refits, twice = overlaps(logs)
     time.sleep(_LEASE_S)
@@ -287,6 +296,7 @@ def look(tasks: list[Task], logs: Path) -> dict[str, Any]:
     return {
         "acknowledged": len(acknowledged),
         "lost": len(acknowledged - there),
+        "told_lost": told,
         "counted": rows == len(there),
         "refits": refits,
         "at_once": twice,

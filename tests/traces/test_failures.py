@@ -7,8 +7,10 @@ import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import Connection, event
 
 from tests.traces.make import process, trace
 from tracer_serve.errors import StoreError
@@ -83,6 +85,7 @@ def test_a_read_only_folder(tmp_path: Path) -> None:
     script = """
 import os, sys
 from pathlib import Path
+from typing import Any
 from tracer_serve.errors import StoreError
 from tracer_serve.traces import open_store
 if os.geteuid() == 0:  # whom no mode stops
@@ -196,3 +199,27 @@ def test_a_full_disk(small_disk: Path) -> None:
     store.add([trace("task", "room again")])
     assert store.counts().total.rows == len(list(store.labelled())) == len(acknowledged) + 1
     store.close()
+
+
+@pytest.mark.parametrize("rows", [1, 200])
+def test_a_connection_that_is_cut_costs_no_row(postgres_url: str, task: str, rows: int) -> None:
+    """Rows and labels whose transaction a failover ends are written by a second one, each once."""
+    store, other = open_store(postgres_url, task), open_store(postgres_url, task)
+    cut: list[int] = []
+
+    def end(connection: Connection) -> None:
+        if not cut:
+            driver: Any = connection.connection.driver_connection
+            cut.append(driver.info.backend_pid)
+            with other._db.session() as session:
+                session.exec_driver_sql(f"SELECT pg_terminate_backend({cut[0]}, 5000)")
+
+    event.listen(store._db._engine, "begin", end)
+    traces = [trace(task, str(i), teacher_label=None, label_source=None) for i in range(rows)]
+    assert store.add(traces) == rows
+    assert len(cut) == 1
+    cut.clear()
+    assert store.set_label(traces[0].id, "label", "audit")
+    assert (len(cut), store.counts().total.rows, store.counts().by_label) == (1, rows, {"label": 1})
+    for each in (store, other):
+        each.close()

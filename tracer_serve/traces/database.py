@@ -4,16 +4,18 @@ import importlib.util
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from tracer_serve.errors import StoreError
 from tracer_serve.traces.failures import explain
+
+T = TypeVar("T")
 
 BUSY_TIMEOUT_S = 30.0
 _CONNECT_TIMEOUT_S = 10
@@ -113,6 +115,16 @@ class Database:
             self._engine.dispose(close=False)
             self._writing, self._pid = threading.Lock(), os.getpid()
         return self._engine
+
+
+def again(work: Callable[[], T]) -> T:
+    """Do what may be done twice; a second time where the connection was cut in the middle, by a failover perhaps."""
+    try:
+        return work()
+    except StoreError as error:
+        if not getattr(error.__cause__, "connection_invalidated", False):
+            raise
+    return work()
 
 
 def _url(location: Path | str) -> URL:

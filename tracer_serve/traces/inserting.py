@@ -35,7 +35,9 @@ def _copy(connection: Connection, rows: Sequence[Row], table: str) -> None:
             for row in rows:
                 copy.write_row(row)
     except driver.Error as error:  # as SQLAlchemy would have raised it, had it known this kind of statement
-        raise DBAPIError.instance("COPY", None, error, driver.Error) from error
+        if lost := bool(connection.connection.driver_connection.closed):  # type: ignore[union-attr]  # psycopg's
+            connection.invalidate()
+        raise DBAPIError.instance("COPY", None, error, driver.Error, connection_invalidated=lost) from error
     finally:
         cursor.close()
 

@@ -1,6 +1,7 @@
 """The trace store: rows in, rows out, and the small things that all processes of a task share."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import bindparam, func, select
@@ -11,7 +12,7 @@ from tracer_serve.records import Answer, LabelSource, Trace
 from tracer_serve.traces.activity import Activity
 from tracer_serve.traces.codec import pack
 from tracer_serve.traces.columns import Columns, gather
-from tracer_serve.traces.database import BUSY_TIMEOUT_S, Database
+from tracer_serve.traces.database import BUSY_TIMEOUT_S, Database, again
 from tracer_serve.traces.fencing import Fencing
 from tracer_serve.traces.history import History
 from tracer_serve.traces.imports import Imports
@@ -72,7 +73,7 @@ class TraceStore(Fencing, History, Imports, Activity, Transfer):
 
     def __init__(self, database: Database, task: str) -> None:
         super().__init__(database, task)
-        self._adds = GroupCommit(self._commit)
+        self._adds = GroupCommit(lambda rows: again(partial(self._commit, rows)))
 
     def add(self, traces: Iterable[Trace]) -> int:
         """Write traces; on disk on return. Concurrent calls share a commit.
@@ -108,12 +109,16 @@ class TraceStore(Fencing, History, Imports, Activity, Transfer):
         -------
         False where there is no such row, or a person's label stands.
         """
+        tell = partial(labelled, label=label, source=source, answer=answer, fingerprint=fingerprint)
+        return again(partial(self._set_label, pack(trace_id), tell, source))
+
+    def _set_label(self, packed_id: str, tell: Callable[[Row], Row], source: LabelSource) -> bool:
         with self._db.write() as connection:
-            where = (traces.c.task == self._task, traces.c.id == pack(trace_id))
+            where = (traces.c.task == self._task, traces.c.id == packed_id)
             found = fetch(connection, select(traces).where(*where).with_for_update())
             if not found or (found[0].label_source == "human" and source != "human"):
                 return False
-            before, after = found[0], labelled(found[0], label, source, answer, fingerprint)
+            before, after = found[0], tell(found[0])
             if after != before:
                 connection.execute(traces.update().where(*where).values(after._asdict()))
                 Change().add([before], -1).add([after]).write(connection)

@@ -184,16 +184,21 @@ def read(logs: Path, name: str) -> list[Lines]:
     return found
 
 
-def overlaps(logs: Path) -> tuple[int, int]:
-    """Return how many refits there were, and how many began while another one held the lease."""
+def overlaps(logs: Path) -> tuple[int, int, int]:
+    """Return how many refits there were, how many began beside one that wrote a version, and beside one refused.
+
+    A process that gets no CPU for as long as its lease is taken for dead while it lives. It is refused as it writes.
+    """
     spans = []
     for name in ("refit-0", "refit-1"):
         for life in read(logs, name):
-            begins = [at for at, word, _ in life if word == "enters"]
-            ends = [at for at, word, _ in life if word in ("leaves", "killed")]
-            spans += [(begin, min(end for end in ends if end >= begin)) for begin in begins]
+            for place, (at, word, _) in enumerate(life):
+                if word == "enters":
+                    after = [line for line in life[place:] if line[1] in ("leaves", "killed", "wrote", "failed")]
+                    spans.append((at, after[0][0], after[min(1, len(after) - 1)][1]))
     spans.sort()
-    return len(spans), sum(later[0] < earlier[1] for earlier, later in itertools.pairwise(spans))
+    beside = [earlier[2] for earlier, later in itertools.pairwise(spans) if later[0] < earlier[1]]
+    return len(spans), beside.count("wrote"), len(beside) - beside.count("wrote")
 
 
 def staleness(logs: Path) -> float:
@@ -289,7 +294,7 @@ def look(tasks: list[Task], logs: Path) -> dict[str, Any]:
         life for name in ("api-0", "api-1", "refit-0", "refit-1", "person", "observer") for life in read(logs, name)
     ]
     failed = Counter(value.partition(":")[0] for life in everybody for _, word, value in life if word == "failed")
-    refits, twice = overlaps(logs)
+    refits, at_once, refused = overlaps(logs)
     time.sleep(_LEASE_S)
     versions = open_versions(tasks[1])
     whole = [versions.verify(number).version for number in versions.numbers()]
@@ -299,7 +304,8 @@ def look(tasks: list[Task], logs: Path) -> dict[str, Any]:
         "told_lost": told,
         "counted": rows == len(there),
         "refits": refits,
-        "at_once": twice,
+        "at_once": at_once,
+        "beside_refused": refused,
         "versions": len(wrote),
         "numbers_twice": len(wrote) - len({*wrote}),
         "whole": whole,

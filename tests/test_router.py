@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -321,17 +321,35 @@ async def test_a_request_too_many_is_refused_at_once(slow: tuple[Policy, Slow]) 
     batcher.close()
 
 
+class Noting:
+    """An embedder that notes what it was asked at once."""
+
+    trainable = False
+
+    def __init__(self, inner: Any) -> None:
+        self.inner, self.fingerprint = inner, inner.fingerprint
+        self.batches: list[list[Text]] = []
+
+    def fit(self, texts: Sequence[Text]) -> "Noting":
+        raise NotImplementedError(texts)
+
+    def embed(self, texts: Sequence[Text]) -> Any:
+        self.batches.append(list(texts))
+        return self.inner.embed(texts)
+
+
 async def test_long_texts_are_not_padded_beside_short_ones(task: MakeTask) -> None:
-    """One batch is cut so that rows times longest text stays bounded, and every text still gets its verdict."""
+    """The embedder's batches are cut so that rows times longest text stays bounded; the policy decides once on all."""
     policy = make_policy(task())
-    surrogate = Slow(policy.surrogate)
+    embedder, surrogate = Noting(policy.embedder), Slow(policy.surrogate)
     surrogate.go.set()
     batcher = Batcher()
     texts = ["x" * 10_000, "short", "y" * 10_000, "tiny"]
-    judged = await batcher.judge(_with(policy, surrogate), texts)
+    judged = await batcher.judge(replace(_with(policy, surrogate), embedder=embedder), texts)
     batcher.close()
-    assert sorted(map(len, surrogate.batches)) == [1, 1, 2]
-    assert None not in judged.verdicts
+    assert embedder.batches == [["tiny", "short"], ["x" * 10_000], ["y" * 10_000]]
+    assert surrogate.batches == [["tiny", "short", "x" * 10_000, "y" * 10_000]]
+    assert [v.label for v in judged.verdicts if isinstance(v, Verdict)] == [v.label for v in policy.decide(texts)]
 
 
 async def test_a_stopping_service_writes_what_is_queued(task: MakeTask) -> None:

@@ -5,18 +5,22 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+
+import numpy as np
 
 from tracer_serve.errors import BadInputError, OverloadedError
 from tracer_serve.policy import Policy
-from tracer_serve.records import Text, Verdict
+from tracer_serve.protocols import Embedder
+from tracer_serve.records import Text, Vectors, Verdict
 
 _log = logging.getLogger(__name__)
 
 _TARGET_S = 0.05  # a lone request waits for at most about one batch: batches are sized to take this long
 _LEAST_ROWS, _MOST_ROWS = 8, 256
-_CELLS = 16_384  # rows x longest text of one call, in characters: bounds padding and memory
+_CELLS = 16_384  # rows x longest text of one call of an embedder, in characters: bounds padding and memory
 _INLINE_S = 0.004  # what takes less is not worth two changes of thread
 _INLINE_CHARS = 65_536
 
@@ -121,19 +125,19 @@ class Batcher:
     def _run(self) -> None:
         while rows := self._take():
             self._work(rows)
+            self._running = False  # before the answers go: what comes upon them may be little again
             _hand_back(rows)
 
     def _work(self, rows: list[_Row]) -> None:
         started = time.perf_counter()
-        for chunk in _chunks(rows):
-            _judge(chunk)
+        for same in _by_policy(rows):
+            _judge(same)
         # halfway, because one batch says little
         self._row_s = (self._row_s + (time.perf_counter() - started) / len(rows)) / 2
 
     def _take(self) -> list[_Row]:
         """Wait for work, then take a fair share of each request's texts; nothing once closed and empty."""
         with self._wake:
-            self._running = False
             while not self._waiting and not self._closed:
                 self._wake.wait()
             self._running = True
@@ -150,32 +154,40 @@ class Batcher:
             return rows
 
 
-def _chunks(rows: list[_Row]) -> list[list[_Row]]:
-    """Split a batch by policy (two during a swap), then by length so that little is padded."""
+def _by_policy(rows: list[_Row]) -> list[list[_Row]]:
+    """Split a batch by policy (two during a swap), the rows of each by length, so that little is padded."""
     if len(rows) == 1:
         return [rows]
     ordered = sorted(rows, key=lambda row: (id(row[0].policy), _length(row[0].texts[row[1]])))
-    chunks: list[list[_Row]] = []
-    for row in ordered:
-        fits = chunks and chunks[-1][0][0].policy is row[0].policy
-        if fits and (len(chunks[-1]) + 1) * _length(row[0].texts[row[1]]) <= _CELLS:
-            chunks[-1].append(row)
-        else:
-            chunks.append([row])
-    return chunks
+    return [list(same) for _, same in groupby(ordered, key=lambda row: id(row[0].policy))]
 
 
 def _length(text: Text) -> int:
     return len(text) if isinstance(text, str) else len(text[0]) + len(text[1])
 
 
+def _embed(embedder: Embedder, texts: list[Text]) -> Vectors:
+    """Embed texts, shortest first, in parts whose padded size is bounded; whatever follows sees all rows at once."""
+    parts = [embedder.embed(part) for part in _parts(texts)]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _parts(texts: list[Text]) -> Iterator[list[Text]]:
+    start = 0
+    for end, text in enumerate(texts):
+        if end > start and (end + 1 - start) * _length(text) > _CELLS:
+            yield texts[start:end]
+            start = end
+    yield texts[start:]
+
+
 def _judge(rows: list[_Row]) -> None:
-    """Run one policy on one chunk and note the verdicts; where it fails, find the rows it fails on."""
+    """Run one policy on its rows and note the verdicts; where it fails, find the rows it fails on."""
     policy = rows[0][0].policy
     texts = [job.texts[i] for job, i in rows]
     try:
         started = time.perf_counter()
-        vectors = policy.embedder.embed(texts)
+        vectors = _embed(policy.embedder, texts)
         embedded = time.perf_counter()
         verdicts = policy.decide(texts, vectors)
         ended = time.perf_counter()

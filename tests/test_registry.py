@@ -44,7 +44,7 @@ def test_an_unknown_name_lists_what_is_there_and_the_nearest(registry: Registry[
         registry.get("logregg")
     message = str(error.value)
     assert "there is no surrogate 'logregg'. Did you mean 'logreg'?" in message
-    assert "Known: blend, knn, logreg," in message
+    assert "Known: blend, encoder, knn, logreg," in message
     assert "`plugins:`" in message
 
 

@@ -11,6 +11,7 @@ from tracer_serve.records import Inputs, Ints, Neighbours, Vectors
 _CHUNK_CELLS = 4_000_000  # similarities held at once: 16 MB
 _EXACT_ROWS = 2_048  # so few are compared with all
 _PROBES = 8  # cells looked into: 99 % of the 15 nearest rows of Banking77, and the coverage of an exact search
+_SHARED = 8  # queries per cell from which a product of matrices is worth their gathering
 _SAMPLE_PER_CELL, _PASSES = 64, 6  # for the centres: more of either finds no more neighbours
 
 
@@ -76,27 +77,22 @@ class NeighbourIndex:
 
     def _search(self, embeddings: Vectors) -> tuple[Vectors, Ints]:
         """Return similarities and positions in `vectors`, both (m, k)."""
-        m = len(embeddings)
-        similarity = np.full((m, self.k), -np.inf, np.float32)
-        position = np.zeros((m, self.k), np.int64)
         step = max(1, _CHUNK_CELLS // max(1, len(self.vectors)))
-        for start in range(0, m, step):
-            part = slice(start, start + step)
-            found = self._search_chunk(_unit(embeddings[part]))
-            similarity[part, : found[0].shape[1]], position[part, : found[0].shape[1]] = found
-        return similarity, position
+        if len(embeddings) <= step:
+            return self._search_chunk(_unit(embeddings))
+        parts = [self._search_chunk(_unit(embeddings[i : i + step])) for i in range(0, len(embeddings), step)]
+        return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
     def _search_chunk(self, queries: Vectors) -> tuple[Vectors, Ints]:
-        cells = self._probed(queries)
+        cells, row = self._probed(queries), np.arange(len(queries))[:, None]
         begin, cosine = self._compare(queries, cells)
-        k = min(self.k, cosine.shape[1])
-        best = np.argpartition(cosine, -k, axis=1)[:, -k:]
-        found = np.take_along_axis(cosine, best, 1)
-        order = np.argsort(-found, axis=1, kind="stable")
-        best, found = np.take_along_axis(best, order, 1), np.take_along_axis(found, order, 1)
+        best = cosine.argpartition(-self.k, axis=1)[:, -self.k :]
+        order = (-cosine[row, best]).argsort(axis=1, kind="stable")
+        best = best[row, order]
+        found = cosine[row, best]
         slot = (best[:, :, None] >= begin[:, None, :]).sum(axis=2) - 1
-        position = best + np.take_along_axis(self.starts[cells] - begin, slot, 1)
-        return found, np.where(np.isfinite(found), position, 0)
+        position = best + (self.starts[cells] - begin)[row, slot]
+        return found, np.where(found > -np.inf, position, 0)
 
     def _probed(self, queries: Vectors) -> Ints:
         """Return the cells to look into, (m, p); enough of them to hold several times k rows."""
@@ -104,27 +100,27 @@ class NeighbourIndex:
         probes = max(_PROBES, math.ceil(4 * self.k * cells / max(1, len(self.vectors))))
         if probes >= cells:
             return np.broadcast_to(np.arange(cells), (len(queries), cells))
-        return np.argpartition(queries @ self.centres.T, cells - probes, axis=1)[:, cells - probes :]
+        return (queries @ self.centres.T).argpartition(-probes, axis=1)[:, -probes:]
 
     def _compare(self, queries: Vectors, cells: Ints) -> tuple[Ints, Vectors]:
         """Return where each probed cell begins in a row of cosines (m, p), and these, -inf behind a row's last."""
-        size = np.diff(self.starts)[cells]
+        first = self.starts[cells]
+        size = self.starts[cells + 1] - first
         end = size.cumsum(axis=1)
         begin = end - size
-        if len(cells) == 1:  # a lone query reads each cell once in any order
-            parts = [self.vectors[self.starts[cell] : self.starts[cell + 1]] @ queries[0] for cell in cells[0].tolist()]
-            return begin, np.concatenate(parts)[None]
-        cosine = np.full((len(cells), int(end[:, -1].max(initial=1))), -np.inf, np.float32)
-        pairs = np.argsort(cells, axis=None, kind="stable")  # cell by cell, so that each is read once
-        asked, first = np.unique(cells.ravel()[pairs], return_index=True)
-        probes = cells.shape[1]
-        for cell, who in zip(asked.tolist(), np.split(pairs, first[1:]), strict=True):
-            rows, column = who // probes, begin.ravel()[who]
+        cosine = np.full((len(cells), int(end[:, -1].max(initial=self.k))), -np.inf, np.float32)
+        if cells.size < _SHARED * len(self.centres):
+            pairs = zip(first.tolist(), size.tolist(), begin.tolist(), queries, cosine, strict=True)
+            for blocks, sizes, columns, query, row in pairs:
+                for block, rows, column in zip(blocks, sizes, columns, strict=True):
+                    np.dot(self.vectors[block : block + rows], query, out=row[column : column + rows])
+            return begin, cosine
+        order = np.argsort(cells, axis=None, kind="stable")  # cell by cell, so that each is read once
+        asked, change = np.unique(cells.ravel()[order], return_index=True)
+        for cell, who in zip(asked.tolist(), np.split(order, change[1:]), strict=True):
+            rows, column = who // cells.shape[1], begin.ravel()[who]
             block = self.vectors[self.starts[cell] : self.starts[cell + 1]]
-            if len(rows) == 1:
-                cosine[rows[0], column[0] : column[0] + len(block)] = block @ queries[rows[0]]
-            else:
-                cosine[rows[:, None], column[:, None] + np.arange(len(block))] = queries[rows] @ block.T
+            cosine[rows[:, None], column[:, None] + np.arange(len(block))] = queries[rows] @ block.T
         return begin, cosine
 
 

@@ -16,7 +16,6 @@ from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from tracer_serve.errors import PluginError, TeacherError
 from tracer_serve.records import Answer, Text
@@ -91,6 +90,8 @@ class Offline:
     @cached_property
     def _index(self) -> tuple[Any, Any]:
         """Vectoriser and known vectors: made when a text is first unknown, a second or two for 10,000 texts."""
+        from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415  # a second, which a start is spared
+
         ngrams = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True, dtype=np.float32)
         return ngrams, ngrams.fit_transform(map(_joined, self._known))
 

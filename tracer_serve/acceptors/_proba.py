@@ -27,6 +27,6 @@ def top_two(proba: Vectors) -> tuple[Vectors, Vectors]:
 
 def logit(p: Floats) -> Floats:
     """Return log odds, finite at 0 and 1; NaN stays NaN."""
-    inside = np.clip(p, TINY, 1 - TINY)
+    inside = np.minimum(np.maximum(p, TINY), 1 - TINY)
     odds: Floats = np.log(inside) - np.log1p(-inside)
     return odds

@@ -45,18 +45,19 @@ class Logistic:
         """Return shape (n, 11 + m) for m members; a row without usable probabilities is NaN."""
         top1, top2 = top_two(evidence.proba)
         predicted = np.argmax(evidence.proba, axis=1)
-        inside = np.clip(evidence.proba, TINY, None)
+        inside = np.maximum(evidence.proba, TINY)
+        odds, *member_odds = logit(np.array([top1, *evidence.members[:, np.arange(len(top1)), predicted]]))
         columns = [
             top1,
             top2,
             top1 - top2,
             -(inside * np.log(inside)).sum(axis=1),
-            logit(top1),
-            np.log(np.clip(top1, TINY, None) / np.clip(top2, TINY, None)),
+            odds,
+            np.log(np.maximum(top1, TINY) / np.maximum(top2, TINY)),
             *_near(evidence.neighbours, predicted, self.neighbours),
+            *member_odds,
         ]
-        columns += [logit(member[np.arange(len(member)), predicted]) for member in evidence.members]
-        table = np.column_stack(columns).astype(np.float32)
+        table = np.ascontiguousarray(np.array(columns, np.float32).T)
         table[~np.isfinite(table).all(axis=1)] = np.nan
         return table
 

@@ -73,7 +73,8 @@ class Blend:
 
     def combine(self, members: Vectors) -> Vectors:
         """Return the blend (n, k) of the members' probabilities (m, n, k)."""
-        return softmax(np.tensordot(self.weights_, np.log(np.maximum(members, _FLOOR)), 1))
+        logs = np.log(np.maximum(members, _FLOOR))
+        return softmax((self.weights_ @ logs.reshape(len(logs), -1)).reshape(logs.shape[1:]))
 
     def predict_proba(self, inputs: Inputs) -> Vectors:
         """Return probabilities (n, k)."""

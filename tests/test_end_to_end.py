@@ -68,7 +68,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
         port = int(probe.getsockname()[1])
     server = Running(tmp_path / "state", port)
     try:
-        wait_for(server.ready)
+        wait_for(server.ready, 400.0)  # it fits first, on however slow a machine
         yield server
     finally:
         server.process.kill()

@@ -291,6 +291,8 @@ class Certificate:
     index : which certificate of the task this is, counted from 1
     pilot : rows that were spent on finding the start and entered nothing else
     distinct : groups of near-duplicates among the rows; each must do as one row, too
+    rivals : surrogates that competed on these rows: the walk was made at ``delta / rivals``, so that delta covers the
+        luck of the one that won
     per_class : whether each predicted class has its own certificate, at delta each
     classes : a row per predicted class, worst lower bound first; over all fair rows, the pilot's too
     class_floor : agreement that a predicted class must be shown to exceed before it may be handled; 0: no floor
@@ -319,6 +321,7 @@ class Certificate:
     index: int = 1
     pilot: int = 0
     distinct: int = 0
+    rivals: int = 1
     per_class: bool = False
     classes: tuple[ClassRow, ...] = ()
     class_floor: float = 0.0

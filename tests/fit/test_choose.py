@@ -122,7 +122,7 @@ def test_choosing_the_luckiest_of_many_keeps_delta(naive: bool) -> None:
         pool = [part(rng.random(n) < ALPHA - 0.001, np.zeros(n), i) for i in range(12)]
         choice, _ = choose(pool, fold)
         agreed = choice.candidate.paths.agreed[0] if naive else choice.paths.agreed[0]
-        predicted = np.full(n, ALPHA)
-        false += certify(np.zeros(n), agreed, predicted, alpha=ALPHA, delta=DELTA, mode="cross_fit").certified
+        predicted, delta = np.full(n, ALPHA), DELTA if naive else DELTA / len(pool)  # as `gate_of` does
+        false += certify(np.zeros(n), agreed, predicted, alpha=ALPHA, delta=delta, mode="cross_fit").certified
     limit = draws * DELTA + 3 * np.sqrt(draws * DELTA * (1 - DELTA))
     assert (false > limit) if naive else (false <= limit)

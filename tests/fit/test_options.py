@@ -12,8 +12,10 @@ from tests.tasks import Planted, write_task
 from tracer_serve.errors import SpecError
 from tracer_serve.fit.pipeline import Fitted, fit_policy
 from tracer_serve.fit.rows import Rows
+from tracer_serve.gate.bounds import lower_bounds
 from tracer_serve.gate.certify import spent_delta
 from tracer_serve.policy import Policy
+from tracer_serve.records import Certificate
 
 GATE = {"alpha": 0.85, "delta": 0.05, "scope": {"keep": 1.0}}
 
@@ -73,6 +75,24 @@ def test_a_series_spends_less_on_every_later_version(tmp_path: Path) -> None:
     assert [c.delta for c in found] == [spent_delta(0.05, "series", j) for j in (1, 3)]
     assert [(c.spend, c.index) for c in found] == [("series", 1), ("series", 3)]
     assert fit(tmp_path / "own", rows=rows, index=3).certificate.delta == 0.05
+
+
+def test_surrogates_that_compete_share_delta(tmp_path: Path) -> None:
+    """Each of two is tested at half of delta, and the certificate, which is wrong at most at delta, says so."""
+    rows = one_bad_label()
+    alone = write_task(tmp_path, gate=GATE | {"alpha": 0.7})
+    (tmp_path / "two").mkdir()
+    two = write_task(tmp_path / "two", gate=GATE | {"alpha": 0.7}, surrogates=["logreg", "knn"])
+    one, both = (fit_policy(task, rows, Planted()).certificate for task in (alone, two))
+    assert (one.rivals, one.delta, both.rivals, both.delta) == (1, 0.05, 2, 0.05)
+    assert bound_at(one, 0.05)
+    assert bound_at(both, 0.025)
+    assert not bound_at(both, 0.05)
+
+
+def bound_at(found: Certificate, delta: float) -> bool:
+    """Say whether the bound that a certificate states is the exact one at delta."""
+    return found.lower_bound == pytest.approx(float(lower_bounds(found.agreements, found.n, delta)), abs=1e-9)
 
 
 def test_the_overall_promise_is_named(tmp_path: Path) -> None:

@@ -68,6 +68,11 @@ class Compared:
     seconds: dict[int, float]
     failed: tuple[CandidateResult, ...]
 
+    @property
+    def rivals(self) -> int:
+        """Surrogates that can win; what acceptors make of one of them are the same answers."""
+        return len({part.surrogate for part in self.parts})
+
 
 def compare(task: Task, rows: Rows, embedder: Embedder, progress: Progress, refit_rows: int | None = None) -> Compared:
     """Cross-fit every surrogate with every acceptor, cheap ones first, within the budget.

@@ -110,9 +110,16 @@ def _fit_cross(task: Task, rows: Rows, embedder: Embedder, progress: Progress, i
 
 def tested_of(compared: Compared, choice: Choice, rows: Rows) -> Tested:
     """Return the rows of a cross-fit as the gate may see them."""
-    folds = compared.folds
+    folds, fair = compared.folds, rows.calibrates
     return Tested(
-        "cross_fit", choice.paths, np.arange(len(rows)), rows.calibrates, folds.classes, folds.codes, folds.group
+        "cross_fit",
+        choice.paths,
+        np.arange(len(rows)),
+        fair,
+        folds.classes,
+        folds.codes,
+        folds.group,
+        rivals=compared.rivals,
     )
 
 

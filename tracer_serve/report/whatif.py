@@ -47,7 +47,7 @@ def _at(task: Task, seen: Seen, bursts: Ints, alpha: float) -> Certificate:
     common["seed"] = task.spec.fit.seed
     if found.guarantee == "overall":
         return certify_overall(seen.score, seen.agreed, **common)
-    common["delta"] = found.delta
+    common["delta"] = found.delta / found.rivals
     start = None if found.pilot else seen.predicted
     if found.per_class:
         answers = seen.classes[seen.top]

@@ -61,7 +61,7 @@ def rows(n: int, seed: int = 0) -> Rows:
 def task(tmp_path_factory: pytest.TempPathFactory) -> Task:
     """Nearest neighbours of n-grams, then the encoder."""
     folder = tmp_path_factory.mktemp("task")
-    tuned = {"folder": str(tiny_bert(folder / "bert")), "learning_rate": 3e-3, "epochs": 12, "patience": 12}
+    tuned = {"folder": str(tiny_bert(folder / "bert")), "learning_rate": 3e-3, "epochs": 25, "patience": 25}
     return write_task(
         folder,
         input="pair",

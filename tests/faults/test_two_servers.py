@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.service.test_run import free_port
+from tests.serving import free_port
 from tests.tiny import LABELS, TEXTS, tiny_task, write_rows
 from tracer_serve.stock import store_of, versions_of
 

@@ -16,8 +16,9 @@ import pytest
 from starlette.requests import Request
 
 from tests.service.chat.conftest import listening
-from tests.service.test_run import _answering, free_port, process
+from tests.service.test_run import _answering, process
 from tests.service.worlds import HANDLED, make_version, serving
+from tests.serving import free_port
 from tests.stub_llm import StubLLM
 from tracer_serve.load import Task
 from tracer_serve.service import body, protocol

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from tests.service.worlds import DEFERRED, HANDLED, make_task, make_version
+from tests.serving import free_port
 from tests.stub_llm import StubLLM
 from tracer_serve.errors import BusyError, SpecError
 from tracer_serve.load import Task
@@ -30,13 +31,6 @@ from tracer_serve.service.tasks import load_tasks
 sys.exit(serve(*load_tasks(list(map(Path, sys.argv[1:])))))
 """
 PATIENCE_S = 90.0  # a machine under load imports slowly
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from tracer_serve.commands._fields import add_text_field, text_field_of
 from tracer_serve.console import facts, print_json, progress_bar
 from tracer_serve.errors import ArtifactError
 from tracer_serve.load import Task, load_task
@@ -24,8 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("task", type=Path, help="YAML file of the task")
     parser.add_argument("input", type=Path, help="JSONL, CSV, TSV or Parquet; the first ones also gzipped")
     parser.add_argument("output", type=Path, help="JSONL, CSV or Parquet, by its ending; continued where interrupted")
-    what = "field or column that holds the text; twice for a pair"
-    parser.add_argument("--text-field", metavar="NAME", action="append", default=[], help=what)
+    add_text_field(parser)
     parser.add_argument("--teacher", action="store_true", help="ask the teacher about what is deferred; keep traces")
     parser.add_argument("--batch", type=int, default=BATCH, metavar="N", help="texts per batch, default %(default)s")
     parser.add_argument("--json", action="store_true", help="print the counts as JSON")
@@ -35,8 +35,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the output whole, or leave a partial one that the same command continues."""
     task = load_task(args.task)
     fields: list[str] = args.text_field
-    named = None if not fields else fields[0] if len(fields) == 1 else (fields[0], fields[1])
-    lines = lines_of(args.input, pair=task.spec.input == "pair", text_field=named)
+    lines = lines_of(args.input, pair=task.spec.input == "pair", text_field=text_field_of(fields))
     first = next(lines, None)  # what is wrong with the file as a whole is said before anything is written
     sink = open_sink(args.output, args.input, {"task": task.spec.name, "text_field": fields})
     before, started = sink.rows, time.perf_counter()

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from tracer_serve.commands._fields import add_text_field, text_field_of
 from tracer_serve.components import load_plugins, make_redactors, teacher_fingerprint
 from tracer_serve.console import facts, print_json
 from tracer_serve.load import Task, load_task
@@ -19,8 +20,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("task", type=Path, help="YAML file of the task")
     parser.add_argument("files", type=Path, nargs="+", help="JSONL, CSV, TSV or Parquet; logs of an LLM gateway")
     parser.add_argument("--format", choices=FORMATS, default="auto", help="how to read them; default: recognised")
-    what = "field or column that holds the text; twice for a pair"
-    parser.add_argument("--text-field", metavar="NAME", action="append", default=[], help=what)
+    add_text_field(parser)
     parser.add_argument("--label-field", metavar="NAME", help="field or column that holds the label")
     parser.add_argument("--requests", type=Path, metavar="FILE", help="input file of an OpenAI batch")
     parser.add_argument("--skip-bad", action="store_true", help="leave out lines that are refused")
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
                 labels=task.spec.label_names,
                 pair=task.spec.input == "pair",
                 fmt=args.format,
-                text_field=_text_field(args.text_field),
+                text_field=text_field_of(args.text_field),
                 label_field=args.label_field,
                 requests=args.requests,
                 teacher=_model(task),
@@ -66,13 +66,6 @@ def run(args: argparse.Namespace) -> int:
     for summary in summaries:
         _show(summary)
     return 0
-
-
-def _text_field(names: list[str]) -> str | tuple[str, str] | None:
-    """Return the field of a text, or the two of a pair."""
-    if len(names) > 1:
-        return names[0], names[1]
-    return names[0] if names else None
 
 
 def _model(task: Task) -> str | None:

@@ -47,7 +47,7 @@ class Tested:
 
 
 def gate_of(task: Task, tested: Tested, index: int = 1, alpha: float | None = None) -> Certificate:
-    """Make the promise that the spec asks for, for whichever of the rivals was chosen (a union bound).
+    """Make the promise that the spec asks for, for whichever of the rivals was chosen: they share delta.
 
     Choosing by the other folds alone is not enough: a surrogate that is lucky in two folds is chosen for both. Of
     twelve that were all just under alpha one was certified in 10 % of draws at a delta of 5 %.

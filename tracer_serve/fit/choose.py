@@ -1,8 +1,8 @@
 """Which candidate to certify, compared on cross-fitted coverage at alpha.
 
 The choice is cross-fitted too: the rows of a fold are scored by the candidate that the *other* folds prefer. A row's
-label therefore never helps to choose the candidate that speaks for it, and picking the luckiest of many useless
-candidates gains nothing (gate.md, section 2: choosing happens on rows that the certificate does not use).
+label therefore never helps to choose the candidate that speaks for it (gate.md, section 2). Rows of different folds
+still depend on each other through the choice, for which competing surrogates share delta (`fit.certificate.gate_of`).
 """
 
 from collections.abc import Sequence

@@ -3,9 +3,10 @@
     python -m tests.faults.replicas FOLDER SEED KILLS
 
 Two machines, each a folder with an API process and a process that refits without end; between them Postgres and an S3
-server; a person rolls back and forth, and an observer notes `current`. One machine pretends to be another host, so that
-its dead refits cannot be told dead and their lease, made short, has to run out. Now and then all connections to
-Postgres are cut, or the S3 server freezes. Prints one JSON line of what was seen.
+server; a person rolls back and forth, and an observer notes `current`. Half of the requests go to the teacher whatever
+a version has learnt meanwhile (a canary), so that rows are acknowledged from the first kill to the last. One machine
+pretends to be another host, so that its dead refits cannot be told dead and their lease, made short, has to run out.
+Now and then all connections to Postgres are cut, or the S3 server freezes. Prints one JSON line of what was seen.
 """
 
 import asyncio
@@ -44,6 +45,7 @@ from tracer_serve.traces import TraceStore
 
 _LEASE_S = 3.0
 _LOOK_S = 0.01
+_LOOKS_PER_REQUEST = 4
 
 
 class Log:
@@ -72,7 +74,7 @@ async def _serve(task: Task, log: Log) -> NoReturn:
             log("serves", loaded.number if loaded else 0)
             if runtime.writer.lost:
                 log("told", runtime.writer.lost)
-            if number % 10 == 0:
+            if number % _LOOKS_PER_REQUEST == 0:
                 results = await runtime.router.route([f"a qqqq wwww {number}", TEXTS[number % len(TEXTS)]])
                 for result in results:
                     if isinstance(result, Decision) and result.kind == "deferred":
@@ -254,7 +256,7 @@ def run(folder: Path, seed: int, kills: int) -> dict[str, Any]:
             (folder / name).mkdir()
             versions = {"url": f"s3://{object_store.BUCKET}/v", "keep": 4}
             traces = {"import": ["rows.jsonl"], "url": url, "audit_rate": 0.0}
-            tasks.append(tiny_task(folder / name, traces=traces, versions=versions))
+            tasks.append(tiny_task(folder / name, traces=traces, versions=versions, mode="canary", canary=0.5))
         if os.waitpid(fork(lambda: refit(tasks[0])), 0)[1]:
             raise SystemExit("the first refit failed, see above")
         fleet = Fleet(tasks, logs)

@@ -61,6 +61,16 @@ class RowScaled(Protocol):
 
 
 @runtime_checkable
+class HoldsOut(Protocol):
+    """A surrogate so dear that it is trained once, on all but some rows of its fit, which tell it when to stop.
+
+    `held_out_` are the indices of those rows, shape (h,), after `fit`: a blend reads its weights off them.
+    """
+
+    held_out_: Ints
+
+
+@runtime_checkable
 class Resumable(Protocol):
     """A surrogate so dear that it goes on from an earlier version's, in `gate.mode: strict`.
 

@@ -1,5 +1,5 @@
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from tracer_serve.state import load_component, save_component
 from tracer_serve.surrogates._arrays import softmax
 from tracer_serve.surrogates.blend import Blend
 from tracer_serve.surrogates.encoder import Encoder
+from tracer_serve.surrogates.knn import Knn
 
 
 def log_loss(proba: np.ndarray, classes: Labels, labels: Labels) -> float:
@@ -107,6 +108,37 @@ def test_a_wrong_member_is_refused_before_any_fit(members: list[Any], error: str
     """Making the blend makes its members: a misspelt one is an error of the spec."""
     with pytest.raises(PluginError, match=error):
         blend(*members)
+
+
+class Dear(Knn):
+    """Repeats its nearest trace with certainty; holds every fifth row out, and counts its trainings."""
+
+    cost = 100.0
+    trainings = 0
+
+    def __init__(self) -> None:
+        super().__init__(k=1, smoothing=1e-4)
+        self.held_out_ = np.empty(0, np.int64)
+
+    def fit(self, inputs: Inputs, labels: Labels) -> Self:
+        Dear.trainings += 1
+        self.held_out_ = np.arange(0, len(labels), 5)
+        kept = np.setdiff1d(np.arange(len(labels)), self.held_out_)
+        return super().fit(inputs.take(kept), labels[kept])
+
+
+def test_a_dear_member_is_trained_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its weight comes from what it held out, where it shows that it only repeats; the others see all rows."""
+    monkeypatch.setitem(surrogates._classes, "dear", Dear)
+    monkeypatch.setattr(Dear, "trainings", 0)
+    inputs, labels = blobs(rows=1000, spread=0.8)
+    rng = np.random.default_rng(0)
+    labels = np.where(rng.random(1000) < 0.3, rng.permutation(labels), labels)
+    model = blend("knn", "dear").fit(inputs, labels)
+    learnt_from = [len(member.index_.rows) for member in model.fitted_ if isinstance(member, Knn)]
+    assert (Dear.trainings, learnt_from) == (1, [1000, 800])
+    assert model.sharpness_[1] < 0.5
+    assert model.weights_[0] > 2 * model.weights_[1]
 
 
 def test_nested_members_survive_the_disk(tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ from tracer_serve.errors import ArtifactError, PluginError
 from tracer_serve.finetune.recipe import Earlier, Tuned
 from tracer_serve.records import Inputs, Labels
 from tracer_serve.registry import surrogates
+from tracer_serve.spec import Component
 from tracer_serve.state import save_component
+from tracer_serve.surrogates.blend import Blend
 from tracer_serve.surrogates.encoder import Encoder
 
 
@@ -205,13 +207,31 @@ def test_the_recipe_survives_the_disk(tmp_path: Path) -> None:
     assert Encoder.load(tmp_path / "model").recipe == replace(model.recipe, source=(str(tmp_path), "main"))
 
 
+def test_a_blend_weighs_it_by_the_rows_that_it_held_out(bert: Path) -> None:
+    """The rows that the blend asks it about are those of which it kept its best epoch."""
+    inputs, labels = pairs(640)
+    params = {"folder": str(bert), "learning_rate": 3e-3, "backend": "onnx", "epochs": 15, "patience": 15}
+    members = (Component(type="logreg"), Component(type="encoder", **params))
+    model = Blend(members=members).fit(inputs, labels)
+    encoder = model.fitted_[1]
+    assert isinstance(encoder, Encoder)
+    assert 30 <= len(encoder.held_out_) < 100
+    assert share_right(
+        encoder.predict_proba(inputs.take(encoder.held_out_)), model.classes_, labels[encoder.held_out_]
+    ) == max(tuned(encoder).agreement)
+    assert share_right(model.predict_proba(inputs), model.classes_, labels) > 0.97
+
+
 def test_the_task_fills_in_its_embedders_model_and_its_labels(bert: Path, tmp_path: Path) -> None:
     """What the YAML says once need not be said again: the embedder's folder and the meaning of the labels."""
     labels = {"red": "a warm colour", "blue": "a cold one"}
     embedder = {"type": "sentence_transformers", "folder": str(bert)}
     own = {"type": "encoder", "model": "other/model", "descriptions": {"red": "mine"}}
-    task = tiny_task(tmp_path, labels=labels, embedder=embedder, surrogates=["encoder", own])
-    filled, given = (make_surrogate(task, i) for i in range(2))
+    blended = {"type": "blend", "members": ["knn", "encoder"]}
+    task = tiny_task(tmp_path, labels=labels, embedder=embedder, surrogates=["encoder", own, blended])
+    filled, given, blend = (make_surrogate(task, i) for i in range(3))
+    assert isinstance(blend, Blend)
+    assert blend.context == {"source": (str(bert), None), "descriptions": labels}
     assert isinstance(filled, Encoder)
     assert isinstance(given, Encoder)
     assert (filled.recipe.source, filled.recipe.descriptions) == ((str(bert), None), labels)

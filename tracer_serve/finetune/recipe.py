@@ -1,10 +1,12 @@
 """What a fine-tuning is asked for, and what it leaves."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
 from tracer_serve.finetune.serve import Served
-from tracer_serve.records import Labels
+from tracer_serve.records import Ints, Labels
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +63,11 @@ class Tuned:
     temperature : divides the logits
     trained : the tensors that it changed, as safetensors
     agreement : held-out agreement after each epoch; empty where there were too few rows to hold any out
+    held_out : the rows that were held out, shape (h,); not kept on disk
     """
 
     served: Served
     temperature: float
     trained: bytes
     agreement: tuple[float, ...]
+    held_out: Ints = field(default_factory=lambda: np.empty(0, np.int64))

@@ -53,7 +53,7 @@ def fine_tune(recipe: Recipe, texts: Sequence[Text], classes: Labels, codes: Int
         if earlier is not None:
             network.resume(earlier.trained, earlier.classes)
         agreement = train(network, tokens, targets, plan, held)
-    return _exported(recipe, network, blank, held, agreement)
+    return replace(_exported(recipe, network, blank, held, agreement), held_out=out)
 
 
 def _exported(

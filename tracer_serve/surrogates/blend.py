@@ -1,6 +1,7 @@
 """Several surrogates as one: where models that see different things agree, an answer is safer than any knows."""
 
 import json
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -8,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from tracer_serve.errors import ArtifactError
-from tracer_serve.protocols import RowScaled, Surrogate
+from tracer_serve.protocols import HoldsOut, RowScaled, Surrogate
 from tracer_serve.records import Floats, Inputs, Ints, Labels, Vectors
 from tracer_serve.registry import surrogates
 from tracer_serve.spec import Component
@@ -30,10 +31,17 @@ class Blend:
     pool: Genest and Zidek 1986, Heskes 1998) minimise the log loss on held-out rows of the fit: members are first
     fitted on a part of the rows. A member that knows nothing of the task is silenced instead of diluting the others.
 
+    A dear member (`encoder`) is trained once. The rows that it holds out to know when to stop are the held-out rows of
+    the blend as well, and the cheap members are fitted on the others. It looks a little better there than on new rows,
+    as the best of its epochs was chosen on them. That may cost coverage, and never the promise: it is made on rows that
+    neither trained nor weighed anything (gate.md, section 3).
+
     Parameters
     ----------
     members : names or blocks of any surrogates, plugins included
     seed : seed of the split that the temperatures are learnt on
+    descriptions : what a label means, by label, for members that read it; filled in from the task's `labels`
+    source : model and revision for members that name none; filled in from the task's embedder
 
     Examples
     --------
@@ -49,21 +57,33 @@ class Blend:
         *,
         members: Annotated[tuple[Component, ...], Field(min_length=1)] = _DEFAULT,
         seed: Annotated[int, Field(ge=0)] = 0,
+        descriptions: dict[str, str] | None = None,
+        source: tuple[str, str | None] | None = None,
     ) -> None:
         self.members, self.seed = members, seed
+        told = {"descriptions": descriptions, "source": source}
+        self.context = {name: value for name, value in told.items() if value}
         self.refit_rows: int | None = None
         self.classes_: Labels = np.empty(0, np.str_)
         self.sharpness_: Floats = np.ones(len(members))
         self.weights_: Floats = np.full(len(members), 1 / len(members))
         self.fitted_: list[Surrogate] = []
-        made = self._make()  # a wrong parameter of a member is an error of the spec, not of the fit
+        made = [
+            self._make(member) for member in members
+        ]  # a wrong parameter of a member is an error of the spec, not of the fit
         self.cost = max(type(self).cost, *(float(getattr(member, "cost", 1.0)) for member in made))
 
     def fit(self, inputs: Inputs, labels: Labels) -> Self:
         """Learn temperatures and weights on a split of the n rows, then fit every member on all of them."""
         self.classes_, y = encode(labels)
+        self.fitted_ = [self._make(member) for member in self.members]
+        cheap = [member for member in self.fitted_ if not isinstance(member, HoldsOut)]
+        for member in self.fitted_:
+            if member not in cheap:
+                self._fit(member, inputs, labels, len(y))
         self._learn_pool(inputs, labels, y)
-        self.fitted_ = self._fit_members(inputs, labels, len(y))
+        for member in cheap:
+            self._fit(member, inputs, labels, len(y))
         return self
 
     def predict_members(self, inputs: Inputs) -> Vectors:
@@ -108,28 +128,38 @@ class Blend:
         blend.fitted_ = [load_component(kind, folder / f"member_{i}") for i, kind in enumerate(types)]
         return blend
 
-    def _make(self) -> list[Surrogate]:
-        return [surrogates.build(member.type, member.params) for member in self.members]
+    def _make(self, member: Component) -> Surrogate:
+        return surrogates.build(member.type, member.params, self.context)
 
-    def _fit_members(self, inputs: Inputs, labels: Labels, rows: int) -> list[Surrogate]:
-        fitted = self._make()
-        for member in fitted:
-            if isinstance(member, RowScaled):
-                member.refit_rows = self.refit_rows or rows
-            member.fit(inputs, labels)
-        return fitted
+    def _fit(self, member: Surrogate, inputs: Inputs, labels: Labels, rows: int) -> Surrogate:
+        if isinstance(member, RowScaled):
+            member.refit_rows = self.refit_rows or rows
+        return member.fit(inputs, labels)
+
+    def _split(self, rows: int) -> tuple[Ints, Ints]:
+        """Return the rows that the pool is learnt on, and those that the cheap members are fitted on for it."""
+        held = [member.held_out_ for member in self.fitted_ if isinstance(member, HoldsOut)]
+        if held:
+            spared = reduce(np.intersect1d, held)
+            return spared, np.setdiff1d(np.arange(rows), spared)
+        order = np.random.default_rng(self.seed).permutation(rows)
+        count = min(rows // 5, _HELD_OUT)
+        return np.sort(order[:count]), np.sort(order[count : count + _TRAINED])
 
     def _learn_pool(self, inputs: Inputs, labels: Labels, y: Ints) -> None:
         equal = np.full(len(self.members), 1 / len(self.members))
         self.sharpness_, self.weights_ = np.ones(len(self.members)), equal
-        order = np.random.default_rng(self.seed).permutation(len(y))
-        held = min(len(y) // 5, _HELD_OUT)
-        out, rest = order[:held], np.sort(order[held : held + _TRAINED])
-        out = np.sort(out[np.isin(y[out], y[rest])])  # no temperature can help a label that was never seen
+        out, rest = self._split(len(y))
+        out = out[np.isin(y[out], y[rest])]  # no temperature can help a label that was never seen
         if len(out) < _FEWEST or len(np.unique(y[rest])) < 2:  # noqa: PLR2004  # nothing to tell apart
             return
-        held_out = inputs.take(out)
-        logs = [self._logs(member, held_out) for member in self._fit_members(inputs.take(rest), labels[rest], len(y))]
+        held_out, others = inputs.take(out), inputs.take(rest)
+        logs = []
+        for component, member in zip(self.members, self.fitted_, strict=True):
+            asked = member
+            if not isinstance(member, HoldsOut):
+                asked = self._fit(self._make(component), others, labels[rest], len(y))
+            logs.append(self._logs(asked, held_out))
         one = np.ones(1)
         self.sharpness_ = np.array([_pool([member], y[out], one, 0.0)[0] for member in logs])
         calm = [np.log(np.maximum(softmax(s * part), _FLOOR)) for s, part in zip(self.sharpness_, logs, strict=True)]

@@ -98,6 +98,11 @@ class Encoder:
         self.earlier: Earlier | None = None
         self.seen_: Ints = np.empty(0, np.uint64)
 
+    @property
+    def held_out_(self) -> Ints:
+        """The rows of the last fit that it did not train on, shape (h,)."""
+        return np.empty(0, np.int64) if self.tuned_ is None else self.tuned_.held_out
+
     def resume(self, folder: Path | None, seen: Ints, apart: Ints) -> None:
         """Go on from the encoder in `folder`, where it is of the same kind and saw no row of the certificate."""
         self.seen_, self.earlier = seen, None

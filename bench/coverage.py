@@ -5,6 +5,11 @@
 Both systems get the same vectors and the same labels. Each fits on the train rows, or a random part of them, in a
 process of its own, and is judged on the untouched test rows, once per alpha; tracer-serve without and with its scope
 guard. A fit is counted once: CPU seconds and peak memory are those of the fit that serves all alphas of its rows.
+
+    python -m bench.coverage --dataset sick --systems tracer-serve --surrogates logreg encoder --halves 20
+
+A fit of minutes is not repeated: with ``--halves`` the fitted policy is certified anew on one half of the test rows, as
+`gate.mode: strict` does on its fifth, and judged on the other half, near-duplicates together.
 """
 
 import argparse
@@ -27,7 +32,7 @@ from rich.table import Table
 from bench.data import DATASETS, Dataset, Given, load, with_noise
 from bench.peer import run_in_peer
 from tracer_serve.console import progress_bar
-from tracer_serve.fit.folds import burst_groups
+from tracer_serve.fit.folds import burst_groups, holdout
 from tracer_serve.fit.pipeline import Fitted, fit_policy
 from tracer_serve.fit.rows import Progress, Rows
 from tracer_serve.gate.certify import certify
@@ -113,6 +118,22 @@ class Row:
     peak_mb: float
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What our system is asked for.
+
+    Parameters
+    ----------
+    spec : laid over the task's
+    halves : how many halves of the test rows certify the fitted policy anew
+    """
+
+    alphas: Sequence[float]
+    delta: float
+    spec: dict[str, Any]
+    halves: int
+
+
 def judge(given: Labels, handled: Bools, foreign: Bools, truth: Labels, **facts: Any) -> Row:
     """Compare the given labels (n,) with the teacher's on what is handled (n,); `foreign` (m,) = handled as well."""
     right = given == truth
@@ -127,11 +148,12 @@ def judge(given: Labels, handled: Bools, foreign: Bools, truth: Labels, **facts:
     )
 
 
-def ours(data: Dataset, alphas: Sequence[float], delta: float, spec: dict[str, Any], progress: Progress) -> list[Row]:
+def ours(data: Dataset, wanted: Wanted, progress: Progress) -> list[Row]:
     """Fit once by the product's own `fit_policy`, certify at each alpha, judge on the test rows."""
-    gate = {"alpha": alphas[0], "delta": delta, "scope": {"keep": KEEPS[0]}}
+    alphas, delta, spec = wanted.alphas, wanted.delta, wanted.spec
+    gate = {"alpha": alphas[0], "delta": delta, "scope": {"keep": KEEPS[0]}} | spec.get("gate", {})
     required = {"name": "bench", "teacher": "offline", "input": "pair" if data.name == "sick" else "text"}
-    task = Task(Spec.model_validate({**required, "gate": gate, **spec}), Path("bench"), "")
+    task = Task(Spec.model_validate({**required, **spec, "gate": gate}), Path("bench"), "")
     started = time.process_time()
     fitted = fit_policy(task, Rows.of(data.train.texts, data.train.labels), Given(data.train), progress)
     cost = {"cpu_s": time.process_time() - started, "peak_mb": peak_mb()}
@@ -147,6 +169,33 @@ def ours(data: Dataset, alphas: Sequence[float], delta: float, spec: dict[str, A
             coverage = policy.certificate.coverage
             facts = {"system": "tracer-serve", "alpha": alpha, "delta": delta, "scope_keep": keep, **cost, **_of(data)}
             rows.append(judge(given, handled, foreign, data.test.labels, certified_coverage=coverage, **facts))
+    for draw in range(wanted.halves):
+        rows += halved(fitted, task, data, alphas, {**cost, **_of(data), "draw": draw})
+    return rows
+
+
+def halved(fitted: Fitted, task: Task, data: Dataset, alphas: Sequence[float], facts: dict[str, Any]) -> list[Row]:
+    """Certify the fitted policy on a random half of the test rows, none of which it has seen; judge on the other."""
+    policy, test, draw = fitted.policy, data.test, facts["draw"]
+    (asked,), scope = policy.ask_all(test.texts, test.vectors)
+    given, calibrates = policy.classes[asked.top], holdout(test.texts, 0.5, draw)
+    guard, judged = scope_threshold(fitted.calibration.scope, KEEPS[0]), ~calibrates
+    rows = []
+    for alpha in alphas:
+        found = certify(
+            asked.score[calibrates],
+            (given == test.labels)[calibrates],
+            alpha=alpha,
+            delta=task.spec.gate.delta,
+            mode="strict",
+            eligible=(scope >= guard)[calibrates],
+            groups=burst_groups(test.texts)[calibrates],
+            seed=draw,
+        )
+        handled = found.certified & (scope >= guard) & (asked.score >= found.threshold)
+        own = {"system": "tracer-serve, halves", "alpha": alpha, "delta": task.spec.gate.delta, "scope_keep": KEEPS[0]}
+        own |= {"certified_coverage": found.coverage if found.certified else 0.0}
+        rows.append(judge(given[judged], handled[judged], np.zeros(0, bool), test.labels[judged], **own, **facts))
     return rows
 
 
@@ -223,18 +272,18 @@ def _decide(policy: Policy, texts: Sequence[Any], vectors: Any) -> tuple[Bools, 
     return seen.handled, policy.classes[seen.top]
 
 
-def _child(connection: Connection, data: Dataset, alphas: Sequence[float], delta: float, spec: dict[str, Any]) -> None:
+def _child(connection: Connection, data: Dataset, wanted: Wanted) -> None:
     def progress(stage: str, done: int, total: int) -> None:
         connection.send((stage, done, total))
 
-    connection.send(ours(data, alphas, delta, spec, progress))
+    connection.send(ours(data, wanted, progress))
 
 
-def apart(data: Dataset, alphas: Sequence[float], delta: float, spec: dict[str, Any], progress: Progress) -> list[Row]:
+def apart(data: Dataset, wanted: Wanted, progress: Progress) -> list[Row]:
     """Call `ours` in a new process, so that CPU and memory are its own."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(there, data, alphas, delta, spec), daemon=True)
+    child = context.Process(target=_child, args=(there, data, wanted), daemon=True)
     child.start()
     there.close()
     try:
@@ -282,6 +331,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--systems", default="tracer-serve,tracer-llm", help="comma-separated")
     parser.add_argument("--surrogates", nargs="+", default=OURS["surrogates"], help="ours, as blend encoder")
     parser.add_argument("--spec", default="{}", help='YAML laid over our spec, as "{surrogates: [logreg]}"')
+    parser.add_argument("--halves", type=int, default=0, help="certify our one fit on so many halves of the test rows")
     parser.add_argument("--json", action="store_true", help="flat rows, nothing else on standard output")
     options = parser.parse_args(arguments)
     rows: list[Row] = []
@@ -293,12 +343,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             found: list[Row] = []
             if "tracer-serve" in options.systems:
                 spec = {**OURS, "surrogates": options.surrogates, **yaml.safe_load(options.spec)}
-                found += apart(draw, options.alpha, options.delta, spec, progress)
+                found += apart(draw, Wanted(options.alpha, options.delta, spec, options.halves), progress)
             if "tracer-llm" in options.systems:
                 progress("fitting tracer-llm (minutes)", 0, 1)
                 found += peers(draw, options.alpha, options.delta, options.peer_skip)
                 progress("fitting tracer-llm (minutes)", 1, 1)
-            rows += [replace(row, draw=seed, noise=options.noise) for row in found]
+            rows += [replace(row, draw=seed + row.draw, noise=options.noise) for row in found]
             progress("draws", done, options.resamples)
     if options.json:
         print(json.dumps([asdict(row) for row in rows], indent=1))

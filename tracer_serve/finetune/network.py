@@ -1,6 +1,8 @@
 """The network that is trained: a pretrained encoder, the mean of its last layer, and a classification head."""
 
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
@@ -10,6 +12,7 @@ from transformers import AutoModel
 
 from tracer_serve import pretrained
 from tracer_serve.errors import ArtifactError
+from tracer_serve.finetune.stack import Stack
 from tracer_serve.records import Labels, Vectors
 
 _SHARPNESS = 16.0  # cosines to logits where the head starts from prototypes
@@ -27,7 +30,7 @@ class Network(torch.nn.Module):
     ----------
     folder : a Hugging Face encoder with safetensors weights
     classes : sorted labels, shape (k,)
-    frozen_layers : how many of the lowest layers stay as they are; the token embeddings always do
+    frozen_layers : how many of the lowest layers stay as they are, without dropout; the token embeddings always do
     cosine : whether the head starts from prototypes
     """
 
@@ -43,23 +46,53 @@ class Network(torch.nn.Module):
         self.drop = torch.nn.Dropout(0.1)
         self.sees_sides = int(getattr(self.body.config, "type_vocab_size", 0)) > 1
         self.pad = int(getattr(self.body.config, "pad_token_id", None) or 0)
-        self._freeze(frozen_layers)
+        depth = int(self.body.config.num_hidden_layers)
+        self.stack, self.frozen_layers = Stack(self.body, depth), min(frozen_layers, depth)
+        self.frozen = self._freeze()
+
+    def train(self, mode: bool = True) -> Self:  # torch's signature
+        """Train or not; the frozen layers never drop anything out, so that what leaves them may be kept."""
+        super().train(mode)
+        for part in self.frozen:
+            part.eval()
+        return self
+
+    def lower(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return what leaves the frozen layers, shape (n, tokens, width)."""
+        return self.stack.below(self.frozen_layers, lambda: self._body(input_ids, attention_mask, token_type_ids))
 
     def pooled(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        token_type_ids: torch.Tensor | None = None,
+        hidden: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Return the mean over the tokens, shape (n, width)."""
-        sides = {"token_type_ids": token_type_ids} if self.sees_sides and token_type_ids is not None else {}
-        hidden = self.body(input_ids=input_ids, attention_mask=attention_mask, **sides).last_hidden_state
-        mask = attention_mask.unsqueeze(-1).to(hidden.dtype)
-        mean: torch.Tensor = (hidden * mask).sum(1).float() / mask.sum(1).float()
+        """Return the mean over the tokens, shape (n, width); `hidden` is what `lower` returned, where that is known."""
+        with nullcontext() if hidden is None else self.stack.above(self.frozen_layers, hidden.float()):
+            last = self._body(input_ids, attention_mask, token_type_ids)
+        mask = attention_mask.unsqueeze(-1).to(last.dtype)
+        mean: torch.Tensor = (last * mask).sum(1).float() / mask.sum(1).float()
         return mean
 
+    def _body(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None
+    ) -> torch.Tensor:
+        sides = {"token_type_ids": token_type_ids} if self.sees_sides and token_type_ids is not None else {}
+        found: torch.Tensor = self.body(input_ids=input_ids, attention_mask=attention_mask, **sides).last_hidden_state
+        return found
+
     def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        token_type_ids: torch.Tensor | None = None,
+        hidden: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return logits, shape (n, k)."""
-        pooled = self.drop(self.pooled(input_ids, attention_mask, token_type_ids))
+        pooled = self.drop(self.pooled(input_ids, attention_mask, token_type_ids, hidden))
         if not self.cosine:
             return functional.linear(pooled, self.head.weight, self.head.bias)
         directions = functional.normalize(self.head.weight, dim=1)
@@ -99,13 +132,14 @@ class Network(torch.nn.Module):
                 else:
                     own[name].copy_(value)
 
-    def _freeze(self, layers: int) -> None:
-        depth = int(self.body.config.num_hidden_layers)
-        stacks = [part for part in self.body.modules() if isinstance(part, torch.nn.ModuleList) and len(part) == depth]
-        frozen = [self.body.get_input_embeddings(), getattr(self.body, "embeddings", None), *stacks[0][:layers]]
+    def _freeze(self) -> list[torch.nn.Module]:
+        """Freeze embeddings and lowest layers; return those whose output may be kept."""
+        embeddings = [self.body.get_input_embeddings(), getattr(self.body, "embeddings", None)]
+        lowest = [*embeddings, *self.stack.layers[: self.frozen_layers]]
+        frozen = [part for part in lowest if isinstance(part, torch.nn.Module)]
         for part in frozen:
-            if isinstance(part, torch.nn.Module):
-                part.requires_grad_(requires_grad=False)
+            part.requires_grad_(requires_grad=False)
         pooler = getattr(self.body, "pooler", None)  # its output is not used
         if isinstance(pooler, torch.nn.Module):
             pooler.requires_grad_(requires_grad=False)
+        return frozen if self.frozen_layers else []

@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tracer_serve.errors import PluginError
 from tracer_serve.graphs import padded
@@ -21,11 +22,13 @@ class Tokens:
     ids : token ids of each input
     types : which side of a pair each token belongs to, 0 or 1
     pad : id that fills up a batch
+    states : what leaves the frozen layers, each of shape (tokens, width), where that is known (`finetune.frozen`)
     """
 
     ids: list[list[int]]
     types: list[list[int]]
     pad: int = 0
+    states: list[NDArray[np.float16]] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -37,16 +40,23 @@ class Tokens:
 
     def take(self, rows: Ints) -> "Tokens":
         """Return the rows given by index."""
-        return Tokens([self.ids[i] for i in rows], [self.types[i] for i in rows], self.pad)
+        states = None if self.states is None else [self.states[i] for i in rows]
+        return Tokens([self.ids[i] for i in rows], [self.types[i] for i in rows], self.pad, states)
 
-    def batch(self, rows: Ints) -> dict[str, np.ndarray[Any, np.dtype[np.int64]]]:
-        """Return the rows given by index as padded arrays, each of shape (rows, tokens)."""
+    def batch(self, rows: Ints) -> dict[str, NDArray[Any]]:
+        """Return the rows given by index as padded arrays, each of shape (rows, tokens); states have a width too."""
         ids = [self.ids[i] for i in rows]
-        return {
+        found: dict[str, NDArray[Any]] = {
             "input_ids": padded(ids, self.pad),
             "attention_mask": padded([[1] * len(row) for row in ids]),
             "token_type_ids": padded([self.types[i] for i in rows]),
         }
+        if self.states is not None:
+            width = self.states[0].shape[1]
+            found["hidden"] = np.zeros((*found["input_ids"].shape, width), np.float16)
+            for place, i in enumerate(rows):
+                found["hidden"][place, : len(self.ids[i])] = self.states[i]
+        return found
 
     def by_length(self, size: int) -> Iterator[Ints]:
         """Yield all rows in batches of like lengths: little of them is padding."""

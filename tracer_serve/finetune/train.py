@@ -2,14 +2,13 @@
 
 import copy
 import time
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
 from tracer_serve.finetune.network import Network
+from tracer_serve.finetune.plan import Plan
 from tracer_serve.finetune.tokens import Tokens
 from tracer_serve.records import Floats, Ints, Vectors
 
@@ -19,40 +18,6 @@ _DECAY = 0.01
 _LARGEST_STEP = 1.0
 _PRIOR_ROWS = 10
 _ASKED = 64  # inputs of a batch without gradients
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How to train.
-
-    Parameters
-    ----------
-    epochs : most passes over the rows
-    rate : highest learning rate
-    batch : rows of a step
-    seconds : wall time at which the decay ends, however few steps that allows
-    patience : epochs without gain after which training ends
-    seed : of the order of the rows and of dropout
-    device : torch device
-    half : whether the encoder multiplies in bfloat16
-    """
-
-    epochs: int
-    rate: float
-    batch: int
-    seconds: float
-    patience: int
-    seed: int
-    device: str
-    half: bool
-
-
-def bfloat16_pays(device: str) -> bool:
-    """Say whether the device multiplies bfloat16 faster than float32."""
-    if not device.startswith("cpu"):
-        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16") or able.get("amx_tile"))
 
 
 def train(network: Network, tokens: Tokens, codes: Ints, plan: Plan, held: tuple[Tokens, Ints] | None) -> list[float]:
@@ -85,8 +50,8 @@ def train(network: Network, tokens: Tokens, codes: Ints, plan: Plan, held: tuple
         for rows in tokens.shuffled(plan.batch, rng):
             if time.monotonic() - began > plan.seconds:
                 break
-            with _precision(plan):
-                logits = network(**_tensors(tokens, rows, plan.device))
+            with plan.precision():
+                logits = network(**plan.tensors(tokens, rows))
             loss = cross_entropy(logits.float(), torch.from_numpy(codes[rows]).to(plan.device))
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(body, _LARGEST_STEP)
@@ -120,22 +85,12 @@ def pooled_of(network: Network, tokens: Tokens, plan: Plan) -> Vectors:
 def _ask(network: Network, tokens: Tokens, plan: Plan, width: int, *, pooled: bool) -> Vectors:
     network.to(plan.device).eval()
     out = np.empty((len(tokens), width), np.float32)
-    with torch.no_grad(), _precision(plan):
+    with torch.no_grad(), plan.precision():
         for rows in tokens.by_length(_ASKED):
-            batch = _tensors(tokens, rows, plan.device)
+            batch = plan.tensors(tokens, rows)
             found = network.pooled(**batch) if pooled else network(**batch)
             out[rows] = found.float().cpu().numpy()
     return out
-
-
-def _tensors(tokens: Tokens, rows: Ints, device: str) -> dict[str, torch.Tensor]:
-    return {name: torch.from_numpy(value).to(device) for name, value in tokens.batch(rows).items()}
-
-
-def _precision(plan: Plan) -> AbstractContextManager[object]:
-    if not plan.half:
-        return nullcontext()
-    return torch.autocast(plan.device.partition(":")[0], dtype=torch.bfloat16)
 
 
 def _height(steps: float, clock: float) -> float:

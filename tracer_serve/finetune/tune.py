@@ -11,11 +11,13 @@ import torch
 from tracer_serve import pretrained
 from tracer_serve.errors import ArtifactError, PluginError
 from tracer_serve.finetune.export import eight_bits, export
+from tracer_serve.finetune.frozen import with_states
 from tracer_serve.finetune.network import Network
+from tracer_serve.finetune.plan import Plan, bfloat16_pays
 from tracer_serve.finetune.recipe import Earlier, Recipe, Tuned
 from tracer_serve.finetune.serve import Served
 from tracer_serve.finetune.tokens import Tokens
-from tracer_serve.finetune.train import Plan, bfloat16_pays, logits_of, pooled_of, temperature_of, train
+from tracer_serve.finetune.train import logits_of, pooled_of, temperature_of, train
 from tracer_serve.records import Floats, Ints, Labels, Text
 
 _HELD_SHARE, _MOST_HELD = 0.1, 2000
@@ -48,11 +50,13 @@ def fine_tune(recipe: Recipe, texts: Sequence[Text], classes: Labels, codes: Int
         targets = np.concatenate([codes[keep], np.array(meant, np.int64)])
         held = (blank.tokens([texts[i] for i in out]), codes[out]) if len(out) else None
         plan = _plan(recipe, recipe.epochs if earlier is None else recipe.warm_epochs)
+        tokens = with_states(network, tokens, plan, str(folder))
         if cosine:
             network.start_from(pooled_of(network, tokens, plan), targets)
         if earlier is not None:
             network.resume(earlier.trained, earlier.classes)
-        agreement = train(network, tokens, targets, plan, held)
+        choosing = None if held is None else (with_states(network, held[0], plan, str(folder)), held[1])
+        agreement = train(network, tokens, targets, plan, choosing)
     return replace(_exported(recipe, network, blank, held, agreement), held_out=out)
 
 

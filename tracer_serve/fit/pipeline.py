@@ -7,6 +7,7 @@ import numpy as np
 
 from tracer_serve.components import make_acceptor, make_surrogate
 from tracer_serve.errors import FitError
+from tracer_serve.finetune.sharing import sharing
 from tracer_serve.fit.calibration import Calibration
 from tracer_serve.fit.candidate import Candidate, Part, Paths
 from tracer_serve.fit.certificate import StageFacts, Tested, certified
@@ -54,6 +55,7 @@ class Fitted:
         return self.policy.certificate
 
 
+@sharing()
 def fit_policy(
     task: Task,
     rows: Rows,

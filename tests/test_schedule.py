@@ -15,6 +15,7 @@ import pytest
 
 from tests.service.worlds import make_task
 from tests.stub_llm import StubLLM
+from tests.traces.make import past
 from tracer_serve.cli import parser
 from tracer_serve.gate.bounds import n_min
 from tracer_serve.load import Task
@@ -300,6 +301,26 @@ def test_a_clock_that_is_set_back_does_not_stop_the_schedule(world: World) -> No
     world.store.put_value(ATTEMPT, {"started": (datetime.now(UTC) + timedelta(days=900)).isoformat(), "latest": ""})
     world.schedule(cron="0 3 * * *").fire("cron")
     assert world.started == ["cron"]
+
+
+def test_old_rows_go_by_themselves(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """Each hour what nobody labelled within the time goes, and is told; a service that stops does not wait for it."""
+    unlabelled: dict[str, Any] = {"task": "colours", "input": "a", "decision": "handled"}
+    with past(days=3):
+        world.store.add([Trace(id=new_id(), ts=datetime.now(UTC), **unlabelled) for _ in range(1_200)])
+        world.add(3)
+    world.store.add([Trace(id=new_id(), ts=datetime.now(UTC), **unlabelled)])
+    schedule = world.schedule(task={"traces": {"keep_unlabelled_days": 2}})
+    assert str(schedule._scheduler.get_jobs()[-1].trigger) == "cron[minute='17']"
+    schedule._stopping.set()
+    schedule.prune()
+    assert world.store.gone() == 500
+    schedule._stopping.clear()
+    with caplog.at_level("INFO"):
+        schedule.prune()
+    assert (world.store.gone(), world.store.count()) == (1_200, 4)
+    assert "700 rows without a label were older than 2 days and went" in caplog.text
+    assert len(world.schedule()._scheduler.get_jobs()) == 1
 
 
 def test_a_refit_has_no_more_memory_than_it_may() -> None:

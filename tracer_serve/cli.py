@@ -26,7 +26,7 @@ COMMANDS = {
     "forget": "remove a user's traces and mark the versions fitted on them",
     "scan": "what a trace file would let the surrogate handle, before anything is deployed",
     "build": "make a bento of a task, for `bentoml serve` and `bentoml containerize`",
-    "traces": "`traces copy FROM TO`: move a store from SQLite to Postgres, or back",
+    "traces": "`traces copy FROM TO`: move a store from SQLite to Postgres, or back; `traces prune`: let old rows go",
     "schema": "print the JSON Schema of the YAML, for editors",
 }
 _UNEXPECTED = 3

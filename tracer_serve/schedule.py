@@ -8,18 +8,19 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
-from tracer_serve.errors import ArtifactError, StoreError
+from tracer_serve.errors import ArtifactError, BusyError, StoreError
 from tracer_serve.holder import live_holder, new_holder, take_lease
 from tracer_serve.load import Task
 from tracer_serve.refit_process import Finding, RefitProcess
 from tracer_serve.repair import Repair, repair_of
+from tracer_serve.retention import prune
 from tracer_serve.standing import LEASE
 from tracer_serve.traces import TraceStore
 from tracer_serve.versions import Manifest, Versions
@@ -30,6 +31,7 @@ ATTEMPT, REQUEST, LAST = "schedule.attempt", "schedule.request", "schedule.last"
 """Values in the store: the last start, a person's request that waits, and how the last refit ended."""
 
 _LEASE, _LEASE_S = "schedule", 60.0
+_PRUNE_MINUTE = 17
 _LABELS_S = 30.0
 _GRACE_S = 3_600  # a cron time that passed while the machine slept is made up for within this
 
@@ -61,7 +63,7 @@ class Schedule:
         bounds = self._spec.limit_s, self._spec.memory_mb
         self._process = process or RefitProcess(task.file, *bounds)
         self._holder = new_holder()
-        self._busy = threading.Lock()
+        self._busy, self._stopping = threading.Lock(), threading.Event()
         self._problem: str | None = None
         defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": _GRACE_S}
         # it would warn at every look that the one before is still busy, refitting
@@ -73,6 +75,8 @@ class Schedule:
         if self._spec.interval_s is not None:
             self._scheduler.add_job(self.fire, IntervalTrigger(seconds=self._spec.interval_s), ("interval",))
         self._scheduler.add_job(self.poll, IntervalTrigger(seconds=poll_s))
+        if task.spec.traces.keep_unlabelled_days is not None:
+            self._scheduler.add_job(self.prune, CronTrigger(minute=_PRUNE_MINUTE))
 
     def start(self) -> None:
         """Start looking, in threads of its own."""
@@ -80,6 +84,7 @@ class Schedule:
 
     def stop(self) -> None:
         """Stop looking; end a refit that runs here, which leaves no half version."""
+        self._stopping.set()
         self._process.stop()
         self._scheduler.shutdown(wait=True)
 
@@ -120,6 +125,20 @@ class Schedule:
             _log.warning("no refit (%s): %s", trigger, error)
         finally:
             self._busy.release()
+
+    def prune(self) -> None:
+        """Let rows go that are old and that nobody labelled, unless another process does."""
+        days = self._task.traces.keep_unlabelled_days
+        assert days is not None
+        try:
+            removed = prune(self._store, timedelta(days=days), pause=self._stopping.wait)
+        except BusyError:
+            return
+        except StoreError as error:
+            _log.warning("old rows stay for another hour: %s", error)
+            return
+        if removed:
+            _log.info("%d rows without a label were older than %g days and went; their counts stay", removed, days)
 
     def _run(self, trigger: str) -> None:
         _log.info("refit (%s) starts", trigger)

@@ -146,6 +146,12 @@ class TracesSpec(Frozen):
         default=500, ge=1, description="How many old texts `paired` asks about, at the teacher's price."
     )
     audit_budget: int | None = Field(default=None, ge=0, description="Most audits a day (UTC), spread over it.")
+    keep_unlabelled_days: float | None = Field(
+        default=None,
+        ge=1.0 / 24,
+        description="Days after which rows go that nobody labelled, looked at hourly: handled and never audited nor"
+        " corrected, or without an answer of the teacher. Their counts stay. Default: they stay.",
+    )
 
     @property
     def audit_share(self) -> float:

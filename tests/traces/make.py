@@ -4,12 +4,16 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tracer_serve.records import Trace
-from tracer_serve.traces import new_id
+from tracer_serve.traces import ids, new_id
 
 NOON = datetime(2026, 11, 22, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -31,6 +35,16 @@ def handled(task: str, text: Any = "hello", **fields: Any) -> Trace:
     """A handled trace that was not audited."""
     values: dict[str, Any] = {"teacher_label": None, "label_source": None, "decision": "handled", "propensity": 0.03}
     return trace(task, text, **{**values, **fields})
+
+
+@contextmanager
+def past(days: float) -> Iterator[None]:
+    """Let identifiers be made as they were so many days ago."""
+    then = time.time() - 86_400 * days
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ids, "_last_ms", int(then * 1e3) - 1)
+        patch.setattr(ids.time, "time_ns", lambda: int(then * 1e9))
+        yield
 
 
 _WORKER = """

@@ -19,6 +19,8 @@ _CALLS: dict[str, Callable[[TraceStore], Any]] = {
     "columns of all": lambda store: store.columns(labelled_only=False),
     "labelled_since": lambda store: store.labelled_since("0"),
     "recent": lambda store: store.recent(5, before_id="x"),
+    "prune": lambda store: list(store.prune("z")),
+    "prunable": lambda store: store.prunable("z"),
     "forget_user": lambda store: store.forget_user("u"),
     "counts": lambda store: store.counts(),
     "epochs": lambda store: store.epochs(),

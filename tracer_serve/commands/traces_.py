@@ -1,9 +1,10 @@
-"""``tracer-serve traces copy FROM TO``: from SQLite to Postgres, and back."""
+"""``tracer-serve traces copy FROM TO``: from SQLite to Postgres, and back; ``traces prune``: see `_prune`."""
 
 import argparse
 from dataclasses import asdict
 from pathlib import Path
 
+from tracer_serve.commands import _prune
 from tracer_serve.console import facts, print_json, progress_bar
 from tracer_serve.errors import StoreError
 from tracer_serve.load import load_task
@@ -25,10 +26,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
     copy.add_argument("target", metavar="TO", help="a SQLite file or a URL, or the YAML of the same task")
     copy.add_argument("--task", metavar="NAME", help="copy this task only; default: all that FROM has, or the YAML's")
     copy.add_argument("--json", action="store_true", help="print JSON")
+    prune = kinds.add_parser(
+        "prune",
+        help="remove old rows that nobody labelled",
+        description="Remove old rows that nobody labelled: handled ones that no audit and no person looked at, and"
+        " those where the teacher failed. Counts stay. It may run beside servers, be interrupted and repeated.",
+    )
+    _prune.configure(prune)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Copy and tell."""
+    """Copy, or prune."""
+    return _prune.run(args) if args.what == "prune" else _copy(args)
+
+
+def _copy(args: argparse.Namespace) -> int:
     (source, mine), (target, theirs) = _store(args.source), _store(args.target)
     there = tasks_of(source)
     wanted = {name for name in (args.task, mine, theirs) if name is not None}

@@ -2,8 +2,8 @@
 
 from tracer_serve.traces.columns import Coded, Columns
 from tracer_serve.traces.history import Refit
-from tracer_serve.traces.ids import new_id
+from tracer_serve.traces.ids import first_id, new_id
 from tracer_serve.traces.store import TraceStore, open_store
 from tracer_serve.traces.tally import Counts, Tally
 
-__all__ = ["Coded", "Columns", "Counts", "Refit", "Tally", "TraceStore", "new_id", "open_store"]
+__all__ = ["Coded", "Columns", "Counts", "Refit", "Tally", "TraceStore", "first_id", "new_id", "open_store"]

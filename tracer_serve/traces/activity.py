@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, ColumnElement, Connection, func, literal_colu
 from tracer_serve.traces.part import Part
 from tracer_serve.traces.rows import HOUR_US, to_us
 from tracer_serve.traces.tables import tallies
-from tracer_serve.traces.tally import Counts, Tally, label_counts, sums
+from tracer_serve.traces.tally import GONE, Counts, Tally, label_counts, sums
 
 _HOURS = {"hour": 1, "day": 24}
 
@@ -17,7 +17,7 @@ class Activity(Part):
     """The part of the store that counts."""
 
     def counts(self) -> Counts:
-        """Return how many rows there are, by decision, label source and label."""
+        """Return how many rows there are or were before retention took them, by decision, label source and label."""
         with self._db.read() as connection:
             everything = sums(connection, tallies.c.task, self._task)
             return Counts(
@@ -26,6 +26,12 @@ class Activity(Part):
                 by_source=self._by(connection, "source"),
                 by_label=label_counts(connection, self._task),
             )
+
+    def gone(self) -> int:
+        """Return how many of the rows that `counts` tells retention has removed."""
+        with self._db.read() as connection:
+            found = sums(connection, tallies.c.task, self._task, tallies.c.writer == GONE)
+        return found[0][1].rows if found else 0
 
     def epochs(self) -> dict[int | None, Tally]:
         """Return counts per version that decided; None: before the first, and imported rows."""

@@ -75,18 +75,26 @@ def copy_task(source: Path | str, target: Path | str, task: str, progress: Progr
 
 
 def _copy(giver: TraceStore, taker: TraceStore, progress: Progress) -> Copied:
-    until, total = giver.latest_id(), giver.counts().total.rows
+    pruned = giver.pruned_until()
+    if taker.pruned_until() > pruned:
+        raise StoreError(
+            f"{taker.name}: rows of {giver.task} went here, by age, that {giver.name} still has, and would come back."
+            f" Let them go there too (`tracer-serve traces prune`), or copy into an empty database"
+        )
+    until, total = giver.latest_id(), giver.counts().total.rows - giver.gone()
     rows = new = told = 0
     for page in giver.pages(until):
         added, labelled = taker.absorb(page)
         rows, new, told = rows + len(page), new + added, told + labelled
         progress(f"copying {giver.task}", rows, max(rows, total))
-    taker.absorb_beside(giver.beside())
     there = 0 if until is None else taker.count(until)
+    if there > rows:  # of an earlier copy, perhaps, and gone from the source since
+        there -= sum(taker.prune(pruned))
+    taker.absorb_beside(giver.beside())
     if there < rows:
         lost = f"{rows:,} rows of {giver.task} were read and {there:,} are there"
         raise StoreError(f"{taker.name}: {lost}. If something removes rows there, stop it, and copy again")
     # a server may write between the two counts
-    if all(taker.counts().total.rows != taker.count() for _ in range(_LOOKS)):
+    if all(taker.counts().total.rows - taker.gone() != taker.count() for _ in range(_LOOKS)):
         raise StoreError(f"{taker.name}: its tallies and its rows of {giver.task} differ. Was it written to by hand?")
     return Copied(giver.task, rows, new, told, there)

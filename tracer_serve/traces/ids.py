@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from datetime import datetime
 
 _COUNTER_BITS = 74
 _RANDOM_BITS = 62
@@ -37,8 +38,23 @@ def new_id() -> str:
             if _counter >> _COUNTER_BITS:
                 _last_ms, _counter = _last_ms + 1, _draw(9)
         high, low = _counter >> _RANDOM_BITS, _counter & (1 << _RANDOM_BITS) - 1
-        value = _last_ms << 80 | 0x7 << 76 | high << 64 | 0b10 << 62 | low
-    digits = f"{value:032x}"
+        return _id(_last_ms, high, low)
+
+
+def first_id(when: datetime) -> str:
+    """Return the smallest identifier that could have been made at a time: whatever is older has a smaller one.
+
+    Examples
+    --------
+    >>> from datetime import UTC, timedelta
+    >>> first_id(datetime.now(UTC) - timedelta(seconds=1)) < new_id() < first_id(datetime.now(UTC) + timedelta(days=1))
+    True
+    """
+    return _id(int(when.timestamp() * 1_000), 0, 0)
+
+
+def _id(milliseconds: int, high: int, low: int) -> str:
+    digits = f"{milliseconds << 80 | 0x7 << 76 | high << 64 | 0b10 << 62 | low:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 

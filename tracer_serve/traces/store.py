@@ -19,6 +19,7 @@ from tracer_serve.traces.imports import Imports
 from tracer_serve.traces.inserting import insert, missing
 from tracer_serve.traces.labelling import labelled
 from tracer_serve.traces.migrations import migrate
+from tracer_serve.traces.pruning import Pruning
 from tracer_serve.traces.querying import between, fetch
 from tracer_serve.traces.rows import Row, from_row, to_row
 from tracer_serve.traces.tables import traces
@@ -64,7 +65,7 @@ def open_store(location: Path | str, task: str, *, busy_timeout_s: float = BUSY_
     return TraceStore(database, task)
 
 
-class TraceStore(Fencing, History, Imports, Activity, Transfer):
+class TraceStore(Fencing, History, Imports, Activity, Transfer, Pruning):
     """The traces of one task. Synchronous and thread-safe; open it once per process with `open_store`.
 
     Whatever returns has been written durably. Everything raises `StoreError` when the database cannot be reached,

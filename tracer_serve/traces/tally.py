@@ -2,7 +2,7 @@
 
 A cell counts the rows of one hour, version, decision, label source and agreement. Cells and rows change in the same
 transaction. Each process writes cells of its own (`writer`): the sum over writers is the truth, a single cell may be
-negative.
+negative. Rows that retention removed are counted by one writer more, `GONE`.
 """
 
 import functools
@@ -19,6 +19,11 @@ from tracer_serve.traces.codec import unpack_text
 from tracer_serve.traces.rows import HOUR_US, Row
 from tracer_serve.traces.statements import insert_into
 from tracer_serve.traces.tables import label_tallies, tallies
+
+GONE = -1
+"""The writer of the counts of rows that are there no more."""
+COUNTED = ("task", "ts", "version", "decision", "label_source", "teacher_label", "surrogate_label", "cost")
+"""Columns of a row that its counts depend on."""
 
 _WRITERS = 64
 
@@ -99,9 +104,9 @@ class Change:
                 self._labels[row.task, row.teacher_label] += sign
         return self
 
-    def write(self, connection: Connection) -> None:
-        """Bring it into the tables."""
-        writer = _writer()
+    def write(self, connection: Connection, writer: int | None = None) -> None:
+        """Bring it into the tables; `writer` is whose cells, this process's unless said."""
+        writer = _writer() if writer is None else writer
         cells = [
             {**dict(zip(_CELL, cell, strict=True)), "writer": writer, "n": n, "cost": self._costs[cell]}
             for cell, n in sorted(self._rows.items())

@@ -12,10 +12,10 @@ from tracer_serve.traces.querying import between, fetch
 from tracer_serve.traces.rows import Row
 from tracer_serve.traces.statements import insert_into
 from tracer_serve.traces.tables import imports, refits, settings, tallies, traces
-from tracer_serve.traces.tally import Change
+from tracer_serve.traces.tally import GONE, Change
 
 _PAGE = 5_000
-_BESIDE = (settings, refits, imports)  # leases are held by processes, tallies are counted anew
+_BESIDE = (settings, refits, imports)  # leases are held by processes, tallies are counted anew but for rows that went
 _PASSING = ("refit.progress", "schedule.request")
 
 
@@ -61,16 +61,18 @@ class Transfer(Part):
             return len(new), len(told)
 
     def beside(self) -> dict[str, list[dict[str, Any]]]:
-        """Return what a task has beside its traces, by table: values, the history of refits, notes of imports."""
+        """Return what a task has beside its traces, by table: values, history, notes of imports, counts of old rows."""
+        queries = {table.name: self._of(table) for table in _BESIDE}
+        queries[tallies.name] = self._of(tallies).where(tallies.c.writer == GONE)
         with self._db.read() as connection:
             return {
-                table.name: [dict(row) for row in connection.execute(self._of(table)).mappings()] for table in _BESIDE
+                name: [dict(row) for row in connection.execute(query).mappings()] for name, query in queries.items()
             }
 
     def absorb_beside(self, given: dict[str, list[dict[str, Any]]]) -> None:
         """Write what `beside` returned; it replaces what is here under the same key."""
         with self._db.write() as connection:
-            for table in _BESIDE:
+            for table in (*_BESIDE, tallies):
                 for row in given[table.name]:
                     if row.get("key") not in _PASSING:
                         statement = insert_into(connection, table).values(row)

@@ -20,6 +20,8 @@ TOLD: list[tuple[Path | None, Ints, Ints]] = []
 class Goes(Knn):
     """Nearest neighbours that are told what they could go on from."""
 
+    resumes = True
+
     def resume(self, folder: Path | None, seen: Ints, apart: Ints) -> None:
         TOLD.append((folder, seen, apart))
 

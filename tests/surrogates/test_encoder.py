@@ -129,6 +129,26 @@ def test_goes_on_only_from_one_that_saw_no_row_of_the_certificate(bert: Path, tm
     assert resumed([8, 9], frozen_layers=1).earlier is None
 
 
+def test_a_blend_lets_it_go_on_from_the_one_in_its_place(bert: Path, tmp_path: Path) -> None:
+    """From a blend whose second member is an encoder it takes that one's weights; from one without, it starts anew."""
+    inputs, labels = blobs(rows=60)
+    block = {"type": "encoder", "folder": str(bert), "learning_rate": 3e-3, "backend": "onnx", "epochs": 1}
+    encoder, knn = (Component.model_validate(one) for one in (block, "knn"))
+    before, without, fresh = (Blend(members=(knn, member)) for member in (encoder, knn, encoder))
+    assert (before.resumes, without.resumes) == (True, False)
+    before.resume(None, np.array([1, 2], np.uint64), np.array([9], np.uint64))
+    save_component(before.fit(inputs, labels), tmp_path / "before")
+    save_component(without.fit(inputs, labels), tmp_path / "without")
+    for folder, goes_on in (("without", False), ("before", True)):
+        fresh.resume(tmp_path / folder, np.array([4], np.uint64), np.array([9], np.uint64))
+        member = fresh.fitted_[1]
+        assert isinstance(member, Encoder)
+        assert (member.earlier is not None) == goes_on
+    fresh.fit(inputs, labels)
+    assert isinstance(member, Encoder)
+    assert member.seen_.tolist() == [1, 2, 4]
+
+
 def test_an_earlier_one_of_another_model_is_refused(bert: Path, tmp_path: Path) -> None:
     """Tensors that do not fit are named, not bent."""
     inputs, labels = blobs(rows=60)
@@ -210,8 +230,8 @@ def test_the_recipe_survives_the_disk(tmp_path: Path) -> None:
 def test_a_blend_weighs_it_by_the_rows_that_it_held_out(bert: Path) -> None:
     """The rows that the blend asks it about are those of which it kept its best epoch."""
     inputs, labels = pairs(640)
-    params = {"folder": str(bert), "learning_rate": 3e-3, "backend": "onnx", "epochs": 15, "patience": 15}
-    members = (Component(type="logreg"), Component(type="encoder", **params))
+    block = {"type": "encoder", "folder": str(bert), "learning_rate": 3e-3, "backend": "onnx", "epochs": 15}
+    members = tuple(Component.model_validate(one) for one in ("logreg", block | {"patience": 15}))
     model = Blend(members=members).fit(inputs, labels)
     encoder = model.fitted_[1]
     assert isinstance(encoder, Encoder)

@@ -19,7 +19,8 @@ from tracer_serve.records import Ints
 
 def can_resume(task: Task) -> bool:
     """Say whether one of the task's surrogates goes on from earlier ones."""
-    return any(isinstance(make_surrogate(task, s), Resumable) for s in range(len(task.spec.surrogates)))
+    made = (make_surrogate(task, s) for s in range(len(task.spec.surrogates)))
+    return any(isinstance(one, Resumable) and one.resumes for one in made)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,10 +44,11 @@ class Resume:
 
     def tell(self, surrogate: Surrogate, name: str) -> None:
         """Tell one that can go on; `name` is its registry name, by which the earlier one is found."""
-        if isinstance(surrogate, Resumable):
+        if isinstance(surrogate, Resumable) and surrogate.resumes:
             surrogate.resume(self._earlier(name), self.seen, self.apart)
 
     def _earlier(self, name: str) -> Path | None:
-        stages = sorted(self.folder.glob("stage_*/stage.json")) if self.folder else []
+        # the dearest comes last: of two blends in a cascade it is the one that holds an encoder
+        stages = sorted(self.folder.glob("stage_*/stage.json"), reverse=True) if self.folder else []
         found = (file.parent / "surrogate" for file in stages if json.loads(file.read_text())["surrogate"] == name)
         return next(found, None)

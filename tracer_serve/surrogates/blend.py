@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from tracer_serve.errors import ArtifactError
-from tracer_serve.protocols import HoldsOut, RowScaled, Surrogate
+from tracer_serve.protocols import HoldsOut, Resumable, RowScaled, Surrogate
 from tracer_serve.records import Floats, Inputs, Ints, Labels, Vectors
 from tracer_serve.registry import surrogates
 from tracer_serve.spec import Component
@@ -17,6 +17,7 @@ from tracer_serve.state import load_component, save_component
 from tracer_serve.surrogates._arrays import encode, softmax
 
 _DEFAULT = (Component(type="mlp"), Component(type="knn"), Component(type="ngram_svc"))
+_STATE = "blend.json"
 _FLOOR = 1e-6  # a class that a member holds impossible must not veto the others
 _HELD_OUT, _TRAINED = 1000, 2000  # rows for the temperatures: more cost time and move neither them nor the coverage
 _PRIOR_ROWS = 20  # a ridge on the weights: equal ones are as good as so many held-out rows say
@@ -67,16 +68,27 @@ class Blend:
         self.classes_: Labels = np.empty(0, np.str_)
         self.sharpness_: Floats = np.ones(len(members))
         self.weights_: Floats = np.full(len(members), 1 / len(members))
-        self.fitted_: list[Surrogate] = []
-        made = [
-            self._make(member) for member in members
-        ]  # a wrong parameter of a member is an error of the spec, not of the fit
-        self.cost = max(type(self).cost, *(float(getattr(member, "cost", 1.0)) for member in made))
+        # made here: a wrong parameter of a member is an error of the spec, not of the fit
+        self.fitted_ = [self._make(member) for member in members]
+        self.cost = max(type(self).cost, *(float(getattr(member, "cost", 1.0)) for member in self.fitted_))
+
+    @property
+    def resumes(self) -> bool:
+        """Whether a member goes on from an earlier one."""
+        return any(isinstance(member, Resumable) and member.resumes for member in self.fitted_)
+
+    def resume(self, folder: Path | None, seen: Ints, apart: Ints) -> None:
+        """Let members go on from those in the same place of the blend in `folder`."""
+        state = {} if folder is None else json.loads((folder / _STATE).read_text(encoding="utf-8"))
+        before = [member["type"] for member in state.get("members", [])]
+        for i, (component, member) in enumerate(zip(self.members, self.fitted_, strict=True)):
+            if isinstance(member, Resumable) and member.resumes:
+                known = folder is not None and before[i : i + 1] == [component.type]
+                member.resume(folder / f"member_{i}" if folder and known else None, seen, apart)
 
     def fit(self, inputs: Inputs, labels: Labels) -> Self:
         """Learn temperatures and weights on a split of the n rows, then fit every member on all of them."""
         self.classes_, y = encode(labels)
-        self.fitted_ = [self._make(member) for member in self.members]
         cheap = [member for member in self.fitted_ if not isinstance(member, HoldsOut)]
         for member in self.fitted_:
             if member not in cheap:
@@ -110,7 +122,7 @@ class Blend:
             "sharpness": self.sharpness_.tolist(),
             "weights": self.weights_.tolist(),
         }
-        (folder / "blend.json").write_text(json.dumps(state), encoding="utf-8")
+        (folder / _STATE).write_text(json.dumps(state), encoding="utf-8")
         for i, member in enumerate(self.fitted_):
             save_component(member, folder / f"member_{i}")
 
@@ -118,7 +130,7 @@ class Blend:
     def load(cls, folder: Path) -> Self:
         """Read back what `save` wrote."""
         try:
-            state = json.loads((folder / "blend.json").read_text(encoding="utf-8"))
+            state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
             blend = cls(members=tuple(Component(**member) for member in state["members"]), seed=state["seed"])
             blend.refit_rows, blend.classes_ = state["refit_rows"], np.array(state["classes"], np.str_)
             blend.sharpness_, blend.weights_ = np.array(state["sharpness"]), np.array(state["weights"])

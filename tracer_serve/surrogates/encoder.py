@@ -52,6 +52,7 @@ class Encoder:
     """
 
     cost = 100.0  # CPU of a fit in units of logreg's: cheap candidates are compared first
+    resumes = True
 
     def __init__(
         self,

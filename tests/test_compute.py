@@ -21,6 +21,7 @@ from tracer_serve.components import load_plugins, make_embedder
 from tracer_serve.compute import computing, cpu_time, spread, travelling
 from tracer_serve.embedding_cache import CachedEmbedder
 from tracer_serve.errors import FitError, PluginError, SpecError
+from tracer_serve.fit.compare import compare
 from tracer_serve.fit.pipeline import Fitted, fit_policy
 from tracer_serve.fit.rows import Rows
 from tracer_serve.load import Task
@@ -142,6 +143,36 @@ def test_an_endpoint_is_asked_from_here(tmp_path: Path, cluster: Any) -> None:
     assert embedders.get("http").remote  # type: ignore[attr-defined]
     with computing(on(cluster, write_task(tmp_path))):
         assert len(CachedEmbedder(Remote(), tmp_path / "cache").embed(["1 0.5"])) == 1
+
+
+def test_folds_abreast_are_those_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two cores fit the folds side by side, and every number is the one that a single core comes to."""
+    task = write_task(tmp_path, surrogates=["blend"], fit={"folds": 4})
+    rows, ticks = Rows.of(*banking(300)), list[int]()
+
+    def scores(cores: str) -> list[Vectors]:
+        monkeypatch.setenv("OMP_NUM_THREADS", cores)
+        found = compare(task, rows, make_embedder(task, tmp_path / cores), lambda _, done, __: ticks.append(done))
+        return [np.asarray(part.score) for part in found.parts]
+
+    for one, two in zip(scores("1"), scores("2"), strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert ticks == [1, 2, 3, 4] * 2
+
+
+def test_what_a_thread_raises_ends_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error of one job reaches the caller, and jobs that have not begun never do."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    begun: list[int] = []
+    with pytest.raises(ZeroDivisionError):
+        list(spread(_divide, begun, [1, 0, *range(1, 100)], abreast=True))
+    assert len(begun) < 50
+
+
+def _divide(begun: list[int], by: int) -> float:
+    begun.append(by)
+    threading.Event().wait(0.02)
+    return 1 / by
 
 
 def _fall_once(folder: Path, job: int) -> int:

@@ -1,7 +1,9 @@
-"""Where the heavy parts of a refit run: here, one after the other, or on a cluster's workers, with the same result."""
+"""Where the heavy parts of a refit run: on this machine's cores, or on a cluster's workers, with the same result."""
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -18,10 +20,14 @@ S = TypeVar("S")
 J = TypeVar("J")
 R = TypeVar("R")
 
+HEAVY = 20.0
+"""From this `cost` on, in units of logreg's fit, a surrogate trains alone, and has to be worth its time."""
+_MOST_THREADS = 8  # each holds a fold's model and vectors
+
 _cluster: ContextVar["Cluster | None"] = ContextVar("cluster", default=None)
 
 
-def spread(work: Callable[[S, J], R], shared: S, jobs: Sequence[J]) -> Iterator[R]:
+def spread(work: Callable[[S, J], R], shared: S, jobs: Sequence[J], *, abreast: bool = False) -> Iterator[R]:
     """Yield ``work(shared, job)`` for each job, in any order; raises what a job raises.
 
     Parameters
@@ -29,6 +35,7 @@ def spread(work: Callable[[S, J], R], shared: S, jobs: Sequence[J]) -> Iterator[
     work : a function of a module, without side effects: it may run twice
     shared : what all jobs need, such as the vectors; is sent to each worker once
     jobs : small
+    abreast : whether one job leaves cores idle, so that several may share this machine's; see `here`
 
     Examples
     --------
@@ -36,12 +43,36 @@ def spread(work: Callable[[S, J], R], shared: S, jobs: Sequence[J]) -> Iterator[
     [2, 4, 8]
     """
     cluster = _cluster.get()
-    yield from here(work, shared, jobs) if cluster is None else cluster(work, shared, jobs)
+    yield from here(work, shared, jobs, abreast=abreast) if cluster is None else cluster(work, shared, jobs)
 
 
-def here(work: Callable[[S, J], R], shared: S, jobs: Sequence[J]) -> Iterator[R]:
-    """Do as `spread` does, in this process whatever the task's `compute`."""
-    return (work(shared, job) for job in jobs)
+def here(work: Callable[[S, J], R], shared: S, jobs: Sequence[J], *, abreast: bool = False) -> Iterator[R]:
+    """Do as `spread` does, in this process whatever the task's `compute`.
+
+    Jobs abreast run in a thread per core, each with its products on that one core: cut into pieces for several cores,
+    small products take longer than whole. Whoever stops listening waits for the jobs that have begun, not for others.
+    """
+    threads = min(len(jobs), cores(), _MOST_THREADS) if abreast else 1
+    if threads < 2:  # noqa: PLR2004  # nothing to share
+        yield from (work(shared, job) for job in jobs)
+        return
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415  # comes with scikit-learn, which serving is without
+
+    with threadpool_limits(1), ThreadPoolExecutor(threads, "tracer-fit") as pool:
+        futures = [pool.submit(work, shared, job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def cores() -> int:
+    """Return how many cores this process may keep busy: ``OMP_NUM_THREADS``, else all that it may run on."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    if told.isdigit() and int(told):
+        return int(told)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cpu_time() -> float:

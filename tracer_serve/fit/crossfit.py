@@ -2,14 +2,16 @@
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from scipy.stats import rankdata
+from sklearn.exceptions import ConvergenceWarning
 
-from tracer_serve.compute import spread
+from tracer_serve.compute import HEAVY, spread
 from tracer_serve.fit.rows import Folds
 from tracer_serve.gate.groups import numbered, one_each
 from tracer_serve.gate.scope import scope_scores
@@ -55,12 +57,13 @@ def cross_fit(
     refit_rows : rows of the final fit, so that no fold is regularised more than it; default: the rows of `folds`
     tick : called after each fold
     """
-    n = len(folds.rows)
-    job = partial(_Job, make, tuple(acceptors), refit_rows or n)
+    n, light = len(folds.rows), getattr(make(), "cost", 1.0) < HEAVY
+    job = partial(_Job, make, tuple(acceptors), refit_rows or n, time.thread_time if light else time.process_time)
     found: list[_HeldOut] = []
-    for part in spread(_fit_fold, folds, [job(int(fold)) for fold in np.unique(folds.fold)]):
-        found.append(part)
-        tick()
+    with _quiet():  # around all threads, which share one set of warning filters
+        for part in spread(_fit_fold, folds, [job(int(fold)) for fold in np.unique(folds.fold)], abreast=light):
+            found.append(part)
+            tick()
     found.sort(key=lambda part: part.fold)
     back = np.argsort(np.concatenate([folds.split(part.fold)[1] for part in found]))
     top, second, scope = (
@@ -72,11 +75,12 @@ def cross_fit(
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One fold's fit."""
+    """One fold's fit, and the clock of its CPU: a light one has a thread, a heavy one the process."""
 
     make: Callable[[], Surrogate]
     acceptors: tuple[Acceptor, ...]
     refit_rows: int
+    clock: Callable[[], float]
     fold: int
 
 
@@ -96,11 +100,11 @@ def _fit_fold(folds: Folds, job: _Job) -> _HeldOut:
     """Fit without a fold and ask about it; runs wherever `spread` lets it."""
     train, test = folds.split(job.fold)
     inputs = folds.inputs(job.fold)
-    surrogate = fit_surrogate(job.make(), inputs.take(train), folds.rows.labels[train], job.refit_rows)
+    surrogate = _fit(job.make(), inputs.take(train), folds.rows.labels[train], job.refit_rows)
     near, asked = folds.neighbours(job.fold), inputs.take(test)
-    began = time.process_time()
+    began = job.clock()
     evidence = gather(surrogate, asked, near)
-    cpu = time.process_time() - began
+    cpu = job.clock() - began
     seen = aligned(evidence, surrogate.classes_, folds.classes)
     scope = scope_scores(seen.proba, seen.neighbours.similarity)
     features = tuple(acceptor.features(seen) for acceptor in job.acceptors)
@@ -109,12 +113,23 @@ def _fit_fold(folds: Folds, job: _Job) -> _HeldOut:
 
 def fit_surrogate(surrogate: Surrogate, inputs: Inputs, labels: Labels, refit_rows: int) -> Surrogate:
     """Fit on these rows, regularised as the final fit on `refit_rows` rows will be."""
+    with _quiet():
+        return _fit(surrogate, inputs, labels, refit_rows)
+
+
+def _fit(surrogate: Surrogate, inputs: Inputs, labels: Labels, refit_rows: int) -> Surrogate:
     if isinstance(surrogate, RowScaled):
         surrogate.refit_rows = refit_rows
+    return surrogate.fit(inputs, labels)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what scikit-learn warns of and is meant: many labels with one row each (few traces), few passes."""
     with warnings.catch_warnings():
-        # scikit-learn suspects a regression where most labels have one row; few traces are no mistake here
         warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
-        return surrogate.fit(inputs, labels)
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
 
 
 def aligned(evidence: Evidence, present: Labels, classes: Labels) -> Evidence:

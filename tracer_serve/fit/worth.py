@@ -4,13 +4,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from tracer_serve.compute import HEAVY
 from tracer_serve.fit.candidate import Candidate, Part
 from tracer_serve.fit.choose import reach
 from tracer_serve.records import Bools
 from tracer_serve.spec import Spec
-
-HEAVY = 20.0
-"""From this `cost` on, in units of logreg's fit, a surrogate has to be worth its time."""
 
 
 class NotWorthItError(Exception):

@@ -12,6 +12,7 @@ from itertools import groupby
 import numpy as np
 
 from tracer_serve.errors import BadInputError, OverloadedError
+from tracer_serve.log_task import within
 from tracer_serve.policy import Policy
 from tracer_serve.protocols import Embedder
 from tracer_serve.records import Text, Vectors, Verdict
@@ -76,7 +77,7 @@ class Batcher:
         self._wake = threading.Condition()
         self._closed = self._running = False
         self._row_s = _TARGET_S
-        self._thread = threading.Thread(target=self._run, name="tracer-batcher", daemon=True)
+        self._thread = threading.Thread(target=within(self._run), name="tracer-batcher", daemon=True)
         self._thread.start()
 
     async def judge(self, policy: Policy, texts: Sequence[Text]) -> Judged:

@@ -3,6 +3,8 @@
 import threading
 from collections.abc import Callable
 
+from tracer_serve.log_task import within
+
 
 class Follower:
     """Calls `refresh` once at the start, then every `every_s` seconds until it is stopped.
@@ -25,7 +27,7 @@ class Follower:
     def __init__(self, name: str, refresh: Callable[[], None], every_s: float) -> None:
         self._refresh, self._every_s = refresh, every_s
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name=name, daemon=True)
+        self._thread = threading.Thread(target=within(self._follow), name=name, daemon=True)
 
     def start(self) -> None:
         """Call once, here, and then go on in the thread."""

@@ -18,6 +18,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 from tracer_serve.errors import ArtifactError, BusyError, StoreError
 from tracer_serve.holder import live_holder, new_holder, take_lease
 from tracer_serve.load import Task
+from tracer_serve.log_task import within
 from tracer_serve.refit_process import Finding, RefitProcess
 from tracer_serve.repair import Repair, repair_of
 from tracer_serve.retention import prune
@@ -71,12 +72,12 @@ class Schedule:
         self._scheduler = BackgroundScheduler(timezone=UTC, job_defaults=defaults)
         if self._spec.cron is not None:
             self._cron = CronTrigger.from_crontab(self._spec.cron, timezone=self._spec.timezone)
-            self._scheduler.add_job(self.fire, self._cron, ("cron",))
+            self._scheduler.add_job(within(self.fire), self._cron, ("cron",))
         if self._spec.interval_s is not None:
-            self._scheduler.add_job(self.fire, IntervalTrigger(seconds=self._spec.interval_s), ("interval",))
-        self._scheduler.add_job(self.poll, IntervalTrigger(seconds=poll_s))
+            self._scheduler.add_job(within(self.fire), IntervalTrigger(seconds=self._spec.interval_s), ("interval",))
+        self._scheduler.add_job(within(self.poll), IntervalTrigger(seconds=poll_s))
         if task.spec.traces.keep_unlabelled_days is not None:
-            self._scheduler.add_job(self.prune, CronTrigger(minute=_PRUNE_MINUTE))
+            self._scheduler.add_job(within(self.prune), CronTrigger(minute=_PRUNE_MINUTE))
 
     def start(self) -> None:
         """Start looking, in threads of its own."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tracer_serve.errors import StoreError
+from tracer_serve.log_task import within
 from tracer_serve.records import Answer, LabelSource, Trace
 from tracer_serve.traces import TraceStore
 
@@ -57,7 +58,7 @@ class TraceWriter:
         self._wake = threading.Condition()
         self._urgent = self._closed = False
         self._logged = -_LOG_EVERY_S
-        self._thread = threading.Thread(target=self._run, name="tracer-writer", daemon=True)
+        self._thread = threading.Thread(target=within(self._run), name="tracer-writer", daemon=True)
         self._thread.start()
 
     def put(self, trace: Trace) -> None:

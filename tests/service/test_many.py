@@ -1,6 +1,7 @@
 """Several tasks in one process tree."""
 
 import asyncio
+import logging
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -232,3 +233,21 @@ async def test_mangled_bodies_are_the_callers_fault(tasks: Any) -> None:
             assert 400 <= answer.status_code < 500 or answer.status_code == 200
             if answer.status_code >= 400:
                 ErrorBody.model_validate(answer.json())
+
+
+async def test_log_lines_name_their_task(
+    tasks: Any, stub_llm: StubLLM, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where several tasks are served, what is logged for one begins with its name: by requests and by its threads."""
+    monkeypatch.setattr(logging, "_logRecordFactory", logging.getLogRecordFactory())  # set back afterwards
+    stub_llm.default = "none of their labels"
+    with caplog.at_level("INFO", "tracer_serve"):
+        async with serving(tasks()) as client:
+            for name in ("moods", "colours"):
+                await client.post("/v1/classify", json={"model": name, "input": "unheard of, whoever is asked"})
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("tracer_serve")]
+    assert all(line.startswith(("colours: ", "moods: ")) for line in said), said
+    for name in ("colours", "moods"):
+        for what in ("the teacher gave no usable label", "stopping"):
+            assert any(line.startswith(f"{name}: {what}") for line in said), said
+    assert "colours: version 1 serves" in said

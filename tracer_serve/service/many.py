@@ -16,6 +16,7 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from tracer_serve.load import Task
+from tracer_serve.log_task import TASK
 from tracer_serve.service import health
 from tracer_serve.service.app import HANDLERS, make_app, spans
 from tracer_serve.service.body import read_body, require_json
@@ -24,6 +25,7 @@ from tracer_serve.service.failures import RefusalError
 from tracer_serve.service.overview import docs, healthz, index, metrics, models, readyz, schema
 from tracer_serve.service.pick import by_chat, by_endpoint, by_model
 from tracer_serve.service.side import Side, sides_of
+from tracer_serve.service.tracing import name_tasks
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 _ASKED_BY_MODEL = ("classify", "feedback")
@@ -43,6 +45,7 @@ def make_apps(tasks: Sequence[Task], *, schedule: bool = True) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         app.state.sides = sides
+        name_tasks()
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(spans(",".join(side.name for side in sides)))
             for side in sides:
@@ -124,6 +127,7 @@ class _Handed(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Ask it."""
         inner = {key: value for key, value in scope.items() if key not in _OUTER}
+        TASK.set(self.side.name)
         inner |= {"path": self.path, "raw_path": self.path.encode(), FOREIGN: not self.own}
         await self.side.app(inner, receive if self.read is None else _again(self.read, receive), send)
 

@@ -14,6 +14,7 @@ from tracer_serve.batcher import Batcher
 from tracer_serve.components import load_plugins, make_embedder, make_redactors, make_teacher
 from tracer_serve.live import Live, Loaded
 from tracer_serve.load import Task
+from tracer_serve.log_task import TASK
 from tracer_serve.metrics import Metrics
 from tracer_serve.policy import Policy
 from tracer_serve.protocols import Teacher
@@ -100,6 +101,7 @@ async def running(task: Task, *, schedule: bool = True) -> AsyncIterator[Runtime
         Where the store cannot be opened or a component cannot be made.
     """
     async with AsyncExitStack() as stack:
+        TASK.set(task.spec.name)  # what is started from here on, threads included, is this task's
         runtime = await _started(task, stack)
         if schedule:
             scheduler = Schedule(task, runtime.store, runtime.versions, runtime.metrics.refit)
@@ -108,6 +110,7 @@ async def running(task: Task, *, schedule: bool = True) -> AsyncIterator[Runtime
         if runtime.closed is not None:
             _log.warning("the gate is closed, everything goes to the teacher: %s", runtime.closed[1])
         yield runtime
+        TASK.set(task.spec.name)  # others may have started since, in the same context
         _log.info("stopping: waiting for audits and rows under way")
 
 

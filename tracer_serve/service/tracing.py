@@ -10,6 +10,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tracer_serve import telemetry
+from tracer_serve.log_task import TASK, name_lines
 
 FORMAT = "TRACER_SERVE_LOG_FORMAT"
 _TOLD = ("decision", "version", "score", "trace-id")
@@ -36,6 +37,7 @@ class Tracing:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request within its span."""
+        TASK.set(self._task)
         if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
             await self._app(scope, receive, send)
             return
@@ -74,11 +76,19 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if task := TASK.get():
+            line["task"] = task
         if (trace := telemetry.TRACE.get()) is not None:
             line["trace_id"] = trace
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line)
+
+
+def name_tasks() -> None:
+    """Let log lines name their task, for a process that serves several; lines of JSON do so anyway."""
+    if os.environ.get(FORMAT) != "json":
+        name_lines()
 
 
 def log_as_configured(logger: logging.Logger) -> None:

@@ -116,7 +116,7 @@ async def test_an_input_that_no_embedder_can_read_is_the_clients_error(task: Mak
         runtime.live.loaded = replace(loaded, policy=policy)
         answer = await client.post("/v1/classify", json={"input": "no vector"})
     assert answer.status_code == 400
-    assert "not a JSON array of numbers" in answer.json()["error"]["message"]
+    assert "not an array of numbers" in answer.json()["error"]["message"]
 
 
 class NoScore:

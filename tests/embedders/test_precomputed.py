@@ -1,5 +1,6 @@
 """Vectors made by the client."""
 
+import base64
 import json
 
 import numpy as np
@@ -19,6 +20,15 @@ def test_reads_json_arrays_to_unit_norm() -> None:
     np.testing.assert_allclose(vectors, raw / np.linalg.norm(raw, axis=1, keepdims=True), rtol=1e-6)
 
 
+def test_float32_in_base64_is_the_same_vector() -> None:
+    """Float32 bytes in base64, as OpenAI's endpoint gives them, read as the same numbers written out."""
+    raw = np.random.default_rng(0).normal(size=(20, 7)).astype("<f4")
+    written = [json.dumps(row.tolist()) for row in raw]
+    packed = [base64.b64encode(row.tobytes()).decode() for row in raw]
+    model = Precomputed(dim=7)
+    np.testing.assert_array_equal(model.embed(packed), model.embed(written))
+
+
 def test_empty_batch_has_no_rows() -> None:
     """No inputs, no rows, the same width."""
     assert Precomputed(dim=7).embed([]).shape == (0, 7)
@@ -27,22 +37,28 @@ def test_empty_batch_has_no_rows() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("hello", "not a JSON array"),
-        ("", "not a JSON array"),
-        ('{"a": 1}', "not a JSON array"),
-        ("3", "not a JSON array"),
-        ('["1", "2"]', "not a JSON array"),
-        ("[true, false]", "not a JSON array"),
-        ("[[1, 2]]", "not a JSON array"),
-        ("[null, 1]", "not a JSON array"),
-        ("[" * 100_000, "not a JSON array"),
+        ("hello", "not an array"),
+        ("", "has 0 numbers"),
+        ('{"a": 1}', "not an array"),
+        ("3", "not an array"),
+        ('["1", "2"]', "not an array"),
+        ("[true, false]", "not an array"),
+        ("[[1, 2]]", "not an array"),
+        ("[null, 1]", "not an array"),
+        ("[" * 100_000, "not an array"),
         ("[1]", "has 1 numbers, this task's vectors have 2"),
         ("[1, 2, 3]", "has 3 numbers"),
         ("[0, 0]", "zero"),
         ("[NaN, 1]", "not finite"),
         ("[1e999, 1]", "not finite"),
-        (f"[1{'0' * 400}, 1]", "beyond what a float"),
-        (("[1, 2]", "[1, 2]"), "not a JSON array"),
+        (f"[1{'0' * 400}, 1]", "not finite"),
+        (("[1, 2]", "[1, 2]"), "not an array"),
+        ("AABAQAAAgEA", "not an array"),  # its padding is missing
+        ("AABA QAAAgEA=", "not an array"),
+        ("AABAQAAAgEAA", "not an array"),  # nine bytes
+        ("AABAQA==", "has 1 numbers"),
+        ("AAAAAAAAAAA=", "zero"),
+        ("AADAfwAAgD8=", "not finite"),
     ],
 )
 def test_what_is_no_vector_is_refused(text: str | tuple[str, str], told: str) -> None:

@@ -1,22 +1,28 @@
-"""Vectors that the client made itself: the input is a JSON array of numbers, nothing is embedded here."""
+"""Vectors that the client made itself: the input is an array of numbers, nothing is embedded here."""
 
 import hashlib
 import json
+import struct
+from base64 import b64decode
 from collections.abc import Sequence
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 import numpy as np
-from pydantic import Field
-from pydantic_core import from_json  # a fifth of the standard library's time
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from tracer_serve.errors import BadInputError
-from tracer_serve.records import Text, Vectors
+from tracer_serve.records import Floats, Text, Vectors
 from tracer_serve.registry import embedders
+
+_NUMBERS = TypeAdapter(list[float], config=ConfigDict(strict=True))  # a third of the standard library's time
 
 
 @embedders.register("precomputed")
 class Precomputed:
     """Reads each input as a vector, checks it, and scales it to unit norm.
+
+    An input is a JSON array of numbers, or their float32 bytes, little-endian, in base64: half as long, and read in a
+    third of the time. The latter is what OpenAI's embeddings endpoint answers to ``encoding_format: base64``.
 
     Parameters
     ----------
@@ -26,6 +32,8 @@ class Precomputed:
     Examples
     --------
     >>> Precomputed(dim=2).embed(["[3, 4]"]).tolist()
+    [[0.6000000238418579, 0.800000011920929]]
+    >>> Precomputed(dim=2).embed(["AABAQAAAgEA="]).tolist()
     [[0.6000000238418579, 0.800000011920929]]
     """
 
@@ -49,15 +57,14 @@ class Precomputed:
         Raises
         ------
         BadInputError
-            Where an input is not a JSON array of `dim` finite numbers, not all zero.
+            Where an input is not an array of `dim` finite numbers, not all zero.
         """
         out = np.empty((len(texts), self.dim), np.float64)
         for i, text in enumerate(texts):
             numbers = self._read(text, i)
-            try:
-                out[i] = numbers
-            except OverflowError:
-                raise BadInputError(f"input {i} holds a number beyond what a float can hold") from None
+            if len(numbers) != self.dim:
+                raise BadInputError(f"input {i} has {len(numbers)} numbers, this task's vectors have {self.dim}")
+            out[i] = numbers
         length = np.linalg.norm(out, axis=1, keepdims=True)
         bad = np.flatnonzero(~np.isfinite(length) | (length == 0))
         if bad.size:
@@ -65,16 +72,16 @@ class Precomputed:
         unit: Vectors = (out / length).astype(np.float32)
         return unit
 
-    def _read(self, text: Text, i: int) -> list[float]:
+    def _read(self, text: Text, i: int) -> Floats | Vectors:
         try:
-            numbers: Any = from_json(text) if isinstance(text, str) else None
-        except ValueError:
-            numbers = None
-        if not isinstance(numbers, list) or not set(map(type, numbers)) <= {int, float}:
+            if not isinstance(text, str):
+                raise TypeError
+            if text.lstrip()[:1] != "[":
+                return np.frombuffer(b64decode(text, validate=True), "<f4")
+            numbers = _NUMBERS.validate_json(text)
+            return np.frombuffer(struct.pack(f"{len(numbers)}d", *numbers))  # a third of the time of `np.array`
+        except (ValidationError, ValueError, TypeError):
             raise BadInputError(
-                f"input {i} is not a JSON array of numbers: with `embedder: precomputed` each input is a vector"
-                f" of {self.dim} numbers, such as '[0.12, -0.5, ...]'"
-            )
-        if len(numbers) != self.dim:
-            raise BadInputError(f"input {i} has {len(numbers)} numbers, this task's vectors have {self.dim}")
-        return numbers
+                f"input {i} is not an array of numbers: with `embedder: precomputed` each input is a vector of"
+                f" {self.dim} numbers, such as '[0.12, -0.5, ...]', or as float32, little-endian, in base64"
+            ) from None

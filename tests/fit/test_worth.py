@@ -9,7 +9,7 @@ import pytest
 
 from tests.fit.test_pipeline import planted
 from tests.tasks import Planted, write_task
-from tracer_serve.fit.candidate import Part
+from tracer_serve.fit.candidate import Candidate, Part, Paths
 from tracer_serve.fit.compare import CandidateResult
 from tracer_serve.fit.crossfit import OutOfFold
 from tracer_serve.fit.pipeline import fit_policy
@@ -83,7 +83,7 @@ def test_one_training_tells_that_the_others_do_not_fit() -> None:
     """It ends after the first of its trainings, and says what that took and what is left."""
     spec = Spec.model_validate({"name": "test", "teacher": "offline", "fit": {"budget_s": 1.0}})
     part = cheap_part()
-    claim = Budget(spec, np.ones(100, bool)).admit(100.0, [part], 50)
+    claim = Budget(spec, np.ones(100, bool)).admit(100.0, [part], 50, never)
     time.sleep(0.05)
     with pytest.raises(NotWorthItError, match=r"50 more do not fit .* at most the 100\.0% of traffic"):
         claim.trained()
@@ -92,14 +92,44 @@ def test_one_training_tells_that_the_others_do_not_fit() -> None:
 def test_a_light_candidate_is_never_cut_short() -> None:
     """Whatever it takes, one that is not heavy ends its cross-fit: only its start is the budget's."""
     spec = Spec.model_validate({"name": "test", "teacher": "offline", "fit": {"budget_s": 0.01}})
-    claim = Budget(spec, np.ones(100, bool)).admit(2.0, [cheap_part()], 50)
+    claim = Budget(spec, np.ones(100, bool)).admit(2.0, [cheap_part()], 50, never)
     time.sleep(0.02)
     claim.trained()
     assert claim.done == 1
 
 
-def cheap_part() -> Part:
-    """What a candidate came to that never agrees."""
-    no, zero = np.zeros(100, bool), np.zeros(100, np.int64)
-    oof = OutOfFold(zero, zero, no, np.zeros(100), ())
-    return Part(0, None, oof, np.zeros(100), ~no, ~no)
+def test_a_small_rest_is_worth_it_where_the_cheap_ones_no_longer_grow(tmp_path: Path) -> None:
+    """A rest under the floor that no trace will shrink, as it is noise, is given to the heavy one."""
+    assert outcome(tmp_path, planted(1600), heavy_floor=0.9).status in {"chosen", "compared"}
+
+
+@pytest.mark.parametrize(("deferred_at_half", "tried"), [(0.16, False), (0.08, True), (0.07, True)])
+def test_a_small_rest_that_more_traces_will_shrink_is_left_to_them(deferred_at_half: float, tried: bool) -> None:
+    """8 % deferred are under the floor: what half of the traces deferred decides, and the reason says so."""
+    spec = Spec.model_validate({"name": "test", "teacher": "offline", "gate": {"alpha": 0.95, "delta": 0.1}})
+    budget = Budget(spec, np.ones(10_000, bool))
+
+    def admit() -> None:
+        budget.admit(100.0, [cheap_part(10_000, 0.92)], 5, lambda _: paths_of(1 - deferred_at_half))
+
+    def paths_of(share: float) -> Paths:
+        return Candidate.single(cheap_part(10_000, share)).paths
+
+    if tried:
+        admit()
+        return
+    with pytest.raises(NotWorthItError, match=r"8\.0% .* half of the traces they deferred 16\.0%, with twice .* 4\.0%"):
+        admit()
+
+
+def never(part: Part) -> Paths:
+    """Half of the traces are asked about only where that decides."""
+    raise AssertionError(part)
+
+
+def cheap_part(rows: int = 100, reaches: float = 0.0) -> Part:
+    """What a candidate came to that agrees on that share of the rows and scores them higher, and on no other."""
+    zero, all_rows = np.zeros(rows, np.int64), np.ones(rows, bool)
+    agreed = np.arange(rows) < rows * reaches
+    oof = OutOfFold(zero, zero, agreed, np.zeros(rows), ())
+    return Part(0, None, oof, agreed.astype(float), all_rows, all_rows)

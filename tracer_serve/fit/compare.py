@@ -10,7 +10,7 @@ import numpy as np
 from tracer_serve.components import make_acceptor, make_surrogate
 from tracer_serve.compute import cpu_time, travelling
 from tracer_serve.errors import FitError
-from tracer_serve.fit.candidate import Candidate, Part
+from tracer_serve.fit.candidate import Candidate, Part, Paths
 from tracer_serve.fit.choose import Choice, Chooser
 from tracer_serve.fit.crossfit import cross_fit, cross_score
 from tracer_serve.fit.rows import Folds, Progress, Rows
@@ -95,7 +95,7 @@ def compare(task: Task, rows: Rows, embedder: Embedder, progress: Progress, refi
     for place, s in enumerate(order):
         name, cpu = spec.surrogates[s].type, cpu_time()
         try:
-            claim = budget.admit(cost[s], parts, folds.count)
+            claim = budget.admit(cost[s], parts, folds.count, partial(_at_half, task, folds, refit_rows))
 
             def tick(place: int = place, claim: Claim = claim) -> None:
                 claim.trained()
@@ -149,6 +149,15 @@ def _parts(task: Task, surrogate: int, folds: Folds, tick: Callable[[], None], r
     if "global" in spec.gate.families:
         found.append(Part(surrogate, None, oof, np.zeros(len(folds.rows)), in_scope, may_answer))
     return found
+
+
+def _at_half(task: Task, folds: Folds, refit_rows: int | None, part: Part) -> Paths:
+    """Cross-fit a part's surrogate anew on a random half of the rows; what it says of the fair ones among them."""
+    rows = np.random.default_rng(folds.seed).permutation(len(folds.rows))[: len(folds.rows) // 2]
+    half = folds.take(np.sort(rows))
+    found = _parts(task, part.surrogate, half, lambda: None, None if refit_rows is None else refit_rows // 2)
+    same = next(one for one in found if one.acceptor == part.acceptor)
+    return Candidate.single(same).paths.take(half.rows.calibrates)
 
 
 def names_of(task: Task, part: Part) -> tuple[str, str | None]:

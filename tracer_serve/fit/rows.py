@@ -80,6 +80,13 @@ class Folds:
         held_out = self.fold == fold
         return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
+    def take(self, rows: Ints) -> "Folds":
+        """Return new folds of the rows given by index; a frozen embedder is not asked again."""
+        some = Folds(self.rows.take(rows), self.embedder, self.count, self.seed)
+        if not self.embedder.trainable:
+            some._vectors[-1] = self.inputs(0).embeddings[rows]
+        return some
+
     def inputs(self, fold: int) -> Inputs:
         """Return all rows as a model of this fold may see them."""
         key = fold if self.embedder.trainable else -1

@@ -1,14 +1,21 @@
-"""Whether a heavy candidate is worth its time: what the cheap ones leave over, and what is left of the budget."""
+"""Whether a heavy candidate is worth its time.
+
+It is where the cheap ones leave much over, or leave something and no longer grow with the traces, and where there is
+time left.
+"""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tracer_serve.compute import HEAVY
-from tracer_serve.fit.candidate import Candidate, Part
+from tracer_serve.fit.candidate import Candidate, Part, Paths
 from tracer_serve.fit.choose import reach
+from tracer_serve.fit.growth import Growth
 from tracer_serve.records import Bools
 from tracer_serve.spec import Spec
+
+_LEAST = 0.02  # share of traffic under which nothing is worth minutes, unless the floor says so
 
 
 class NotWorthItError(Exception):
@@ -34,7 +41,7 @@ class Budget:
         """Seconds that are left."""
         return self.spec.fit.budget_s - (time.monotonic() - self._started)
 
-    def admit(self, cost: float, before: Sequence[Part], trainings: int) -> "Claim":
+    def admit(self, cost: float, before: Sequence[Part], trainings: int, at_half: Callable[[Part], Paths]) -> "Claim":
         """Let a candidate begin.
 
         Parameters
@@ -42,6 +49,7 @@ class Budget:
         cost : CPU of a fit in units of logreg's
         before : what cheaper candidates came to
         trainings : how many its comparison takes
+        at_half : compares a cheaper candidate on half of the rows; asked only where the answer hangs on it
 
         Raises
         ------
@@ -54,8 +62,12 @@ class Budget:
         if cost >= HEAVY:
             gate = self.spec.gate
             paths = [Candidate.single(part).paths.take(self.fair) for part in before]
-            claim.buys = 1.0 - max(reach(one, gate.alpha, gate.delta) for one in paths)
-            if claim.buys < fit.heavy_floor:
+            reached = [reach(one, gate.alpha, gate.delta) for one in paths]
+            claim.buys = 1.0 - max(reached)
+            if _LEAST <= claim.buys < fit.heavy_floor:
+                half = at_half(before[reached.index(max(reached))])
+                claim.growth = Growth(1.0 - reach(half, gate.alpha, gate.delta), claim.buys)
+            if claim.buys < fit.heavy_floor and not (claim.growth and claim.growth.plateaued):
                 raise NotWorthItError(f"{claim}, less than fit.heavy_floor of {fit.heavy_floor:.0%}")
         if self.left < 0:
             why = f"fit.budget_s of {fit.budget_s:g} s was spent on cheaper candidates"
@@ -71,12 +83,14 @@ class Claim:
     ----------
     trainings : how many its comparison takes
     buys : share of traffic that cheaper candidates defer; None for a candidate that is not heavy
+    growth : how that share shrank with the traces, where it is under the floor
     done : trainings that it has had
     """
 
     budget: Budget
     trainings: int
     buys: float | None = None
+    growth: Growth | None = None
     done: int = 0
     _began: float = field(default_factory=time.monotonic)
 
@@ -99,4 +113,5 @@ class Claim:
             )
 
     def __str__(self) -> str:
-        return f"it could buy at most the {self.buys or 0:.1%} of traffic that cheaper candidates defer"
+        most = f"it could buy at most the {self.buys or 0:.1%} of traffic that cheaper candidates defer"
+        return most if self.growth is None else f"{most} ({self.growth})"

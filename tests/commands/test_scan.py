@@ -63,6 +63,19 @@ def test_the_terminal_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert word in printed
 
 
+def test_lines_that_are_no_traces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Refused lines end the scan with their number and the way out, which then leaves them out and says so."""
+    traces = write_traces(tmp_path / "traces.jsonl", *banking(120))
+    with traces.open("a", encoding="utf-8") as file:
+        file.write('{"input": "", "teacher": "x"}\n{broken\n')
+    assert main(["scan", str(traces)]) == 1
+    error = capsys.readouterr().err
+    for words in ("line 121: the text is empty", "2 of 122 lines", "--skip-bad"):
+        assert words in error
+    assert main(["scan", str(traces), "--skip-bad"]) == 0
+    assert "2 lines, such as line 121: the text is empty" in capsys.readouterr().out
+
+
 def test_a_task_s_own_settings_are_scanned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With --task its surrogates, delta, audits and price are used."""
     price = {"currency": "EUR", "prompt_per_1m": 1.0, "completion_per_1m": 2.0}

@@ -10,16 +10,16 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.table import Table
 
+from tracer_serve.commands._fields import add_text_field, text_field_of
 from tracer_serve.commands._scan_page import render_scan
 from tracer_serve.components import load_plugins, make_embedder
 from tracer_serve.console import facts, out, print_json, progress_bar
-from tracer_serve.errors import ImportFileError
 from tracer_serve.fit.rows import Rows
 from tracer_serve.load import Task, load_task
 from tracer_serve.records import Trace
 from tracer_serve.savings import Price
 from tracer_serve.scan import Scan, bare_task, scan
-from tracer_serve.traces.importers import FORMATS, Reading, read_traces
+from tracer_serve.traces.importers import FORMATS, ImportSummary, Reading, read_traces, survey_file
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--delta", type=_probability, default=0.05, help="without --task: probability of a wrong certificate"
     )
     parser.add_argument("--format", choices=FORMATS, default="auto", help="how to read the file; default: recognised")
-    parser.add_argument("--text-field", metavar="NAME", help="field or column that holds the text")
+    add_text_field(parser)
     parser.add_argument("--label-field", metavar="NAME", help="field or column that holds the label")
     parser.add_argument("--skip-bad", action="store_true", help="leave out lines that are refused")
     parser.add_argument("--price-per-call", type=float, metavar="USD", help="what one call of the teacher costs")
@@ -45,9 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Scan, print, and write the page where asked."""
     task = load_task(args.task) if args.task else None
-    traces = _read(args, task)
-    if not traces:
-        raise ImportFileError(f"{args.traces}: holds no labelled trace")
+    traces, summary = _read(args, task)
     rows = Rows.of([t.input for t in traces], [str(t.teacher_label) for t in traces])
     task = task or bare_task(
         args.traces, pair=isinstance(traces[0].input, tuple), embedder=args.embedder, delta=args.delta
@@ -59,9 +57,11 @@ def run(args: argparse.Namespace) -> int:
     if args.html:
         args.html.write_text(render_scan(args.traces.name, found, price), encoding="utf-8")
     if args.json:
-        print_json({"file": str(args.traces), **asdict(found), "money": _money(found, price)})
+        print_json(
+            {"file": str(args.traces), "refused": summary.refused, **asdict(found), "money": _money(found, price)}
+        )
     else:
-        _show(args.traces, found, price)
+        _show(args.traces, found, price, summary)
     return 0
 
 
@@ -72,17 +72,17 @@ def _probability(word: str) -> float:
     return value
 
 
-def _read(args: argparse.Namespace, task: Task | None) -> list[Trace]:
+def _read(args: argparse.Namespace, task: Task | None) -> tuple[list[Trace], ImportSummary]:
     spec = None if task is None else task.spec
     reading = Reading(
         labels=() if spec is None else spec.label_names,
         pair=None if spec is None else spec.input == "pair",
         fmt=args.format,
-        text_field=args.text_field,
+        text_field=text_field_of(args.text_field),
         label_field=args.label_field,
     )
-    found = read_traces(args.traces, "scan", reading, skip_bad=args.skip_bad)
-    return [trace for trace in found if trace.teacher_label is not None]
+    summary = survey_file(args.traces, reading, skip_bad=args.skip_bad)
+    return list(read_traces(args.traces, "scan", reading, skip_bad=args.skip_bad)), summary
 
 
 def _price(args: argparse.Namespace, task: Task, rows: Rows, traces: list[Trace]) -> Price | None:
@@ -112,7 +112,7 @@ def _money(found: Scan, price: Price | None) -> dict[str, Any] | None:
     }
 
 
-def _show(file: Path, found: Scan, price: Price | None) -> None:
+def _show(file: Path, found: Scan, price: Price | None, summary: ImportSummary) -> None:
     part = f", {found.used:,} of them cross-fitted" if found.used < found.rows else ""
     lines = [
         ("file", f"{file}: {found.rows:,} traces{part}, {found.labels:,} labels"),
@@ -122,6 +122,8 @@ def _show(file: Path, found: Scan, price: Price | None) -> None:
             f"each line holds by itself with probability {1 - found.delta:g}, cross-fitted; choose alpha first",
         ),
     ]
+    if summary.refused:
+        lines.insert(1, ("refused", f"{summary.refused:,} lines, such as {summary.refusals[0]}"))
     if price is not None:
         lines.append(("price", f"{price.per_call:.3g} {price.currency} a call ({price.basis})"))
         lines.append(("saved", f"{price.currency} per {price.span}"))

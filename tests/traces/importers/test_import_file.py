@@ -103,7 +103,7 @@ def test_a_refused_line_refuses_the_file(file_store: TraceStore, write: Write, b
         import_file(file_store, path, labels=["x", "long_label"], pair=False)
     assert f"{path}: line 3: " in str(caught.value)
     assert reason in str(caught.value)
-    assert "nothing was imported" in str(caught.value)
+    assert "nothing was taken" in str(caught.value)
     assert _labels(file_store) == []
     skipped = import_file(file_store, path, labels=["x", "long_label"], pair=False, skip_bad=True)
     assert (skipped.imported, skipped.refused, skipped.refusals[0].line) == (1, 1, 3)

@@ -67,9 +67,8 @@ def import_file(
     already = store.was_imported(sha256)
     if already and not dry_run:
         return ImportSummary(path, already=True, sha256=sha256)
-    summary = survey(path, read_items(path, reading))
+    summary = survey_file(path, reading, skip_bad=skip_bad)
     summary = replace(summary, dry_run=dry_run, sha256=sha256, already=already)
-    _check(summary, skip_bad=skip_bad)
     if not any_teacher:
         _check_teachers(summary, teacher)
     if dry_run:
@@ -79,6 +78,19 @@ def import_file(
     rows = _unchanged(summary, kept)
     imported = store.add_import(rows, sha256=sha256, path=str(path))
     return replace(summary, imported=imported, already=imported == 0)
+
+
+def survey_file(path: Path, reading: Reading, *, skip_bad: bool = False) -> ImportSummary:
+    """Count what a file holds, and refuse one that holds no trace, or, unless `skip_bad`, a line that is none.
+
+    Raises
+    ------
+    ImportFileError
+        As said, naming the first lines that are refused; or the file cannot be read.
+    """
+    summary = survey(path, read_items(path, reading))
+    _check(summary, skip_bad=skip_bad)
+    return summary
 
 
 def read_traces(
@@ -139,8 +151,8 @@ def _check(summary: ImportSummary, *, skip_bad: bool) -> None:
         shown = "\n".join(f"{summary.path}: {refusal}" for refusal in summary.refusals[:_SHOWN])
         more = f"\n... and {summary.refused - _SHOWN} more" if summary.refused > _SHOWN else ""
         raise ImportFileError(
-            f"{shown}{more}\n{summary.refused} of {summary.rows + summary.refused} lines are refused; nothing was"
-            " imported. Mend them, or leave them out: tracer-serve import --skip-bad"
+            f"{shown}{more}\n{summary.refused} of {summary.rows + summary.refused} lines are refused, so nothing was"
+            " taken. Mend them, or leave them out with --skip-bad"
         )
     if not summary.rows:
         why = f"; the first refusal: {summary.refusals[0]}" if summary.refusals else ""

@@ -53,10 +53,14 @@ def test_a_bare_file_gives_table_page_and_json(
 
 
 def test_the_terminal_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The table has a line per alpha and says what audits cost."""
+    """The table has a line per alpha, says what audits cost, and which lines were left out as no traces."""
     traces = write_traces(tmp_path / "traces.jsonl", *banking(120))
-    assert main(["scan", str(traces), "--prompt-per-1m", "0.4", "--completion-per-1m", "1.6"]) == 0
+    with traces.open("a", encoding="utf-8") as file:
+        file.write('{"input": "", "teacher": "x"}\n{broken\n')
+    words = ["scan", str(traces), "--skip-bad", "--prompt-per-1m", "0.4", "--completion-per-1m", "1.6"]
+    assert main(words) == 0
     printed = capsys.readouterr().out
+    assert "2 lines, such as line 121: the text is empty" in printed
     for alpha in ALPHAS:
         assert f"{alpha:g}" in printed
     for word in ("net of audits", "USD per 1,000 requests", "completion tokens a call"):
@@ -64,16 +68,13 @@ def test_the_terminal_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_lines_that_are_no_traces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Refused lines end the scan with their number and the way out, which then leaves them out and says so."""
-    traces = write_traces(tmp_path / "traces.jsonl", *banking(120))
-    with traces.open("a", encoding="utf-8") as file:
-        file.write('{"input": "", "teacher": "x"}\n{broken\n')
+    """Refused lines end a scan with their number and the way out."""
+    traces = tmp_path / "traces.jsonl"
+    traces.write_text('{"input": "a", "teacher": "x"}\n{"input": "", "teacher": "x"}\n', encoding="utf-8")
     assert main(["scan", str(traces)]) == 1
     error = capsys.readouterr().err
-    for words in ("line 121: the text is empty", "2 of 122 lines", "--skip-bad"):
+    for words in ("line 2: the text is empty", "1 of 2 lines", "--skip-bad"):
         assert words in error
-    assert main(["scan", str(traces), "--skip-bad"]) == 0
-    assert "2 lines, such as line 121: the text is empty" in capsys.readouterr().out
 
 
 def test_a_task_s_own_settings_are_scanned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,12 +1,18 @@
 """POST /v1/classify: shapes, order, statuses."""
 
+import json
+import re
 from collections.abc import AsyncIterator, Callable
+from unittest.mock import ANY
 
+import httpx
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
 from tests.service.worlds import BLUE, DEFERRED, HANDLED, make_version, serving
 from tests.stub_llm import StubLLM
 from tracer_serve.load import Task
+from tracer_serve.service.body import WHOLE
 from tracer_serve.service.documents import ClassifyResponse, ErrorBody
 
 pytestmark = pytest.mark.anyio
@@ -153,6 +159,46 @@ async def test_what_is_refused_gets_its_status_and_an_error_object(task: MakeTas
             answer = await client.post(URL, content=content, headers=headers)
             error = ErrorBody.model_validate(answer.json()).error
             assert (answer.status_code, error.code, error.param) == (status, code, param), name
+
+
+async def test_the_short_way_gives_the_answer_of_the_long_one(task: MakeTask) -> None:
+    """A body at once before any route is tried, or in parts by the route: status, headers and bytes agree."""
+    spec = task(server={"max_body_mb": 0.002, "max_batch": 4})
+    make_version(spec)
+    asked = {name: (content, headers) for name, (content, headers, *_) in REFUSED.items()}
+    asked["handled"] = json.dumps({"input": [HANDLED, BLUE[0]], "user": "é", "probs": True}).encode(), JSON
+    asked["deferred"] = json.dumps({"input": DEFERRED}).encode(), JSON | {"traceparent": TRACEPARENT}
+    async with serving(spec) as (client, _):
+        app = client._transport.app  # type: ignore[attr-defined]
+
+        async def at_once(scope: Scope, receive: Receive, send: Send) -> None:
+            body = b""
+            while (part := await receive())["more_body"]:
+                body += part["body"]
+            messages = iter([part | {"body": body}])
+
+            async def whole() -> Message:
+                return next(messages)
+
+            await app({**scope, WHOLE: True}, whole, send)
+
+        ways = httpx.ASGITransport(app=at_once), httpx.ASGITransport(app=app, root_path="/below")
+        short, long = (httpx.AsyncClient(transport=way, base_url="http://test") for way in ways)
+        for name, (content, headers) in asked.items():
+            found = await short.post(URL, content=content, headers=headers)
+            wanted = await long.post(f"/below{URL}", content=content, headers=headers)
+            assert _said(found) == _said(wanted), name
+            assert found.status_code in (200, *(refused[2] for refused in REFUSED.values())), name
+
+
+def _said(answer: httpx.Response) -> tuple[int, list[tuple[str, str]], str]:
+    """Return an answer without what is never the same."""
+    headers = [(name, ANY if name == "x-tracer-trace-id" else value) for name, value in answer.headers.multi_items()]
+    return (
+        answer.status_code,
+        headers,
+        re.sub(r'"created": ?\d+|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}', "", answer.text),
+    )
 
 
 async def test_a_body_without_a_length_is_cut_off_at_the_limit(task: MakeTask) -> None:

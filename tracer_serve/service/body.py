@@ -12,6 +12,12 @@ from tracer_serve.service.failures import RefusalError
 _PATIENCE_S = 30.0
 _MOST_HELD = 256_000_000  # bytes of all bodies that are being read: slow ones add up
 
+WHOLE = "tracer.whole"
+"""Set in the scope of a request whose body is all there, as `protocol` knows: a small one that came with its head.
+
+It need not be waited for, so no clock is set, which would cost more than reading it.
+"""
+
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -50,9 +56,17 @@ def require_json(request: Request) -> None:
     RefusalError
         415 where that is not JSON.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = header_of(request, b"content-type").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise RefusalError(415, f"send JSON with the header content-type: application/json, not {kind or 'none'!r}")
+
+
+def header_of(request: Request, name: bytes) -> str:
+    """Return one header, "" where there is none; `Request.headers` makes an object to ask, and asks in its own way."""
+    for key, value in request.scope["headers"]:
+        if key == name:
+            return str(value, "latin-1")
+    return ""
 
 
 async def read_body(request: Request, limit: int) -> bytes:
@@ -63,9 +77,14 @@ async def read_body(request: Request, limit: int) -> bytes:
     RefusalError
         413 or 408, as above.
     """
-    declared = request.headers.get("content-length", "")
+    declared = header_of(request, b"content-length")
     if declared.isdecimal() and int(declared) > limit:
         raise _too_large(limit)
+    if request.scope.get(WHOLE):
+        body: bytes = (await request.receive()).get("body", b"")  # none where the client has left meanwhile
+        if len(body) > limit:
+            raise _too_large(limit)
+        return body
     parts: list[bytes] = []
     size = 0
     try:

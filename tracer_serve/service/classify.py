@@ -12,7 +12,7 @@ from starlette.responses import Response
 from tracer_serve.errors import BadInputError, TracerServeError
 from tracer_serve.records import Decision, Text
 from tracer_serve.router import Result
-from tracer_serve.service.body import read_model
+from tracer_serve.service.body import header_of, read_model
 from tracer_serve.service.failures import RefusalError, error_object, respond
 from tracer_serve.service.runtime import Runtime, runtime_of
 from tracer_serve.telemetry import TRACEPARENT
@@ -111,8 +111,8 @@ async def _route(
 def metadata_of(user: str | None, request: Request) -> dict[str, Any]:
     """Return what is kept with the trace of a request."""
     metadata: dict[str, Any] = {} if user is None else {"user": user}
-    parent = request.headers.get("traceparent")
-    if parent is not None and TRACEPARENT.fullmatch(parent):
+    parent = header_of(request, b"traceparent")
+    if parent and TRACEPARENT.fullmatch(parent):
         metadata["traceparent"] = parent
     return metadata
 

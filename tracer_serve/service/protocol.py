@@ -7,10 +7,12 @@ at a time, it keeps for ever, and of a head it reads whatever comes.
 import asyncio
 import resource
 from itertools import takewhile
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from tracer_serve.service.body import WHOLE
 
 MOST = 10_000
 """Connections of a worker; where more come, the one that has been silent longest gives way."""
@@ -100,8 +102,9 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """Know that what follows is another head."""
+        """Know that what follows is another head, and tell who reads this body that all of it is here."""
         self._in_body = False
+        cast("dict[str, Any]", self.scope)[WHOLE] = True
         super().on_message_complete()
 
     def on_response_complete(self) -> None:

@@ -5,6 +5,7 @@ up; that variable has to be set before `prometheus_client` is imported for the f
 """
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
@@ -12,6 +13,8 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from tracer_serve.following import Follower
+from tracer_serve.gathered import Count, Seconds
 from tracer_serve.live import Loaded
 from tracer_serve.validity import REASONS
 from tracer_serve.watch import Watch
@@ -21,6 +24,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series fo
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_WRITE_S = 0.5
 _DECISIONS = ("handled", "deferred", "degraded", "error")
 _STAGES = ("total", "embed", "predict", "teacher")
 
@@ -46,7 +50,7 @@ class Metrics:
             return Counter(f"tracer_{name}", text, ("task", *labels), registry=self._registry)
 
         requests = counter("requests_total", "Texts answered, by who answered.", "decision")
-        self.requests = {kind: requests.labels(task, kind) for kind in _DECISIONS}
+        self.requests = {kind: Count(requests.labels(task, kind)) for kind in _DECISIONS}
         seconds = Histogram(
             "tracer_request_duration_seconds",
             "Time to an answer, by stage.",
@@ -54,21 +58,40 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self._registry,
         )
-        self.seconds = {stage: seconds.labels(task, stage) for stage in _STAGES}
+        self.seconds = {stage: Seconds(seconds.labels(task, stage)) for stage in _STAGES}
         audits = counter("audit_total", "Handled texts that the teacher was asked about as well.", "agree")
         self.audits = {agree: audits.labels(task, agree) for agree in ("true", "false", "unanswered")}
         shadow = counter("shadow_total", "Certified texts held back from the surrogate, by mode or gate.", "agree")
         self.shadow = {agree: shadow.labels(task, agree) for agree in ("true", "false")}
         cost = counter("cost_usd_total", "Teacher cost in the price's currency; avoided is estimated.", "kind")
-        self.cost = {kind: cost.labels(task, kind) for kind in ("spent", "avoided", "audit")}
+        self.cost = {kind: Count(cost.labels(task, kind)) for kind in ("spent", "avoided", "audit")}
         self._teacher_errors = counter("teacher_errors_total", "Teacher calls without a usable label.", "reason")
         self._refits = counter("refit_total", "Refits, by how they ended.", "outcome")
         self.lost = counter("traces_lost_total", "Traces that the store did not take.").labels(task)
         self.policy_failures = counter("policy_failures_total", "Texts deferred as the policy failed.").labels(task)
         remembered = counter("decision_cache_total", "Texts looked up among the version's decisions.", "result")
-        self.remembered = {result: remembered.labels(task, result) for result in ("hit", "miss")}
+        self.remembered = {result: Count(remembered.labels(task, result)) for result in ("hit", "miss")}
         self.new_labels = counter("new_labels_total", "Answers with a label unknown to the version.").labels(task)
         self.load_failures = counter("version_load_failures_total", "Versions that did not load.").labels(task)
+        gathered = (self.requests, self.seconds, self.cost, self.remembered)
+        self._gathered: list[Count | Seconds] = [series for kind in gathered for series in kind.values()]
+        self._writing = threading.Lock()
+        self._follower = Follower("tracer-metrics", self.write, _WRITE_S)
+
+    def start(self) -> None:
+        """Write what is counted, from now on, to where the other workers see it."""
+        self._follower.start()
+
+    def stop(self) -> None:
+        """Write for the last time."""
+        self._follower.stop()
+        self.write()
+
+    def write(self) -> None:
+        """Write what was counted since the last time."""
+        with self._writing:
+            for series in self._gathered:
+                series.write()
 
     def teacher_error(self, reason: str) -> None:
         """Count a teacher's failure under its bounded reason."""
@@ -85,7 +108,12 @@ class Metrics:
 
 
 def render(several: Sequence[Metrics]) -> bytes:
-    """Return the text exposition of some tasks, each family once, with the counts of all workers."""
+    """Return the text exposition of some tasks, each family once, with the counts of all workers.
+
+    Those of this process are of now, those of the others at most half a second old.
+    """
+    for metrics in several:
+        metrics.write()
     registry = CollectorRegistry()
     registry.register(_Together(several))
     return generate_latest(registry)

@@ -175,7 +175,7 @@ async def test_the_short_way_gives_the_answer_of_the_long_one(task: MakeTask) ->
             body = b""
             while (part := await receive())["more_body"]:
                 body += part["body"]
-            messages = iter([part | {"body": body}])
+            messages = iter([{**part, "body": body}])
 
             async def whole() -> Message:
                 return next(messages)

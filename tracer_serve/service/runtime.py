@@ -121,6 +121,8 @@ async def _started(task: Task, stack: AsyncExitStack) -> Runtime:
     stack.callback(store.close)
     versions = open_versions(task, store)
     metrics = Metrics(task.spec.name, lambda: live.loaded, lambda: watch)
+    metrics.start()
+    stack.push_async_callback(asyncio.to_thread, metrics.stop)
     live = Live(
         versions.current,
         lambda number: _load(task, versions, number),

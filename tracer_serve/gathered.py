@@ -1,0 +1,62 @@
+"""Numbers for Prometheus that are noted in memory and written together.
+
+A series of several workers is a place in a file that they share. To write there takes about a microsecond, and a
+request changes seven of them: more than to read its body.
+"""
+
+from bisect import bisect_left
+from collections import Counter as Counts
+from collections import deque
+
+from prometheus_client import Counter, Histogram
+
+
+class Seconds:
+    """A histogram of durations.
+
+    Parameters
+    ----------
+    histogram : one series, where they are written
+    """
+
+    def __init__(self, histogram: Histogram) -> None:
+        self._histogram, self._new = histogram, deque[float]()
+
+    def observe(self, seconds: float) -> None:
+        """Note a duration; from any thread."""
+        self._new.append(seconds)
+
+    def write(self) -> None:
+        """Write what was noted since the last time, by one thread at a time."""
+        seconds = _taken(self._new)
+        # the library's public `observe` takes one at a time, and writes twice for each
+        buckets, bounds = self._histogram._buckets, self._histogram._upper_bounds  # noqa: SLF001
+        for bucket, times in Counts(bisect_left(bounds, value) for value in seconds).items():
+            buckets[bucket].inc(times)
+        if seconds:
+            self._histogram._sum.inc(sum(seconds))  # noqa: SLF001
+
+
+class Count:
+    """A counter.
+
+    Parameters
+    ----------
+    counter : one series, where the count is written
+    """
+
+    def __init__(self, counter: Counter) -> None:
+        self._counter, self._new = counter, deque[float]()
+
+    def inc(self, amount: float = 1.0) -> None:
+        """Note an increment; from any thread."""
+        self._new.append(amount)
+
+    def write(self) -> None:
+        """Write what was noted since the last time, by one thread at a time."""
+        if amounts := _taken(self._new):
+            self._counter.inc(sum(amounts))
+
+
+def _taken(new: deque[float]) -> list[float]:
+    return [new.popleft() for _ in range(len(new))]

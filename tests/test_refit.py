@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import pytest
 
 from tests.tiny import LABELS, TEXTS, rows_now, tiny_task, write_rows
 from tracer_serve.cli import main
-from tracer_serve.commands.serve_ import prepare
+from tracer_serve.commands._prepare import prepare
+from tracer_serve.commands._serving import begin
 from tracer_serve.errors import BusyError, FitError
 from tracer_serve.load import Task
 from tracer_serve.policy import CERTIFICATE
@@ -195,12 +196,17 @@ def test_imports_are_redacted(tmp_path: Path) -> None:
     store.close()
 
 
+def start(task: Task) -> None:
+    """Do what `serve` does before it serves."""
+    begin(task, asdict(prepare(task)))
+
+
 def test_a_second_server_does_not_fail_while_the_first_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Where another process writes version 1 at this moment, a server starts without one, and says so."""
     made = tiny_task(tmp_path)
     store = store_of(made)
     assert store.acquire_lease(LEASE, "somebody elsewhere", 60)
-    prepare(made)
+    start(made)
     assert "another refit is under way (somebody elsewhere)" in capsys.readouterr().out
     assert versions_of(made).current() is None
     store.close()
@@ -208,23 +214,23 @@ def test_a_second_server_does_not_fail_while_the_first_fits(tmp_path: Path, caps
 
 def test_a_server_says_at_its_start_that_the_teacher_changed(task: Task, capsys: pytest.CaptureFixture[str]) -> None:
     """The summary names the closed gate, the reason and what opens it; with the former teacher it does not."""
-    prepare(other_teacher(task))
+    start(other_teacher(task))
     printed = " ".join(capsys.readouterr().out.split())
     assert "CLOSED, everything goes to the teacher: teacher_changed" in printed
     assert "traces.migrate: paired" in printed
-    prepare(tiny_task(task.file.parent))
+    start(tiny_task(task.file.parent))
     assert "CLOSED" not in capsys.readouterr().out
 
 
 def test_a_promise_raised_in_the_yaml_is_certified_anew(task: Task, capsys: pytest.CaptureFixture[str]) -> None:
     """The start says which key asks for more and what to do; the refit replaces the version, and the gate is open."""
     raised = tiny_task(task.file.parent, gate={"alpha": 0.85, "delta": 0.1})
-    prepare(raised)
+    start(raised)
     printed = " ".join(capsys.readouterr().out.split())
     assert "CLOSED, everything goes to the teacher: promise_changed: gate.alpha is 0.85" in printed
     assert "with `tracer-serve refit`" in printed
     assert refit(raised, "promise").activated
-    prepare(raised)
+    start(raised)
     assert "CLOSED" not in capsys.readouterr().out
-    prepare(tiny_task(task.file.parent))
+    start(tiny_task(task.file.parent))
     assert "CLOSED" not in capsys.readouterr().out

@@ -10,8 +10,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tracer_serve.records import Certificate
-
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -54,16 +52,3 @@ def facts(rows: list[tuple[str, str]]) -> None:
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         out.print(f"[bold]{name:<{width}}[/bold]  {escape(value)}")
-
-
-def measured_of(certificate: Certificate) -> list[tuple[str, str]]:
-    """Return coverage and agreement as rows for `facts`."""
-    c = certificate
-    if not c.certified:
-        return [("rows", f"{c.rows:,} calibration rows")]
-    measured = f"{100 * c.agreements / c.n:.1f} % measured ({c.agreements:,} of {c.n:,})"
-    proved = f"at least {100 * c.lower_bound:.1f} % with probability {1 - c.delta:g}"
-    return [
-        ("coverage", f"{100 * c.coverage:.1f} % of the traffic is answered by the surrogate"),
-        ("agreement", f"{measured}, {proved}"),
-    ]

@@ -19,7 +19,8 @@ from tests.serving import free_port
 from tests.stub_llm import StubLLM
 from tracer_serve.errors import BusyError, SpecError
 from tracer_serve.load import Task
-from tracer_serve.service.run import address_of, require_free_port
+from tracer_serve.service.ahead import Ahead
+from tracer_serve.service.run import address_of, announced, require_free_port
 from tracer_serve.traces import open_store
 
 MakeTask = Callable[..., Task]
@@ -87,6 +88,34 @@ async def _ask_and_stop(url: str, server: "subprocess.Popen[bytes]", stub: StubL
         assert not asking.done()
         stub.release.set()
         return await asking
+
+
+def test_a_worker_that_is_killed_is_replaced(task: MakeTask) -> None:
+    """Another one answers from the same version, and still stops politely."""
+    spec = task(server={"port": free_port()})
+    make_version(spec)
+    url = f"http://127.0.0.1:{spec.spec.server.port}"
+    with process(spec) as server:
+        (first,) = _answering(server)
+        os.kill(first, signal.SIGKILL)
+        end = time.monotonic() + PATIENCE_S
+        while _answering(server) <= {first}:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        # the supervisor listens throughout, so a request waits for the new worker
+        answer = httpx.post(f"{url}/v1/classify", json={"input": HANDLED}, timeout=PATIENCE_S)
+        assert answer.headers["x-tracer-decision"] == "handled"
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 0
+
+
+def test_a_worker_that_is_not_wanted_ends(task: MakeTask) -> None:
+    """One that was started ahead of a start that fails is gone when the error is told, and has left nothing."""
+    spec = task()
+    with announced([spec.file]), Ahead() as worker:
+        assert worker.process.poll() is None
+    assert worker.process.poll() is not None
+    assert not spec.state.exists()
 
 
 def _answering(server: "subprocess.Popen[bytes]") -> set[int]:

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 import numpy as np
-from scipy.special import betainc, betaln, logsumexp
 
 from tracer_serve.records import Bools, Floats
 
@@ -48,7 +47,7 @@ class MonitorState:
     def log_evidence(self) -> float:
         """Log of M."""
         spare = _log_spare(self.before + self.seen)
-        return float(np.logaddexp(logsumexp(self.log_bets), spare)) if self.log_bets else spare
+        return float(np.logaddexp(np.logaddexp.reduce(self.log_bets), spare)) if self.log_bets else spare
 
     @property
     def evidence(self) -> float:
@@ -68,7 +67,7 @@ class MonitorState:
         but after a long calm most of M is spent, and it would be reached only shortly before the alarm.
         """
         spare = _log_spare(self.before + self.seen)
-        return bool(self.log_bets) and float(logsumexp(self.log_bets)) >= spare - math.log(2.0)
+        return bool(self.log_bets) and float(np.logaddexp.reduce(self.log_bets)) >= spare - math.log(2.0)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -116,7 +115,7 @@ def hand_over(state: MonitorState, alpha: float, delta: float) -> MonitorState:
     bets = state.log_bets
     if bets and alpha != state.alpha:
         number = len(alternatives(alpha))
-        bets = (float(logsumexp(bets)) - math.log(number),) * number
+        bets = (float(np.logaddexp.reduce(bets)) - math.log(number),) * number
     fresh = replace(state, alpha=alpha, delta=delta, log_bets=bets, seen=0, agreements=0)
     return replace(fresh, before=state.before + state.seen)
 
@@ -139,7 +138,7 @@ def advance(log_bets: Floats, number: int, agree: Bools, alpha: float) -> Floats
 
 def log_evidence(log_bets: Floats, number: int) -> Floats:
     """Return log M of bets (..., q) after `number` audits, shape (...)."""
-    total: Floats = np.logaddexp(logsumexp(log_bets, axis=-1), _log_spare(number))
+    total: Floats = np.logaddexp(np.logaddexp.reduce(log_bets, axis=-1), _log_spare(number))
     return total
 
 
@@ -169,6 +168,8 @@ def anytime_lower_bound(k: int, n: int, delta: float) -> float:
 
 def _log_mixture(p: float, k: int, n: int) -> float:
     """Return log of the mean likelihood ratio of agreements uniform in [p, 1] against p."""
+    from scipy.special import betainc, betaln  # noqa: PLC0415  # a third of a second that a start is spared
+
     tail = 1.0 - float(betainc(k + 1, n - k + 1, p))  # p <= k/n, so the tail is near 1/2 or more: no cancellation
     likelihood = k * math.log(p) + (n - k) * math.log1p(-p)
     return float(betaln(k + 1, n - k + 1)) + math.log(tail) - math.log1p(-p) - likelihood

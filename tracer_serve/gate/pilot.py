@@ -7,7 +7,6 @@ under 0.3 points of coverage from 1,000 rows on.
 """
 
 import numpy as np
-from scipy.special import expit, ndtri
 
 from tracer_serve.gate.bounds import n_min
 from tracer_serve.records import Bools, Floats, Ints
@@ -38,6 +37,8 @@ def draw_pilot(scores: Floats, groups: Ints, alpha: float, delta: float, seed: i
 
 def predict_agreement(scores: Floats, agreed: Bools, pilot: Bools) -> Floats:
     """Predict P(agree) from the score's rank by a logistic fit on the pilot rows; shape (n,), 0 without a score."""
+    from scipy.special import expit  # noqa: PLC0415  # as in `bounds`
+
     quantile = _normal_quantiles(scores)
     known = np.isfinite(quantile)
     learn = pilot & known
@@ -48,6 +49,8 @@ def predict_agreement(scores: Floats, agreed: Bools, pilot: Bools) -> Floats:
 
 def _normal_quantiles(scores: Floats) -> Floats:
     """Return the normal quantile of each finite score's mid-rank, NaN elsewhere: blind to the score's scale."""
+    from scipy.special import ndtri  # noqa: PLC0415
+
     finite = np.isfinite(scores)
     order = np.sort(scores[finite])
     below: Ints = np.searchsorted(order, scores, side="left") + np.searchsorted(order, scores, side="right")
@@ -57,6 +60,8 @@ def _normal_quantiles(scores: Floats) -> Floats:
 
 def _logistic(x: Floats, y: Bools) -> Floats:
     """Return intercept and slope of greatest posterior density, by damped Newton steps on a concave function."""
+    from scipy.special import expit  # noqa: PLC0415
+
     design = np.column_stack([np.ones(len(x)), x])
     weights = _MEAN.copy()
     for _ in range(_NEWTON_STEPS):

@@ -10,10 +10,12 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+
+if TYPE_CHECKING:  # a server needs it when its first page is asked for, not when it starts
+    from jinja2 import Environment
 
 _HERE = Path(__file__).parent
 _PAGE = ("base", "tradeoff", "slices", "map", "plateau", "flows", "tables")
@@ -99,8 +101,10 @@ def asset(name: str) -> str:
     return (_HERE / "assets" / name).read_text(encoding="utf-8").strip()
 
 
-def environment() -> Environment:
+def environment() -> "Environment":
     """Return the templates, autoescaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415
+
     environment = Environment(
         loader=FileSystemLoader(_HERE / "templates"),
         autoescape=True,

@@ -1,19 +1,23 @@
 """Start the service and wait for its end: what ``tracer-serve TASK.yaml`` does last."""
 
 import errno
+import gc
+import importlib
 import ipaddress
 import os
 import shutil
 import socket
 import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tracer_serve.errors import BusyError, SpecError
 from tracer_serve.load import Task
+from tracer_serve.service.ahead import METRICS, TASK, Ahead
 from tracer_serve.spec import ServerSpec
-
-_GRACE_S = 10  # as `runtime.GRACE_S`, which is not imported here: the supervisor stays light
-_KEEP_ALIVE_S = 30
 
 
 def require_free_port(host: str, port: int) -> None:
@@ -77,6 +81,23 @@ def address_of(host: str) -> str:
     return str(min(found, key=lambda entry: entry[0] != socket.AF_INET)[4][0])
 
 
+@contextmanager
+def announced(files: Sequence[Path]) -> Iterator[None]:
+    """Say to the processes to come which tasks they serve, and give them a folder to count in."""
+    scratch = Path(tempfile.mkdtemp(prefix="tracer-serve-"))
+    before = dict(os.environ)
+    os.environ["BENTOML_DO_NOT_TRACK"] = "True"
+    os.environ.setdefault("BENTOML_HOME", str(scratch / "bentoml"))
+    os.environ[TASK] = os.pathsep.join(map(str, files))
+    os.environ[METRICS] = str(scratch)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
 def serve(*tasks: Task) -> int:
     """Serve a task, or several side by side, until SIGTERM or SIGINT; requests in flight end first.
 
@@ -84,33 +105,43 @@ def serve(*tasks: Task) -> int:
     -------
     0
     """
-    server = tasks[0].spec.server
+    with announced([task.file for task in tasks]), Ahead() as worker:
+        return supervise(tasks[0].spec.server, worker)
+
+
+def supervise(server: ServerSpec, first: Ahead | None) -> int:
+    """Let BentoML bind the address and keep workers there, until it is told to stop.
+
+    Parameters
+    ----------
+    first : the worker that was started ahead, where there is one
+
+    Returns
+    -------
+    0
+    """
     require_free_port(server.host, server.port)
-    scratch = Path(tempfile.mkdtemp(prefix="tracer-serve-"))
-    os.environ["BENTOML_DO_NOT_TRACK"] = "True"
-    os.environ.setdefault("BENTOML_HOME", str(scratch / "bentoml"))
-    os.environ["TRACER_SERVE_TASK"] = os.pathsep.join(str(task.file.resolve()) for task in tasks)
-    os.environ["TRACER_SERVE_METRICS"] = str(scratch)
-    try:
-        _run(address_of(server.host), server.port)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    bento = supervisor()
+    bento.svc.inject_config()
+    bento.adopt(first)
+    # This is what BentoML's own command calls. How workers answer is theirs to say
+    bento.serve_http(
+        "tracer_serve.service.entry:svc",
+        working_dir=str(Path.cwd()),
+        host=address_of(server.host),
+        port=server.port,
+    )
     return 0
 
 
-def _run(host: str, port: int) -> None:
-    # bentoml is imported only here, so that every other command starts without it. This is what its own command
-    # calls: the public `bentoml.serve` has no timeout_graceful_shutdown
-    from _bentoml_impl.server.serving import serve_http  # noqa: PLC0415
-
-    from tracer_serve.service.entry import svc  # noqa: PLC0415
-
-    svc.inject_config()
-    serve_http(
-        "tracer_serve.service.entry:svc",
-        working_dir=str(Path.cwd()),
-        host=host,
-        port=port,
-        timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=_GRACE_S,
-    )
+def supervisor() -> Any:
+    """Import BentoML: more than a second, which every other command is spared."""
+    collects = gc.isenabled()
+    gc.disable()  # a tenth of that second
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of BentoML's about its own libraries
+            return importlib.import_module("tracer_serve.service.supervisor")
+    finally:
+        if collects:
+            gc.freeze()
+            gc.enable()

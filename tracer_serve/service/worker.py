@@ -1,0 +1,135 @@
+"""A worker: the process that answers requests. BentoML supervises it; it imports nothing of BentoML itself.
+
+``bentoml serve`` makes workers of its own, which import `tracer_serve.service.entry`; their application is the same.
+"""
+
+import asyncio
+import gc
+import logging
+import logging.config
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from socket import socket
+from typing import Any
+
+from tracer_serve.load import Task
+from tracer_serve.service.ahead import METRICS, TASK, Line
+from tracer_serve.service.tasks import load_tasks
+
+_KEEP_ALIVE_S = 30
+_LOOK_S = 1.0
+_LOG: dict[str, Any] = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {
+        "line": {"format": "%(asctime)s [%(levelname)s] [%(process)d] %(message)s", "datefmt": "%Y-%m-%dT%H:%M:%S%z"}
+    },
+    "handlers": {"out": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stdout"}},
+    "loggers": {"uvicorn.error": {"level": "WARNING"}},
+    "root": {"handlers": ["out"], "level": "WARNING"},
+}
+
+
+def tasks_named() -> tuple[Task, ...]:
+    """Return the tasks that the environment names."""
+    return load_tasks([Path(path) for path in os.environ[TASK].split(os.pathsep)])
+
+
+def serve(tasks: Sequence[Task], line: Line) -> None:
+    """Answer requests for some tasks until told to stop, once the supervisor has handed over where they come in."""
+    logging.config.dictConfig(_LOG)
+    prepare_process()
+    import uvicorn  # noqa: PLC0415  # all of this after the collector was told to rest
+
+    from tracer_serve.service.runtime import GRACE_S  # noqa: PLC0415
+
+    application, sockets = application_of(tasks), list[socket]()
+
+    async def front(scope: Any, receive: Any, send: Any) -> None:
+        await application(scope, receive, started(send, taking_over) if scope["type"] == "lifespan" else send)
+
+    async def taking_over() -> None:
+        listening = await asyncio.to_thread(line.listening)
+        if listening is None:
+            os.kill(os.getpid(), signal.SIGTERM)  # as uvicorn expects to be stopped
+        else:
+            sockets.append(listening)
+
+    config = uvicorn.Config(
+        front,
+        http="tracer_serve.service.protocol:BoundedProtocol",
+        log_config=None,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    uvicorn.Server(config).run(sockets)  # it looks at them when the application has started
+
+
+def application_of(tasks: Sequence[Task]) -> Any:
+    """Return the application of a task, or of several side by side."""
+    if len(tasks) == 1:
+        from tracer_serve.service.app import make_app  # noqa: PLC0415
+
+        return make_app(tasks[0])
+    from tracer_serve.service.many import make_apps  # noqa: PLC0415
+
+    return make_apps(tasks)
+
+
+def started(send: Any, first: Any = None) -> Any:
+    """Take what a started worker holds out of the garbage collector's sight: every request paid for its walks.
+
+    Parameters
+    ----------
+    first : what to wait for before the start is told
+    """
+
+    async def settle_and_send(message: Any) -> None:
+        if message["type"] == "lifespan.startup.complete":
+            gc.collect()
+            gc.freeze()
+            gc.enable()
+            if first is not None:
+                await first()
+        await send(message)
+
+    return settle_and_send
+
+
+def prepare_process() -> None:
+    """Set up what belongs to a process rather than to an application."""
+    if METRICS in os.environ:
+        # BentoML's own folder is one for all servers of a machine, and emptied by each that starts; this has to be
+        # set before prometheus_client is imported for the first time
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.environ[METRICS]
+    from tracer_serve.service.tracing import log_as_configured  # noqa: PLC0415
+
+    logger = logging.getLogger("tracer_serve")
+    logger.setLevel(os.environ.get("TRACER_SERVE_LOG", "INFO").upper())
+    log_as_configured(logger)
+    # nobody reads an access log of uvicorn's, but it would format one as long as a handler might
+    logging.getLogger("uvicorn.access").propagate = False
+    threading.Thread(target=_follow_parent, args=(os.getppid(),), name="tracer-parent", daemon=True).start()
+
+
+def _follow_parent(parent: int) -> None:
+    """Stop with the supervisor, even if it was killed and could not tell."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK_S)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main() -> None:
+    """Serve the tasks that the environment names."""
+    gc.disable()  # a start makes a million objects that stay; `started` enables it again
+    serve(tasks_named(), Line(int(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    main()

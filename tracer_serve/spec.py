@@ -114,7 +114,7 @@ class FitSpec(Frozen):
     heavy_floor: Share = Field(
         default=0.1,
         description="A candidate that trains for minutes (encoder) is tried only where cheaper ones defer at least this"
-        " share of traffic; 0.0: always.",
+        " share of traffic, or 2 % of it and no longer grow with the traces; 0.0: always.",
     )
 
 

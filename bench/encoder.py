@@ -2,11 +2,13 @@
 
     python -m bench.encoder --resamples 20
     python -m bench.encoder --keep FOLDER --latency
+    python -m bench.encoder --task configs/sick_encoder.yaml
 
 One training on the official train rows. The test rows, none of which was trained on, are then split anew per draw,
 near-duplicates together: one part calibrates a strict certificate, the other one is judged. ``--latency`` asks about
 single pairs, one after the other: the encoder's graph beside the path of frozen embeddings (both sides embedded by an
-8-bit graph, then the default blend), in the same process and on the same pairs.
+8-bit graph, then the default blend), in the same process and on the same pairs. ``--task`` does so with the version
+that a fitted task serves: its first stage alone, and its cascade, by the stage that answers or defers.
 """
 
 import argparse
@@ -14,7 +16,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +26,21 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.data import ENCODER, read
+from tracer_serve.components import load_plugins, make_embedder
 from tracer_serve.console import progress_bar
 from tracer_serve.fit.folds import duplicate_groups, holdout
 from tracer_serve.gate.certify import certify
+from tracer_serve.load import load_task
 from tracer_serve.pairs import PairEmbedder
-from tracer_serve.records import Bools, Floats, Inputs, Labels, Text
+from tracer_serve.policy import Policy
+from tracer_serve.records import Bools, Floats, Inputs, Labels, Text, Vectors
 from tracer_serve.registry import embedders, surrogates
 from tracer_serve.state import load_component, save_component
 from tracer_serve.surrogates.encoder import Encoder
+from tracer_serve.versions import Versions
 
 _TRAINED_BLEND = 1500  # rows: what it predicts costs the same however many it has seen
-_WARM = 20
+_WARM, _ASKED = 20, 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +67,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Single answers of one path, milliseconds."""
+    """Single answers of one path, milliseconds.
+
+    Parameters
+    ----------
+    share : of the pairs that take it
+    """
 
     system: str
+    share: float
     p50_ms: float
     p99_ms: float
     cpu_ms: float
@@ -112,17 +124,43 @@ def split(texts: Sequence[Text], score: Floats, agreed: Bools, draw: int, alpha:
     )
 
 
-def timed(answer: Callable[[Text], object], texts: Sequence[Text], system: str) -> Speed:
-    """Ask about one text after the other."""
+def timed(answer: Callable[[Text], object], texts: Sequence[Text]) -> Vectors:
+    """Ask about one text after the other; wall time and CPU of each in milliseconds, shape (2, n)."""
     for text in texts[:_WARM]:
         answer(text)
-    took, cpu = [], time.process_time()
-    for text in texts[_WARM:]:
-        began = time.perf_counter()
+    took = []
+    for text in texts:
+        began, cpu = time.perf_counter(), time.process_time()
         answer(text)
-        took.append(1e3 * (time.perf_counter() - began))
-    cpu_ms = 1e3 * (time.process_time() - cpu) / len(took)
-    return Speed(system, float(np.percentile(took, 50)), float(np.percentile(took, 99)), cpu_ms)
+        took.append((time.perf_counter() - began, time.process_time() - cpu))
+    return 1e3 * np.array(took, np.float32).T
+
+
+def speed(system: str, took: Vectors, share: float = 1.0) -> Speed:
+    """Return the percentiles of wall times and the mean CPU, (2, n)."""
+    wall, cpu = took
+    return Speed(system, share, float(np.percentile(wall, 50)), float(np.percentile(wall, 99)), float(cpu.mean()))
+
+
+def served(file: Path, texts: Sequence[Text]) -> list[Speed]:
+    """Time the version that a task serves, pair by pair: its first stage alone, and the whole of it."""
+    task = load_task(file)
+    load_plugins(task)
+    versions = Versions(task.state / "versions")
+    number = versions.current()
+    if number is None:
+        raise SystemExit(f"{file} serves no version: tracer-serve fit {file}")
+    policy = Policy.load(versions.folder(number) / "model", make_embedder(task))
+    first = replace(policy, stages=policy.stages[:1])
+    alone, whole = timed(lambda text: first.score([text]), texts), timed(lambda text: policy.score([text]), texts)
+    seen = policy.score(texts)
+    found = [speed(f"{first.names[0]} alone", alone), speed(f"{policy.names[0]}: all", whole)]
+    for stage in range(len(policy.stages)):
+        for handled, verb in ((True, "answers"), (False, "defers")):
+            rows = (seen.stage == stage) & (seen.handled == handled)
+            if rows.any():
+                found.append(speed(f"stage {stage + 1} {verb}", whole[:, rows], float(rows.mean())))
+    return found
 
 
 def speeds(encoder: Encoder, rows: tuple[list[Text], Labels], texts: Sequence[Text]) -> list[Speed]:
@@ -142,7 +180,7 @@ def speeds(encoder: Encoder, rows: tuple[list[Text], Labels], texts: Sequence[Te
 
     bits = "8 bits" if encoder.tuned_ is not None and encoder.tuned_.served.eight_bits else "fp32"
     paths = {"frozen embeddings, blend": frozen, f"encoder, {bits}": tuned, "cascade, both stages": both}
-    return [timed(answer, texts, system) for system, answer in paths.items()]
+    return [speed(system, timed(answer, texts)) for system, answer in paths.items()]
 
 
 def show(rows: Sequence[Row], times: Sequence[Speed]) -> None:
@@ -158,11 +196,12 @@ def show(rows: Sequence[Row], times: Sequence[Speed]) -> None:
         shares += [float(np.mean(agreement)), min(agreement)] if agreement else [float("nan")] * 2
         under = sum(share < alpha for share in agreement)
         table.add_row(f"{alpha:g}", str(len(group)), *(f"{100 * share:.1f}" for share in shares), str(under))
-    console.print(table)
+    if rows:
+        console.print(table)
     if times:
-        table = Table("one pair at a time", "p50 ms", "p99 ms", "CPU ms")
+        table = Table("one pair at a time", "share", "p50 ms", "p99 ms", "CPU ms")
         for one in times:
-            table.add_row(one.system, f"{one.p50_ms:.2f}", f"{one.p99_ms:.2f}", f"{one.cpu_ms:.2f}")
+            table.add_row(one.system, f"{one.share:.0%}", f"{one.p50_ms:.2f}", f"{one.p99_ms:.2f}", f"{one.cpu_ms:.2f}")
         console.print(table)
 
 
@@ -174,10 +213,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--resamples", type=int, default=20, help="splits of the test rows")
     parser.add_argument("--params", default="{}", help='YAML of the encoder, as "{epochs: 3, seed: 1}"')
     parser.add_argument("--keep", type=Path, help="folder that the training is kept in, or taken from")
-    parser.add_argument("--latency", type=int, nargs="?", const=400, default=0, help="time so many single pairs")
+    parser.add_argument("--latency", type=int, nargs="?", const=_ASKED, default=0, help="time so many single pairs")
+    parser.add_argument("--task", type=Path, help="time the version that this fitted task serves, and nothing else")
     parser.add_argument("--json", action="store_true", help="flat rows, nothing else on standard output")
     options = parser.parse_args(arguments)
     train, test = read("sick", "train"), read("sick", "test")
+    if options.task:
+        found = served(options.task, test[0][: options.latency or _ASKED])
+        if options.json:
+            print(json.dumps([asdict(one) for one in found], indent=1))
+        else:
+            show([], found)
+        return
     with progress_bar() as progress:
         progress("training", 0, 1)
         encoder, cpu = trained(train, yaml.safe_load(options.params), options.keep)

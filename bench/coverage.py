@@ -29,7 +29,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from bench.data import DATASETS, Dataset, Given, load, with_noise
+from bench.data import DATASETS, ENCODER, Dataset, Given, Part, load, with_noise
 from bench.peer import run_in_peer
 from tracer_serve.console import progress_bar
 from tracer_serve.fit.folds import burst_groups, holdout
@@ -38,12 +38,17 @@ from tracer_serve.fit.rows import Progress, Rows
 from tracer_serve.gate.certify import certify
 from tracer_serve.gate.scope import scope_threshold
 from tracer_serve.load import Task
+from tracer_serve.pairs import PairEmbedder
 from tracer_serve.policy import Policy
-from tracer_serve.records import Bools, Ints, Labels
+from tracer_serve.records import Bools, Labels
+from tracer_serve.registry import embedders
 from tracer_serve.spec import Spec
 
 KEEPS = (1.0, 0.98, 0.97)
+_KEEP = 0.98
 OURS: dict[str, Any] = {"surrogates": ["blend"], "acceptors": ["logistic"]}
+_PRICED = {"model": ENCODER, "backend": "onnx"}  # what embedding costs where a cascade may spare it
+_SHARES = ("coverage", "agreement", "worst_class", "oos_accepted", "first_share")
 _FEWEST = 20  # handled rows below which a class's agreement is noise
 
 _PEER = """
@@ -98,6 +103,7 @@ class Row:
     worst_class : least such share over the given labels with at least 20 handled rows
     certified_coverage : what the certificate says; None for the peer, which states it of other rows
     oos_accepted : share of out-of-scope inputs that is handled, None where the dataset has none
+    first_share : share of the test rows that a cascade's first stage handles, None where there is one stage
     cpu_s, peak_mb : of the fit, in its own process
     """
 
@@ -116,6 +122,7 @@ class Row:
     oos_accepted: float | None
     cpu_s: float
     peak_mb: float
+    first_share: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,35 +156,47 @@ def judge(given: Labels, handled: Bools, foreign: Bools, truth: Labels, **facts:
 
 
 def ours(data: Dataset, wanted: Wanted, progress: Progress) -> list[Row]:
-    """Fit once by the product's own `fit_policy`, certify at each alpha, judge on the test rows."""
-    alphas, delta, spec = wanted.alphas, wanted.delta, wanted.spec
-    gate = {"alpha": alphas[0], "delta": delta, "scope": {"keep": KEEPS[0]}} | spec.get("gate", {})
-    required = {"name": "bench", "teacher": "offline", "input": "pair" if data.name == "sick" else "text"}
-    task = Task(Spec.model_validate({**required, **spec, "gate": gate}), Path("bench"), "")
-    started = time.process_time()
-    fitted = fit_policy(task, Rows.of(data.train.texts, data.train.labels), Given(data.train), progress)
-    cost = {"cpu_s": time.process_time() - started, "peak_mb": peak_mb()}
-    if len(fitted.policy.stages) > 1:
-        raise SystemExit("several alphas and guards are certified from one fit, which a cascade does not allow")
-    groups = burst_groups([data.train.texts[i] for i in fitted.calibration.row])
+    """Fit once by the product's own `fit_policy`, certify at each alpha, judge on the test rows.
+
+    A cascade is fitted anew for each alpha, on which its stages' places on one path depend, with the default guard.
+    """
+    cascade = "cascade" in wanted.spec.get("gate", {}).get("families", ())
+    if cascade and wanted.halves:
+        raise SystemExit("halves are for policies of one stage")
+    asked = [(alpha, keep) for alpha in wanted.alphas for keep in ((_KEEP,) if cascade else KEEPS)]
     rows = []
-    for alpha in alphas:
-        for keep in KEEPS:
-            policy = certified_at(fitted, task, groups, alpha, keep)
-            handled, given = _decide(policy, data.test.texts, data.test.vectors)
-            foreign, _ = _decide(policy, data.foreign.texts, data.foreign.vectors)
-            coverage = policy.certificate.coverage
-            facts = {"system": "tracer-serve", "alpha": alpha, "delta": delta, "scope_keep": keep, **cost, **_of(data)}
-            rows.append(judge(given, handled, foreign, data.test.labels, certified_coverage=coverage, **facts))
-    for draw in range(wanted.halves):
-        rows += halved(fitted, task, data, alphas, {**cost, **_of(data), "draw": draw})
+    for fits in [[one] for one in asked] if cascade else [asked]:
+        task = _task(data, wanted, *fits[0])
+        started = time.process_time()
+        encoder = embedders.build("sentence_transformers", _PRICED)
+        embedder = Given(data.train, uncached=PairEmbedder(encoder) if data.name == "sick" else encoder)
+        fitted = fit_policy(task, Rows.of(data.train.texts, data.train.labels), embedder, progress)
+        cost = {"cpu_s": time.process_time() - started, "peak_mb": peak_mb(), "delta": wanted.delta, **_of(data)}
+        for alpha, keep in fits:
+            policy = fitted.policy if cascade else certified_at(fitted, task, data, alpha, keep)
+            rows.append(_judged(policy, data, {"system": "tracer-serve", "alpha": alpha, "scope_keep": keep, **cost}))
+        for draw in range(wanted.halves):
+            rows += halved(fitted, task, data, wanted.alphas, {**cost, "draw": draw})
     return rows
+
+
+def _task(data: Dataset, wanted: Wanted, alpha: float, keep: float) -> Task:
+    required = {"name": "bench", "teacher": "offline", "input": "pair" if data.name == "sick" else "text"}
+    gate = {"scope": {"keep": keep}} | wanted.spec.get("gate", {}) | {"alpha": alpha, "delta": wanted.delta}
+    return Task(Spec.model_validate({**required, **wanted.spec, "gate": gate}), Path("bench"), "")
+
+
+def _judged(policy: Policy, data: Dataset, facts: dict[str, Any]) -> Row:
+    handled, given, first = _decide(policy, data.test)
+    foreign, _, _ = _decide(policy, data.foreign)
+    row = judge(given, handled, foreign, data.test.labels, certified_coverage=policy.certificate.coverage, **facts)
+    return replace(row, first_share=float(first.mean()) if len(policy.stages) > 1 else None)
 
 
 def halved(fitted: Fitted, task: Task, data: Dataset, alphas: Sequence[float], facts: dict[str, Any]) -> list[Row]:
     """Certify the fitted policy on a random half of the test rows, none of which it has seen; judge on the other."""
     policy, test, draw = fitted.policy, data.test, facts["draw"]
-    (asked,), scope = policy.ask_all(test.texts, test.vectors)
+    (asked,) = policy.ask_all(test.texts, {policy.view: test.vectors})
     given, calibrates = policy.classes[asked.top], holdout(test.texts, 0.5, draw)
     guard, judged = scope_threshold(fitted.calibration.scope, KEEPS[0]), ~calibrates
     rows = []
@@ -188,38 +207,34 @@ def halved(fitted: Fitted, task: Task, data: Dataset, alphas: Sequence[float], f
             alpha=alpha,
             delta=task.spec.gate.delta,
             mode="strict",
-            eligible=(scope >= guard)[calibrates],
+            eligible=(asked.scope >= guard)[calibrates],
             groups=burst_groups(test.texts)[calibrates],
             seed=draw,
         )
-        handled = found.certified & (scope >= guard) & (asked.score >= found.threshold)
-        own = {"system": "tracer-serve, halves", "alpha": alpha, "delta": task.spec.gate.delta, "scope_keep": KEEPS[0]}
+        handled = found.certified & (asked.scope >= guard) & (asked.score >= found.threshold)
+        own = {"system": "tracer-serve, halves", "alpha": alpha, "scope_keep": KEEPS[0]}
         own |= {"certified_coverage": found.coverage if found.certified else 0.0}
         rows.append(judge(given[judged], handled[judged], np.zeros(0, bool), test.labels[judged], **own, **facts))
     return rows
 
 
-def certified_at(fitted: Fitted, task: Task, groups: Ints, alpha: float, keep: float) -> Policy:
-    """Certify the fitted policy anew, as `fit_policy` does, at another alpha and another scope guard.
-
-    Parameters
-    ----------
-    groups : of near-duplicates among the calibration rows, shape (n,)
-    """
+def certified_at(fitted: Fitted, task: Task, data: Dataset, alpha: float, keep: float) -> Policy:
+    """Certify the fitted policy anew, as `fit_policy` does, at another alpha and another scope guard."""
     seen, gate = fitted.calibration, task.spec.gate
     guard = scope_threshold(seen.scope, keep)
     certificate = certify(
         seen.score,
         seen.agreed,
         alpha=alpha,
-        delta=gate.delta,
+        delta=gate.delta / fitted.certificate.rivals,
         mode=fitted.certificate.mode,
         min_coverage=gate.min_coverage,
         eligible=seen.scope >= guard,
-        groups=groups,
+        groups=burst_groups([data.train.texts[i] for i in seen.row]),
         seed=task.spec.fit.seed,
     )
-    return replace(fitted.policy, certificate=certificate, scope_threshold=guard)
+    stages = tuple(replace(stage, scope_threshold=guard) for stage in fitted.policy.stages)
+    return replace(fitted.policy, certificate=certificate, stages=stages)
 
 
 def peers(data: Dataset, alphas: Sequence[float], delta: float, skip: Sequence[str] = ()) -> list[Row]:
@@ -265,11 +280,13 @@ def _of(data: Dataset) -> dict[str, Any]:
     return {"dataset": data.name, "traces": len(data.train), "draw": 0, "noise": 0.0}
 
 
-def _decide(policy: Policy, texts: Sequence[Any], vectors: Any) -> tuple[Bools, Labels]:
-    if not len(texts):
-        return np.zeros(0, bool), np.zeros(0, np.str_)
-    seen = policy.score(texts, vectors)
-    return seen.handled, policy.classes[seen.top]
+def _decide(policy: Policy, part: Part) -> tuple[Bools, Labels, Bools]:
+    """Return what is handled, the labels, and what a cascade's first stage handles."""
+    if not len(part):
+        return np.zeros(0, bool), np.zeros(0, np.str_), np.zeros(0, bool)
+    given = {view: part.vectors for view in policy.views if isinstance(view.embedder, Given)}
+    seen = policy.score(part.texts, given)
+    return seen.handled, policy.classes[seen.top], seen.handled & (seen.stage == 0)
 
 
 def _child(connection: Connection, data: Dataset, wanted: Wanted) -> None:
@@ -299,8 +316,9 @@ def apart(data: Dataset, wanted: Wanted, progress: Progress) -> list[Row]:
 def table(rows: Sequence[Row]) -> Table:
     """Return the means over the draws, a line per system, alpha and guard."""
     out = Table(
-        "system", "alpha", "scope keep", "coverage", "agreement", "worst class", "oos accepted", "CPU s", "peak MB"
-    )
+        "system", "alpha", "scope keep", "coverage", "agreement", "worst class", "oos accepted", "first stage", "CPU s",
+        "peak MB",
+    )  # fmt: skip
     out.columns[0].no_wrap = True
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
@@ -311,7 +329,7 @@ def table(rows: Sequence[Row]) -> Table:
             values = [getattr(row, field) for row in group if getattr(row, field) is not None]
             return f"{scale * np.mean(values):.1f}" if values else "-"
 
-        shares = [mean(field, 100) for field in ("coverage", "agreement", "worst_class", "oos_accepted")]
+        shares = [mean(field, 100) for field in _SHARES]
         guard = "its own" if keep is None else "off" if keep >= 1 else f"{keep:g}"
         out.add_row(system, f"{alpha:g}", guard, *shares, mean("cpu_s", 1), mean("peak_mb", 1))
     return out

@@ -66,12 +66,14 @@ class Given:
     Parameters
     ----------
     parts : rows whose texts it knows
+    uncached : the embedder that made the vectors, for a fit that asks what embedding costs
     """
 
     trainable = False
     fingerprint = "given"
 
-    def __init__(self, *parts: Part) -> None:
+    def __init__(self, *parts: Part, uncached: Embedder | None = None) -> None:
+        self.uncached: Embedder = uncached or self
         self.vectors = np.concatenate([part.vectors for part in parts])
         texts = (text for part in parts for text in part.texts)
         self.row = {text: row for row, text in enumerate(texts)}

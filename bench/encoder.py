@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.data import ENCODER, read
-from tracer_serve.components import load_plugins, make_embedder
+from tracer_serve.components import load_plugins, make_embedders
 from tracer_serve.console import progress_bar
 from tracer_serve.fit.folds import duplicate_groups, holdout
 from tracer_serve.gate.certify import certify
@@ -150,7 +150,7 @@ def served(file: Path, texts: Sequence[Text]) -> list[Speed]:
     number = versions.current()
     if number is None:
         raise SystemExit(f"{file} serves no version: tracer-serve fit {file}")
-    policy = Policy.load(versions.folder(number) / "model", make_embedder(task))
+    policy = Policy.load(versions.folder(number) / "model", *make_embedders(task))
     first = replace(policy, stages=policy.stages[:1])
     alone, whole = timed(lambda text: first.score([text]), texts), timed(lambda text: policy.score([text]), texts)
     seen = policy.score(texts)

@@ -205,5 +205,5 @@ def expected_audits(state: MonitorState, agreed: float, runs: int = 400, most: i
 
 
 def _decide(policy: Policy, part: Part) -> tuple[Labels, Bools]:
-    seen = policy.score(part.texts, part.vectors)
+    seen = policy.score(part.texts, {policy.view: part.vectors})
     return policy.classes[seen.top], seen.handled

@@ -202,7 +202,7 @@ def _fit_ours(draws: Sequence[Draw]) -> list[tuple[float, float]]:
     found = []
     for traces, fresh in draws:
         policy = fit_policy(task, Rows.of(traces.texts, traces.labels), Given(traces)).policy
-        seen = policy.score(fresh.texts, fresh.vectors)
+        seen = policy.score(fresh.texts, {policy.view: fresh.vectors})
         found.append(_judged(seen.handled, policy.classes[seen.top] == fresh.labels))
     return found
 

@@ -77,7 +77,7 @@ def judge(split: str, known: Part, later: Part, spec: dict[str, Any], orders: in
     """Certify on one part; count the alarms on the other."""
     task = Task(Spec.model_validate({"name": "bench", "teacher": "offline"} | spec), Path("bench"), "")
     policy = fit_policy(task, Rows.of(known.texts, known.labels), Given(known)).policy
-    seen, certificate = policy.score(later.texts, later.vectors), policy.certificate
+    seen, certificate = policy.score(later.texts, {policy.view: later.vectors}), policy.certificate
     agreed = (policy.classes[seen.top] == later.labels)[seen.handled]
     first = first_alarms(agreed, orders, task.spec.gate.alpha)
     rang = first[first <= len(agreed)]

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from bench.coverage import peak_mb
-from tracer_serve.components import make_embedder
+from tracer_serve.components import make_embedders
 from tracer_serve.load import load_task
 from tracer_serve.offline.classify import BATCH
 from tracer_serve.policy import Policy
@@ -65,7 +65,7 @@ def bare(task: Path, rows: int) -> dict[str, float]:
     versions = versions_of(loaded)
     number = versions.current()
     assert number is not None  # just fitted
-    embed = Policy.load(versions.folder(number) / "model", make_embedder(loaded)).embedder.embed
+    embed = Policy.load(versions.folder(number) / "model", *make_embedders(loaded)).view.embed
     embed(listed[:BATCH])  # whatever is made on first use is not what is measured
     wall, cpu = time.perf_counter(), time.process_time()
     for start in range(0, rows, BATCH):

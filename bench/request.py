@@ -20,7 +20,7 @@ from rich.table import Table
 
 from bench.data import load
 from bench.serving import OURS, handled, inputs_of, task_of
-from tracer_serve.components import make_embedder
+from tracer_serve.components import make_embedders
 from tracer_serve.console import out
 from tracer_serve.gate.scope import scope_scores
 from tracer_serve.load import load_task
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     test = data.test.take(np.random.default_rng(0).permutation(len(data.test))[:400])
     given = handled(file, inputs_of(options.system, test.texts, test.vectors))
     task = load_task(file)
-    policy = Policy.load(versions_of(task).folder(versions_of(task).current() or 0) / "model", make_embedder(task))
+    policy = Policy.load(versions_of(task).folder(versions_of(task).current() or 0) / "model", *make_embedders(task))
     rows = [*_of_policy(policy, given), *_of_request(policy, given)]
     if options.json:
         print(json.dumps([{"step": step, "us": alone, "us_of_16": shared} for step, alone, shared in rows], indent=1))
@@ -65,30 +65,34 @@ def _of_policy(policy: Policy, given: Sequence[str]) -> list[tuple[str, float, f
         cost = []
         for rows in (1, _BATCH):
             texts = given[:rows]
-            cost.append(_us(make(Inputs(texts, policy.embedder.embed(texts)))) / rows)
+            cost.append(_us(make(Inputs(texts, policy.view.embed(texts)))) / rows)
         return step, cost[0], cost[1]
 
     stage = policy.stages[0]
     found = [
-        both("embed", lambda batch: lambda: policy.embedder.embed(batch.texts)),
-        both("nearest rows", lambda batch: lambda: policy.index.query(batch.embeddings)),
+        both("embed", lambda batch: lambda: policy.view.embed(batch.texts)),
+        both("nearest rows", lambda batch: lambda: policy.view.index.query(batch.embeddings)),
     ]
     for name, member in zip(_names(policy), getattr(stage.surrogate, "fitted_", [stage.surrogate]), strict=True):
         found.append(both(f"surrogate: {name}", partial(_asking, policy, member)))
 
     def accepting(batch: Inputs) -> Callable[[], object]:
-        seen = gather(stage.surrogate, batch, policy.index.near(batch))
+        seen = gather(stage.surrogate, batch, policy.view.index.near(batch))
         acceptor = stage.acceptor
         assert acceptor is not None
         return lambda: acceptor.score(acceptor.features(seen))
 
     def guarding(batch: Inputs) -> Callable[[], object]:
-        near = policy.index.near(batch)
+        near = policy.view.index.near(batch)
         proba = gather(stage.surrogate, batch, near).proba
         return lambda: scope_scores(proba, near.similarity)
 
     found += [both("acceptor", accepting), both("scope guard", guarding)]
-    found.append(both("the decision as a whole", lambda batch: lambda: policy.decide(batch.texts, batch.embeddings)))
+
+    def deciding(batch: Inputs) -> Callable[[], object]:
+        return lambda: policy.verdicts(policy.score(batch.texts, {policy.view: batch.embeddings}))
+
+    found.append(both("the decision as a whole", deciding))
     return [*found]
 
 
@@ -98,7 +102,7 @@ def _names(policy: Policy) -> list[str]:
 
 
 def _asking(policy: Policy, member: Any, batch: Inputs) -> Callable[[], object]:
-    policy.index.near(batch)  # the search is shared, and counted by itself
+    policy.view.index.near(batch)  # the search is shared, and counted by itself
     return lambda: member.predict_proba(batch)
 
 

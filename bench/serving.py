@@ -34,7 +34,7 @@ from bench.data import Dataset, Given, Part, load
 from bench.load import Load, put
 from bench.peer import peer_python, run_in_peer
 from bench.servers import Server
-from tracer_serve.components import make_embedder, teacher_fingerprint
+from tracer_serve.components import make_embedder, make_embedders, teacher_fingerprint
 from tracer_serve.console import out, progress_bar
 from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.fit.rows import Rows
@@ -48,11 +48,17 @@ from tracer_serve.versions import Manifest
 _FOLDER = Path(__file__).resolve().parent.parent / ".bench" / "serving"
 _ONNX = {"type": "sentence_transformers", "model": "sentence-transformers/all-MiniLM-L6-v2", "backend": "onnx"}
 _VECTORS = {"type": "precomputed", "dim": 384}
+FIRST = "tracer-serve, n-grams first"
 CACHED = "tracer-serve, ngrams, remembered"
 OURS: dict[str, dict[str, Any]] = {
     "tracer-serve, vectors": {"embedder": _VECTORS, "surrogates": [{"type": "blend", "members": ["mlp", "knn"]}]},
     "tracer-serve, vectors, logreg": {"embedder": _VECTORS, "surrogates": ["logreg"]},
     "tracer-serve, onnx": {"embedder": _ONNX},
+    FIRST: {
+        "embedder": _ONNX,
+        "surrogates": [{"type": "blend", "embedder": "ngrams"}, "blend"],
+        "gate": {"families": ["l2d", "cascade"]},
+    },
     "tracer-serve, ngrams": {"embedder": "ngrams"},
     CACHED: {"embedder": "ngrams"},
 }
@@ -182,7 +188,7 @@ class _Embedded(Given):
     """A frozen encoder's vectors of known texts, without asking it: they are the same with either backend."""
 
     def __init__(self, embedder: Embedder, part: Part) -> None:
-        super().__init__(part)
+        super().__init__(part, uncached=embedder)
         self.fingerprint = embedder.fingerprint
 
 
@@ -210,7 +216,7 @@ def write_version(task: Task, data: Dataset, inputs: Sequence[str]) -> None:
             parent=None,
             traces=len(inputs),
             last_trace="",
-            embedder=embedder.fingerprint,
+            embedder=policy.fingerprint,
             teacher=teacher_fingerprint(task),
             plugins={},
             software={},
@@ -235,7 +241,7 @@ def handled(file: Path, given: Sequence[str]) -> list[str]:
     versions = versions_of(task)
     number = versions.current()
     assert number is not None  # just fitted
-    policy = Policy.load(versions.folder(number) / "model", make_embedder(task))
+    policy = Policy.load(versions.folder(number) / "model", *make_embedders(task))
     return [text for text, said in zip(given, policy.decide(list(given)), strict=True) if said.handled]
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import yaml
@@ -55,7 +56,7 @@ class Planted:
     def __init__(self, classes: int = 4, seed: int = 0) -> None:
         self.classes, self.seed = classes, seed
 
-    def fit(self, texts: Sequence[object]) -> "Planted":
+    def fit(self, texts: Sequence[object]) -> Self:
         """Learn nothing."""
         del texts
         return self

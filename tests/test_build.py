@@ -148,9 +148,9 @@ def test_an_encoder_comes_as_its_export(bento: Path, tmp_path: Path, monkeypatch
     export = {"model.onnx": b"graph", "tokenizer.json": b"{}"}
     facts: dict[str, object] = {"weights": "", "max_tokens": 8, "dim": 2, "prompt": ""}
     facts["files"] = {name: hashlib.sha256(content).hexdigest() for name, content in export.items()}
-    (carried / "onnx").mkdir()
+    (carried / "onnx" / "0").mkdir(parents=True)
     for name, content in (export | {"export.json": json.dumps(facts).encode()}).items():
-        (carried / "onnx" / name).write_bytes(content)
+        (carried / "onnx" / "0" / name).write_bytes(content)
     encoder = {"type": "sentence_transformers", "model": "nobody/nothing", "backend": "onnx"}
     task = tiny_task(tmp_path, embedder=encoder, input="pair")
     monkeypatch.setenv("TRACER_SERVE_STATE", str(tmp_path / "there"))

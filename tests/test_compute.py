@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from bench.scale import traces as synthetic
 from tests.tasks import Planted, banking, write_task
 from tests.traces.make import trace
-from tracer_serve.components import load_plugins, make_embedder
+from tracer_serve.components import load_plugins, make_embedder, make_embedders
 from tracer_serve.compute import computing, cpu_time, spread, travelling
 from tracer_serve.embedding_cache import CachedEmbedder
 from tracer_serve.errors import FitError, PluginError, SpecError
@@ -81,11 +81,14 @@ def same(one: Fitted, other: Fitted, texts: Sequence[Text]) -> None:
     np.testing.assert_array_equal(first.top, second.top)
 
 
-@pytest.mark.parametrize("embedder", ["trainable", "frozen", "plugin"])
+@pytest.mark.parametrize("embedder", ["trainable", "frozen", "plugin", "two"])
 def test_workers_fit_what_this_process_would_have(tmp_path: Path, cluster: Any, embedder: str) -> None:
     """Certificate, candidates, scores and progress are the local ones, with every kind of component."""
     (tmp_path / "mine.py").write_text(PLUGIN, encoding="utf-8")
-    plugins, surrogates = (["mine.py"], ["mine"]) if embedder == "plugin" else ([], ["logreg", "knn"])
+    surrogates: list[Any] = ["mine"] if embedder == "plugin" else ["logreg", "knn"]
+    plugins = ["mine.py"] if embedder == "plugin" else []
+    if embedder == "two":
+        surrogates = [{"type": "logreg", "embedder": {"type": "ngrams", "dim": 32}}, "knn"]
     task = write_task(tmp_path, plugins=plugins, surrogates=surrogates, acceptors=["logistic"])
     load_plugins(task)
     rows, made = Rows.of(*banking(240)), make_embedder(task)
@@ -152,7 +155,7 @@ def test_folds_abreast_are_those_one_after_the_other(tmp_path: Path, monkeypatch
 
     def scores(cores: str) -> list[Vectors]:
         monkeypatch.setenv("OMP_NUM_THREADS", cores)
-        found = compare(task, rows, make_embedder(task, tmp_path / cores), lambda _, done, __: ticks.append(done))
+        found = compare(task, rows, make_embedders(task, tmp_path / cores), lambda _, done, __: ticks.append(done))
         return [np.asarray(part.score) for part in found.parts]
 
     for one, two in zip(scores("1"), scores("2"), strict=True):

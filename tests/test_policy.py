@@ -31,7 +31,7 @@ def served(fitted: Policy, tmp_path_factory: pytest.TempPathFactory) -> Policy:
     """The same policy as a worker has it: read from disk."""
     folder: Path = tmp_path_factory.mktemp("version") / "model"
     fitted.save(folder)
-    return Policy.load(folder, fitted.embedder)
+    return Policy.load(folder, fitted.view.embedder)
 
 
 def traffic() -> list[Text]:
@@ -45,8 +45,8 @@ def by_hand(policy: Policy, texts: list[Text]) -> tuple[Labels, Floats]:
     """Labels and scores from the fitted estimators themselves, all rows at once."""
     (stage,) = policy.stages
     assert stage.acceptor is not None
-    inputs = Inputs(texts, policy.embedder.embed(texts))
-    seen: Evidence = gather(stage.surrogate, inputs, policy.index.query(inputs.embeddings))
+    inputs = Inputs(texts, stage.view.embedder.embed(texts))
+    seen: Evidence = gather(stage.surrogate, inputs, stage.view.index.query(inputs.embeddings))
     return policy.classes[seen.proba.argmax(axis=1)], stage.acceptor.score(stage.acceptor.features(seen))
 
 
@@ -74,7 +74,7 @@ def test_a_served_version_decides_as_the_fitted_estimators(fitted: Policy, serve
     clear = np.abs(scores - threshold) > TOLERANCE
     whole = fitted.score(texts)
     handled = np.array([verdict.handled for verdict in verdicts])
-    clear &= np.abs(whole.scope - fitted.scope_threshold) > TOLERANCE
+    clear &= np.abs(whole.scope - fitted.stages[0].scope_threshold) > TOLERANCE
     assert clear.mean() > 0.99
     np.testing.assert_array_equal(handled[clear], whole.handled[clear])
     assert not handled[clear & (scores < threshold)].any()

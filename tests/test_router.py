@@ -10,7 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.service.worlds import BLUE, DEFERRED, HANDLED, RED, make_policy, make_task, make_version, serving
+from tests.service.worlds import (
+    BLUE,
+    DEFERRED,
+    HANDLED,
+    RED,
+    make_policy,
+    make_task,
+    make_version,
+    serving,
+    with_embedder,
+)
 from tests.stub_llm import StubLLM
 from tracer_serve.batcher import Batcher
 from tracer_serve.errors import ArtifactError, OverloadedError, StoreError
@@ -96,7 +106,7 @@ async def test_a_failing_embedder_defers_the_text_it_fails_on_and_no_other(task:
     async with serving(spec) as (client, runtime):
         loaded = runtime.live.loaded
         assert loaded is not None
-        policy = replace(loaded.policy, embedder=Broken(loaded.policy.embedder, HANDLED))
+        policy = with_embedder(loaded.policy, Broken(loaded.policy.view.embedder, HANDLED))
         runtime.live.loaded = replace(loaded, policy=policy)
         results = await runtime.router.route([BLUE[0], HANDLED, BLUE[1]])
         exposed = (await client.get("/metrics")).text
@@ -112,7 +122,7 @@ async def test_an_input_that_no_embedder_can_read_is_the_clients_error(task: Mak
     async with serving(spec) as (client, runtime):
         loaded = runtime.live.loaded
         assert loaded is not None
-        policy = replace(loaded.policy, embedder=embedders.build("precomputed", {"dim": 3}))
+        policy = with_embedder(loaded.policy, embedders.build("precomputed", {"dim": 3}))
         runtime.live.loaded = replace(loaded, policy=policy)
         answer = await client.post("/v1/classify", json={"input": "no vector"})
     assert answer.status_code == 400
@@ -341,11 +351,11 @@ class Noting:
 async def test_long_texts_are_not_padded_beside_short_ones(task: MakeTask) -> None:
     """The embedder's batches are cut so that rows times longest text stays bounded; the policy decides once on all."""
     policy = make_policy(task())
-    embedder, surrogate = Noting(policy.embedder), Slow(policy.surrogate)
+    embedder, surrogate = Noting(policy.view.embedder), Slow(policy.surrogate)
     surrogate.go.set()
     batcher = Batcher()
     texts = ["x" * 10_000, "short", "y" * 10_000, "tiny"]
-    judged = await batcher.judge(replace(_with(policy, surrogate), embedder=embedder), texts)
+    judged = await batcher.judge(with_embedder(_with(policy, surrogate), embedder), texts)
     batcher.close()
     assert embedder.batches == [["tiny", "short"], ["x" * 10_000], ["y" * 10_000]]
     assert surrogate.batches == [["tiny", "short", "x" * 10_000, "y" * 10_000]]
@@ -428,7 +438,7 @@ class Counting:
 def count_embeds(runtime: Runtime) -> Counting:
     """Count what the version that serves embeds from now on."""
     assert runtime.live.loaded is not None
-    counting = Counting(runtime.live.loaded.policy.embedder)
-    policy = replace(runtime.live.loaded.policy, embedder=counting)
+    counting = Counting(runtime.live.loaded.policy.view.embedder)
+    policy = with_embedder(runtime.live.loaded.policy, counting)
     runtime.live.loaded = replace(runtime.live.loaded, policy=policy)
     return counting

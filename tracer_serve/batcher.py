@@ -5,23 +5,20 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-
-import numpy as np
 
 from tracer_serve.errors import BadInputError, OverloadedError
 from tracer_serve.log_task import within
 from tracer_serve.policy import Policy
-from tracer_serve.protocols import Embedder
-from tracer_serve.records import Text, Vectors, Verdict
+from tracer_serve.records import Text, Verdict
+from tracer_serve.views import length_of
 
 _log = logging.getLogger(__name__)
 
 _TARGET_S = 0.05  # a lone request waits for at most about one batch: batches are sized to take this long
 _LEAST_ROWS, _MOST_ROWS = 8, 256
-_CELLS = 16_384  # rows x longest text of one call of an embedder, in characters: bounds padding and memory
 _INLINE_S = 0.004  # what takes less is not worth two changes of thread
 _INLINE_CHARS = 65_536
 
@@ -114,7 +111,7 @@ class Batcher:
         """Begin what came in this turn of the event loop: here if it is little, else in the thread."""
         jobs, self._arrived = self._arrived, []
         rows = [(job, i) for job in jobs for i in range(len(job.texts))]
-        little = len(rows) * self._row_s < _INLINE_S and sum(_length(job.texts[i]) for job, i in rows) < _INLINE_CHARS
+        little = len(rows) * self._row_s < _INLINE_S and sum(length_of(job.texts[i]) for job, i in rows) < _INLINE_CHARS
         if little and not self._running and not self._waiting:
             self._work(rows)
             _resolve(jobs)
@@ -159,27 +156,8 @@ def _by_policy(rows: list[_Row]) -> list[list[_Row]]:
     """Split a batch by policy (two during a swap), the rows of each by length, so that little is padded."""
     if len(rows) == 1:
         return [rows]
-    ordered = sorted(rows, key=lambda row: (id(row[0].policy), _length(row[0].texts[row[1]])))
+    ordered = sorted(rows, key=lambda row: (id(row[0].policy), length_of(row[0].texts[row[1]])))
     return [list(same) for _, same in groupby(ordered, key=lambda row: id(row[0].policy))]
-
-
-def _length(text: Text) -> int:
-    return len(text) if isinstance(text, str) else len(text[0]) + len(text[1])
-
-
-def _embed(embedder: Embedder, texts: list[Text]) -> Vectors:
-    """Embed texts, shortest first, in parts whose padded size is bounded; whatever follows sees all rows at once."""
-    parts = [embedder.embed(part) for part in _parts(texts)]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
-def _parts(texts: list[Text]) -> Iterator[list[Text]]:
-    start = 0
-    for end, text in enumerate(texts):
-        if end > start and (end + 1 - start) * _length(text) > _CELLS:
-            yield texts[start:end]
-            start = end
-    yield texts[start:]
 
 
 def _judge(rows: list[_Row]) -> None:
@@ -188,10 +166,9 @@ def _judge(rows: list[_Row]) -> None:
     texts = [job.texts[i] for job, i in rows]
     try:
         started = time.perf_counter()
-        vectors = _embed(policy.embedder, texts)
-        embedded = time.perf_counter()
-        verdicts = policy.decide(texts, vectors)
-        ended = time.perf_counter()
+        seen = policy.score(texts)
+        verdicts = policy.verdicts(seen)
+        took = time.perf_counter() - started
     except Exception as error:  # noqa: BLE001  an embedder may raise anything; the text is deferred, the failure told
         if len(rows) > 1:
             for row in rows:
@@ -204,8 +181,8 @@ def _judge(rows: list[_Row]) -> None:
     for (job, i), verdict in zip(rows, verdicts, strict=True):
         job.judged.verdicts[i] = verdict
     for job in {id(job): job for job, _ in rows}.values():
-        job.judged.embed_s += embedded - started
-        job.judged.predict_s += ended - embedded
+        job.judged.embed_s += seen.embed_s
+        job.judged.predict_s += took - seen.embed_s
 
 
 def _hand_back(rows: list[_Row]) -> None:

@@ -23,14 +23,28 @@ def load_plugins(task: Task) -> dict[str, str]:
     return {str(path): load_plugin(task.resolve(path)) for path in task.spec.plugins}
 
 
-def make_embedder(task: Task, cache: Path | None = None) -> Embedder:
+def embedders_of(task: Task) -> list[tuple[Component, str]]:
+    """Return `Spec.embedders`, each with the YAML's path to it."""
+    surrogates = enumerate(task.spec.surrogates)
+    named = [(task.spec.embedder, "embedder"), *((s.embedder, f"surrogates[{i}].embedder") for i, s in surrogates)]
+    return [next((one, path) for one, path in named if one == component) for component in task.spec.embedders]
+
+
+def make_embedders(task: Task, cache: Path | None = None) -> tuple[Embedder, ...]:
+    """Make every embedder of the task, in the order of `Spec.embedders`; `cache` as in `make_embedder`."""
+    return tuple(make_embedder(task, cache, place) for place in range(len(task.spec.embedders)))
+
+
+def make_embedder(task: Task, cache: Path | None = None, place: int = 0) -> Embedder:
     """Make the task's embedder, not yet fitted; for pairs, where the task classifies pairs.
 
     Parameters
     ----------
     cache : folder that keeps the vectors of a frozen embedder, so that a refit embeds only what is new
+    place : in `Spec.embedders`; beyond 0 it is an embedder that a surrogate names for itself
     """
-    embedder = _make(task, embedders, task.spec.embedder, "embedder")
+    component, path = embedders_of(task)[place]
+    embedder = _make(task, embedders, component, path)
     if cache is not None and not embedder.trainable:
         embedder = CachedEmbedder(embedder, cache)
     return PairEmbedder(embedder) if task.spec.input == "pair" else embedder
@@ -39,12 +53,13 @@ def make_embedder(task: Task, cache: Path | None = None) -> Embedder:
 def make_surrogate(task: Task, index: int) -> Surrogate:
     """Make a fresh, unfitted surrogate: the `index`-th of the spec.
 
-    One that reads texts may ask for the labels' `descriptions` and for the `source` of the task's embedder, its model
-    and revision.
+    One that reads texts may ask for the labels' `descriptions` and for the `source` of its embedder, its model and
+    revision.
     """
     context: dict[str, Any] = {"descriptions": task.spec.labels if isinstance(task.spec.labels, dict) else {}}
-    if task.spec.embedder.type == "sentence_transformers":
-        params = _absolute(task, embedders, task.spec.embedder)
+    embedder = task.spec.embedders[task.spec.view_of(index)]
+    if embedder.type == "sentence_transformers":
+        params = _absolute(task, embedders, embedder)
         model = params.get("folder") or params.get("model", MINILM)
         context["source"] = (str(model), params.get("revision"))
     return _make(task, surrogates, task.spec.surrogates[index], f"surrogates[{index}]", context)
@@ -76,7 +91,8 @@ def make_redactors(task: Task) -> tuple[Redactor, ...]:
 def paths_of(task: Task) -> Iterator[tuple[str, Path]]:
     """Yield the files and folders that components read, as the YAML writes them, each with its component's path."""
     spec = task.spec
-    one: tuple[_Seam, ...] = ((embedders, spec.embedder, "embedder"), (teachers, spec.teacher, "teacher"))
+    one: list[_Seam] = [(embedders, component, path) for component, path in embedders_of(task)]
+    one.append((teachers, spec.teacher, "teacher"))
     lists: tuple[tuple[Registry[Any], tuple[Component, ...], str], ...] = (
         (surrogates, spec.surrogates, "surrogates"),
         (acceptors, spec.acceptors, "acceptors"),

@@ -52,6 +52,11 @@ class CachedEmbedder:
         """As the embedder's: its vectors are the same."""
         return self.embedder.fingerprint
 
+    @property
+    def uncached(self) -> Embedder:
+        """The embedder, for whoever wants to know what it costs."""
+        return self.embedder
+
     def fit(self, texts: Sequence[Text]) -> Self:
         """Fit the embedder; a frozen one stays as it is."""
         self.embedder.fit(texts)

@@ -164,7 +164,7 @@ class _VersionCollector(Collector):
         info = GaugeMetricFamily(
             "tracer_policy_info", "The version that serves.", labels=("task", "version", "teacher", "embedder")
         )
-        info.add_metric((self._task, str(loaded.number), loaded.teacher, loaded.policy.embedder.fingerprint), 1.0)
+        info.add_metric((self._task, str(loaded.number), loaded.teacher, loaded.policy.fingerprint), 1.0)
         yield info
         watch = self._watch()
         if watch is not None:

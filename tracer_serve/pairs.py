@@ -49,6 +49,16 @@ class PairEmbedder:
         """The inner fingerprint, marked."""
         return f"pair1-{self.inner.fingerprint}"
 
+    @property
+    def uncached(self) -> "PairEmbedder":
+        """The same without a cache below, for whoever wants to know what it costs."""
+        return PairEmbedder(getattr(self.inner, "uncached", self.inner))
+
+    @property
+    def remote(self) -> bool:
+        """Whether an endpoint does the work."""
+        return bool(getattr(self.inner, "remote", False))
+
     def fit(self, texts: Sequence[Text]) -> Self:
         """Fit the embedder inside on both sides of n pairs."""
         self.inner.fit([side for pair in texts for side in _sides(pair)])

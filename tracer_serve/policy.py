@@ -1,7 +1,7 @@
-"""The immutable policy: embedder, stages, scope guard and certificate, from texts to verdicts."""
+"""The immutable policy: stages and certificate, from texts to verdicts."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +10,10 @@ from pydantic import TypeAdapter
 
 from tracer_serve.errors import ArtifactError
 from tracer_serve.gate.classes import class_thresholds
-from tracer_serve.gate.scope import scope_scores
-from tracer_serve.neighbours import NeighbourIndex
 from tracer_serve.protocols import Acceptor, Embedder, Surrogate
-from tracer_serve.records import Bools, Certificate, Floats, Inputs, Ints, Labels, Neighbours, Text, Vectors, Verdict
+from tracer_serve.records import Bools, Certificate, Floats, Ints, Labels, Text, Vectors, Verdict
 from tracer_serve.stages import Asked, Stage, name_of
-from tracer_serve.state import load_component, save_component
+from tracer_serve.views import Batch, View
 
 CERTIFICATE = TypeAdapter(Certificate)
 """Certificate to JSON and back; infinite thresholds as strings, which JSON proper can hold."""
@@ -30,10 +28,11 @@ class Scored:
     proba : of the stage that was asked last, shape (n, k)
     top : the most probable class, shape (n,)
     score : on the policy's path, shape (n,)
-    scope : scope score, shape (n,)
+    scope : scope score of that stage, shape (n,)
     stage : the stage that was asked last, counted from 0, shape (n,)
     handled : shape (n,)
     reason : why, as in `Verdict`, shape (n,)
+    embed_s : time spent in embedders, seconds
     """
 
     proba: Vectors
@@ -43,6 +42,7 @@ class Scored:
     stage: Ints
     handled: Bools
     reason: Labels
+    embed_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +52,9 @@ class Policy:
     Parameters
     ----------
     stages : one, or several for a cascade, in the order in which they are asked; all of them know the same classes
-    index : nearest training rows
-    scope_threshold : least scope score that may be handled, judged by the first stage; -inf turns the guard off
     """
 
-    embedder: Embedder
     stages: tuple[Stage, ...]
-    index: NeighbourIndex
-    scope_threshold: float
     certificate: Certificate
 
     @property
@@ -82,44 +77,58 @@ class Policy:
         """Surrogates and acceptors in words."""
         return name_of([stage.names for stage in self.stages])
 
-    def score(self, texts: Sequence[Text], embeddings: Vectors | None = None) -> Scored:
-        """Score a batch of n texts; `embeddings` (n, d) spares the embedder.
+    @property
+    def view(self) -> View:
+        """The last stage's."""
+        return self.stages[-1].view
 
-        A later stage is asked only for what is in scope and not handled yet.
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The stages' views, each once, in the order in which they are needed."""
+        return tuple(dict.fromkeys(stage.view for stage in self.stages))
+
+    @property
+    def fingerprint(self) -> str:
+        """The embedders' fingerprints."""
+        return ", ".join(view.embedder.fingerprint for view in self.views)
+
+    def score(self, texts: Sequence[Text], known: Mapping[View, Vectors] | None = None) -> Scored:
+        """Score a batch of n texts.
+
+        A stage is asked only for what no earlier one handles, and only that is embedded for it.
+
+        Parameters
+        ----------
+        known : vectors that the caller has already, shape (n, d), by view
         """
-        vectors = self.embedder.embed(texts) if embeddings is None else embeddings
-        inputs = Inputs(texts, vectors)
-        near = self.index.near(inputs)
-        threshold = class_thresholds(self.certificate, self.classes)
-        first = self.stages[0].ask(inputs, near)
-        scope = scope_scores(first.proba, near.similarity)
-        in_scope = scope >= self.scope_threshold
-        proba, top, score = first.proba, first.top.copy(), np.asarray(first.score).copy()
-        handled = in_scope & self._passes(0, first, threshold)
+        batch, threshold = Batch(texts, known or {}), class_thresholds(self.certificate, self.classes)
+        asked = self.stages[0].ask(*batch.seen_by(self.stages[0].view, np.arange(len(texts))))
+        proba, top, score, scope = asked.proba, asked.top, asked.score, asked.scope
+        handled, reason = self._judge(self.stages[0], asked, threshold)
         stage = np.zeros(len(texts), np.int64)
         for number, later in enumerate(self.stages[1:], start=1):
-            rows = np.flatnonzero(in_scope & ~handled)
+            rows = np.flatnonzero(~handled)
             if not len(rows):
                 break
-            asked = later.ask(inputs.take(rows), _take(near, rows))
-            proba = proba.copy() if number == 1 else proba
-            proba[rows], top[rows], score[rows], stage[rows] = asked.proba, asked.top, asked.score, number
-            handled[rows] = self._passes(number, asked, threshold)
-        reason = self._reasons(top, stage, handled, in_scope, threshold)
-        return Scored(proba, top, score, scope, stage, handled, reason)
+            if number == 1:
+                proba, score = proba.copy(), np.asarray(score).copy()  # they may be a surrogate's own
+            asked = later.ask(*batch.seen_by(later.view, rows))
+            proba[rows], top[rows], score[rows], scope[rows] = asked.proba, asked.top, asked.score, asked.scope
+            handled[rows], reason[rows] = self._judge(later, asked, threshold)
+            stage[rows] = number
+        return Scored(proba, top, score, scope, stage, handled, reason, batch.embed_s)
 
-    def ask_all(self, texts: Sequence[Text], vectors: Vectors) -> tuple[tuple[Asked, ...], Floats]:
-        """Ask every stage about every row, for a calibration, and return the scope scores too."""
-        inputs = Inputs(texts, vectors)
-        near = self.index.near(inputs)
-        asked = tuple(stage.ask(inputs, near) for stage in self.stages)
-        return asked, scope_scores(asked[0].proba, near.similarity)
+    def ask_all(self, texts: Sequence[Text], known: Mapping[View, Vectors]) -> tuple[Asked, ...]:
+        """Ask every stage about every row, for a calibration; `known` as in `score`."""
+        batch, rows = Batch(texts, known), np.arange(len(texts))
+        return tuple(stage.ask(*batch.seen_by(stage.view, rows)) for stage in self.stages)
 
-    def decide(self, texts: Sequence[Text], embeddings: Vectors | None = None) -> list[Verdict]:
+    def decide(self, texts: Sequence[Text]) -> list[Verdict]:
         """Decide a batch of n texts: one verdict per text, in order."""
-        if not texts:
-            return []
-        seen = self.score(texts, embeddings)
+        return self.verdicts(self.score(texts)) if texts else []
+
+    def verdicts(self, seen: Scored) -> list[Verdict]:
+        """Return what was found on each row of a batch."""
         runner_up = np.argsort(seen.proba, axis=1)[:, -2] if len(self.classes) > 1 else None
         return [
             Verdict(
@@ -129,6 +138,7 @@ class Policy:
                 reason=str(seen.reason[i]),
                 runner_up=None if runner_up is None else str(self.classes[runner_up[i]]),
                 proba=seen.proba[i],
+                stage=int(seen.stage[i]),
             )
             for i, top in enumerate(seen.top)
         ]
@@ -136,22 +146,21 @@ class Policy:
     def save(self, folder: Path) -> None:
         """Write the policy into a new folder, without pickle."""
         folder.mkdir(parents=True)
+        views = self.views
+        for number, view in enumerate(views):
+            view.save(folder / f"view_{number}")
         for number, stage in enumerate(self.stages):
-            stage.save(folder / f"stage_{number}")
-        save_component(self.index, folder / "index")
-        if self.embedder.trainable:
-            save_component(self.embedder, folder / "embedder")
+            stage.save(folder / f"stage_{number}", views.index(stage.view))
         facts = {
+            "views": len(views),
             "stages": len(self.stages),
-            "scope_threshold": self.scope_threshold,
-            "embedder_fingerprint": self.embedder.fingerprint,
             "certificate": CERTIFICATE.dump_python(self.certificate, mode="json"),
         }
         (folder / "policy.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path, embedder: Embedder) -> "Policy":
-        """Read a policy; `embedder` is the running spec's, whose fitted state is taken from the folder.
+    def load(cls, folder: Path, *embedders: Embedder) -> "Policy":
+        """Read a policy; `embedders` are the running spec's, whose fitted state is taken from the folder.
 
         Raises
         ------
@@ -160,38 +169,28 @@ class Policy:
         """
         try:
             facts = json.loads((folder / "policy.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            numbers = range(facts["views"]), range(facts["stages"])
+            certificate = CERTIFICATE.validate_python(facts["certificate"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise ArtifactError(f"{folder}/policy.json cannot be read: {error}") from error
-        if embedder.trainable:
-            embedder = load_component(type(embedder), folder / "embedder")
-        if embedder.fingerprint != facts["embedder_fingerprint"]:
-            raise ArtifactError(
-                f"{folder} was certified with the embedder {facts['embedder_fingerprint']}, the spec now names"
-                f" {embedder.fingerprint}: its certificate is void. Put the old embedder back, or refit."
-            )
-        return cls(
-            embedder=embedder,
-            stages=tuple(Stage.load(folder / f"stage_{number}") for number in range(facts["stages"])),
-            index=load_component(NeighbourIndex, folder / "index"),
-            scope_threshold=facts["scope_threshold"],
-            certificate=CERTIFICATE.validate_python(facts["certificate"]),
-        )
+        views = [View.load(folder / f"view_{number}", embedders) for number in numbers[0]]
+        stages = tuple(Stage.load(folder / f"stage_{number}", views) for number in numbers[1])
+        return cls(stages, certificate)
 
-    def _passes(self, number: int, asked: Asked, threshold: Floats) -> Bools:
-        passes: Bools = np.isfinite(asked.score) & (asked.score >= threshold[asked.top])
-        return passes & self.stages[number].open[asked.top] & self.certificate.certified
-
-    def _reasons(self, top: Ints, stage: Ints, handled: Bools, in_scope: Bools, threshold: Floats) -> Labels:
+    def _judge(self, stage: Stage, asked: Asked, threshold: Floats) -> tuple[Bools, Labels]:
+        """Return which rows a stage handles, and the reasons, as in `Verdict`, of all it was asked about."""
+        in_scope, open_ = stage.in_scope(asked), stage.open[asked.top]
+        passes = np.isfinite(asked.score) & (asked.score >= threshold[asked.top])
+        handled: Bools = passes & in_scope & open_ & self.certificate.certified
         if handled.all():
-            return np.full(len(top), "certified")
-        may_answer = np.stack([one.open for one in self.stages])[stage, top] & (threshold[top] < np.inf)
-        uncertified = np.full(len(top), not self.certificate.certified)
-        return np.select(
-            [handled, uncertified, ~in_scope, ~may_answer],
+            return handled, np.full(len(handled), "certified", _REASON)
+        uncertified = np.full(len(handled), not self.certificate.certified)
+        reason = np.select(
+            [handled, uncertified, ~in_scope, ~(open_ & (threshold[asked.top] < np.inf))],
             ["certified", "no_certificate", "out_of_scope", "class_not_certified"],
             "below_threshold",
         )
+        return handled, reason.astype(_REASON)
 
 
-def _take(near: Neighbours, rows: Ints) -> Neighbours:
-    return Neighbours(near.similarity[rows], near.label[rows], near.row[rows])
+_REASON = "<U19"  # class_not_certified

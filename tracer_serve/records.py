@@ -150,6 +150,7 @@ class Verdict:
     reason : ``certified``, ``below_threshold``, ``out_of_scope``, ``class_not_certified`` or ``no_certificate``
     runner_up : the second most probable label, None with a single class
     proba : probability per class, shape (k,)
+    stage : the stage of the policy that was asked last, counted from 0
     """
 
     label: str
@@ -158,6 +159,7 @@ class Verdict:
     reason: str
     runner_up: str | None
     proba: Vectors
+    stage: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +236,8 @@ class StageRow:
     share : n as a share of the calibration rows
     asked : share of the calibration rows that reach it
     cpu_ms : CPU of predicting one row in batches, without embedding
+    embed_ms : of embedding it and finding its nearest rows before that, by an endpoint the time waited; 0.0 where an
+        earlier stage has done so, and where nobody asked for it (no `cascade` in ``gate.families``)
     """
 
     surrogate: str
@@ -243,6 +247,7 @@ class StageRow:
     share: float
     asked: float
     cpu_ms: float
+    embed_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

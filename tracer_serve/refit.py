@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 
 from tracer_serve.checks import check_plugins
-from tracer_serve.components import load_plugins, make_embedder, teacher_fingerprint
+from tracer_serve.components import load_plugins, make_embedders, teacher_fingerprint
 from tracer_serve.compute import computing
 from tracer_serve.errors import FitError
 from tracer_serve.fit.compare import CandidateResult
@@ -122,10 +122,19 @@ def _fit(task: Task, store: TraceStore, versions: Versions, since: TeacherSince,
     noise = TeacherNoise.from_json(store.get_value(KEY))
     if noise is not None and noise.teacher != since.fingerprint:
         noise = None  # of another teacher
-    embedder = make_embedder(task, task.state / "cache")
+    embedder, *beside = make_embedders(task, task.state / "cache")
     serving = versions.current()
     earlier = None if serving is None else versions.folder(serving) / "model"
-    fitted = fit_policy(task, taken.rows, embedder, progress, index=versions.upcoming, noise=noise, earlier=earlier)
+    fitted = fit_policy(
+        task,
+        taken.rows,
+        embedder,
+        progress,
+        index=versions.upcoming,
+        noise=noise,
+        earlier=earlier,
+        beside=beside,
+    )
     migration = store.get_value(_MIGRATION.format(since.fingerprint))
     return Fresh(taken, fitted, spent, Demands(since.fingerprint, task.spec.gate, closing), migration)
 

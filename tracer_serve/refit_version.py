@@ -84,7 +84,7 @@ def _manifest(  # noqa: PLR0917  # what makes a version, and what the writing ad
         parent=parent,
         traces=len(taken.rows),
         last_trace=taken.until,
-        embedder=policy.embedder.fingerprint,
+        embedder=policy.fingerprint,
         teacher=fresh.demands.teacher,
         plugins=plugins,
         software={"python": platform.python_version()} | {name: installed(name) for name in _SOFTWARE},
@@ -100,7 +100,8 @@ def _fill(folder: Path, task: Task, fresh: Fresh, versions: Versions) -> None:
     fitted, taken = fresh.fitted, fresh.taken
     fitted.policy.save(folder / "model")
     fitted.calibration.save(folder / "calibration.npz")
-    np.save(folder / NEAREST, taken.ids[fitted.trained][fitted.policy.index.rows], allow_pickle=False)
+    nearest = fitted.trained[np.sort(fitted.policy.view.index.rows)]  # every view's index keeps the same rows
+    np.save(folder / NEAREST, taken.ids[nearest], allow_pickle=False)
     (folder / "certificate.json").write_bytes(CERTIFICATE.dump_json(fitted.certificate, indent=1))
     candidates = [asdict(candidate) for candidate in fitted.candidates]
     (folder / "candidates.json").write_text(json.dumps(candidates, indent=1), encoding="utf-8")

@@ -86,13 +86,18 @@ def bare_task(file: Path, *, pair: bool, embedder: str, delta: float) -> Task:
 
 
 def scan(
-    task: Task, rows: Rows, embedder: Embedder, progress: Progress = silent, *, alphas: Sequence[float] = ALPHAS
+    task: Task,
+    rows: Rows,
+    embedders: Sequence[Embedder],
+    progress: Progress = silent,
+    *,
+    alphas: Sequence[float] = ALPHAS,
 ) -> Scan:
     """Cross-fit once and certify at each alpha.
 
     Parameters
     ----------
-    embedder : asked once per part of the curve; give a cached one
+    embedders : the task's (`make_embedders`), asked once per part of the curve; give cached ones
 
     Raises
     ------
@@ -102,15 +107,16 @@ def scan(
     if len(rows) < 2 * task.spec.fit.folds:
         raise FitError(f"{len(rows)} labelled traces are too few for {task.spec.fit.folds} folds")
     used = _part(rows, min(len(rows), CROSS_FIT_ROWS), task.spec.fit.seed)
-    compared = compare(task, used, embedder, progress)
+    compared = compare(task, used, embedders, progress)
     whole = {alpha: _at(task, used, compared, alpha) for alpha in alphas}
     alone = _only(task, whole[min(alphas, key=lambda alpha: abs(alpha - task.spec.gate.alpha))][1])
+    mine = [embedders[task.spec.embedders.index(one)] for one in alone.spec.embedders]
     curves: dict[float, list[tuple[int, float]]] = {alpha: [] for alpha in alphas}
     sizes = [int(part * len(used)) for part in _PARTS if part * len(used) >= _FEWEST]
     for number, size in enumerate(sizes):
         progress("learning curve", number, len(sizes))
         part = _part(used, size, task.spec.fit.seed)
-        smaller = compare(alone, part, embedder, silent)
+        smaller = compare(alone, part, mine, silent)
         for alpha in alphas:
             curves[alpha].append((size, _covered(_at(alone, part, smaller, alpha)[0])))
     progress("learning curve", len(sizes), len(sizes))
@@ -118,14 +124,14 @@ def scan(
     points = []
     for alpha, (found, surrogate) in whole.items():
         curve = (*curves[alpha], (len(used), _covered(found)))
-        points.append(_point(found, alpha, task.spec.surrogates[surrogate].type, audit_rate, curve))
+        points.append(_point(found, alpha, task.spec.surrogates[surrogate].name, audit_rate, curve))
     return Scan(
         rows=len(rows),
         used=len(used),
         labels=len(compared.folds.classes),
         delta=task.spec.gate.delta,
         audit_rate=audit_rate,
-        embedder=task.spec.embedder.type,
+        embedder=", ".join(one.type for one in task.spec.embedders),
         points=tuple(points),
     )
 

@@ -26,11 +26,15 @@ def json_schema() -> dict[str, Any]:
         parent: dict[str, Any] = reduce(getitem, path, schema)
         place = parent[field]
         choice = {"anyOf": [*_blocks(registry), {"type": "string"}], "description": place.get("description", "")}
+        if registry is surrogates:
+            for block in choice["anyOf"][:-1]:
+                block["properties"]["embedder"] = {"$ref": "#/properties/embedder"}
         if place.get("type") == "array":
             place["items"] = choice
         else:
             parent[field] = choice
-    schema["$defs"].pop("Component", None)
+    for name in ("Component", "SurrogateComponent"):
+        schema["$defs"].pop(name)
     return schema
 
 

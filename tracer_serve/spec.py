@@ -38,6 +38,19 @@ class Component(BaseModel):
         return dict(self.model_extra or {})
 
 
+class SurrogateComponent(Component):
+    """A surrogate; it may see texts through an embedder of its own."""
+
+    embedder: Component | None = Field(
+        default=None, description="Its own embedder, for vectors, neighbours and scope guard; default: the task's."
+    )
+
+    @property
+    def name(self) -> str:
+        """Its name, and its embedder's where that is its own."""
+        return self.type if self.embedder is None else f"{self.type} on {self.embedder.type}"
+
+
 class ScopeSpec(Frozen):
     """Guard against inputs unlike anything seen (gate.md, section 7)."""
 
@@ -286,8 +299,8 @@ class Spec(Frozen):
     input: Literal["text", "pair"] = Field(default="text", description="One text, or a pair of texts.")
     plugins: tuple[Path, ...] = Field(default=(), description="Python files that register own components.")
     embedder: Component = Field(default=Component(type="ngrams"), description="Texts to vectors.")
-    surrogates: tuple[Component, ...] = Field(
-        default=(Component(type="blend"),), min_length=1, description="Candidate surrogates."
+    surrogates: tuple[SurrogateComponent, ...] = Field(
+        default=(SurrogateComponent(type="blend"),), min_length=1, description="Candidate surrogates."
     )
     acceptors: tuple[Component, ...] = Field(
         default=(Component(type="logistic"),), min_length=1, description="Candidate acceptors."
@@ -328,6 +341,20 @@ class Spec(Frozen):
             twice = next(label for label in value if list(value).count(label) > 1)
             raise ValueError(f"label {twice!r} is there twice")
         return value
+
+    @property
+    def embedders(self) -> tuple[Component, ...]:
+        """The task's embedder, then those that surrogates name beside it, each once."""
+        found = [self.embedder]
+        for surrogate in self.surrogates:
+            if surrogate.embedder is not None and surrogate.embedder not in found:
+                found.append(surrogate.embedder)
+        return tuple(found)
+
+    def view_of(self, surrogate: int) -> int:
+        """Return the place in `embedders` of what the `surrogate`-th surrogate sees through."""
+        own = self.surrogates[surrogate].embedder
+        return 0 if own is None else self.embedders.index(own)
 
     @property
     def label_names(self) -> tuple[str, ...]:

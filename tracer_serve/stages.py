@@ -1,8 +1,9 @@
-"""One stage of a policy: a surrogate, its acceptor, and where its score lies on the policy's path.
+"""One stage of a policy: a surrogate, its acceptor, its scope guard, and where its score lies on the policy's path.
 
 A policy has one stage, or several for a cascade: a later stage is asked only for what the earlier ones defer. A single
 threshold decides on all of them, so their scores must lie on one path: each stage's `Scale` turns its score into a
 predicted agreement (gate.md, section 2). The gate relies on no such prediction; a bad scale costs coverage only.
+Everything else is the stage's own: what it sees of a text (`views.View`), and what is out of its scope.
 """
 
 import json
@@ -16,10 +17,12 @@ from typing import Self, cast
 import numpy as np
 
 from tracer_serve.errors import ArtifactError
+from tracer_serve.gate.scope import scope_scores
 from tracer_serve.protocols import Acceptor, Ensemble, Surrogate
 from tracer_serve.records import Bools, Evidence, Floats, Inputs, Ints, Neighbours, Vectors
 from tracer_serve.registry import acceptors, surrogates
 from tracer_serve.state import load_component, save_component
+from tracer_serve.views import View
 
 _BINS = 100
 _FEWEST = 20  # rows of a bin
@@ -87,30 +90,43 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a stage says of n inputs: probabilities (n, k), the most probable class (n,), its score on the path (n,)."""
+    """What a stage says of n inputs.
+
+    Parameters
+    ----------
+    proba : probabilities, shape (n, k)
+    top : the most probable class, shape (n,)
+    score : on the policy's path, shape (n,)
+    scope : scope score, shape (n,)
+    """
 
     proba: Vectors
     top: Ints
     score: Floats
+    scope: Floats
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A fitted surrogate with its acceptor.
+    """A fitted surrogate with its acceptor and its guards.
 
     Parameters
     ----------
+    view : what it sees of a text
     acceptor : None for the family `global`, which scores every row 0
     names : registry names of surrogate and acceptor
     open : classes that this stage may answer, shape (k,); the class floor closes the others
     scale : puts the acceptor's score on the policy's path
+    scope_threshold : least scope score that it may answer; -inf turns the guard off
     """
 
+    view: View
     surrogate: Surrogate
     acceptor: Acceptor | None
     names: tuple[str, str | None]
     open: Bools
     scale: Scale
+    scope_threshold: float = -math.inf
 
     def ask(self, inputs: Inputs, neighbours: Neighbours) -> Asked:
         """Predict and score n inputs."""
@@ -118,10 +134,16 @@ class Stage:
         score: Floats = np.zeros(len(inputs))
         if self.acceptor is not None:
             score = self.acceptor.score(self.acceptor.features(seen))
-        return Asked(seen.proba, seen.proba.argmax(axis=1), self.scale(score))
+        scope = scope_scores(seen.proba, neighbours.similarity)
+        return Asked(seen.proba, seen.proba.argmax(axis=1), self.scale(score), scope)
 
-    def save(self, folder: Path) -> None:
-        """Write into a new folder, without pickle."""
+    def in_scope(self, asked: Asked) -> Bools:
+        """Return which inputs its scope guard lets pass, shape (n,)."""
+        passes: Bools = asked.scope >= self.scope_threshold
+        return passes
+
+    def save(self, folder: Path, view: int) -> None:
+        """Write into a new folder, without pickle; of its view the number."""
         folder.mkdir()
         save_component(self.surrogate, folder / "surrogate")
         if self.acceptor is not None:
@@ -129,15 +151,17 @@ class Stage:
         facts = {
             "surrogate": self.names[0],
             "acceptor": self.names[1],
+            "view": view,
+            "scope_threshold": str(self.scope_threshold),  # JSON proper knows no infinity
             "closed": np.flatnonzero(~self.open).tolist(),
             "scale": [self.scale.knots.tolist(), self.scale.values.tolist()],
-            "least": self.scale.least if math.isfinite(self.scale.least) else None,
+            "least": str(self.scale.least),
         }
         (folder / "stage.json").write_text(json.dumps(facts), encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read back what `save` wrote.
+    def load(cls, folder: Path, views: Sequence[View]) -> Self:
+        """Read back what `save` wrote; `views` are the policy's, by number.
 
         Raises
         ------
@@ -148,17 +172,20 @@ class Stage:
             facts = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
             knots, values = (np.array(part, dtype=np.float64) for part in facts["scale"])
             names = facts["surrogate"], facts["acceptor"]
-            least = -math.inf if facts["least"] is None else float(facts["least"])
+            least, scope = float(facts["least"]), float(facts["scope_threshold"])
             closed = np.array(facts["closed"], dtype=np.int64)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            view = views[facts["view"]]
+        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             raise ArtifactError(f"{folder}/stage.json cannot be read: {error}") from error
         surrogate = load_component(surrogates.get(names[0]), folder / "surrogate")
         return cls(
+            view=view,
             surrogate=surrogate,
             acceptor=None if names[1] is None else load_component(acceptors.get(names[1]), folder / "acceptor"),
             names=names,
             open=~np.isin(np.arange(len(surrogate.classes_)), closed),
             scale=Scale(knots, values, least),
+            scope_threshold=scope,
         )
 
 

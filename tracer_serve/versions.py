@@ -19,7 +19,8 @@ from tracer_serve.errors import ArtifactError
 _ASIDE = ".aside-"
 
 NEAREST = "nearest.npy"
-"""File of a version: trace ids of the rows of its policy's index, ASCII; the texts stay in the store alone."""
+"""File of a version: trace ids of the rows of its policy's indexes, in the order of the rows, ASCII; the texts stay in
+the store alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class Manifest:
     parent : the version that was current when this one was written
     traces : labelled rows it was fitted on
     last_trace : id of the newest of them
-    embedder, teacher : fingerprints
+    embedder, teacher : fingerprints; of a cascade, of all its embedders
     plugins : sha256 of each plugin file
     software : versions of tracer-serve and of the libraries that shape the numbers
     files : sha256 of every other file, by path relative to the folder

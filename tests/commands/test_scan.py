@@ -121,14 +121,14 @@ def test_one_cross_fit_serves_all_alphas(tmp_path: Path, monkeypatch: pytest.Mon
         return compare(task, rows, *args)
 
     monkeypatch.setattr("tracer_serve.scan.compare", counted)
-    scan(write_task(tmp_path), rows(), Counting(), alphas=np.linspace(0.5, 0.99, 20).tolist())
+    scan(write_task(tmp_path), rows(), [Counting()], alphas=np.linspace(0.5, 0.99, 20).tolist())
     assert sorted(sizes) == [100, 200, 400]
 
 
 def test_a_point_is_what_a_fit_at_that_alpha_certifies(tmp_path: Path) -> None:
     """The scan's coverage at the task's alpha is the certificate that a fit of the same rows gets."""
     task = write_task(tmp_path, gate={"alpha": 0.9})
-    point = next(p for p in scan(task, rows(), Counting()).points if p.alpha == 0.9)
+    point = next(p for p in scan(task, rows(), [Counting()]).points if p.alpha == 0.9)
     certificate = fit_policy(task, rows(), Counting()).certificate
     assert (point.coverage, point.lower_bound) == (certificate.coverage, certificate.lower_bound)
 

@@ -172,7 +172,8 @@ def naive(policy: Policy, rows: Rows) -> Policy:
     seen = policy.score(rows.texts)
     agreed = policy.classes[seen.top] == rows.labels
     found = certify(seen.score, agreed, alpha=ALPHA, delta=DELTA, mode="strict")
-    return replace(policy, certificate=found, scope_threshold=-np.inf)
+    stages = tuple(replace(stage, scope_threshold=-np.inf) for stage in policy.stages)
+    return replace(policy, certificate=found, stages=stages)
 
 
 def violations(folder: Path, world: World, mode: str, *candidates: Any) -> tuple[int, int, int]:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from tracer_serve.components import make_embedder, teacher_fingerprint
 from tracer_serve.load import Task, load_task
 from tracer_serve.neighbours import NeighbourIndex
 from tracer_serve.policy import Policy
+from tracer_serve.protocols import Embedder
 from tracer_serve.records import Certificate, Inputs
 from tracer_serve.registry import acceptors, surrogates
 from tracer_serve.service.app import make_app
 from tracer_serve.service.runtime import Runtime
 from tracer_serve.stages import Scale, Stage
 from tracer_serve.versions import NEAREST, Manifest, Versions
+from tracer_serve.views import View
 
 RED = [
     f"a {thing} as red as {other}"
@@ -71,14 +74,17 @@ def make_policy(task: Task, *, certified: bool = True) -> Policy:
         threshold=0.3 if certified else float("inf"),
         coverage=0.8,
     )
+    view = View(embedder, NeighbourIndex().fit(vectors, (labels == "red").astype(int)))
     surrogate = surrogates.build("logreg").fit(Inputs(texts, vectors), labels)
-    return Policy(
-        embedder=embedder,
-        stages=(Stage(surrogate, acceptors.build("margin"), ("logreg", "margin"), np.ones(2, bool), Scale.identity()),),
-        index=NeighbourIndex().fit(vectors, (labels == "red").astype(int)),
-        scope_threshold=-np.inf,
-        certificate=certificate,
-    )
+    names = ("logreg", "margin")
+    stage = Stage(view, surrogate, acceptors.build("margin"), names, np.ones(2, bool), Scale.identity())
+    return Policy((stage,), certificate)
+
+
+def with_embedder(policy: Policy, embedder: Embedder) -> Policy:
+    """Return the policy with another embedder in the place of its only one."""
+    (stage,) = policy.stages
+    return replace(policy, stages=(replace(stage, view=replace(stage.view, embedder=embedder)),))
 
 
 def make_version(
@@ -102,7 +108,7 @@ def make_version(
             task=task.spec.name,
             certified=certified,
             reason=policy.certificate.reason,
-            embedder=policy.embedder.fingerprint,
+            embedder=policy.fingerprint,
             software={},
             teacher=teacher_fingerprint(task),
             files=files,

@@ -15,7 +15,7 @@ from tracer_serve import __version__
 from tracer_serve.bento.contents import copy_task
 from tracer_serve.bento.pins import needs, pins
 from tracer_serve.bento.wheel import write_wheel
-from tracer_serve.components import load_plugins, make_embedder
+from tracer_serve.components import embedders_of, load_plugins, make_embedders
 from tracer_serve.embedders.sentence_transformers import SentenceTransformers
 from tracer_serve.errors import ArtifactError, SpecError
 from tracer_serve.load import Task
@@ -76,7 +76,7 @@ def build(task: Task, tag: str = "", *, with_traces: bool = False, extras: Seque
         Where a file is missing, the encoder would need torch, or a package is not installed.
     """
     load_plugins(task)
-    export = _export(task)
+    exports = _exports(task)
     version = _certified(task)
     pinned = pins(needs(task, extras))
     with tempfile.TemporaryDirectory(prefix="tracer-serve-bento-") as scratch:
@@ -84,8 +84,8 @@ def build(task: Task, tag: str = "", *, with_traces: bool = False, extras: Seque
         place = copy_task(task, folder / "task", with_traces=with_traces)
         number = versions_of(task).folder(version.version)
         shutil.copytree(number, folder / "carried" / "version" / number.name)
-        if export is not None:
-            shutil.copytree(export, folder / "carried" / "onnx")
+        for at, export in exports.items():
+            shutil.copytree(export, folder / "carried" / "onnx" / str(at))
         wheel = write_wheel(folder / "wheels")
         (folder / "requirements.txt").write_text("\n".join([*pinned, f"./wheels/{wheel.name}", ""]), encoding="utf-8")
         (folder / "service.py").write_text(_SERVICE.format(task=f"task/{place.as_posix()}"), encoding="utf-8")
@@ -98,19 +98,21 @@ def build(task: Task, tag: str = "", *, with_traces: bool = False, extras: Seque
         return Built(_pack(folder, tag), version, len(pinned))
 
 
-def _export(task: Task) -> Path | None:
-    """Return the encoder's ONNX export, for a task that has one."""
-    embedder = make_embedder(single(task))
-    if not isinstance(embedder, SentenceTransformers):
-        return None
-    if embedder.backend == "torch":
-        raise SpecError(
-            "torch would make an image of some GB. Write `backend: onnx` (the same vectors) or `onnx-int8`, run"
-            f" `tracer-serve fit {task.file}`, then build",
-            file=task.file,
-            path="embedder.backend",
-        )
-    return embedder.export
+def _exports(task: Task) -> dict[int, Path]:
+    """Return the encoders' ONNX exports, by place in `Spec.embedders`."""
+    found = {}
+    for place, embedder in enumerate(make_embedders(single(task))):
+        if not isinstance(embedder, SentenceTransformers):
+            continue
+        if embedder.backend == "torch":
+            raise SpecError(
+                "torch would make an image of some GB. Write `backend: onnx` (the same vectors) or `onnx-int8`, run"
+                f" `tracer-serve fit {task.file}`, then build",
+                file=task.file,
+                path=f"{embedders_of(task)[place][1]}.backend",
+            )
+        found[place] = embedder.export
+    return found
 
 
 def _certified(task: Task) -> Manifest:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from tracer_serve.components import paths_of
+from tracer_serve.components import embedders_of, paths_of
 from tracer_serve.errors import SpecError
 from tracer_serve.load import Task
 
@@ -49,8 +49,9 @@ def copy_task(task: Task, target: Path, *, with_traces: bool = False) -> Path:
 
 def _of_components(task: Task) -> Iterator[Path]:
     """Yield the paths among the components' parameters; an encoder comes as its ONNX export instead."""
+    exported = {path for component, path in embedders_of(task) if component.type == "sentence_transformers"}
     for path, component in paths_of(task):
-        if not (path == "embedder" and task.spec.embedder.type == "sentence_transformers"):
+        if path not in exported:
             yield component
 
 

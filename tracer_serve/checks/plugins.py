@@ -18,17 +18,18 @@ def check_plugins(task: Task) -> list[str]:
         Naming the component and the check that failed.
     """
     spec, checked = task.spec, []
-    for i, component in enumerate(spec.surrogates):
+    for i, surrogate in enumerate(spec.surrogates):
         if _is_foreign(make_surrogate(task, i)):
-            check_surrogate(partial(make_surrogate, task, i), component.type)
-            checked.append(component.type)
-    for i, component in enumerate(spec.acceptors):
+            check_surrogate(partial(make_surrogate, task, i), surrogate.type)
+            checked.append(surrogate.type)
+    for i, acceptor in enumerate(spec.acceptors):
         if _is_foreign(make_acceptor(task, i)):
-            check_acceptor(partial(make_acceptor, task, i), component.type)
-            checked.append(component.type)
-    if spec.input == "text" and _is_foreign(make_embedder(task)):
-        check_embedder(partial(make_embedder, task), spec.embedder.type)
-        checked.append(spec.embedder.type)
+            check_acceptor(partial(make_acceptor, task, i), acceptor.type)
+            checked.append(acceptor.type)
+    for place, embedder in enumerate(spec.embedders if spec.input == "text" else ()):
+        if _is_foreign(make_embedder(task, place=place)):
+            check_embedder(partial(make_embedder, task, place=place), embedder.type)
+            checked.append(embedder.type)
     return checked
 
 

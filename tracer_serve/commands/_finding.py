@@ -3,6 +3,7 @@
 from tracer_serve.load import Task
 from tracer_serve.records import Certificate
 from tracer_serve.report.headline import verdict_of
+from tracer_serve.report.spared import spared_of
 from tracer_serve.stock import versions_of
 
 
@@ -12,6 +13,7 @@ def finding(task: Task, version: int, certificate: Certificate) -> list[tuple[st
     return [
         ("verdict", f"{word}. {verdict_of(certificate)}"),
         *measured_of(certificate),
+        *_stages(certificate),
         ("report", str(versions_of(task).folder(version) / "report.html")),
     ]
 
@@ -27,3 +29,17 @@ def measured_of(certificate: Certificate) -> list[tuple[str, str]]:
         ("coverage", f"{100 * c.coverage:.1f} % of the traffic is answered by the surrogate"),
         ("agreement", f"{measured}, {proved}"),
     ]
+
+
+def _stages(found: Certificate) -> list[tuple[str, str]]:
+    """Return what each stage of a cascade answers and costs, and what that spares."""
+    spared = spared_of(found)
+    if spared is None:
+        return []
+    told = []
+    for number, row in enumerate(found.stages, 1):
+        takes = f"{row.cpu_ms:.3g} ms of CPU a row, {row.embed_ms:.3g} ms before that to embed it"
+        does = f"{row.surrogate}: asked about {row.asked:.1%}, answers {row.share:.1%}"
+        told.append((f"stage {number}", f"{does}; {takes}"))
+    told.append(("CPU", f"{spared['cascade_ms']:.3g} ms a request; the last stage alone {spared['alone_ms']:.3g} ms"))
+    return told

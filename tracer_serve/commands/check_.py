@@ -8,7 +8,7 @@ from tracer_serve.checks import check_plugins
 from tracer_serve.components import (
     load_plugins,
     make_acceptor,
-    make_embedder,
+    make_embedders,
     make_redactors,
     make_surrogate,
     make_teacher,
@@ -56,7 +56,7 @@ def check(task: Task) -> dict[str, str]:
     """
     spec = task.spec
     plugins = load_plugins(task)
-    make_embedder(task)
+    make_embedders(task)
     for index in range(len(spec.surrogates)):
         make_surrogate(task, index)
     for index in range(len(spec.acceptors)):
@@ -68,7 +68,7 @@ def check(task: Task) -> dict[str, str]:
         "task": spec.name,
         "promise": f"alpha {spec.gate.alpha:g}, delta {spec.gate.delta:g}, {spec.gate.mode}",
         "embedder": spec.embedder.type,
-        "surrogates": ", ".join(c.type for c in spec.surrogates),
+        "surrogates": ", ".join(c.name for c in spec.surrogates),
         "acceptors": ", ".join(c.type for c in spec.acceptors),
         "teacher": spec.teacher.type,
         "plugins": ", ".join(plugins) or "none",

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from tracer_serve.commands._fields import add_text_field, text_field_of
 from tracer_serve.commands._scan_page import render_scan
-from tracer_serve.components import load_plugins, make_embedder
+from tracer_serve.components import load_plugins, make_embedders
 from tracer_serve.console import facts, out, print_json, progress_bar
 from tracer_serve.fit.rows import Rows
 from tracer_serve.load import Task, load_task
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     load_plugins(task)
     price = _price(args, task, rows, traces)
     with tempfile.TemporaryDirectory(prefix="tracer-serve-scan-") as cache, progress_bar(quiet=args.json) as progress:
-        found = scan(task, rows, make_embedder(task, Path(cache)), progress)
+        found = scan(task, rows, make_embedders(task, Path(cache)), progress)
     if args.html:
         args.html.write_text(render_scan(args.traces.name, found, price), encoding="utf-8")
     if args.json:

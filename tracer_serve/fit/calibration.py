@@ -20,8 +20,8 @@ class Calibration:
     truth : the teacher's label, shape (n,)
     agreed : whether `top` is `truth`
     score : the acceptor's score, in a cascade on its path
-    scope : scope score
-    eligible : rows that the scope guard lets pass
+    scope : scope score of the stage in `stage`
+    eligible : rows that its guards let pass
     fair : rows that entered the certificate (a fair sample of traffic)
     stage : the stage of the policy that answers the row, from 0; the last where none does
     """

@@ -45,7 +45,7 @@ class Paths:
     agreed : whether the stage's label is the teacher's, shape (s, n)
     top, second : class indices of its two most probable labels, shape (s, n)
     eligible : whether the guards let it answer, shape (s, n)
-    scope : scope score of the first stage, shape (n,)
+    scope : scope scores, shape (s, n)
     """
 
     score: Floats
@@ -108,7 +108,7 @@ class Candidate:
 
     @cached_property
     def paths(self) -> Paths:
-        """What the stages say of each row; the first one's scope guard stands before all of them."""
+        """What the stages say of each row."""
 
         def stack(value: Callable[[Part], Any]) -> Any:
             return np.stack([value(part) for part in self.parts])
@@ -118,8 +118,8 @@ class Candidate:
             agreed=stack(lambda part: part.oof.agreed),
             top=stack(lambda part: part.oof.top),
             second=stack(lambda part: part.oof.second),
-            eligible=stack(lambda part: self.parts[0].in_scope & part.open),
-            scope=self.parts[0].oof.scope,
+            eligible=stack(lambda part: part.in_scope & part.open),
+            scope=stack(lambda part: part.oof.scope),
         )
 
 

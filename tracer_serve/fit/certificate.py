@@ -14,8 +14,8 @@ from tracer_serve.gate.overall import certify_overall
 from tracer_serve.load import Task
 from tracer_serve.records import Bools, Certificate, Floats, Ints, Labels, StageRow
 
-StageFacts = tuple[str, str | None, float]
-"""A stage's surrogate, acceptor, and CPU milliseconds per row."""
+StageFacts = tuple[str, str | None, float, float]
+"""A stage's surrogate, acceptor, and milliseconds per row of predicting and of embedding, as in `StageRow`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,7 +98,7 @@ def certified(
         truth=tested.truth,
         agreed=paths.agreed[stage, each],
         score=paths.score[stage, each],
-        scope=paths.scope,
+        scope=paths.scope[stage, each],
         eligible=paths.eligible[stage, each],
         fair=tested.fair,
         stage=np.maximum(stage - (len(paths.score) - len(stages)), 0),
@@ -117,9 +117,9 @@ def _stages(found: Certificate, seen: Calibration, stages: Sequence[StageFacts])
     handled = seen.fair & seen.eligible & np.isfinite(seen.score) & (seen.score >= threshold)
     total = reached = int(seen.fair.sum())
     table = []
-    for number, (surrogate, acceptor, cpu_ms) in enumerate(stages):
+    for number, (surrogate, acceptor, *took) in enumerate(stages):
         mine = handled & (seen.stage == number)
         n, k = int(mine.sum()), int((mine & seen.agreed).sum())
-        table.append(StageRow(surrogate, acceptor, n, k, n / max(1, total), reached / max(1, total), cpu_ms))
+        table.append(StageRow(surrogate, acceptor, n, k, n / max(1, total), reached / max(1, total), *took))
         reached -= n
     return tuple(table)

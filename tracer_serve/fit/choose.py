@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.isotonic import IsotonicRegression
 
 from tracer_serve.fit.candidate import Candidate, Part, Paths
-from tracer_serve.fit.crossfit import translate
+from tracer_serve.fit.crossfit import OutOfFold, translate
 from tracer_serve.gate.bounds import p_values
 from tracer_serve.gate.sequence import Tally, path, threshold_grid
 from tracer_serve.records import Bools, Floats, Ints
@@ -105,14 +105,33 @@ class Chooser:
         return reach(candidate.paths.take(rows), self.alpha, self.delta)
 
     def _pair(self, judged: list[tuple[float, float]]) -> tuple[int, int] | None:
-        """Return the best part and, to ask before it, the best of those that cost much less: not all pairs."""
+        """Return the best part, and before it the one that makes a request cheapest of those that cost much less.
+
+        So few cascades are looked at, not all pairs. How much the first would keep is guessed from what it reaches.
+        """
         usable = [i for i, part in enumerate(self.parts) if part.acceptor is not None]
         if not usable:
             return None
         second = max(usable, key=judged.__getitem__)
-        limit = self.parts[second].oof.cpu_ms / _WORTH_A_STAGE
-        cheap = [i for i in usable if self.parts[i].oof.cpu_ms <= limit and judged[i][0] > 0]
-        return (max(cheap, key=judged.__getitem__), second) if cheap else None
+
+        def cost(i: int) -> float:
+            before, after = prices([self.parts[i].oof, self.parts[second].oof])
+            return sum(before) + (1.0 - judged[i][0]) * sum(after)
+
+        cheap = [i for i in usable if self._spares(i, second) and judged[i][0] > 0]
+        return (min(cheap, key=lambda i: (cost(i), -judged[i][1])), second) if cheap else None
+
+    def _spares(self, first: int, second: int) -> bool:
+        """Say whether a part costs much less than another; embedding counts where they do not share it."""
+        one, other = self.parts[first].oof, self.parts[second].oof
+        apart = one.view != other.view
+        return one.cpu_ms + apart * one.embed_ms <= (other.cpu_ms + apart * other.embed_ms) / _WORTH_A_STAGE
+
+
+def prices(stages: Sequence[OutOfFold]) -> list[tuple[float, float]]:
+    """Return what each stage of a cascade adds to a row that reaches it, ms: predicting, and embedding if it is new."""
+    views = [stage.view for stage in stages]
+    return [(one.cpu_ms, one.embed_ms * (one.view not in views[:i])) for i, one in enumerate(stages)]
 
 
 def _agreement(candidate: Candidate, rows: Bools) -> float:
@@ -147,7 +166,7 @@ def _padded(candidate: Candidate, stages: int, winner: Candidate) -> Paths:
         top=np.pad(paths.top, missing),
         second=np.pad(paths.second, missing),
         eligible=np.pad(paths.eligible, missing),
-        scope=paths.scope,
+        scope=np.pad(paths.scope, missing),
     )
 
 

@@ -1,7 +1,7 @@
 """Which candidates there are and how they fare: cross-fitted, cheap ones first, within the budget."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -34,7 +34,7 @@ class CandidateResult:
 
     Parameters
     ----------
-    surrogate, acceptor : registry names; of a cascade in the order in which they are asked
+    surrogate, acceptor : names, of a cascade in the order in which they are asked
     family : ``global``, ``l2d`` or ``cascade``
     status : ``chosen``, ``compared``, ``failed`` or ``skipped``
     reach : share of traffic it can reach at alpha by cross-fitted estimate; not a certificate
@@ -74,8 +74,14 @@ class Compared:
         return len({part.surrogate for part in self.parts})
 
 
-def compare(task: Task, rows: Rows, embedder: Embedder, progress: Progress, refit_rows: int | None = None) -> Compared:
+def compare(
+    task: Task, rows: Rows, embedders: Sequence[Embedder], progress: Progress, refit_rows: int | None = None
+) -> Compared:
     """Cross-fit every surrogate with every acceptor, cheap ones first, within the budget.
+
+    Parameters
+    ----------
+    embedders : in the order of `Spec.embedders`
 
     Raises
     ------
@@ -83,7 +89,8 @@ def compare(task: Task, rows: Rows, embedder: Embedder, progress: Progress, refi
         Where every surrogate failed.
     """
     spec = task.spec
-    folds = Folds(rows, embedder, spec.fit.folds, spec.fit.seed)
+    folds = Folds(rows, embedders[0], spec.fit.folds, spec.fit.seed, priced="cascade" in spec.gate.families)
+    views = [folds, *map(folds.through, embedders[1:])]
     cost = [float(getattr(make_surrogate(task, s), "cost", 1.0)) for s in range(len(spec.surrogates))]
     order = sorted(range(len(cost)), key=cost.__getitem__)
     total = len(order) * folds.count
@@ -93,7 +100,7 @@ def compare(task: Task, rows: Rows, embedder: Embedder, progress: Progress, refi
     budget = Budget(spec, rows.calibrates)
 
     for place, s in enumerate(order):
-        name, cpu = spec.surrogates[s].type, cpu_time()
+        name, cpu, view = spec.surrogates[s].name, cpu_time(), spec.view_of(s)
         try:
             claim = budget.admit(cost[s], parts, folds.count, partial(_at_half, task, folds, refit_rows))
 
@@ -101,7 +108,7 @@ def compare(task: Task, rows: Rows, embedder: Embedder, progress: Progress, refi
                 claim.trained()
                 progress(_STAGE, place * folds.count + claim.done, total)
 
-            parts += _parts(task, s, folds, tick, refit_rows)
+            parts += _parts(task, s, views[view], tick, refit_rows)
         except NotWorthItError as error:
             failed.append(CandidateResult(name, None, "l2d", "skipped", reason=str(error)))
         except Exception as error:  # noqa: BLE001  # one broken candidate must not end the fit; the report names it
@@ -134,6 +141,7 @@ def _parts(task: Task, surrogate: int, folds: Folds, tick: Callable[[], None], r
     spec = task.spec
     acceptors = [make_acceptor(task, a) for a in range(len(spec.acceptors))]
     oof = cross_fit(partial(make_surrogate, travelling(task), surrogate), acceptors, folds, tick, refit_rows)
+    oof = replace(oof, view=spec.view_of(surrogate))
     in_scope = oof.scope >= scope_threshold(oof.scope, spec.gate.scope.keep)
     may_answer = np.ones(len(oof.top), bool)
     if spec.gate.class_floor:
@@ -161,9 +169,9 @@ def _at_half(task: Task, folds: Folds, refit_rows: int | None, part: Part) -> Pa
 
 
 def names_of(task: Task, part: Part) -> tuple[str, str | None]:
-    """Return the registry names of a part's surrogate and acceptor, None where all rows are served the same score."""
+    """Return the names of a part's surrogate and acceptor, None where all rows are served the same score."""
     acceptor = None if part.acceptor is None or part.flat else task.spec.acceptors[part.acceptor].type
-    return task.spec.surrogates[part.surrogate].type, acceptor
+    return task.spec.surrogates[part.surrogate].name, acceptor
 
 
 def _result(task: Task, compared: Compared, candidate: Candidate, status: Status, reach: float) -> CandidateResult:

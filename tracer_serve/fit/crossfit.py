@@ -32,7 +32,9 @@ class OutOfFold:
     agreed : whether the label is the teacher's
     scope : scope score
     features : per acceptor, shape (n, f)
-    cpu_ms : CPU of predicting one row in batches, without embedding and neighbours
+    cpu_ms : CPU of predicting one row in batches, without embedding and nearest rows
+    embed_ms : of these, where the folds are `priced`
+    view : place in `Spec.embedders` of what its surrogate sees through
     """
 
     top: Ints
@@ -41,6 +43,8 @@ class OutOfFold:
     scope: Floats
     features: tuple[Vectors, ...]
     cpu_ms: float = 0.0
+    embed_ms: float = 0.0
+    view: int = 0
 
 
 def cross_fit(
@@ -60,6 +64,7 @@ def cross_fit(
     n, light = len(folds.rows), getattr(make(), "cost", 1.0) < HEAVY
     job = partial(_Job, make, tuple(acceptors), refit_rows or n, time.thread_time if light else time.process_time)
     found: list[_HeldOut] = []
+    folds.prepare()
     with _quiet():  # around all threads, which share one set of warning filters
         for part in spread(_fit_fold, folds, [job(int(fold)) for fold in np.unique(folds.fold)], abreast=light):
             found.append(part)
@@ -70,7 +75,8 @@ def cross_fit(
         np.concatenate([getattr(part, name) for part in found])[back] for name in ("top", "second", "scope")
     )
     features = tuple(np.concatenate(part)[back] for part in zip(*(part.features for part in found), strict=True))
-    return OutOfFold(top, second, top == folds.codes, scope, features, 1e3 * sum(part.cpu_s for part in found) / n)
+    cpu_ms, embed_ms = 1e3 * sum(part.cpu_s for part in found) / n, 1e3 * np.mean([part.embed_s for part in found])
+    return OutOfFold(top, second, top == folds.codes, scope, features, cpu_ms, float(embed_ms))
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +92,13 @@ class _Job:
 
 @dataclass(frozen=True, slots=True)
 class _HeldOut:
-    """What the model of a fold says of its m held-out rows, as in `OutOfFold`, and the CPU seconds of saying it."""
+    """What the model of a fold says of its m held-out rows, as in `OutOfFold`.
+
+    Parameters
+    ----------
+    cpu_s : CPU seconds of saying it
+    embed_s : seconds per row before that, as in `Folds.price`
+    """
 
     fold: int
     top: Ints
@@ -94,21 +106,21 @@ class _HeldOut:
     scope: Floats
     features: tuple[Vectors, ...]
     cpu_s: float
+    embed_s: float
 
 
 def _fit_fold(folds: Folds, job: _Job) -> _HeldOut:
     """Fit without a fold and ask about it; runs wherever `spread` lets it."""
-    train, test = folds.split(job.fold)
-    inputs = folds.inputs(job.fold)
-    surrogate = _fit(job.make(), inputs.take(train), folds.rows.labels[train], job.refit_rows)
-    near, asked = folds.neighbours(job.fold), inputs.take(test)
+    train, _ = folds.split(job.fold)
+    surrogate = _fit(job.make(), folds.inputs(job.fold).take(train), folds.rows.labels[train], job.refit_rows)
+    asked, near = folds.held_out(job.fold)
     began = job.clock()
     evidence = gather(surrogate, asked, near)
     cpu = job.clock() - began
     seen = aligned(evidence, surrogate.classes_, folds.classes)
     scope = scope_scores(seen.proba, seen.neighbours.similarity)
     features = tuple(acceptor.features(seen) for acceptor in job.acceptors)
-    return _HeldOut(job.fold, *top_two(seen.proba), scope, features, cpu)
+    return _HeldOut(job.fold, *top_two(seen.proba), scope, features, cpu, folds.price(job.fold))
 
 
 def fit_surrogate(surrogate: Surrogate, inputs: Inputs, labels: Labels, refit_rows: int) -> Surrogate:

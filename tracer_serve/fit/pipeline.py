@@ -1,17 +1,18 @@
 """Labelled rows to a certified policy: cross-fit the candidates, choose one, refit it, one gate call."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from tracer_serve.components import make_acceptor, make_surrogate
+from tracer_serve.components import make_acceptor, make_embedders, make_surrogate
 from tracer_serve.errors import FitError
 from tracer_serve.finetune.sharing import sharing
 from tracer_serve.fit.calibration import Calibration
 from tracer_serve.fit.candidate import Candidate, Part, Paths
 from tracer_serve.fit.certificate import StageFacts, Tested, certified
-from tracer_serve.fit.choose import Choice, predicted_agreement
+from tracer_serve.fit.choose import Choice, predicted_agreement, prices
 from tracer_serve.fit.compare import CandidateResult, Compared, compare, names_of, select
 from tracer_serve.fit.crossfit import fit_surrogate, top_two
 from tracer_serve.fit.diagnose import diagnose
@@ -24,9 +25,10 @@ from tracer_serve.gate.scope import scope_threshold
 from tracer_serve.load import Task
 from tracer_serve.neighbours import NeighbourIndex
 from tracer_serve.policy import Policy
-from tracer_serve.protocols import Embedder
+from tracer_serve.protocols import Acceptor, Embedder, Surrogate
 from tracer_serve.records import Bools, Certificate, Floats, Inputs, Ints, Labels, Vectors
-from tracer_serve.stages import Scale, Stage
+from tracer_serve.stages import Stage
+from tracer_serve.views import View
 
 CROSS_FIT_ROWS = 50_000
 """Above this many rows a held-out sample certifies as sharply as a cross-fit, and the theorem holds as stated."""
@@ -39,8 +41,8 @@ class Fitted:
 
     Parameters
     ----------
-    vectors : the served embedder's vectors of the calibration rows, float32, shape (n, d)
-    trained : the rows of the fit that the served policy has learnt from, which `policy.index` counts, shape (t,)
+    vectors : of the calibration rows by the last stage's embedder, float32, shape (n, d)
+    trained : the rows of the fit that the served policy has learnt from, which its indexes count, shape (t,)
     """
 
     policy: Policy
@@ -65,17 +67,19 @@ def fit_policy(
     index: int = 1,
     noise: TeacherNoise | None = None,
     earlier: Path | None = None,
+    beside: Sequence[Embedder] | None = None,
 ) -> Fitted:
     """Fit, choose and certify a policy (gate.md, sections 2 and 3).
 
     Parameters
     ----------
     rows : labelled traces; every one trains, the fair ones calibrate
-    embedder : the task's embedder; a trainable one is fitted here
+    embedder : the task's embedder; a trainable one is fitted here, as are those `beside`
     progress : called as the work goes on
     index : which certificate of the task this is, counted from 1; matters with ``gate.spend: series``
     noise : how far the teacher agrees with itself, where it was asked; for the diagnosis if nothing certifies
     earlier : folder of the policy that serves, from which a dear surrogate may go on (`fit.resume`)
+    beside : embedders that surrogates name for themselves, the rest of `Spec.embedders`; made here if not given
 
     Raises
     ------
@@ -88,10 +92,11 @@ def fit_policy(
             f"{len(rows)} labelled traces are too few for {folds} folds: bring at least {2 * folds}"
             " (`tracer-serve import TASK.yaml traces.jsonl`)"
         )
+    embedders = (embedder, *(make_embedders(task)[1:] if beside is None else beside))
     if task.spec.gate.mode == "strict" or len(rows) > CROSS_FIT_ROWS:
-        fitted = _fit_strict(task, rows, embedder, progress, index, earlier=earlier)
+        fitted = _fit_strict(task, rows, embedders, progress, index, earlier=earlier)
     else:
-        fitted = _fit_cross(task, rows, embedder, progress, index)
+        fitted = _fit_cross(task, rows, embedders, progress, index)
     progress("certifying", 1, 1)
     if fitted.certificate.certified:
         return fitted
@@ -100,11 +105,11 @@ def fit_policy(
     return replace(fitted, policy=replace(fitted.policy, certificate=replace(fitted.certificate, diagnosis=why)))
 
 
-def _fit_cross(task: Task, rows: Rows, embedder: Embedder, progress: Progress, index: int) -> Fitted:
+def _fit_cross(task: Task, rows: Rows, embedders: Sequence[Embedder], progress: Progress, index: int) -> Fitted:
     """Certify on out-of-fold scores of all fair rows; the served model is refitted on all rows."""
-    compared = compare(task, rows, embedder, progress)
+    compared = compare(task, rows, embedders, progress)
     choice, results = select(task, compared, rows.calibrates)
-    policy, vectors = _finish(task, rows, embedder, choice.candidate, compared.folds.classes)
+    policy, vectors = _finish(task, rows, embedders, choice.candidate, compared.folds.classes)
     tested = tested_of(compared, choice, rows)
     certificate, calibration = certified(task, tested, _facts(task, choice.candidate), index)
     return Fitted(replace(policy, certificate=certificate), calibration, vectors, results, np.arange(len(rows)))
@@ -126,7 +131,7 @@ def tested_of(compared: Compared, choice: Choice, rows: Rows) -> Tested:
 
 
 def _fit_strict(
-    task: Task, rows: Rows, embedder: Embedder, progress: Progress, index: int, *, earlier: Path | None
+    task: Task, rows: Rows, embedders: Sequence[Embedder], progress: Progress, index: int, *, earlier: Path | None
 ) -> Fitted:
     """Certify on a held-out fifth that neither trains nor chooses; the served model is fitted on the rest."""
     seed, resumes = task.spec.fit.seed, can_resume(task)
@@ -137,12 +142,12 @@ def _fit_strict(
     # a model that later ones go on from must not see what may calibrate them
     training = np.flatnonzero(~apart) if resumes else np.setdiff1d(np.arange(len(rows)), held_out)
     develop = rows.take(_sample(training, seed))
-    compared = compare(task, develop, embedder, progress, refit_rows=len(training))
+    compared = compare(task, develop, embedders, progress, refit_rows=len(training))
     choice, results = select(task, compared, develop.calibrates)
     test = rows.take(held_out)
     resume = Resume.of(earlier, rows.take(training), test) if resumes else None
-    policy, _ = _finish(task, rows.take(training), embedder, choice.candidate, compared.folds.classes, resume=resume)
-    vectors = policy.embedder.embed(test.texts)
+    policy, _ = _finish(task, rows.take(training), embedders, choice.candidate, compared.folds.classes, resume=resume)
+    vectors = policy.view.embed(test.texts)
     classes = np.unique(np.concatenate([policy.classes, test.labels]))
     paths = _paths(policy, test, vectors, classes)
     truth, fair = np.searchsorted(classes, test.labels), np.ones(len(held_out), bool)
@@ -154,8 +159,7 @@ def _fit_strict(
 
 def _paths(policy: Policy, test: Rows, vectors: Vectors, classes: Labels) -> Paths:
     """Return what the policy to serve says of rows that it has never seen; class indices into `classes`."""
-    asked, scope = policy.ask_all(test.texts, vectors)
-    in_scope = scope >= policy.scope_threshold
+    asked = policy.ask_all(test.texts, {policy.view: vectors})
     code = np.searchsorted(classes, policy.classes)
     best = [top_two(one.proba) for one in asked]
     top, second = (np.stack([code[pair[which]] for pair in best]) for which in (0, 1))
@@ -164,8 +168,8 @@ def _paths(policy: Policy, test: Rows, vectors: Vectors, classes: Labels) -> Pat
         agreed=classes[top] == test.labels,
         top=top,
         second=second,
-        eligible=np.stack([in_scope & s.open[one.top] for s, one in zip(policy.stages, asked, strict=True)]),
-        scope=scope,
+        eligible=np.stack([s.in_scope(one) & s.open[one.top] for s, one in zip(policy.stages, asked, strict=True)]),
+        scope=np.stack([one.scope for one in asked]),
     )
 
 
@@ -184,7 +188,7 @@ def _predicted(choice: Choice, paths: Paths) -> Floats:
 def _finish(
     task: Task,
     rows: Rows,
-    embedder: Embedder,
+    embedders: Sequence[Embedder],
     chosen: Candidate,
     classes: Labels,
     *,
@@ -196,26 +200,39 @@ def _finish(
     ----------
     classes : what the candidate's class indices mean, shape (k,)
     """
-    spec = task.spec
+    known, codes = np.unique(rows.labels, return_inverse=True)
+    views: dict[int, tuple[View, Inputs]] = {}
+    stages = []
+    for part, scale in zip(chosen.parts, chosen.scales, strict=True):
+        if part.oof.view not in views:
+            views[part.oof.view] = _view(embedders[part.oof.view], rows, codes, task.spec.fit.seed)
+        view, inputs = views[part.oof.view]
+        surrogate, acceptor = _fit_part(task, part, inputs, rows.labels, resume)
+        stages.append(
+            Stage(
+                view=view,
+                surrogate=surrogate,
+                acceptor=acceptor,
+                names=_registered(task, part),
+                open=_open(task, part, known, classes),
+                scale=scale,
+                scope_threshold=scope_threshold(part.oof.scope, task.spec.gate.scope.keep),
+            )
+        )
+    return Policy(tuple(stages), _UNCERTIFIED), inputs.embeddings
+
+
+def _view(embedder: Embedder, rows: Rows, codes: Ints, seed: int) -> tuple[View, Inputs]:
+    """Fit an embedder and index the rows; return them as it sees them, too."""
     if embedder.trainable:
         embedder = embedder.fit(rows.texts)
     inputs = Inputs(rows.texts, embedder.embed(rows.texts))
-    stages = tuple(
-        replace(_stage(task, part, inputs, rows.labels, classes, resume=resume), scale=scale)
-        for part, scale in zip(chosen.parts, chosen.scales, strict=True)
-    )
-    codes = np.searchsorted(stages[0].surrogate.classes_, rows.labels)
-    policy = Policy(
-        embedder=embedder,
-        stages=stages,
-        index=NeighbourIndex(seed=spec.fit.seed).fit(inputs.embeddings, codes),
-        scope_threshold=scope_threshold(chosen.parts[0].oof.scope, spec.gate.scope.keep),
-        certificate=_UNCERTIFIED,
-    )
-    return policy, inputs.embeddings
+    return View(embedder, NeighbourIndex(seed=seed).fit(inputs.embeddings, codes)), inputs
 
 
-def _stage(task: Task, part: Part, inputs: Inputs, labels: Labels, classes: Labels, *, resume: Resume | None) -> Stage:
+def _fit_part(
+    task: Task, part: Part, inputs: Inputs, labels: Labels, resume: Resume | None
+) -> tuple[Surrogate, Acceptor | None]:
     surrogate = make_surrogate(task, part.surrogate)
     if resume is not None:
         resume.tell(surrogate, task.spec.surrogates[part.surrogate].type)
@@ -223,8 +240,12 @@ def _stage(task: Task, part: Part, inputs: Inputs, labels: Labels, classes: Labe
     acceptor = None
     if part.acceptor is not None and not part.flat:
         acceptor = make_acceptor(task, part.acceptor).fit(part.oof.features[part.acceptor], part.oof.agreed)
-    may_answer = _open(task, part, surrogate.classes_, classes)
-    return Stage(surrogate, acceptor, names_of(task, part), may_answer, Scale.identity())
+    return surrogate, acceptor
+
+
+def _registered(task: Task, part: Part) -> tuple[str, str | None]:
+    """Return the registry names, by which a stage is read back."""
+    return task.spec.surrogates[part.surrogate].type, names_of(task, part)[1]
 
 
 def _open(task: Task, part: Part, served: Labels, classes: Labels) -> Bools:
@@ -238,7 +259,8 @@ def _open(task: Task, part: Part, served: Labels, classes: Labels) -> Bools:
 
 
 def _facts(task: Task, chosen: Candidate) -> list[StageFacts]:
-    return [(*names_of(task, part), part.oof.cpu_ms) for part in chosen.parts]
+    took = prices([part.oof for part in chosen.parts])
+    return [(*names_of(task, part), *each) for part, each in zip(chosen.parts, took, strict=True)]
 
 
 def _sample(rows: Ints, seed: int) -> Ints:

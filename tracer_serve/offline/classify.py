@@ -101,11 +101,11 @@ def _batches(lines: Iterable[Line], sink: Sink, size: int) -> Iterator[Batch]:
 def _embedded(
     parts: Iterable[Batch], router: Router
 ) -> Iterator[tuple[Batch, Loaded | None, list[Text], Vectors | None]]:
-    """Give each batch the version that is live, its texts as the surrogate may see them, and their vectors."""
+    """Give each batch the version that is live, its texts as surrogates may see them, and the first stage's vectors."""
     for part in parts:
         loaded, redact = router.live.loaded, router.redact
         texts = [line.text if redact is None else redact(line.text) for line in part if line.text is not None]
-        vectors = None if loaded is None or not texts else loaded.policy.embedder.embed(texts)
+        vectors = None if loaded is None or not texts else loaded.policy.stages[0].view.embed(texts)
         yield part, loaded, texts, vectors
 
 
@@ -116,7 +116,7 @@ def _decided(
     if loaded is None or vectors is None:
         return [_refused(line) if line.text is None else _row(line, "deferred", "no_version") for line in part]
     policy, held = loaded.policy, router.holds_back(loaded)
-    seen = policy.score(texts, vectors)
+    seen = policy.score(texts, {policy.stages[0].view: vectors})
     labels = policy.classes[seen.top].tolist()
     said = zip(texts, seen.handled.tolist(), labels, seen.score.tolist(), seen.reason.tolist(), strict=True)
     rows = []

@@ -28,6 +28,7 @@ from tracer_serve.report.plateau import plateau_of
 from tracer_serve.report.reasons import examples_of
 from tracer_serve.report.seen import Seen
 from tracer_serve.report.slices import slices_of
+from tracer_serve.report.spared import names_of, spared_of
 from tracer_serve.report.whatif import whatif_of
 from tracer_serve.report.why import why_of
 
@@ -65,7 +66,8 @@ def build_report(
             "headline": headline_of(task, seen),
             "money": money_of(task, seen),
             "certificate": fitted.certificate,
-            "policy": {"surrogate": fitted.policy.names[0], "acceptor": fitted.policy.names[1]},
+            "policy": dict(zip(("surrogate", "acceptor"), names_of(fitted.certificate), strict=True)),
+            "spared": spared_of(fitted.certificate),
             "curve": curve_of(task, seen),
             "whatif": whatif_of(task, seen),
             "slices": slices_of(seen, Groups.of(seen)),

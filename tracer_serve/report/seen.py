@@ -27,13 +27,13 @@ class Seen:
     Parameters
     ----------
     texts : n inputs
-    vectors : their embeddings, shape (n, d)
+    vectors : their embeddings, of a cascade the last stage's, shape (n, d)
     classes : the labels that `top`, `second` and `truth` index
     top, second : the surrogate's two most probable labels, shape (n,)
     truth : the teacher's label, shape (n,)
     agreed : whether `top` is `truth`
     score : the acceptor's score
-    scope : the scope guard's score
+    scope, scope_threshold : the scope guard's score, and the least that passes, of the stage in question, shape (n,)
     eligible : rows that the guards let pass
     handled : rows that the certificate lets the surrogate answer
     predicted : P(agree) that the other rows predict for a row's score
@@ -42,7 +42,6 @@ class Seen:
     """
 
     certificate: Certificate
-    scope_threshold: float
     texts: Sequence[Text]
     vectors: Vectors
     classes: Labels
@@ -52,6 +51,7 @@ class Seen:
     agreed: Bools
     score: Floats
     scope: Floats
+    scope_threshold: Floats
     eligible: Bools
     handled: Bools
     predicted: Floats
@@ -73,10 +73,10 @@ class Seen:
         certificate = fitted.certificate
         score, top = calibration.score[rows], calibration.top[rows]
         threshold = class_thresholds(certificate, calibration.classes)[top]
+        guards = np.array([stage.scope_threshold for stage in fitted.policy.stages])
         shown, vectors = [texts[int(i)] for i in rows], fitted.vectors[rows]
         return cls(
             certificate=certificate,
-            scope_threshold=fitted.policy.scope_threshold,
             texts=shown,
             vectors=vectors,
             classes=calibration.classes,
@@ -86,6 +86,7 @@ class Seen:
             agreed=calibration.agreed[rows],
             score=score,
             scope=calibration.scope[rows],
+            scope_threshold=guards[calibration.stage[rows]],
             eligible=calibration.eligible[rows],
             handled=calibration.eligible[rows] & np.isfinite(score) & (score >= threshold) & certificate.certified,
             predicted=cross_predicted(calibration.score, calibration.agreed, folds)[rows],

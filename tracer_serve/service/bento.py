@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tracer_serve.components import load_plugins, make_embedder
+from tracer_serve.components import load_plugins, make_embedders
 from tracer_serve.embedders.sentence_transformers import SentenceTransformers
 from tracer_serve.load import Task
 from tracer_serve.stock import versions_of
@@ -55,12 +55,12 @@ def settle(task: Task, carried: Path) -> None:
         return
     if (carried / "onnx").is_dir():
         load_plugins(task)
-        embedder = make_embedder(single(task))
-        if isinstance(embedder, SentenceTransformers):
-            embedder.adopt(carried / "onnx")
+        for place, embedder in enumerate(make_embedders(single(task))):
+            if isinstance(embedder, SentenceTransformers):
+                embedder.adopt(carried / "onnx" / str(place))
     versions_of(task).adopt(versions.folder(number))
 
 
 def single(task: Task) -> Task:
-    """Return the task with its embedder as it is for single texts, not wrapped for pairs."""
+    """Return the task with its embedders as they are for single texts, not wrapped for pairs."""
     return replace(task, spec=task.spec.model_copy(update={"input": "text"}))

@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from tracer_serve.audits import Audits
 from tracer_serve.batcher import Batcher
-from tracer_serve.components import load_plugins, make_embedder, make_redactors, make_teacher
+from tracer_serve.components import load_plugins, make_embedders, make_redactors, make_teacher
 from tracer_serve.live import Live, Loaded
 from tracer_serve.load import Task
 from tracer_serve.log_task import TASK
@@ -180,6 +180,6 @@ def _router(
 def _load(task: Task, versions: Versions, number: int) -> Loaded:
     """Read a version, every byte of it checked."""
     manifest = versions.verify(number)
-    policy = Policy.load(versions.folder(number) / "model", make_embedder(task))
+    policy = Policy.load(versions.folder(number) / "model", *make_embedders(task))
     decided: Cache[Text, Verdict] = Cache(task.spec.server.decision_cache, math.inf)
     return Loaded(number, policy, manifest.teacher, tuple(map(str, policy.classes)), manifest.after, decided)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,8 +15,9 @@ from starlette.responses import JSONResponse, Response
 from tracer_serve.errors import BadInputError
 from tracer_serve.gate.classes import class_thresholds
 from tracer_serve.live import Loaded
+from tracer_serve.neighbours import NeighbourIndex
 from tracer_serve.policy import Policy
-from tracer_serve.protocols import Embedder, Ensemble
+from tracer_serve.protocols import Embedder, Ensemble, Surrogate
 from tracer_serve.records import Inputs, Text, Vectors, Verdict
 from tracer_serve.redaction import WITHHELD
 from tracer_serve.report.plain import joined
@@ -40,7 +41,7 @@ class ExplainRequest(BaseModel):
 
 
 class _Noting:
-    """An embedder that keeps what it made: the batcher runs it in the thread that all embedding is done in."""
+    """An embedder that keeps what it made, in the thread that the batcher has all embedding done in."""
 
     trainable = False
 
@@ -85,15 +86,22 @@ async def explained(runtime: Runtime, text: Text) -> dict[str, Any]:
     kept = text if redact is None else redact(text)
     if kept is WITHHELD:
         return _outcome(loaded, None, "policy_failed")
-    noting = _Noting(loaded.policy.embedder)
-    judged = await runtime.router.batcher.judge(replace(loaded.policy, embedder=noting), [kept])
+    policy, made = _noting(loaded.policy)
+    judged = await runtime.router.batcher.judge(policy, [kept])
     verdict = judged.verdicts[0]
     if isinstance(verdict, BadInputError):
         raise verdict
     if verdict is None:
         return _outcome(loaded, None, "policy_failed")
     found = _outcome(loaded, verdict, _held(runtime, verdict) or verdict.reason)
-    return found | await run_in_threadpool(_evidence, runtime, loaded, kept, noting.made)
+    return found | await run_in_threadpool(_evidence, runtime, loaded, kept, verdict.stage, made[verdict.stage].made)
+
+
+def _noting(policy: Policy) -> tuple[Policy, list[_Noting]]:
+    """Return the policy with embedders that keep what they make, and these by stage."""
+    views = {view: replace(view, embedder=_Noting(view.embedder)) for view in policy.views}
+    stages = tuple(replace(stage, view=views[stage.view]) for stage in policy.stages)
+    return replace(policy, stages=stages), [cast("_Noting", stage.view.embedder) for stage in stages]
 
 
 def _held(runtime: Runtime, verdict: Verdict) -> str | None:
@@ -129,37 +137,35 @@ def _outcome(loaded: Loaded | None, verdict: Verdict | None, reason: str) -> dic
     }
 
 
-def _evidence(runtime: Runtime, loaded: Loaded, text: Text, vectors: Vectors) -> dict[str, Any]:
-    folder = runtime.versions.folder(loaded.number)
+def _evidence(runtime: Runtime, loaded: Loaded, text: Text, asked: int, vectors: Vectors) -> dict[str, Any]:
+    folder, stage = runtime.versions.folder(loaded.number), loaded.policy.stages[asked]
     return {
-        "members": _members(loaded.policy, text, vectors),
-        "nearest": _nearest(runtime, loaded.policy, folder / NEAREST, vectors),
+        "members": _members(stage.surrogate, text, vectors),
+        "nearest": _nearest(runtime, stage.view.index, folder / NEAREST, vectors),
     }
 
 
-def _members(policy: Policy, text: Text, vectors: Vectors) -> list[dict[str, Any]]:
-    """Return what each member of a blend says; of a cascade, the last stage's."""
-    surrogate = policy.surrogate
+def _members(surrogate: Surrogate, text: Text, vectors: Vectors) -> list[dict[str, Any]]:
+    """Return what each member of a blend says; of a cascade, of the stage that was asked last."""
     if not isinstance(surrogate, Ensemble):
         return []
-    proba = surrogate.predict_members(Inputs([text], vectors))[:, 0]
+    proba, classes = surrogate.predict_members(Inputs([text], vectors))[:, 0], surrogate.classes_
     names = [
         str(getattr(member, "type", f"member {i + 1}")) for i, member in enumerate(getattr(surrogate, "members", proba))
     ]
     return [
-        {"member": name, "label": str(policy.classes[row.argmax()]), "prob": round(float(row.max()), 4)}
+        {"member": name, "label": str(classes[row.argmax()]), "prob": round(float(row.max()), 4)}
         for name, row in zip(names, proba, strict=True)
     ]
 
 
-def _nearest(runtime: Runtime, policy: Policy, file: Path, vectors: Vectors) -> list[dict[str, Any]]:
+def _nearest(runtime: Runtime, index: NeighbourIndex, file: Path, vectors: Vectors) -> list[dict[str, Any]]:
     """Return the nearest traces that the store still has; a version of an older release does not know their ids."""
     if not file.is_file():
         return []
     ids = np.load(file, allow_pickle=False)
-    near = policy.index.query(vectors)
-    by_row = np.argsort(policy.index.rows)  # which lie cell by cell
-    places = by_row[np.searchsorted(policy.index.rows, near.row[0], sorter=by_row)]
+    near = index.query(vectors)
+    places = np.searchsorted(np.sort(index.rows), near.row[0])
     found = []
     for place, cosine in zip(places, near.similarity[0], strict=True):
         trace = runtime.store.get(ids[place].decode("ascii")) if np.isfinite(cosine) else None

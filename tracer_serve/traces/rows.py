@@ -4,6 +4,8 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
+from pydantic_core import to_json
+
 from tracer_serve.records import DecisionKind, LabelSource, Trace
 from tracer_serve.traces.codec import dump, pack, pack_some, parse, unpack, unpack_some
 
@@ -67,7 +69,7 @@ def to_row(trace: Trace) -> Row:
         pack_some(trace.teacher_fingerprint),
         dump(trace.usage),
         float(trace.cost),
-        dump(trace.latency_ms),
+        to_json(trace.latency_ms).decode(),  # in no order, which nobody asks of it: a third of `dump`'s time
         dump(trace.metadata),
         user_of(trace.metadata),
     )

@@ -18,7 +18,7 @@ from tracer_serve.service.chat.forward import Forwarder, Relay
 from tracer_serve.service.chat.recognise import Call, Recogniser
 from tracer_serve.service.chat.request import ChatRequest
 from tracer_serve.service.chat.stream import events
-from tracer_serve.service.classify import headers_of, metadata_of, usage_of
+from tracer_serve.service.classify import encode, headers_of, metadata_of, usage_of
 from tracer_serve.service.failures import RefusalError
 from tracer_serve.service.runtime import Runtime, runtime_of
 from tracer_serve.spec import Spec
@@ -102,7 +102,7 @@ async def _answer(runtime: Runtime, request: Request, asked: ChatRequest, call: 
         return Response(content, headers=headers | {"cache-control": "no-cache"}, media_type="text/event-stream")
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
     answer = head | {"object": "chat.completion", "choices": [choice], "usage": usage}
-    return Response(json.dumps(answer), headers=headers, media_type="application/json")
+    return Response(encode(answer), headers=headers, media_type="application/json")
 
 
 def _require_text(text: Text) -> None:

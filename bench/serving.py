@@ -259,6 +259,12 @@ def ours(system: str, data: Dataset, port: int, traces: Path | None = None) -> M
 
 def peer(data: Dataset, port: int) -> Measured:
     """Serve tracer-llm, as its own command does."""
+    running = Server.start(peer_command(data, port), port, "/health", {"PYTHONPATH": ""})
+    return asked(PEER, running, "/predict", _embeddings(data))
+
+
+def peer_command(data: Dataset, port: int) -> list[str]:
+    """Return what starts the peer's server; its artifacts are made here where there are none."""
     folder = _FOLDER / "peer"
     if not (folder / "artifacts").exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -266,8 +272,7 @@ def peer(data: Dataset, port: int) -> Measured:
         arrays: dict[str, Any] = {"texts": list(part.texts), "labels": part.labels.tolist()}
         run_in_peer(_PEER_FIT, {**arrays, "vectors": part.vectors, "folder": str(folder)})
     code = f"from tracer.runtime.serve import serve; serve({str(folder / 'artifacts')!r}, '127.0.0.1', {port})"
-    running = Server.start([str(peer_python()), "-c", code], port, "/health", {"PYTHONPATH": ""})
-    return asked(PEER, running, "/predict", _embeddings(data))
+    return [str(peer_python()), "-c", code]
 
 
 def bare(data: Dataset, port: int) -> Measured:

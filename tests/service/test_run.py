@@ -19,8 +19,8 @@ from tests.serving import free_port
 from tests.stub_llm import StubLLM
 from tracer_serve.errors import BusyError, SpecError
 from tracer_serve.load import Task
-from tracer_serve.service.ahead import Ahead
-from tracer_serve.service.run import address_of, announced, require_free_port
+from tracer_serve.service.ahead import Ahead, announced
+from tracer_serve.service.run import address_of, require_free_port
 from tracer_serve.traces import open_store
 
 MakeTask = Callable[..., Task]

@@ -67,11 +67,11 @@ def test_tf_idf_is_the_documented_one() -> None:
     """Rows have unit length, a gram of fewer texts weighs more, unknown grams fall away, empty texts are zero."""
     counts = count_ngrams(TEXTS)
     grams, idf = learn_vocabulary(counts, len(TEXTS), 1, 10_000)
-    table = weigh(counts, len(TEXTS), grams, idf)
-    lengths = np.sqrt(np.asarray(table.multiply(table).sum(axis=1)).ravel())
+    value, _, starts = weigh(counts, len(TEXTS), grams, idf)
+    lengths = [np.linalg.norm(value[i:j]) for i, j in pairwise(starts)]
     np.testing.assert_allclose(lengths, [1, 1, 0, 1, 1, 1, 1], atol=1e-6)
     np.testing.assert_allclose(idf.max(), np.log((1 + len(TEXTS)) / 2) + 1, rtol=1e-6)
-    assert weigh(count_ngrams(["\u5361\u5361\u5361"]), 1, grams, idf).nnz == 0
+    assert weigh(count_ngrams(["\u5361\u5361\u5361"]), 1, grams, idf).value.size == 0
 
 
 def test_the_vocabulary_is_the_common_grams() -> None:

@@ -4,8 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from tracer_serve.service.ahead import Ahead
-from tracer_serve.service.run import announced
+from tracer_serve.service.ahead import Ahead, announced
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

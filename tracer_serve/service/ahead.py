@@ -6,10 +6,14 @@ the worker tells what it found in one line of JSON, starts, and waits for the so
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any, Self
 
 import psutil
@@ -21,6 +25,23 @@ TASK = "TRACER_SERVE_TASK"
 METRICS = "TRACER_SERVE_METRICS"
 _PREPARE, _SERVE = b"p", b"s"
 _PATIENCE_S = 15  # to end what was begun
+
+
+@contextmanager
+def announced(files: Sequence[Path]) -> Iterator[None]:
+    """Say to the processes to come which tasks they serve, and give them a folder to count in."""
+    scratch = Path(tempfile.mkdtemp(prefix="tracer-serve-"))
+    before = dict(os.environ)
+    os.environ["BENTOML_DO_NOT_TRACK"] = "True"
+    os.environ.setdefault("BENTOML_HOME", str(scratch / "bentoml"))
+    os.environ[TASK] = os.pathsep.join(map(str, files))
+    os.environ[METRICS] = str(scratch)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 class FailedError(TracerServeError):

@@ -4,19 +4,14 @@ import errno
 import gc
 import importlib
 import ipaddress
-import os
-import shutil
 import socket
-import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tracer_serve.errors import BusyError, SpecError
 from tracer_serve.load import Task
-from tracer_serve.service.ahead import METRICS, TASK, Ahead
+from tracer_serve.service.ahead import Ahead, announced
 from tracer_serve.spec import ServerSpec
 
 
@@ -79,23 +74,6 @@ def address_of(host: str) -> str:
         raise SpecError(f"{host!r} is no address of this machine: {error.strerror}", path="server.host") from None
     # IPv4 first: what `localhost` means to most clients
     return str(min(found, key=lambda entry: entry[0] != socket.AF_INET)[4][0])
-
-
-@contextmanager
-def announced(files: Sequence[Path]) -> Iterator[None]:
-    """Say to the processes to come which tasks they serve, and give them a folder to count in."""
-    scratch = Path(tempfile.mkdtemp(prefix="tracer-serve-"))
-    before = dict(os.environ)
-    os.environ["BENTOML_DO_NOT_TRACK"] = "True"
-    os.environ.setdefault("BENTOML_HOME", str(scratch / "bentoml"))
-    os.environ[TASK] = os.pathsep.join(map(str, files))
-    os.environ[METRICS] = str(scratch)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def serve(*tasks: Task) -> int:

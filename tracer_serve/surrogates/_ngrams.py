@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_matrix
 
 from tracer_serve.records import Ints, Text, Vectors
 
@@ -58,7 +57,15 @@ def learn_vocabulary(counts: Counts, rows: int, min_rows: int, most: int) -> tup
     return grams, idf
 
 
-def weigh(counts: Counts, rows: int, grams: Grams, idf: Vectors) -> csr_matrix:
+class Weights(NamedTuple):
+    """Sparse rows: those of row i are at ``starts[i]:starts[i + 1]``."""
+
+    value: Vectors
+    column: Ints
+    starts: Ints
+
+
+def weigh(counts: Counts, rows: int, grams: Grams, idf: Vectors) -> Weights:
     """Return tf-idf (rows, len(grams)) with sublinear tf and unit-length rows; unknown grams fall away."""
     column = np.searchsorted(grams, counts.gram).clip(max=len(grams) - 1)
     known = grams[column] == counts.gram
@@ -66,8 +73,7 @@ def weigh(counts: Counts, rows: int, grams: Grams, idf: Vectors) -> csr_matrix:
     value = (1 + np.log(counts.times[known])).astype(np.float32) * idf[column]
     length = np.sqrt(np.bincount(row, value * value, minlength=rows))
     value = (value / length[row]).astype(np.float32)
-    starts = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=rows))])
-    return csr_matrix((value, column, starts), shape=(rows, len(grams)))
+    return Weights(value, column, np.concatenate([[0], np.cumsum(np.bincount(row, minlength=rows))]))
 
 
 def _count_chunk(texts: Sequence[Text], first_row: int) -> Counts:

@@ -1,11 +1,11 @@
 """Linear support vector machine on the texts themselves: what an embedding blurs, exact words keep apart."""
 
 import warnings
+from itertools import pairwise
 from typing import Annotated, Self
 
 import numpy as np
 from pydantic import Field
-from scipy.sparse import csr_matrix
 
 from tracer_serve.records import Inputs, Labels, Vectors
 from tracer_serve.registry import surrogates
@@ -65,6 +65,7 @@ class NgramSvc:
         self.coef_ = np.zeros((len(self.grams_), len(self.classes_)), np.float32)
         self.intercept_ = np.full(len(self.classes_), -1, np.float32)  # what the sample lacks is decided against
         if len(set(y.tolist())) > 1:
+            from scipy.sparse import csr_matrix  # noqa: PLC0415
             from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415  # a second, which serving is spared
             from sklearn.svm import LinearSVC  # noqa: PLC0415
 
@@ -72,12 +73,15 @@ class NgramSvc:
             model = LinearSVC(C=per_row(self.C, len(y), refit_rows), max_iter=self.max_iter, random_state=self.seed)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # few passes are meant
-                model.fit(weigh(counts, len(y), self.grams_, self.idf_), y)
+                weights = weigh(counts, len(y), self.grams_, self.idf_)
+                model.fit(csr_matrix(weights, shape=(len(y), len(self.grams_))), y)
             self.coef_[:, model.classes_] = two_sided(model.coef_).T  # a text reads whole rows of it
             self.intercept_[model.classes_] = two_sided(np.atleast_2d(model.intercept_).T).ravel()
         return self
 
     def predict_proba(self, inputs: Inputs) -> Vectors:
         """Return probabilities (n, k)."""
-        features: csr_matrix = weigh(count_ngrams(inputs.texts), len(inputs), self.grams_, self.idf_)
-        return softmax((features @ self.coef_ + self.intercept_) / self.temperature)
+        value, column, starts = weigh(count_ngrams(inputs.texts), len(inputs), self.grams_, self.idf_)
+        # a text has some hundred grams: their rows are gathered sooner than scipy has made its matrix
+        rows = [value[i:j] @ self.coef_[column[i:j]] for i, j in pairwise(starts.tolist())]
+        return softmax((np.array(rows).reshape(-1, len(self.classes_)) + self.intercept_) / self.temperature)

@@ -1,0 +1,187 @@
+"""How long a server takes from the start of its process to its first answer.
+
+``python -m bench.start`` starts all systems in turn, round after round, and reports medians: ours with a version on
+n-grams and one on MiniLM in onnxruntime, tracer-llm's ``serve``, a service of BentoML's that echoes, and no more than
+the import of BentoML's server. A first start of each, which fills the page cache, does not count. The versions are
+fitted on first use on the shipped Banking77 traces and kept under ``.bench/start``; the peer's is `bench.serving`'s.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from resource import RUSAGE_CHILDREN, getrusage
+from statistics import median
+from typing import Any
+
+import yaml
+from rich.table import Table
+
+from bench.data import load
+from bench.peer import ROOT
+from bench.servers import Server
+from bench.serving import PEER, peer_command
+from tracer_serve.console import out, progress_bar
+
+_FOLDER = ROOT / "start"
+_CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+_PORT = 3970
+_ONNX = {"type": "sentence_transformers", "model": "sentence-transformers/all-MiniLM-L6-v2", "backend": "onnx"}
+OURS: dict[str, Any] = {"tracer-serve, ngrams": "ngrams", "tracer-serve, onnx": _ONNX}
+"""Our embedders, by name."""
+BENTO, IMPORT = "bare BentoML", "import of BentoML"
+_ECHO = """
+import bentoml
+
+@bentoml.service(workers=1)
+class Echo:
+    @bentoml.api
+    def echo(self, text: str) -> str:
+        return text
+"""
+_IMPORT = """
+import resource, _bentoml_impl.server.serving
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+Start = Callable[[], tuple[float, float, float]]
+"""Starts a system and ends it; returns seconds to the first answer, CPU seconds until then, and peak MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One system; medians of the rounds.
+
+    Parameters
+    ----------
+    start_s, start_low, start_high : from the start of the process to the first answer; least and most of the rounds
+    cpu_s, peak_mb : of all its processes, until then
+    """
+
+    system: str
+    start_s: float
+    start_low: float
+    start_high: float
+    cpu_s: float
+    peak_mb: float
+    runs: int
+    day: str
+
+
+def starting(command: Sequence[str], port: int, probe: str, env: dict[str, str] | None = None) -> Start:
+    """Return what starts a server."""
+
+    def start() -> tuple[float, float, float]:
+        server = Server.start(command, port, probe, env)
+        try:
+            return server.start_s, server.cpu_s, server.peak_mb
+        finally:
+            server.stop()
+
+    return start
+
+
+def ours(system: str, port: int) -> Start:
+    """Return what starts one of ours; its version is fitted here where there is none."""
+    name = system.removeprefix("tracer-serve, ")
+    folder = _FOLDER / name
+    if not (folder / "state" / "versions" / "current").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in _CONFIGS.glob("banking.*.jsonl"):
+            shutil.copy(file, folder)
+        spec = yaml.safe_load((_CONFIGS / "banking.yaml").read_text(encoding="utf-8"))
+        spec |= {"name": name, "embedder": OURS[system], "state": str(folder / "state"), "server": {"port": port}}
+        (folder / "task.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
+        subprocess.run([*_CLI, "fit", str(folder / "task.yaml")], check=True, stdout=subprocess.DEVNULL)
+    return starting([*_CLI, "serve", str(folder / "task.yaml"), "--port", str(port)], port, "/readyz")
+
+
+_CLI = (sys.executable, "-m", "tracer_serve.cli")
+
+
+def bento(port: int) -> Start:
+    """Return what starts BentoML with nothing to serve: what its life cycle takes."""
+    _FOLDER.mkdir(parents=True, exist_ok=True)
+    (_FOLDER / "echo.py").write_text(_ECHO, encoding="utf-8")
+    command = [
+        sys.executable,
+        "-m",
+        "bentoml",
+        "serve",
+        "echo:Echo",
+        "--working-dir",
+        str(_FOLDER),
+        "--port",
+        str(port),
+    ]
+    return starting(command, port, "/readyz", {"BENTOML_DO_NOT_TRACK": "True"})
+
+
+def importing() -> tuple[float, float, float]:
+    """Import BentoML's server, and no more."""
+    before, began = getrusage(RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", _IMPORT], capture_output=True, text=True, check=True)
+    took, after = time.perf_counter() - began, getrusage(RUSAGE_CHILDREN)
+    return took, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, float(done.stdout)
+
+
+def starts(systems: str) -> dict[str, Start]:
+    """Return what starts each of the systems asked for."""
+    chosen: dict[str, Start] = {IMPORT: importing, BENTO: bento(_PORT)}
+    if "tracer-serve" in systems:
+        chosen |= {name: ours(name, _PORT + 1 + i) for i, name in enumerate(OURS)}
+    if "tracer-llm" in systems:
+        port = _PORT + 9
+        chosen[PEER] = starting(peer_command(load("banking77"), port), port, "/health", {"PYTHONPATH": ""})
+    return chosen
+
+
+def row_of(system: str, found: Sequence[tuple[float, float, float]]) -> Row:
+    """Return the medians of some starts."""
+    took, cpu_s, peak_mb = zip(*found, strict=True)
+    day = datetime.now(UTC).date().isoformat()
+    return Row(system, median(took), min(took), max(took), median(cpu_s), median(peak_mb), len(found), day)
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """Return one line per system."""
+    shown = Table("system", "start s", "(least to most)", "CPU s", "peak MB")
+    for row in rows:
+        spread = f"{row.start_low:.2f} to {row.start_high:.2f}"
+        shown.add_row(row.system, f"{row.start_s:.2f}", spread, f"{row.cpu_s:.2f}", f"{row.peak_mb:,.0f}")
+    return shown
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m bench.start", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--systems", default="tracer-serve,tracer-llm", help="ours, the peer's, or both")
+    parser.add_argument("--rounds", type=int, default=5, help="times that each system is started")
+    parser.add_argument("--json", action="store_true", help="flat rows, nothing else on standard output")
+    options = parser.parse_args(arguments)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    with progress_bar() as progress:
+        progress("preparing", 0, 1)
+        chosen = starts(options.systems)
+        found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in chosen}
+        for turn in range(options.rounds + 1):
+            for name, start in chosen.items():
+                seen = start()
+                found[name] += [seen] if turn else []
+            progress("rounds", turn, options.rounds)
+    rows = [row_of(name, seen) for name, seen in found.items()]
+    if options.json:
+        print(json.dumps([asdict(row) for row in rows]))
+    else:
+        out.print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

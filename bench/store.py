@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class Row:
     insert_rps : rows a second since the last look, the queries not counted; None at a store that was filled before
     window_s : reading the newest 50,000 rows' labelled ones as columns, as a refit does
     snapshot_s : reading all labelled rows as columns; at the last size only
+    prune_rps : rows without a label removed a second, without pauses, the oldest tenth; at the last size only
     query_ms : median of five, per query
     pages : of 8 kB that Postgres touches for a query, which no other work on the machine can change
     disk_mb : size of the database
@@ -60,6 +61,7 @@ class Row:
     disk_mb: float
     snapshot_s: float | None = None
     pages: dict[str, int] = field(default_factory=dict)
+    prune_rps: float | None = None
 
 
 def month(start: int, count: int, total: int, rng: np.random.Generator) -> list[Trace]:
@@ -117,7 +119,7 @@ def measure(store: TraceStore, system: str, rows: int, size: Callable[[], float]
     rng, there = np.random.default_rng(0), store.counts().total.rows
     if there:
         yield look(store, system, there, size, last=there >= rows)
-    step, spent, since = rows / _CHECKS, 0.0, 0
+    step, spent, since, oldest = rows / _CHECKS, 0.0, 0, ""
     for start in track(range(there, rows, _PAGE), f"{system}: {rows:,} rows", disable=quiet):
         page = month(start, _PAGE, rows, rng)
         began = time.perf_counter()
@@ -125,9 +127,15 @@ def measure(store: TraceStore, system: str, rows: int, size: Callable[[], float]
         spent += time.perf_counter() - began
         since += _PAGE
         if start // step != (start + _PAGE) // step:
-            done = start + _PAGE
-            yield look(store, system, done, size, rate=since / spent, last=done >= rows)
+            done, oldest = start + _PAGE, oldest or page[-1].id
+            row = look(store, system, done, size, rate=since / spent, last=done >= rows)
+            yield replace(row, prune_rps=_prune_rps(store, oldest)) if done >= rows else row
             spent, since = 0.0, 0
+
+
+def _prune_rps(store: TraceStore, before: str) -> float:
+    began = time.perf_counter()
+    return sum(store.prune(before)) / (time.perf_counter() - began)
 
 
 def look(
@@ -206,6 +214,7 @@ def show(found: Sequence[Row]) -> None:
     table.add_row("insert, rows/s", *("" if row.insert_rps is None else f"{row.insert_rps:,.0f}" for row in found))
     table.add_row("newest 50,000, s", *(f"{row.window_s:.2f}" for row in found))
     table.add_row("all, s", *("" if row.snapshot_s is None else f"{row.snapshot_s:.1f}" for row in found))
+    table.add_row("prune, rows/s", *("" if row.prune_rps is None else f"{row.prune_rps:,.0f}" for row in found))
     for name in found[0].query_ms:
         table.add_row(f"{name}, ms", *(f"{row.query_ms[name]:.2f}" for row in found))
     for name in found[0].pages:

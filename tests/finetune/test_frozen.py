@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import DebertaV2Config, DebertaV2Model
 
 from tests.finetune.models import tiny_bert
 from tests.surrogates.worlds import blobs
@@ -98,6 +99,27 @@ def test_folds_share_what_leaves_the_frozen_layers(
     texts = len({(*ids,) for ids in tokens.ids})
     repeated = 100 - texts
     assert computed - 2 * repeated <= sum(rows) <= computed
+
+
+def test_layers_that_return_more_than_states_are_cut_as_well(tmp_path: Path, tokens: Tokens) -> None:
+    """A DeBERTa, by a network that itself has computed none of the states."""
+    config = DebertaV2Config(
+        vocab_size=80,
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=64,
+        relative_attention=True,
+        pos_att_type=["p2c", "c2p"],
+    )
+    DebertaV2Model(config).save_pretrained(tmp_path)
+    with sharing():
+        with_states(network(tmp_path), tokens, PLAN, "deberta")
+        model = network(tmp_path)
+        kept = with_states(model, tokens, PLAN, "deberta")
+    whole, parts = (pooled_of(model, one, PLAN) for one in (tokens, kept))
+    np.testing.assert_allclose(parts, whole, atol=3e-3)
+    assert np.ptp(whole, axis=0).min() > 0.1
 
 
 def test_what_memory_cannot_hold_is_computed_anew(

@@ -45,8 +45,9 @@ def with_states(network: Network, tokens: Tokens, plan: Plan, model: str) -> Tok
         return tokens
     if len(missing):
         _compute(network, missing, plan, known, list(absent))
-        _check(network, replace(missing, states=[known[key] for key in absent]), plan)
-    return replace(tokens, states=[known[key] for key in keys])
+    kept = replace(tokens, states=[known[key] for key in keys])
+    _check(network, kept, plan)
+    return kept
 
 
 def _compute(network: Network, tokens: Tokens, plan: Plan, known: States, keys: list[Hashable]) -> None:
@@ -60,6 +61,7 @@ def _compute(network: Network, tokens: Tokens, plan: Plan, known: States, keys: 
 
 def _check(network: Network, tokens: Tokens, plan: Plan) -> None:
     rows: Ints = np.arange(min(_PROBES, len(tokens)))
+    network.to(plan.device).eval()
     with torch.no_grad(), plan.precision():
         whole, parts = (
             network.pooled(**plan.tensors(one, rows)).float() for one in (replace(tokens, states=None), tokens)

@@ -47,7 +47,8 @@ class Network(torch.nn.Module):
         self.sees_sides = int(getattr(self.body.config, "type_vocab_size", 0)) > 1
         self.pad = int(getattr(self.body.config, "pad_token_id", None) or 0)
         depth = int(self.body.config.num_hidden_layers)
-        self.stack, self.frozen_layers = Stack(self.body, depth), min(frozen_layers, depth)
+        self.frozen_layers = min(frozen_layers, depth)
+        self.stack = Stack(self.body, depth, self.frozen_layers)
         self.frozen = self._freeze()
 
     def train(self, mode: bool = True) -> Self:  # torch's signature
@@ -61,7 +62,7 @@ class Network(torch.nn.Module):
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Return what leaves the frozen layers, shape (n, tokens, width)."""
-        return self.stack.below(self.frozen_layers, lambda: self._body(input_ids, attention_mask, token_type_ids))
+        return self.stack.below(lambda: self._body(input_ids, attention_mask, token_type_ids))
 
     def pooled(
         self,
@@ -71,7 +72,7 @@ class Network(torch.nn.Module):
         hidden: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return the mean over the tokens, shape (n, width); `hidden` is what `lower` returned, where that is known."""
-        with nullcontext() if hidden is None else self.stack.above(self.frozen_layers, hidden.float()):
+        with nullcontext() if hidden is None else self.stack.above(hidden.float()):
             last = self._body(input_ids, attention_mask, token_type_ids)
         mask = attention_mask.unsqueeze(-1).to(last.dtype)
         mean: torch.Tensor = (last * mask).sum(1).float() / mask.sum(1).float()
@@ -135,7 +136,7 @@ class Network(torch.nn.Module):
     def _freeze(self) -> list[torch.nn.Module]:
         """Freeze embeddings and lowest layers; return those whose output may be kept."""
         embeddings = [self.body.get_input_embeddings(), getattr(self.body, "embeddings", None)]
-        lowest = [*embeddings, *self.stack.layers[: self.frozen_layers]]
+        lowest = [*embeddings, *self.stack.lower]
         frozen = [part for part in lowest if isinstance(part, torch.nn.Module)]
         for part in frozen:
             part.requires_grad_(requires_grad=False)

@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -12,12 +12,13 @@ from starlette.requests import Request
 from tracer_serve.audits import Audits
 from tracer_serve.batcher import Batcher
 from tracer_serve.components import load_plugins, make_embedders, make_redactors, make_teacher
+from tracer_serve.errors import BadInputError
 from tracer_serve.live import Live, Loaded
 from tracer_serve.load import Task
 from tracer_serve.log_task import TASK
 from tracer_serve.metrics import Metrics
 from tracer_serve.policy import Policy
-from tracer_serve.protocols import Teacher
+from tracer_serve.protocols import Embedder, Teacher
 from tracer_serve.records import Text, Verdict
 from tracer_serve.redaction import redaction
 from tracer_serve.resilience.cache import Cache
@@ -180,6 +181,17 @@ def _router(
 def _load(task: Task, versions: Versions, number: int) -> Loaded:
     """Read a version, every byte of it checked."""
     manifest = versions.verify(number)
-    policy = Policy.load(versions.folder(number) / "model", *make_embedders(task))
+    embedders = make_embedders(task)
+    policy = Policy.load(versions.folder(number) / "model", *embedders)
+    warm(task, embedders)
     decided: Cache[Text, Verdict] = Cache(task.spec.server.decision_cache, math.inf)
     return Loaded(number, policy, manifest.teacher, tuple(map(str, policy.classes)), manifest.after, decided)
+
+
+def warm(task: Task, embedders: Sequence[Embedder]) -> None:
+    """Let encoders that run here load their weights now: neither the first text nor a swap waits for that."""
+    probe: Text = ("a text", "another") if task.spec.input == "pair" else "a text"
+    for embedder in embedders:
+        if not embedder.trainable and not getattr(embedder, "remote", False):
+            with suppress(BadInputError):  # ready vectors are no text, and load nothing
+                embedder.embed([probe])

@@ -3,10 +3,11 @@
     python -m tests.faults.replicas FOLDER SEED KILLS
 
 Two machines, each a folder with an API process and a process that refits without end; between them Postgres and an S3
-server; a person rolls back and forth, and an observer notes `current`. Half of the requests go to the teacher whatever
-a version has learnt meanwhile (a canary), so that rows are acknowledged from the first kill to the last. One machine
-pretends to be another host, so that its dead refits cannot be told dead and their lease, made short, has to run out.
-Now and then all connections to Postgres are cut, or the S3 server freezes. Prints one JSON line of what was seen.
+server; a process lets unlabelled rows go after seconds, a person rolls back and forth, and an observer notes `current`.
+Half of the requests go to the teacher whatever a version has learnt meanwhile (a canary), so that rows are acknowledged
+from the first kill to the last. One machine pretends to be another host, so that its dead refits cannot be told dead
+and their lease, made short, has to run out. Now and then all connections to Postgres are cut, or the S3 server freezes.
+Prints one JSON line of what was seen.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,7 +34,7 @@ from tests.faults.driver import fork
 from tests.shared import object_store
 from tests.tiny import TEXTS, rows_now, tiny_task
 from tests.traces import postgres
-from tracer_serve import holder, refit_bounds
+from tracer_serve import holder, refit_bounds, retention
 from tracer_serve import refit as refitting
 from tracer_serve.errors import TracerServeError
 from tracer_serve.load import Task
@@ -41,7 +43,7 @@ from tracer_serve.refit import refit
 from tracer_serve.service.runtime import running
 from tracer_serve.shared import CURRENT, open_versions
 from tracer_serve.stock import store_of
-from tracer_serve.traces import TraceStore
+from tracer_serve.traces import TraceStore, first_id
 
 _LEASE_S = 3.0
 _LOOK_S = 0.01
@@ -109,6 +111,19 @@ def lead(task: Task, log: Log, *, elsewhere: bool) -> None:
         time.sleep(0.1)
 
 
+def clear(task: Task, log: Log) -> None:
+    """Let rows that nobody labelled go after two seconds instead of days, without end."""
+    module: Any = retention
+    module.cutoff = lambda _: first_id(datetime.now(UTC) - timedelta(seconds=2))
+    store = store_of(task)
+    while True:
+        try:
+            log("cleared", retention.prune(store, timedelta(days=1)))
+        except TracerServeError as error:
+            log("failed", f"{type(error).__name__}: {error}")
+        time.sleep(0.1)
+
+
 def roll(task: Task, log: Log) -> None:
     """Do what a person does in a hurry: let any of the versions serve."""
     versions, rng = open_versions(task), random.Random(1)
@@ -144,6 +159,7 @@ class Fleet:
             "api-1": lambda log: serve(other, log),
             "refit-0": lambda log: lead(one, log, elsewhere=False),
             "refit-1": lambda log: lead(other, log, elsewhere=True),
+            "prune-0": lambda log: clear(one, log),
             "person": lambda log: roll(one, log),
         }
         self._running: dict[str, tuple[int, Path]] = {}
@@ -264,7 +280,7 @@ def run(folder: Path, seed: int, kills: int) -> dict[str, Any]:
             for name in fleet.work:
                 fleet.start(name)
             for _ in range(kills):
-                victim = rng.choice(["api-0", "api-1", "refit-0", "refit-1"])
+                victim = rng.choice(["api-0", "api-1", "refit-0", "refit-1", "prune-0"])
                 if rng.random() < 0.8:  # else it may be starting still
                     fleet.settle(victim)
                 time.sleep(rng.uniform(0.0, 1.5))
@@ -287,14 +303,13 @@ def look(tasks: list[Task], logs: Path) -> dict[str, Any]:
     acknowledged = {value for life in lives for _, word, value in life if word == "acknowledged"}
     store = store_of(tasks[0])
     there = {trace_id.decode() for trace_id in store.columns(labelled_only=False).ids}
-    rows = store.counts().total.rows
+    rows, gone = store.counts().total.rows, store.gone()
     store.add(rows_now(4))
     store.close()
     wrote = [int(v) for name in ("refit-0", "refit-1") for life in read(logs, name) for _, w, v in life if w == "wrote"]
     told = sum(max((int(value) for _, word, value in life if word == "told"), default=0) for life in lives)
-    everybody = [
-        life for name in ("api-0", "api-1", "refit-0", "refit-1", "person", "observer") for life in read(logs, name)
-    ]
+    names = ("api-0", "api-1", "refit-0", "refit-1", "prune-0", "person", "observer")
+    everybody = [life for name in names for life in read(logs, name)]
     failed = Counter(value.partition(":")[0] for life in everybody for _, word, value in life if word == "failed")
     refits, at_once, refused = overlaps(logs)
     time.sleep(_LEASE_S)
@@ -304,7 +319,8 @@ def look(tasks: list[Task], logs: Path) -> dict[str, Any]:
         "acknowledged": len(acknowledged),
         "lost": len(acknowledged - there),
         "told_lost": told,
-        "counted": rows == len(there),
+        "counted": rows == len(there) + gone,
+        "let_go": gone,
         "refits": refits,
         "at_once": at_once,
         "beside_refused": refused,

@@ -37,4 +37,5 @@ def test_a_hundred_kills_in_a_fleet(tmp_path: Path) -> None:
     assert found["stale_s"] < AGREE_S
     assert found["acknowledged"] > 1_000
     assert found["versions"] > 0
+    assert found["let_go"] > 100
     assert found["after"] == max(found["whole"]) + 1

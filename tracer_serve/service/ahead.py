@@ -148,4 +148,5 @@ class Line:
         return socket.socket(fileno=fds[0]) if fds else None
 
     def _send(self, message: dict[str, Any]) -> None:
-        self._line.sendall(json.dumps(message).encode() + b"\n")
+        with suppress(BrokenPipeError):  # the supervisor is gone, as `listening` will find
+            self._line.sendall(json.dumps(message).encode() + b"\n")

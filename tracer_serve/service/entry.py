@@ -1,7 +1,8 @@
 """The BentoML service: ``bentoml serve tracer_serve.service.entry:svc --arg task=TASK.yaml``.
 
-BentoML starts the workers, each of which imports this module again. It packs and supervises; every request is answered
-by our own application before BentoML's middlewares, whose tracing alone costs more than our answer.
+BentoML starts its own workers then, each of which imports this module again; `tracer-serve` has lighter ones
+(`service.worker`). It packs and supervises; every request is answered by our own application before BentoML's
+middlewares, whose tracing alone costs more than our answer.
 """
 
 import os

@@ -62,6 +62,7 @@ def serve(tasks: Sequence[Task], line: Line) -> None:
 
     config = uvicorn.Config(
         front,
+        lifespan="on",
         http="tracer_serve.service.protocol:BoundedProtocol",
         log_config=None,
         server_header=False,

@@ -23,6 +23,7 @@ from tracer_serve.service.tasks import load_tasks
 
 _KEEP_ALIVE_S = 30
 _LOOK_S = 1.0
+_YOUNG = 10_000  # objects made between two walks over the new ones; Python has 700, which are a few requests
 _LOG: dict[str, Any] = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -94,6 +95,7 @@ def started(send: Any, first: Any = None) -> Any:
     async def settle_and_send(message: Any) -> None:
         if message["type"] == "lifespan.startup.complete":
             gc.freeze()  # with a few thousand objects that are garbage: to look for them takes an eighth of a second
+            gc.set_threshold(_YOUNG)
             gc.enable()
             if first is not None:
                 await first()

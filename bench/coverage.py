@@ -36,6 +36,7 @@ from tracer_serve.fit.folds import burst_groups, holdout
 from tracer_serve.fit.pipeline import Fitted, fit_policy
 from tracer_serve.fit.rows import Progress, Rows
 from tracer_serve.gate.certify import certify
+from tracer_serve.gate.classes import class_thresholds
 from tracer_serve.gate.scope import scope_threshold
 from tracer_serve.load import Task
 from tracer_serve.pairs import PairEmbedder
@@ -43,6 +44,7 @@ from tracer_serve.policy import Policy
 from tracer_serve.records import Bools, Labels
 from tracer_serve.registry import embedders
 from tracer_serve.spec import Spec
+from tracer_serve.stages import Asked
 
 KEEPS = (1.0, 0.98, 0.97)
 _KEEP = 0.98
@@ -172,11 +174,14 @@ def ours(data: Dataset, wanted: Wanted, progress: Progress) -> list[Row]:
         embedder = Given(data.train, uncached=PairEmbedder(encoder) if data.name == "sick" else encoder)
         fitted = fit_policy(task, Rows.of(data.train.texts, data.train.labels), embedder, progress)
         cost = {"cpu_s": time.process_time() - started, "peak_mb": peak_mb(), "delta": wanted.delta, **_of(data)}
+        once = None if cascade else [_ask(fitted.policy, part) for part in (data.test, data.foreign) if len(part)]
         for alpha, keep in fits:
             policy = fitted.policy if cascade else certified_at(fitted, task, data, alpha, keep)
-            rows.append(_judged(policy, data, {"system": "tracer-serve", "alpha": alpha, "scope_keep": keep, **cost}))
-        for draw in range(wanted.halves):
-            rows += halved(fitted, task, data, wanted.alphas, {**cost, "draw": draw})
+            facts = {"system": "tracer-serve", "alpha": alpha, "scope_keep": keep, **cost}
+            rows.append(_judged(policy, data, once, facts))
+        if once is not None:
+            for draw in range(wanted.halves):
+                rows += halved(fitted, data.test, once[0], wanted.alphas, {**cost, "draw": draw})
     return rows
 
 
@@ -186,17 +191,19 @@ def _task(data: Dataset, wanted: Wanted, alpha: float, keep: float) -> Task:
     return Task(Spec.model_validate({**required, **wanted.spec, "gate": gate}), Path("bench"), "")
 
 
-def _judged(policy: Policy, data: Dataset, facts: dict[str, Any]) -> Row:
-    handled, given, first = _decide(policy, data.test)
-    foreign, _, _ = _decide(policy, data.foreign)
+def _judged(policy: Policy, data: Dataset, once: list[Asked] | None, facts: dict[str, Any]) -> Row:
+    if once is None:
+        (handled, given, first), (foreign, _, _) = (_decide(policy, part) for part in (data.test, data.foreign))
+    else:
+        handled, foreign = [*(_handled(policy, asked) for asked in once), np.zeros(0, bool)][:2]
+        given, first = policy.classes[once[0].top], handled
     row = judge(given, handled, foreign, data.test.labels, certified_coverage=policy.certificate.coverage, **facts)
     return replace(row, first_share=float(first.mean()) if len(policy.stages) > 1 else None)
 
 
-def halved(fitted: Fitted, task: Task, data: Dataset, alphas: Sequence[float], facts: dict[str, Any]) -> list[Row]:
+def halved(fitted: Fitted, test: Part, asked: Asked, alphas: Sequence[float], facts: dict[str, Any]) -> list[Row]:
     """Certify the fitted policy on a random half of the test rows, none of which it has seen; judge on the other."""
-    policy, test, draw = fitted.policy, data.test, facts["draw"]
-    (asked,) = policy.ask_all(test.texts, {policy.view: test.vectors})
+    policy, draw = fitted.policy, facts["draw"]
     given, calibrates = policy.classes[asked.top], holdout(test.texts, 0.5, draw)
     guard, judged = scope_threshold(fitted.calibration.scope, KEEPS[0]), ~calibrates
     rows = []
@@ -205,7 +212,7 @@ def halved(fitted: Fitted, task: Task, data: Dataset, alphas: Sequence[float], f
             asked.score[calibrates],
             (given == test.labels)[calibrates],
             alpha=alpha,
-            delta=task.spec.gate.delta,
+            delta=facts["delta"],
             mode="strict",
             eligible=(asked.scope >= guard)[calibrates],
             groups=burst_groups(test.texts)[calibrates],
@@ -278,6 +285,20 @@ def draws(data: Dataset, traces: int | None, seeds: range) -> Iterator[tuple[int
 
 def _of(data: Dataset) -> dict[str, Any]:
     return {"dataset": data.name, "traces": len(data.train), "draw": 0, "noise": 0.0}
+
+
+def _ask(policy: Policy, part: Part) -> Asked:
+    """Ask a policy of one stage about each row, once for all alphas, guards and halves: an encoder takes its time."""
+    (stage,) = policy.stages
+    given = {stage.view: part.vectors} if isinstance(stage.view.embedder, Given) else {}
+    (asked,) = policy.ask_all(part.texts, given)
+    return asked
+
+
+def _handled(policy: Policy, asked: Asked) -> Bools:
+    (stage,), threshold = policy.stages, class_thresholds(policy.certificate, policy.classes)
+    passes: Bools = np.isfinite(asked.score) & (asked.score >= threshold[asked.top])
+    return passes & stage.open[asked.top] & (asked.scope >= stage.scope_threshold)
 
 
 def _decide(policy: Policy, part: Part) -> tuple[Bools, Labels, Bools]:

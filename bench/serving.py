@@ -11,6 +11,7 @@ is in its favour. The fits take minutes less.
 """
 
 import argparse
+import base64
 import json
 import os
 import subprocess
@@ -50,8 +51,10 @@ _ONNX = {"type": "sentence_transformers", "model": "sentence-transformers/all-Mi
 _VECTORS = {"type": "precomputed", "dim": 384}
 FIRST = "tracer-serve, n-grams first"
 CACHED = "tracer-serve, ngrams, remembered"
+PACKED = "tracer-serve, vectors, in base64"
 OURS: dict[str, dict[str, Any]] = {
     "tracer-serve, vectors": {"embedder": _VECTORS, "surrogates": [{"type": "blend", "members": ["mlp", "knn"]}]},
+    PACKED: {"embedder": _VECTORS, "surrogates": [{"type": "blend", "members": ["mlp", "knn"]}]},
     "tracer-serve, vectors, logreg": {"embedder": _VECTORS, "surrogates": ["logreg"]},
     "tracer-serve, onnx": {"embedder": _ONNX},
     FIRST: {
@@ -164,7 +167,8 @@ def task_of(system: str, data: Dataset, port: int, traces: Path | None = None) -
     ----------
     traces : file to import before serving
     """
-    name = system.removeprefix("tracer-serve, ").removesuffix(", remembered").replace(", ", "-")
+    same = system.removesuffix(", remembered").removesuffix(", in base64")  # as another one's version
+    name = same.removeprefix("tracer-serve, ").replace(", ", "-")
     folder = _FOLDER / name
     folder.mkdir(parents=True, exist_ok=True)
     spec = OURS[system] | {
@@ -229,9 +233,11 @@ def write_version(task: Task, data: Dataset, inputs: Sequence[str]) -> None:
 
 
 def inputs_of(system: str, texts: Sequence[Any], vectors: Vectors) -> list[str]:
-    """Return what a client of the system sends: the texts, or their vectors as JSON."""
+    """Return what a client of the system sends: the texts, or their vectors as JSON or in base64."""
     if "vectors" not in system:
         return [str(text) for text in texts]
+    if system == PACKED:
+        return [base64.b64encode(vector.astype("<f4").tobytes()).decode() for vector in vectors]
     return ["[" + ",".join(f"{x:.7g}" for x in vector.tolist()) + "]" for vector in vectors]
 
 
@@ -248,7 +254,8 @@ def handled(file: Path, given: Sequence[str]) -> list[str]:
 def ours(system: str, data: Dataset, port: int, traces: Path | None = None) -> Measured:
     """Serve one of ours."""
     file = task_of(system, data, port, traces)
-    kept = file.with_name("handled.json")  # an encoder takes a minute over them
+    # an encoder takes a minute over them
+    kept = file.with_name("handled_in_base64.json" if system == PACKED else "handled.json")
     if not kept.exists():
         kept.write_text(json.dumps(handled(file, inputs_of(system, data.test.texts, data.test.vectors))))
     texts = json.loads(kept.read_text())  # sorted by label, as no traffic is

@@ -14,7 +14,7 @@ from tracer_serve.traces import TraceStore
 
 _log = logging.getLogger(__name__)
 
-_LINGER_S = 0.05
+_LINGER_S = 0.1
 _LOG_EVERY_S = 10.0
 
 

@@ -43,7 +43,7 @@ def past(days: float) -> Iterator[None]:
     then = time.time() - 86_400 * days
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ids, "_last_ms", int(then * 1e3) - 1)
-        patch.setattr(ids.time, "time_ns", lambda: int(then * 1e9))
+        patch.setattr(time, "time_ns", lambda: int(then * 1e9))
         yield
 
 

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,23 @@ def test_manifests_are_right_by_their_schemas(manifest: dict[str, Any]) -> None:
     """Every field is known and of its type in each Kubernetes release named here."""
     for version in KUBERNETES:
         kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def test_the_kustomization_renders_what_is_right(tmp_path: Path) -> None:
+    """As a person would apply it: every object is right, and the generated ConfigMap and Secret are referred to."""
+    if (kubectl := shutil.which("kubectl")) is None:
+        pytest.skip("no kubectl here")
+    folder = shutil.copytree(DEPLOY / "kubernetes", tmp_path / "kubernetes")
+    (folder / "secrets.env.example").rename(folder / "secrets.env")
+    done = subprocess.run([kubectl, "kustomize", folder], capture_output=True, text=True, check=True)
+    rendered = list(yaml.safe_load_all(done.stdout))
+    assert len(rendered) == len(MANIFESTS) + 2
+    for manifest in rendered:
+        if not manifest["apiVersion"].startswith("monitoring.coreos.com/"):
+            kubernetes_validate.validate(manifest, KUBERNETES[-1], strict=True)
+    made = {m["metadata"]["name"] for m in rendered if m["kind"] in ("ConfigMap", "Secret")}
+    assert all(name in done.stdout.replace(f"name: {name}", "", 1) for name in made)
+    assert set(re.findall(r"image: (\S+)", done.stdout)) == {"tracer-serve:0.1.0"}
 
 
 def test_every_file_is_used() -> None:

@@ -96,7 +96,7 @@ def ours(system: str, port: int) -> Start:
         for file in _CONFIGS.glob("banking.*.jsonl"):
             shutil.copy(file, folder)
         spec = yaml.safe_load((_CONFIGS / "banking.yaml").read_text(encoding="utf-8"))
-        spec |= {"name": name, "embedder": OURS[system], "state": str(folder / "state"), "server": {"port": port}}
+        spec |= {"name": name, "embedder": OURS[system], "state": str(folder / "state"), "fit": {"folds": 2}}
         (folder / "task.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
         subprocess.run([*_CLI, "fit", str(folder / "task.yaml")], check=True, stdout=subprocess.DEVNULL)
     return starting([*_CLI, "serve", str(folder / "task.yaml"), "--port", str(port)], port, "/readyz")

@@ -74,9 +74,9 @@ class HoldsOut(Protocol):
 class Resumable(Protocol):
     """A surrogate so dear that it goes on from an earlier version's, in `gate.mode: strict`.
 
-    `resumes` says whether it does (a blend does where a member does). `resume` is called before the final fit, with the folder of the earlier one (None: there is none) and hashes of the
-    rows that this fit will see and of those that the certificate stands on. It must not go on from a model that has
-    seen one of the latter.
+    `resumes` says whether it does; a blend does where a member does. `resume` is called before the final fit, with the
+    folder of the earlier one (None: there is none) and hashes of the rows that this fit will see and of those that the
+    certificate stands on. It must not go on from a model that has seen one of the latter.
     """
 
     @property

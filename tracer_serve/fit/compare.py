@@ -102,7 +102,7 @@ def compare(
     for place, s in enumerate(order):
         name, cpu, view = spec.surrogates[s].name, cpu_time(), spec.view_of(s)
         try:
-            claim = budget.admit(cost[s], parts, folds.count, partial(_at_half, task, folds, refit_rows))
+            claim = budget.admit(cost[s], parts, folds.count, partial(_at_half, task, views, refit_rows))
 
             def tick(place: int = place, claim: Claim = claim) -> None:
                 claim.trained()
@@ -159,8 +159,9 @@ def _parts(task: Task, surrogate: int, folds: Folds, tick: Callable[[], None], r
     return found
 
 
-def _at_half(task: Task, folds: Folds, refit_rows: int | None, part: Part) -> Paths:
+def _at_half(task: Task, views: Sequence[Folds], refit_rows: int | None, part: Part) -> Paths:
     """Cross-fit a part's surrogate anew on a random half of the rows; what it says of the fair ones among them."""
+    folds = views[task.spec.view_of(part.surrogate)]
     rows = np.random.default_rng(folds.seed).permutation(len(folds.rows))[: len(folds.rows) // 2]
     half = folds.take(np.sort(rows))
     found = _parts(task, part.surrogate, half, lambda: None, None if refit_rows is None else refit_rows // 2)

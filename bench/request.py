@@ -27,7 +27,7 @@ from tracer_serve.load import load_task
 from tracer_serve.metrics import Metrics
 from tracer_serve.policy import Policy
 from tracer_serve.records import Inputs, Trace
-from tracer_serve.service.classify import ClassifyRequest
+from tracer_serve.service.classify import ClassifyRequest, encode
 from tracer_serve.stages import gather
 from tracer_serve.stock import versions_of
 from tracer_serve.traces import new_id, open_store
@@ -111,7 +111,6 @@ def _of_request(policy: Policy, given: Sequence[str]) -> list[tuple[str, float, 
     body = json.dumps({"input": given[0]}).encode()
     verdict = policy.decide(given[:1])[0]
     metrics = Metrics("request", lambda: None)
-    encode = json.JSONEncoder(allow_nan=False).encode
     answer = {"id": "classify-x", "data": [{"label": verdict.label, "score": verdict.score, "trace_id": new_id()}]}
 
     def trace() -> Trace:

@@ -187,6 +187,7 @@ def ours(data: Dataset, wanted: Wanted, progress: Progress) -> list[Row]:
 
 def _task(data: Dataset, wanted: Wanted, alpha: float, keep: float) -> Task:
     required = {"name": "bench", "teacher": "offline", "input": "pair" if data.name == "sick" else "text"}
+    required["embedder"] = "sentence_transformers"  # whose vectors are given; a surrogate may name another one
     gate = {"scope": {"keep": keep}} | wanted.spec.get("gate", {}) | {"alpha": alpha, "delta": wanted.delta}
     return Task(Spec.model_validate({**required, **wanted.spec, "gate": gate}), Path("bench"), "")
 

@@ -68,7 +68,7 @@ def _of_policy(policy: Policy, given: Sequence[str]) -> list[tuple[str, float, f
             cost.append(_us(make(Inputs(texts, policy.view.embed(texts)))) / rows)
         return step, cost[0], cost[1]
 
-    stage = policy.stages[0]
+    stage = policy.stages[-1]
     found = [
         both("embed", lambda batch: lambda: policy.view.embed(batch.texts)),
         both("nearest rows", lambda batch: lambda: policy.view.index.query(batch.embeddings)),
@@ -93,7 +93,22 @@ def _of_policy(policy: Policy, given: Sequence[str]) -> list[tuple[str, float, f
         return lambda: policy.verdicts(policy.score(batch.texts, {policy.view: batch.embeddings}))
 
     found.append(both("the decision as a whole", deciding))
-    return [*found]
+    return [*found, *_one_by_one(policy, given)]
+
+
+def _one_by_one(policy: Policy, given: Sequence[str]) -> list[tuple[str, float, None]]:
+    """Return CPU per text, each alone, in turns: a cascade's first stage spares the last one's embedder many texts."""
+    steps: dict[str, Callable[[Sequence[str]], object]] = {
+        "the last stage's embedder, text by text": policy.view.embed,
+        "embed and decide, text by text": policy.decide,
+    }
+    took = dict.fromkeys(steps, 0.0)
+    for text in given:
+        for step, call in steps.items():
+            began = time.process_time()
+            call([text])
+            took[step] += time.process_time() - began
+    return [(step, 1e6 * seconds / len(given), None) for step, seconds in took.items()]
 
 
 def _names(policy: Policy) -> list[str]:

@@ -8,7 +8,7 @@ Everything else is the stage's own: what it sees of a text (`views.View`), and w
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,8 +24,9 @@ from tracer_serve.registry import acceptors, surrogates
 from tracer_serve.state import load_component, save_component
 from tracer_serve.views import View
 
-_BINS = 100
-_FEWEST = 20  # rows of a bin
+_KNOTS = 200
+_STEPS = 25  # of Newton's method; five or six are enough
+_RIDGE = 1e-3  # keeps the weights finite where all rows agree
 _SLOPE = 1e-6  # keeps the order of rows between which the agreement does not tell
 
 
@@ -67,14 +68,20 @@ class Scale:
 
     @classmethod
     def fit(cls, score: Floats, agreed: Bools, least: float = -math.inf) -> Self:
-        """Fit on scores (n,) and whether the teacher agreed (n,): shrunken means of equal bins, made to rise."""
-        order = np.argsort(score, kind="stable")[: int(np.isfinite(score).sum())]  # NaN sorts last
-        parts = np.array_split(order, min(_BINS, max(1, len(order) // _FEWEST)))
-        rows = np.array([len(part) for part in parts])
-        agreements = np.array([agreed[part].sum() for part in parts])
-        rising = np.maximum.accumulate((agreements + 0.5) / (rows + 1.0))
-        knots, first = np.unique([score[part].mean() if len(part) else 0.0 for part in parts], return_index=True)
-        return cls(knots, rising[first] + _SLOPE * np.arange(len(knots)), least)
+        """Fit on scores (n,) and whether the teacher agreed (n,): a logistic curve over the logit of a score's rank.
+
+        Smooth, because rows of different folds, and of both stages, are put in one order by it: where bins of rows had
+        equal values, chance decided who was on top.
+        """
+        score, agreed = score[np.isfinite(score)], agreed[np.isfinite(score)]
+        knots, place, count = np.unique(score, return_inverse=True, return_counts=True)
+        if not len(knots):
+            return cls(np.empty(0), np.empty(0), least)
+        rank = (np.cumsum(count) - count / 2) / len(score)
+        z = np.log(rank / (1 - rank))
+        some = np.unique(np.searchsorted(z, np.linspace(z[0], z[-1], _KNOTS)).clip(0, len(z) - 1))
+        values = _logistic(z[place], agreed)(z[some]) + _SLOPE * np.arange(len(some))
+        return cls(knots[some], values, least)
 
     def __call__(self, score: Floats) -> Floats:
         """Return the predicted agreement of scores (n,); NaN where the score is not finite."""
@@ -86,6 +93,23 @@ class Scale:
         beyond = np.where(has_place, score - np.clip(score, self.knots[0], self.knots[-1]), 0.0)
         on_path += _SLOPE * np.tanh(beyond)
         return on_path
+
+
+def _logistic(z: Floats, agreed: Bools) -> Callable[[Floats], Floats]:
+    """Return P(agreed | z) by logistic regression on (n,), never falling."""
+    design = np.stack([np.ones_like(z), z], axis=1)
+    weight = np.zeros(2)
+    for _ in range(_STEPS):
+        p = _sigmoid(design @ weight)
+        gradient = design.T @ (agreed - p) - _RIDGE * weight
+        curvature = (design * (p * (1 - p))[:, None]).T @ design + _RIDGE * np.eye(2)
+        weight += np.linalg.solve(curvature, gradient)
+    return lambda at: _sigmoid(weight[0] + max(0.0, weight[1]) * at)
+
+
+def _sigmoid(value: Floats) -> Floats:
+    found: Floats = 0.5 * (1 + np.tanh(value / 2))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

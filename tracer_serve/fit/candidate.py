@@ -92,19 +92,19 @@ class Candidate:
         return cls((part,), part.score[None], (Scale.identity(),))
 
     @classmethod
-    def cascade(cls, first: Part, second: Part, fold: Ints, slack: float) -> "Candidate":
+    def cascade(cls, first: Part, second: Part, fold: Ints, kept: float) -> "Candidate":
         """Put two parts' scores on one path: each row by scales fitted on the other folds, new rows by all.
 
         Parameters
         ----------
-        slack : how much less often than the second the first may agree on the rows that it keeps
+        kept : share of the rows, those that it scores highest, on which the first may answer
         """
         score = np.full((2, len(fold)), np.nan)
         for held_out in np.unique(fold):
             test = fold == held_out
-            for number, scale in enumerate(_scales(first, second, ~test, slack)):
+            for number, scale in enumerate(_scales(first, second, ~test, kept)):
                 score[number, test] = scale((first, second)[number].score[test])
-        return cls((first, second), score, _scales(first, second, np.ones(len(fold), bool), slack))
+        return cls((first, second), score, _scales(first, second, np.ones(len(fold), bool), kept))
 
     @cached_property
     def paths(self) -> Paths:
@@ -123,15 +123,8 @@ class Candidate:
         )
 
 
-def _scales(first: Part, second: Part, rows: Bools, slack: float) -> tuple[Scale, Scale]:
-    mine, other = first.oof.agreed[rows], second.oof.agreed[rows]
-    least = _least(first.score[rows], mine, other, slack)
-    return Scale.fit(first.score[rows], mine, least), Scale.fit(second.score[rows], other)
-
-
-def _least(score: Floats, mine: Bools, other: Bools, slack: float) -> float:
-    """Return the score down to which each further row costs a first stage less than the slack against the second."""
-    order = np.argsort(-score, kind="stable")[: int(np.isfinite(score).sum())]
-    gain = np.cumsum(slack + mine[order].astype(float) - other[order])
-    gain[:-1][np.diff(score[order]) == 0] = -math.inf  # a cut leaves no tie apart
-    return float(score[order[gain.argmax()]]) if gain.max(initial=0.0) > 0 else math.inf
+def _scales(first: Part, second: Part, rows: Bools, kept: float) -> tuple[Scale, Scale]:
+    score = first.score[rows]
+    finite = score[np.isfinite(score)]
+    least = float(np.quantile(finite, 1.0 - kept)) if len(finite) else math.inf
+    return Scale.fit(score, first.oof.agreed[rows], least), Scale.fit(second.score[rows], second.oof.agreed[rows])

@@ -19,7 +19,7 @@ from tracer_serve.gate.sequence import Tally, path, threshold_grid
 from tracer_serve.records import Bools, Floats, Ints
 
 _WORTH_A_STAGE = 2.0  # a first stage must be that much cheaper to ask than the second
-_SLACK = 0.1  # share of the allowed disagreement that a cascade may spend on asking the cheap one first
+_KEPT = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)  # shares of the rows that a first stage may keep
 _TIE = 0.005  # one step of the yardstick
 
 
@@ -67,7 +67,8 @@ class Chooser:
     delta: float
     cascade: bool = False
     _single: dict[int, Candidate] = field(default_factory=dict)
-    _cascades: dict[tuple[int, int], Candidate] = field(default_factory=dict)
+    _cascades: dict[tuple[int, int, float], Candidate] = field(default_factory=dict)
+    _shown: dict[tuple[int, int], Candidate] = field(default_factory=dict)
 
     def choose(self, fair: Bools) -> Choice:
         """Choose on the fair rows, (n,), and cross-fit that choice."""
@@ -82,27 +83,39 @@ class Chooser:
         return Choice(winner, _spoken(winner, local, speaker))
 
     def candidates(self) -> list[Candidate]:
-        """Return every candidate looked at so far."""
-        return [*self._single.values(), *self._cascades.values()]
+        """Return every candidate looked at so far, of each pair the cascade that was preferred first."""
+        return [*self._single.values(), *self._shown.values()]
 
     def best(self, rows: Bools) -> Candidate:
-        """Return the candidate that these rows prefer; ties go to overall agreement, then to a cascade."""
+        """Return the candidate that these rows prefer: a cascade that reaches no less, else the best part.
+
+        Of parts that reach the same it is the one that agrees more often on all rows.
+        """
         singles = [self._single.setdefault(i, Candidate.single(part)) for i, part in enumerate(self.parts)]
         judged = [(self.reach(one, rows), _agreement(one, rows)) for one in singles]
         strong = max(range(len(singles)), key=judged.__getitem__)
         pair = self._pair(judged) if self.cascade else None
         if pair is None:
             return singles[strong]
-        if pair not in self._cascades:
-            first, second = (self.parts[i] for i in pair)
-            slack = _SLACK * (1 - self.alpha)
-            self._cascades[pair] = Candidate.cascade(first, second, self.fold, slack)
-        together = self._cascades[pair]
-        return together if self.reach(together, rows) >= judged[strong][0] - _TIE else singles[strong]
+        return self._cascade(pair, rows, judged[strong][0] - _TIE) or singles[strong]
 
     def reach(self, candidate: Candidate, rows: Bools) -> float:
         """Return the yardstick of a candidate on some rows."""
         return reach(candidate.paths.take(rows), self.alpha, self.delta)
+
+    def _cascade(self, pair: tuple[int, int], rows: Bools, least: float) -> Candidate | None:
+        """Return the cascade of a pair that asks the second part least often and reaches so much; None: none does."""
+        for share in _KEPT:
+            key = (*pair, share)
+            if key not in self._cascades:
+                first, second = (self.parts[i] for i in pair)
+                self._cascades[key] = Candidate.cascade(first, second, self.fold, share)
+            passes = self.reach(self._cascades[key], rows) >= least
+            if passes or share == _KEPT[-1]:
+                self._shown.setdefault(pair, self._cascades[key])
+            if passes:
+                return self._cascades[key]
+        return None
 
     def _pair(self, judged: list[tuple[float, float]]) -> tuple[int, int] | None:
         """Return the best part, and before it the one that makes a request cheapest of those that cost much less.

@@ -181,9 +181,8 @@ def _router(
 def _load(task: Task, versions: Versions, number: int) -> Loaded:
     """Read a version, every byte of it checked."""
     manifest = versions.verify(number)
-    embedders = make_embedders(task)
-    policy = Policy.load(versions.folder(number) / "model", *embedders)
-    warm(task, embedders)
+    policy = Policy.load(versions.folder(number) / "model", *make_embedders(task))
+    warm(task, [view.embedder for view in policy.views])
     decided: Cache[Text, Verdict] = Cache(task.spec.server.decision_cache, math.inf)
     return Loaded(number, policy, manifest.teacher, tuple(map(str, policy.classes)), manifest.after, decided)
 

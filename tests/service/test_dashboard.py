@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 
-from tests.service.worlds import BLUE, DEFERRED, HANDLED, LABELS, RED, make_version, serving
+from tests.service.worlds import BLUE, DEFERRED, HANDLED, LABELS, RED, make_policy, make_version, serving
 from tests.stub_llm import StubLLM
 from tracer_serve.gate.monitor import anytime_lower_bound
 from tracer_serve.load import Task
@@ -16,6 +18,7 @@ from tracer_serve.service.dashboard.recent import recent_of
 from tracer_serve.service.dashboard.status import status_of
 from tracer_serve.service.dashboard.traffic import traffic_of
 from tracer_serve.service.documents import ErrorBody
+from tracer_serve.spec import Component
 from tracer_serve.standing import LEASE, PROGRESS
 from tracer_serve.stock import store_of
 from tracer_serve.traces import Refit, new_id
@@ -257,3 +260,23 @@ async def test_the_page_asks_and_links_relative_to_itself(task: MakeTask) -> Non
     own = page.split("</style>")[1]
     assert not re.findall(r"""(?:href|src|action)="/|fetch\(["'`]/|send\(["'`]/|act\(["'`]/""", own)
     assert 'fetch("status.json"' in own
+
+
+async def test_a_cascade_is_explained_by_the_stage_that_was_asked_last(task: MakeTask) -> None:
+    """Nearest traces and candidates are those of the embedder that the decision came from, whichever stage that was."""
+    spec = task(surrogates=["logreg"])
+    make_version(spec, ids=known_traces(spec))
+    other = make_policy(replace(spec, spec=spec.spec.model_copy(update={"embedder": Component.model_validate({"type": "ngrams", "dim": 3})})))
+    async with serving(spec) as (client, runtime):
+        loaded = runtime.live.loaded
+        assert loaded is not None
+        first, second = loaded.policy.stages[0], other.stages[0]
+        for stages, answers in (
+            ((first, second), first),
+            ((replace(first, scope_threshold=np.inf), second), second),
+        ):
+            runtime.live.loaded = replace(loaded, policy=replace(loaded.policy, stages=stages))
+            found = (await client.post("/v1/explain", json={"input": HANDLED})).json()
+            near = answers.view.index.query(answers.view.embed([HANDLED])).similarity[0]
+            assert [item["cosine"] for item in found["nearest"]] == pytest.approx(near[:5].tolist(), abs=1e-3)
+            assert found["decision"] == "handled"

@@ -65,7 +65,10 @@ def test_two_workers_count_together_and_stop_politely(task: MakeTask, stub_llm: 
         for _ in range(40):  # a new connection each, so that both workers get some
             assert httpx.post(f"{url}/v1/classify", json={"input": HANDLED}).json()["data"][0]["decision"] == "handled"
         handled = 'tracer_requests_total{decision="handled",task="colours"} 40.0'
-        assert all(handled in httpx.get(f"{url}/metrics").text for _ in range(6))
+        until = time.monotonic() + 20  # a worker's counts are there for the other one half a second later
+        while not all(handled in httpx.get(f"{url}/metrics").text for _ in range(6)):
+            assert time.monotonic() < until
+            time.sleep(0.1)
         assert len(_answering(server)) >= 2
         answer = asyncio.run(_ask_and_stop(url, server, stub_llm))
         assert server.wait(30) == 0

@@ -8,7 +8,7 @@ One training on the official train rows. The test rows, none of which was traine
 near-duplicates together: one part calibrates a strict certificate, the other one is judged. ``--latency`` asks about
 single pairs, one after the other: the encoder's graph beside the path of frozen embeddings (both sides embedded by an
 8-bit graph, then the default blend), in the same process and on the same pairs. ``--task`` does so with the version
-that a fitted task serves: its first stage alone, and its cascade, by the stage that answers or defers.
+that a fitted task serves: its embedder alone, and its policy, by the stage that answers or defers.
 """
 
 import argparse
@@ -143,7 +143,7 @@ def speed(system: str, took: Vectors, share: float = 1.0) -> Speed:
 
 
 def served(file: Path, texts: Sequence[Text]) -> list[Speed]:
-    """Time the version that a task serves, pair by pair: its first stage alone, and the whole of it."""
+    """Time the version that a task serves, pair by pair: its embedder alone, its first stage, and the whole of it."""
     task = load_task(file)
     load_plugins(task)
     versions = Versions(task.state / "versions")
@@ -152,9 +152,12 @@ def served(file: Path, texts: Sequence[Text]) -> list[Speed]:
         raise SystemExit(f"{file} serves no version: tracer-serve fit {file}")
     policy = Policy.load(versions.folder(number) / "model", *make_embedders(task))
     first = replace(policy, stages=policy.stages[:1])
-    alone, whole = timed(lambda text: first.score([text]), texts), timed(lambda text: policy.score([text]), texts)
+    embedder, whole = policy.views[0].embedder, timed(lambda text: policy.score([text]), texts)
     seen = policy.score(texts)
-    found = [speed(f"{first.names[0]} alone", alone), speed(f"{policy.names[0]}: all", whole)]
+    found = [speed("embedder alone", timed(lambda text: embedder.embed([text]), texts))]
+    if len(policy.stages) > 1:
+        found.append(speed(f"{first.names[0]} alone", timed(lambda text: first.score([text]), texts)))
+    found.append(speed(f"{policy.names[0]}: all", whole))
     for stage in range(len(policy.stages)):
         for handled, verb in ((True, "answers"), (False, "defers")):
             rows = (seen.stage == stage) & (seen.handled == handled)

@@ -40,16 +40,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.request", description=main.__doc__)
     parser.add_argument("--system", choices=list(OURS), default=next(iter(OURS)), help="whose version")
     parser.add_argument("--json", action="store_true", help="flat rows, nothing else on standard output")
+    parser.add_argument("--task", type=Path, help="a fitted task instead: what its decisions take on the --texts")
+    parser.add_argument("--texts", type=Path, help="JSONL with an `input` a line")
     options = parser.parse_args(arguments)
+    if options.task:
+        lines = options.texts.read_text(encoding="utf-8").splitlines()
+        _show(_by_text(_policy_of(options.task), [json.loads(line)["input"] for line in lines]), as_json=options.json)
+        return
     data = load("banking77")
     file = task_of(options.system, data, 3899)
     # in any order: the data is sorted by label, and texts of one label look for their neighbours in the same place
     test = data.test.take(np.random.default_rng(0).permutation(len(data.test))[:400])
     given = handled(file, inputs_of(options.system, test.texts, test.vectors))
+    policy = _policy_of(file)
+    _show([*_of_policy(policy, given), *_of_request(policy, given)], as_json=options.json)
+
+
+def _policy_of(file: Path) -> Policy:
     task = load_task(file)
-    policy = Policy.load(versions_of(task).folder(versions_of(task).current() or 0) / "model", *make_embedders(task))
-    rows = [*_of_policy(policy, given), *_of_request(policy, given)]
-    if options.json:
+    return Policy.load(versions_of(task).folder(versions_of(task).current() or 0) / "model", *make_embedders(task))
+
+
+def _show(rows: Sequence[tuple[str, float, float | None]], *, as_json: bool) -> None:
+    if as_json:
         print(json.dumps([{"step": step, "us": alone, "us_of_16": shared} for step, alone, shared in rows], indent=1))
         return
     table = Table("step", "us alone", f"us in a batch of {_BATCH}")
@@ -93,22 +106,23 @@ def _of_policy(policy: Policy, given: Sequence[str]) -> list[tuple[str, float, f
         return lambda: policy.verdicts(policy.score(batch.texts, {policy.view: batch.embeddings}))
 
     found.append(both("the decision as a whole", deciding))
-    return [*found, *_one_by_one(policy, given)]
+    return [*found, *_by_text(policy, given)]
 
 
-def _one_by_one(policy: Policy, given: Sequence[str]) -> list[tuple[str, float, None]]:
-    """Return CPU per text, each alone, in turns: a cascade's first stage spares the last one's embedder many texts."""
+def _by_text(policy: Policy, given: Sequence[str]) -> list[tuple[str, float, float]]:
+    """Return CPU per text, in turns: a cascade's first stage spares the last one's embedder many texts."""
     steps: dict[str, Callable[[Sequence[str]], object]] = {
-        "the last stage's embedder, text by text": policy.view.embed,
-        "embed and decide, text by text": policy.decide,
+        "the last stage's embedder, over many texts": policy.view.embed,
+        "embed and decide, over many texts": policy.decide,
     }
-    took = dict.fromkeys(steps, 0.0)
-    for text in given:
-        for step, call in steps.items():
-            began = time.process_time()
-            call([text])
-            took[step] += time.process_time() - began
-    return [(step, 1e6 * seconds / len(given), None) for step, seconds in took.items()]
+    found = {step: [0.0, 0.0] for step in steps}
+    for place, size in enumerate((1, _BATCH)):
+        for start in range(0, len(given), size):
+            for step, call in steps.items():
+                began = time.process_time()
+                call(given[start : start + size])
+                found[step][place] += time.process_time() - began
+    return [(step, 1e6 * alone / len(given), 1e6 * shared / len(given)) for step, (alone, shared) in found.items()]
 
 
 def _names(policy: Policy) -> list[str]:

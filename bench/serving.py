@@ -168,7 +168,7 @@ def task_of(system: str, data: Dataset, port: int, traces: Path | None = None) -
     traces : file to import before serving
     """
     same = system.removesuffix(", remembered").removesuffix(", in base64")  # as another one's version
-    name = same.removeprefix("tracer-serve, ").replace(", ", "-")
+    name = same.removeprefix("tracer-serve, ").replace(",", "").replace(" ", "-")
     folder = _FOLDER / name
     folder.mkdir(parents=True, exist_ok=True)
     spec = OURS[system] | {

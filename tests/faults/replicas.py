@@ -115,12 +115,17 @@ def clear(task: Task, log: Log) -> None:
     """Let rows that nobody labelled go after two seconds instead of days, without end."""
     module: Any = retention
     module.cutoff = lambda _: first_id(datetime.now(UTC) - timedelta(seconds=2))
-    store = store_of(task)
     while True:
         try:
-            log("cleared", retention.prune(store, timedelta(days=1)))
-        except TracerServeError as error:
+            _clear(task, log)
+        except TracerServeError as error:  # cut off from the store, perhaps as it was opened
             log("failed", f"{type(error).__name__}: {error}")
+
+
+def _clear(task: Task, log: Log) -> NoReturn:
+    store = store_of(task)
+    while True:
+        log("cleared", retention.prune(store, timedelta(days=1)))
         time.sleep(0.1)
 
 

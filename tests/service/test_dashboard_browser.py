@@ -53,9 +53,10 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             asked = [HANDLED] * 12 + BLUE * 2 + [DEFERRED] * 5 + [HOSTILE]
             httpx.post(f"{root}/v1/classify", json={"input": asked}, timeout=30).raise_for_status()
             handled = 12 + len(BLUE * 2)
-            until(lambda: httpx.get(f"{root}/status.json").json()["promise"]["audits"] == handled)
+            until(lambda: facts(root)["promise"]["audits"] == handled)
             stub.script.append("500")  # now that no audit is left that could fail instead
             assert httpx.post(f"{root}/v1/classify", json={"input": f"{DEFERRED} again"}).status_code == 503
+            until(lambda: facts(root)["recent"]["teacher"]["failed"] == 1)  # its row is written soon
             yield root
 
 

@@ -266,7 +266,8 @@ async def test_a_cascade_is_explained_by_the_stage_that_was_asked_last(task: Mak
     """Nearest traces and candidates are those of the embedder that the decision came from, whichever stage that was."""
     spec = task(surrogates=["logreg"])
     make_version(spec, ids=known_traces(spec))
-    other = make_policy(replace(spec, spec=spec.spec.model_copy(update={"embedder": Component.model_validate({"type": "ngrams", "dim": 3})})))
+    smaller = Component.model_validate({"type": "ngrams", "dim": 3})
+    other = make_policy(replace(spec, spec=spec.spec.model_copy(update={"embedder": smaller})))
     async with serving(spec) as (client, runtime):
         loaded = runtime.live.loaded
         assert loaded is not None

@@ -150,8 +150,8 @@ def test_an_endpoint_is_asked_from_here(tmp_path: Path, cluster: Any) -> None:
 
 def test_folds_abreast_are_those_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two cores fit the folds side by side, and every number is the one that a single core comes to."""
-    task = write_task(tmp_path, surrogates=["blend"], fit={"folds": 4})
-    rows, ticks = Rows.of(*banking(300)), list[int]()
+    task = write_task(tmp_path, surrogates=["mlp"], fit={"folds": 4})
+    rows, ticks = Rows.of(*banking(200)), list[int]()
 
     def scores(cores: str) -> list[Vectors]:
         monkeypatch.setenv("OMP_NUM_THREADS", cores)

@@ -21,7 +21,7 @@ from tracer_serve.scan import ALPHAS, scan
 @pytest.fixture(scope="module")
 def traces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Real traces, one of whose texts tries to be HTML."""
-    texts, labels = banking(700)
+    texts, labels = banking(400)
     texts[0] = "</script><script>alert(1)</script> " + texts[0]
     return write_traces(tmp_path_factory.mktemp("scan") / "traces.jsonl", texts, labels)
 
@@ -39,7 +39,7 @@ def test_a_bare_file_gives_table_page_and_json(
     coverage = [p["coverage"] for p in points]
     assert coverage[0] > 0.5
     assert coverage[0] >= coverage[-1]
-    assert [size for size, _ in points[0]["curve"]] == [87, 175, 350, 700]
+    assert [size for size, _ in points[0]["curve"]] == [100, 200, 400]
     assert points[0]["curve"][-1][1] == coverage[0]
     for p in points:
         assert p["calls_saved"] == pytest.approx(p["coverage"] * 0.97)

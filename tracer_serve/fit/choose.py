@@ -42,11 +42,23 @@ def reach(paths: Paths, alpha: float, delta: float) -> float:
 
     A yardstick for comparing candidates, not a certificate: it looks at every threshold on the same rows.
     """
+    return _reached(paths, alpha, delta)[0]
+
+
+def _reached(paths: Paths, alpha: float, delta: float) -> tuple[float, float]:
+    """Return `reach`, and the share of rows that the first stage answers at that threshold."""
     guarded = np.where(paths.eligible, paths.score, np.nan)
     grid = threshold_grid(path(guarded))
     tally = Tally.of(guarded, grid)
     n, k = tally.counts(np.ones_like(paths.agreed)), tally.counts(paths.agreed)
-    return float(n[p_values(k, n, alpha) <= delta].max(initial=0) / max(1, paths.score.shape[1]))
+    passing = np.flatnonzero(p_values(k, n, alpha) <= delta)
+    if not len(passing):
+        return 0.0, 0.0
+    loosest = passing[n[passing] == n[passing].max()][-1]  # where the first stage answers most
+    is_first = np.zeros_like(paths.agreed)
+    is_first[0] = True
+    rows = paths.score.shape[1]
+    return float(n[loosest] / rows), float(tally.counts(is_first)[loosest] / rows)
 
 
 @dataclass(slots=True)
@@ -104,18 +116,28 @@ class Chooser:
         return reach(candidate.paths.take(rows), self.alpha, self.delta)
 
     def _cascade(self, pair: tuple[int, int], rows: Bools, least: float) -> Candidate | None:
-        """Return the cascade of a pair that asks the second part least often and reaches so much; None: none does."""
+        """Return the cascade of a pair that reaches so much and asks the second part least often.
+
+        None where each would cost more than the second part alone: a first stage answers nothing if a sure second one
+        answers all before the threshold comes down to it.
+        """
+        first, second = (self.parts[i] for i in pair)
+        (alone,), (before, after) = prices([second.oof]), prices([first.oof, second.oof])
+        most = (sum(before) + sum(after) - sum(alone)) / max(sum(after), 1e-12)  # answers that pay for its asking
+        best = tried = None
         for share in _KEPT:
+            if share <= most:
+                break
             key = (*pair, share)
             if key not in self._cascades:
-                first, second = (self.parts[i] for i in pair)
                 self._cascades[key] = Candidate.cascade(first, second, self.fold, share)
-            passes = self.reach(self._cascades[key], rows) >= least
-            if passes or share == _KEPT[-1]:
-                self._shown.setdefault(pair, self._cascades[key])
-            if passes:
-                return self._cascades[key]
-        return None
+            tried = self._cascades[key]
+            reached, answered = _reached(tried.paths.take(rows), self.alpha, self.delta)
+            if reached >= least and answered > most:
+                best, most = tried, answered
+        if tried is not None:
+            self._shown.setdefault(pair, best or tried)
+        return best
 
     def _pair(self, judged: list[tuple[float, float]]) -> tuple[int, int] | None:
         """Return the best part, and before it the one that makes a request cheapest of those that cost much less.

@@ -72,3 +72,10 @@ def test_no_link_is_broken() -> None:
         folder = ROOT if name == "README.md" else ROOT / "docs"
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
             assert (folder / target).exists(), f"{name}: {target}"
+
+
+def test_every_module_has_its_place_in_the_architecture() -> None:
+    """docs/architecture.md names every module and folder of the package, with what it holds."""
+    here = (path for path in (ROOT / "tracer_serve").iterdir() if not path.name.startswith("__"))
+    for name in (f"{path.name}/" if path.is_dir() else path.name for path in here):
+        assert f"`{name}`" in DOCS["architecture.md"], name

@@ -178,7 +178,7 @@ def task_of(system: str, data: Dataset, port: int, traces: Path | None = None) -
         "traces": {"audit_rate": 0.0} | ({} if traces is None else {"import": [str(traces)]}),
         "fit": {"folds": 2},
         "state": str(folder / "state"),
-        "server": {"port": port, "decision_cache": 10_000 if system == CACHED else 0},
+        "server": {"port": port, "max_batch": 10_000, "decision_cache": 10_000 if system == CACHED else 0},
     }
     file = folder / f"{port}.yaml"
     file.write_text(yaml.safe_dump(spec), encoding="utf-8")
@@ -254,14 +254,23 @@ def handled(file: Path, given: Sequence[str]) -> list[str]:
 def ours(system: str, data: Dataset, port: int, traces: Path | None = None) -> Measured:
     """Serve one of ours."""
     file = task_of(system, data, port, traces)
+    bodies = [json.dumps({"input": text}) for text in handled_texts(system, data, file)]
+    return asked(system, serve(file, port), "/v1/classify", bodies)
+
+
+def handled_texts(system: str, data: Dataset, file: Path) -> list[str]:
+    """Return what a client of one of ours sends, in any order: the test inputs that its version handles."""
     # an encoder takes a minute over them
     kept = file.with_name("handled_in_base64.json" if system == PACKED else "handled.json")
     if not kept.exists():
         kept.write_text(json.dumps(handled(file, inputs_of(system, data.test.texts, data.test.vectors))))
     texts = json.loads(kept.read_text())  # sorted by label, as no traffic is
-    bodies = [json.dumps({"input": texts[i]}) for i in np.random.default_rng(0).permutation(len(texts))]
-    running = Server.start([*_cli(), "serve", str(file)], port, "/readyz", {"TRACER_SERVE_ADMIN_KEY": _ADMIN})
-    return asked(system, running, "/v1/classify", bodies)
+    return [texts[i] for i in np.random.default_rng(0).permutation(len(texts))]
+
+
+def serve(file: Path, port: int) -> Server:
+    """Start the server of a task."""
+    return Server.start([*_cli(), "serve", str(file)], port, "/readyz", {"TRACER_SERVE_ADMIN_KEY": _ADMIN})
 
 
 def peer(data: Dataset, port: int) -> Measured:

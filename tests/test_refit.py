@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from tests.tiny import LABELS, TEXTS, rows_now, tiny_task, write_rows
+from tracer_serve.certificate import Certificate
 from tracer_serve.cli import main
 from tracer_serve.commands._prepare import prepare
 from tracer_serve.commands._serving import begin
 from tracer_serve.errors import BusyError, FitError
 from tracer_serve.load import Task
 from tracer_serve.policy import CERTIFICATE
-from tracer_serve.records import Certificate
 from tracer_serve.refit import refit
 from tracer_serve.refit_version import may_serve
 from tracer_serve.standing import LEASE, PROGRESS, Closing, close_gate, note_teacher

@@ -16,11 +16,12 @@ import pytest
 from tests.service.worlds import make_task
 from tests.stub_llm import StubLLM
 from tests.traces.make import past
+from tracer_serve.certificate import Certificate
 from tracer_serve.cli import parser
 from tracer_serve.gate.bounds import n_min
 from tracer_serve.load import Task
 from tracer_serve.policy import CERTIFICATE
-from tracer_serve.records import Certificate, Trace
+from tracer_serve.records import Trace
 from tracer_serve.refit_process import Finding, RefitProcess
 from tracer_serve.schedule import ATTEMPT, LAST, REQUEST, Schedule, request_refit
 from tracer_serve.standing import close_gate, closing_of, note_teacher

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 from pydantic import TypeAdapter
 
+from tracer_serve.certificate import Certificate
 from tracer_serve.errors import ArtifactError
 from tracer_serve.gate.classes import class_thresholds
 from tracer_serve.protocols import Acceptor, Embedder, Surrogate
-from tracer_serve.records import Bools, Certificate, Floats, Ints, Labels, Text, Vectors, Verdict
+from tracer_serve.records import Bools, Floats, Ints, Labels, Text, Vectors, Verdict
 from tracer_serve.stages import Asked, Stage, name_of
 from tracer_serve.views import Batch, View
 

@@ -7,6 +7,7 @@ tail latency. One refit at a time over all workers and replicas, by a lease in t
 import time
 from dataclasses import dataclass
 
+from tracer_serve.certificate import Certificate
 from tracer_serve.checks import check_plugins
 from tracer_serve.components import load_plugins, make_embedders, teacher_fingerprint
 from tracer_serve.compute import computing
@@ -17,7 +18,6 @@ from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.fit.rows import Progress, silent
 from tracer_serve.holder import new_holder
 from tracer_serve.load import Task
-from tracer_serve.records import Certificate
 from tracer_serve.refit_bounds import lease, recorded, told
 from tracer_serve.refit_version import Fresh, may_serve, write_version
 from tracer_serve.replay import Moved, replay

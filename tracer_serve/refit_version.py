@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from tracer_serve.certificate import Certificate
 from tracer_serve.fit.pipeline import Fitted
 from tracer_serve.load import Task
 from tracer_serve.policy import CERTIFICATE
-from tracer_serve.records import Certificate
 from tracer_serve.report.build import build_report
 from tracer_serve.report.render import render_html
 from tracer_serve.snapshot import Snapshot

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tracer_serve.certificate import Certificate
 from tracer_serve.errors import FitError
 from tracer_serve.fit.certificate import gate_of
 from tracer_serve.fit.compare import Compared, compare, select
@@ -17,7 +18,6 @@ from tracer_serve.fit.pipeline import CROSS_FIT_ROWS, tested_of
 from tracer_serve.fit.rows import Progress, Rows, silent
 from tracer_serve.load import Task
 from tracer_serve.protocols import Embedder
-from tracer_serve.records import Certificate
 from tracer_serve.report.plateau import forecast
 from tracer_serve.spec import Spec
 

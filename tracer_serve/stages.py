@@ -1,14 +1,13 @@
 """One stage of a policy: a surrogate, its acceptor, its scope guard, and where its score lies on the policy's path.
 
-A policy has one stage, or several for a cascade: a later stage is asked only for what the earlier ones defer. A single
-threshold decides on all of them, so their scores must lie on one path: each stage's `Scale` turns its score into a
-predicted agreement (gate.md, section 2). The gate relies on no such prediction; a bad scale costs coverage only.
-Everything else is the stage's own: what it sees of a text (`views.View`), and what is out of its scope.
+A policy has one stage, or several for a cascade: a later stage is asked only for what the earlier ones defer. They
+share the path on which the policy's threshold lies (`scale.Scale`). Everything else is the stage's own: what it sees of
+a text (`views.View`), and what is out of its scope.
 """
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,13 +20,9 @@ from tracer_serve.gate.scope import scope_scores
 from tracer_serve.protocols import Acceptor, Ensemble, Surrogate
 from tracer_serve.records import Bools, Evidence, Floats, Inputs, Ints, Neighbours, Vectors
 from tracer_serve.registry import acceptors, surrogates
+from tracer_serve.scale import Scale
 from tracer_serve.state import load_component, save_component
 from tracer_serve.views import View
-
-_KNOTS = 200
-_STEPS = 25  # of Newton's method; five or six are enough
-_RIDGE = 1e-3  # keeps the weights finite where all rows agree
-_SLOPE = 1e-6  # keeps the order of rows between which the agreement does not tell
 
 
 def gather(surrogate: Surrogate, inputs: Inputs, neighbours: Neighbours) -> Evidence:
@@ -45,71 +40,6 @@ def gather(surrogate: Surrogate, inputs: Inputs, neighbours: Neighbours) -> Evid
 @cache
 def _is_ensemble(kind: type) -> bool:
     return issubclass(kind, Ensemble)  # once per class: asking a protocol takes as long as a small product
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Scale:
-    """A rising piecewise linear function from score to predicted agreement; without knots the identity.
-
-    Parameters
-    ----------
-    knots, values : shape (m,), both ascending
-    least : scores under it have no place on the path: such rows are always left to a later stage
-    """
-
-    knots: Floats
-    values: Floats
-    least: float = -math.inf
-
-    @classmethod
-    def identity(cls) -> Self:
-        """Return the scale of a policy with a single stage, whose path is its score."""
-        return cls(np.empty(0), np.empty(0))
-
-    @classmethod
-    def fit(cls, score: Floats, agreed: Bools, least: float = -math.inf) -> Self:
-        """Fit on scores (n,) and whether the teacher agreed (n,): a logistic curve over the logit of a score's rank.
-
-        Smooth, because rows of different folds, and of both stages, are put in one order by it: where bins of rows had
-        equal values, chance decided who was on top.
-        """
-        score, agreed = score[np.isfinite(score)], agreed[np.isfinite(score)]
-        knots, place, count = np.unique(score, return_inverse=True, return_counts=True)
-        if not len(knots):
-            return cls(np.empty(0), np.empty(0), least)
-        rank = (np.cumsum(count) - count / 2) / len(score)
-        z = np.log(rank / (1 - rank))
-        some = np.unique(np.searchsorted(z, np.linspace(z[0], z[-1], _KNOTS)).clip(0, len(z) - 1))
-        values = _logistic(z[place], agreed)(z[some]) + _SLOPE * np.arange(len(some))
-        return cls(knots[some], values, least)
-
-    def __call__(self, score: Floats) -> Floats:
-        """Return the predicted agreement of scores (n,); NaN where the score is not finite."""
-        if not len(self.knots):
-            return score
-        has_place = np.isfinite(score) & (score >= self.least)
-        on_path: Floats = np.where(has_place, np.interp(score, self.knots, self.values), np.nan)
-        # beyond the outermost bins the scores still tell rows apart
-        beyond = np.where(has_place, score - np.clip(score, self.knots[0], self.knots[-1]), 0.0)
-        on_path += _SLOPE * np.tanh(beyond)
-        return on_path
-
-
-def _logistic(z: Floats, agreed: Bools) -> Callable[[Floats], Floats]:
-    """Return P(agreed | z) by logistic regression on (n,), never falling."""
-    design = np.stack([np.ones_like(z), z], axis=1)
-    weight = np.zeros(2)
-    for _ in range(_STEPS):
-        p = _sigmoid(design @ weight)
-        gradient = design.T @ (agreed - p) - _RIDGE * weight
-        curvature = (design * (p * (1 - p))[:, None]).T @ design + _RIDGE * np.eye(2)
-        weight += np.linalg.solve(curvature, gradient)
-    return lambda at: _sigmoid(weight[0] + max(0.0, weight[1]) * at)
-
-
-def _sigmoid(value: Floats) -> Floats:
-    found: Floats = 0.5 * (1 + np.tanh(value / 2))
-    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from tracer_serve.certificate import Certificate
 from tracer_serve.errors import ArtifactError
 from tracer_serve.policy import CERTIFICATE
-from tracer_serve.records import Certificate
 from tracer_serve.spec import GateSpec
 from tracer_serve.standing import Closing
 from tracer_serve.versions import Versions

@@ -10,7 +10,6 @@ from tracer_serve.fit.choose import Choice, Chooser, prices, reach
 from tracer_serve.fit.crossfit import OutOfFold, translate
 from tracer_serve.gate.certify import certify
 from tracer_serve.records import Bools, Floats, Ints
-from tracer_serve.stages import Scale
 
 ALPHA, DELTA = 0.95, 0.05
 
@@ -115,19 +114,6 @@ def test_a_first_stage_that_spares_the_embedder_is_asked_first() -> None:
     assert prices([same.oof, strong.oof]) == [(0.2, 4.0), (0.1, 0.0)]
     assert chooser.candidates()[-1] is choice.candidate
     assert chooser.reach(choice.candidate, fair) >= chooser.reach(Candidate.single(strong), fair) - 0.005
-
-
-def test_a_scale_rises_smoothly_to_what_agreed() -> None:
-    """Scores that differ never become equal, however alike their agreement, and the agreement is predicted."""
-    rng = np.random.default_rng(3)
-    score = rng.random(3000)
-    agreed = rng.random(3000) < 0.6 + 0.4 * score
-    on_path = Scale.fit(score, agreed)(np.linspace(0.01, 0.99, 300))
-    assert (np.diff(on_path) > 0).all()
-    assert on_path[150] == pytest.approx(0.8, abs=0.05)
-    assert np.isfinite(Scale.fit(score, np.ones(3000, bool))(score)).all()
-    falling = Scale.fit(-score, agreed)(np.array([-0.9, -0.1]))
-    assert falling[0] < falling[1]
 
 
 def test_rows_of_different_candidates_share_one_path() -> None:

@@ -9,13 +9,13 @@ import pytest
 
 from tests.fit.test_pipeline import planted
 from tests.tasks import Planted, write_task
+from tracer_serve.certificate import Certificate
 from tracer_serve.errors import SpecError
 from tracer_serve.fit.pipeline import Fitted, fit_policy
 from tracer_serve.fit.rows import Rows
 from tracer_serve.gate.bounds import lower_bounds
 from tracer_serve.gate.certify import spent_delta
 from tracer_serve.policy import Policy
-from tracer_serve.records import Certificate
 
 GATE = {"alpha": 0.85, "delta": 0.05, "scope": {"keep": 1.0}}
 

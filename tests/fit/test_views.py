@@ -20,7 +20,8 @@ from tracer_serve.load import Task
 from tracer_serve.policy import Policy
 from tracer_serve.records import Inputs, Text, Vectors
 from tracer_serve.registry import embedders
-from tracer_serve.stages import Scale, gather
+from tracer_serve.scale import Scale
+from tracer_serve.stages import gather
 from tracer_serve.views import View
 
 ASKED: list[int] = []

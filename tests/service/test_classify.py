@@ -13,7 +13,7 @@ from tests.service.worlds import BLUE, DEFERRED, HANDLED, make_version, serving
 from tests.stub_llm import StubLLM
 from tracer_serve.load import Task
 from tracer_serve.service.body import WHOLE
-from tracer_serve.service.documents import ClassifyResponse, ErrorBody
+from tracer_serve.service.replies import ClassifyResponse, ErrorBody
 
 pytestmark = pytest.mark.anyio
 MakeTask = Callable[..., Task]

@@ -17,7 +17,7 @@ from tracer_serve.records import Trace
 from tracer_serve.service.dashboard.recent import recent_of
 from tracer_serve.service.dashboard.status import status_of
 from tracer_serve.service.dashboard.traffic import traffic_of
-from tracer_serve.service.documents import ErrorBody
+from tracer_serve.service.replies import ErrorBody
 from tracer_serve.spec import Component
 from tracer_serve.standing import LEASE, PROGRESS
 from tracer_serve.stock import store_of

@@ -6,8 +6,8 @@ import pytest
 
 from tests.service.worlds import DEFERRED, HANDLED, make_version, serving
 from tracer_serve.load import Task
-from tracer_serve.service.documents import ErrorBody
 from tracer_serve.service.feedback import KEYS
+from tracer_serve.service.replies import ErrorBody
 from tracer_serve.traces import new_id
 
 pytestmark = pytest.mark.anyio

@@ -14,10 +14,10 @@ from tracer_serve.errors import EmbedderError, SpecError, StoreError
 from tracer_serve.load import Task
 from tracer_serve.service.app import ROUTES, make_app
 from tracer_serve.service.buckets import Buckets
-from tracer_serve.service.documents import ErrorBody
 from tracer_serve.service.failures import respond
 from tracer_serve.service.guard import OPEN, Loopback
 from tracer_serve.service.keys import Keys
+from tracer_serve.service.replies import ErrorBody
 from tracer_serve.service.run import require_keys
 from tracer_serve.service.runtime import Runtime
 from tracer_serve.spec import ServerSpec

@@ -22,8 +22,8 @@ from tests.serving import free_port
 from tests.stub_llm import StubLLM
 from tracer_serve.load import Task
 from tracer_serve.service import body, protocol
-from tracer_serve.service.documents import ErrorBody
 from tracer_serve.service.failures import RefusalError
+from tracer_serve.service.replies import ErrorBody
 
 MakeTask = Callable[..., Task]
 HUGE = 200_000_000

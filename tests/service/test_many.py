@@ -18,9 +18,9 @@ from tests.service.worlds import HANDLED, make_task, make_version
 from tests.stub_llm import StubLLM
 from tracer_serve.errors import SpecError
 from tracer_serve.load import Task
-from tracer_serve.service.documents import ErrorBody
 from tracer_serve.service.guard import OPEN
 from tracer_serve.service.many import ROUTES, make_apps
+from tracer_serve.service.replies import ErrorBody
 from tracer_serve.service.tasks import load_tasks, require_one_address
 
 pytestmark = pytest.mark.anyio

@@ -12,7 +12,7 @@ from tests.service.chat.conftest import listening
 from tests.service.worlds import LABELS, make_version, serving
 from tests.stub_llm import Faults, StubLLM
 from tracer_serve.load import Task
-from tracer_serve.service.documents import ClassifyResponse, ErrorBody
+from tracer_serve.service.replies import ClassifyResponse, ErrorBody
 
 pytestmark = pytest.mark.anyio
 MakeTask = Callable[..., Task]

@@ -11,16 +11,18 @@ import numpy as np
 import yaml
 
 from tests.stub_llm import StubLLM
+from tracer_serve.certificate import Certificate
 from tracer_serve.components import make_embedder, teacher_fingerprint
 from tracer_serve.load import Task, load_task
 from tracer_serve.neighbours import NeighbourIndex
 from tracer_serve.policy import Policy
 from tracer_serve.protocols import Embedder
-from tracer_serve.records import Certificate, Inputs
+from tracer_serve.records import Inputs
 from tracer_serve.registry import acceptors, surrogates
+from tracer_serve.scale import Scale
 from tracer_serve.service.app import make_app
 from tracer_serve.service.runtime import Runtime
-from tracer_serve.stages import Scale, Stage
+from tracer_serve.stages import Stage
 from tracer_serve.versions import NEAREST, Manifest, Versions
 from tracer_serve.views import View
 

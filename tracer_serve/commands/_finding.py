@@ -1,7 +1,7 @@
 """What the gate found on a version, in words."""
 
+from tracer_serve.certificate import Certificate
 from tracer_serve.load import Task
-from tracer_serve.records import Certificate
 from tracer_serve.report.headline import verdict_of
 from tracer_serve.report.spared import spared_of
 from tracer_serve.stock import versions_of

@@ -10,7 +10,7 @@ import numpy as np
 
 from tracer_serve.fit.crossfit import OutOfFold
 from tracer_serve.records import Bools, Floats, Ints
-from tracer_serve.stages import Scale
+from tracer_serve.scale import Scale
 
 
 @dataclass(frozen=True, slots=True, eq=False)

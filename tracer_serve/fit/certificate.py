@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from tracer_serve.certificate import Certificate, StageRow
 from tracer_serve.fit.calibration import Calibration
 from tracer_serve.fit.candidate import Paths
 from tracer_serve.gate.certify import certify, spent_delta
 from tracer_serve.gate.classes import certify_per_class, class_thresholds, with_class_table
 from tracer_serve.gate.overall import certify_overall
 from tracer_serve.load import Task
-from tracer_serve.records import Bools, Certificate, Floats, Ints, Labels, StageRow
+from tracer_serve.records import Bools, Floats, Ints, Labels
 
 StageFacts = tuple[str, str | None, float, float]
 """A stage's surrogate, acceptor, and milliseconds per row of predicting and of embedding, as in `StageRow`."""

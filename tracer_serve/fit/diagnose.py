@@ -12,10 +12,10 @@ from typing import Literal
 
 import numpy as np
 
+from tracer_serve.certificate import Certificate, Diagnosis
 from tracer_serve.fit.calibration import Calibration
 from tracer_serve.fit.noise import TeacherNoise
 from tracer_serve.gate.bounds import n_min, rows_to_pass
-from tracer_serve.records import Certificate, Diagnosis
 
 _MOST_MORE = 20  # times today's rows: more than that is no advice
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tracer_serve.certificate import Certificate
 from tracer_serve.components import make_acceptor, make_embedders, make_surrogate
 from tracer_serve.errors import FitError
 from tracer_serve.finetune.sharing import sharing
@@ -26,7 +27,7 @@ from tracer_serve.load import Task
 from tracer_serve.neighbours import NeighbourIndex
 from tracer_serve.policy import Policy
 from tracer_serve.protocols import Acceptor, Embedder, Surrogate
-from tracer_serve.records import Bools, Certificate, Floats, Inputs, Ints, Labels, Vectors
+from tracer_serve.records import Bools, Floats, Inputs, Ints, Labels, Vectors
 from tracer_serve.stages import Stage
 from tracer_serve.views import View
 

@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from tracer_serve.certificate import Certificate, ClassRow
 from tracer_serve.gate.bounds import lower_bounds
 from tracer_serve.gate.certify import Spend, certify
 from tracer_serve.gate.sequence import accepts
-from tracer_serve.records import Bools, Certificate, ClassRow, Floats, Ints, Labels
+from tracer_serve.records import Bools, Floats, Ints, Labels
 
 
 def with_class_table(

@@ -6,9 +6,10 @@ from typing import Self
 
 import numpy as np
 
+from tracer_serve.certificate import Step
 from tracer_serve.gate.bounds import lower_bounds, n_min, p_values, rows_to_pass
 from tracer_serve.gate.sequence import Tally, path, power, threshold_grid, walk
-from tracer_serve.records import Bools, Floats, Ints, Step
+from tracer_serve.records import Bools, Floats, Ints
 
 
 @dataclass(frozen=True, slots=True)

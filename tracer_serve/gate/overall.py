@@ -17,9 +17,10 @@ import math
 
 import numpy as np
 
+from tracer_serve.certificate import Certificate
 from tracer_serve.gate.groups import numbered, one_each
 from tracer_serve.gate.sequence import accepts
-from tracer_serve.records import Bools, Certificate, Floats, Ints
+from tracer_serve.records import Bools, Floats, Ints
 
 
 def certify_overall(

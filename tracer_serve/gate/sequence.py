@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tracer_serve.certificate import Step
 from tracer_serve.gate.bounds import critical_counts, n_min, p_values
-from tracer_serve.records import Bools, Floats, Ints, Step
+from tracer_serve.records import Bools, Floats, Ints
 
 GRID = 200
 

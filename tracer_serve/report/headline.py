@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+from tracer_serve.certificate import Certificate
 from tracer_serve.load import Task
-from tracer_serve.records import Certificate
 
 if TYPE_CHECKING:  # it brings the fit, which a server that only says what it serves has no use for
     from tracer_serve.report.seen import Seen

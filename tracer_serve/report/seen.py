@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tracer_serve.certificate import Certificate
 from tracer_serve.fit.choose import cross_predicted
 from tracer_serve.fit.folds import duplicate_groups, random_folds
 from tracer_serve.fit.pipeline import Fitted
 from tracer_serve.gate.classes import class_thresholds
 from tracer_serve.load import Task
 from tracer_serve.neighbours import NeighbourIndex
-from tracer_serve.records import Bools, Certificate, Floats, Ints, Labels, Text, Vectors
+from tracer_serve.records import Bools, Floats, Ints, Labels, Text, Vectors
 from tracer_serve.report.plain import joined
 
 NEAREST = 24

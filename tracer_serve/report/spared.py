@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tracer_serve.records import Certificate
+from tracer_serve.certificate import Certificate
 from tracer_serve.stages import name_of
 
 
@@ -18,7 +18,7 @@ def spared_of(found: Certificate) -> dict[str, Any] | None:
     --------
     >>> from dataclasses import replace
     >>> from tracer_serve.gate.certify import certify
-    >>> from tracer_serve.records import StageRow
+    >>> from tracer_serve.certificate import StageRow
     >>> stages = (StageRow("a", None, 80, 80, 0.8, 1.0, 0.25, 0.25), StageRow("b", None, 10, 9, 0.1, 0.2, 1.0, 4.0))
     >>> found = certify(np.zeros(59), np.ones(59, bool), alpha=0.95, delta=0.05, mode="strict")
     >>> spared_of(replace(found, stages=stages))

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from tracer_serve.certificate import Certificate
 from tracer_serve.fit.folds import burst_groups
 from tracer_serve.gate.certify import certify
 from tracer_serve.gate.classes import certify_per_class
 from tracer_serve.gate.overall import certify_overall
 from tracer_serve.load import Task
-from tracer_serve.records import Certificate, Ints
+from tracer_serve.records import Ints
 from tracer_serve.report.seen import Seen
 
 _STEP = 0.005

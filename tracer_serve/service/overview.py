@@ -8,8 +8,9 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from tracer_serve.metrics import CONTENT_TYPE, render
-from tracer_serve.service.documents import model, openapi
+from tracer_serve.service.documents import model
 from tracer_serve.service.health import health, readiness
+from tracer_serve.service.openapi import openapi
 from tracer_serve.service.pages import SAFE
 from tracer_serve.service.side import sides_of
 

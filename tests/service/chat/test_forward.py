@@ -13,7 +13,7 @@ from tests.service.chat.conftest import listening
 from tests.service.worlds import HANDLED, RED, serving
 from tests.stub_llm import StubLLM
 from tracer_serve.load import Task
-from tracer_serve.service.documents import ErrorBody
+from tracer_serve.service.replies import ErrorBody
 
 pytestmark = pytest.mark.anyio
 MakeTask = Callable[..., Task]

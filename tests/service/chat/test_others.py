@@ -11,7 +11,7 @@ from tests.service.worlds import serving
 from tests.stub_llm import StubLLM
 from tracer_serve.load import Task
 from tracer_serve.service.chat.forward import is_plain
-from tracer_serve.service.documents import ErrorBody
+from tracer_serve.service.replies import ErrorBody
 
 pytestmark = pytest.mark.anyio
 MakeTask = Callable[..., Task]

@@ -9,6 +9,7 @@ import pytest
 from tests.tasks import Planted, banking, write_task
 from tracer_serve.components import make_embedder
 from tracer_serve.errors import ArtifactError, FitError
+from tracer_serve.fit import pipeline
 from tracer_serve.fit.calibration import Calibration
 from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.fit.rows import Rows
@@ -127,6 +128,21 @@ def test_rows_that_only_train_stay_out_of_the_certificate(tmp_path: Path) -> Non
     fitted = fit_policy(write_task(tmp_path), Rows(rows.texts, rows.labels, fair), Planted())
     assert fitted.certificate.rows + fitted.certificate.pilot == 400
     assert fitted.calibration.fair.sum() == 400
+
+
+@pytest.mark.parametrize("most", [50_000, 40], ids=["all", "a sample"])
+def test_no_duplicate_of_a_held_out_row_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """In `strict` mode a duplicate that does not calibrate, or was not drawn into the sample, is left out."""
+    monkeypatch.setattr(pipeline, "CROSS_FIT_ROWS", most)
+    once = planted(300, noise=0.0)
+    texts, labels = [*once.texts] * 3, np.tile(once.labels, 3)
+    rows = Rows(texts, labels, np.random.default_rng(0).random(900) < 0.5)
+    task = write_task(tmp_path, gate={"alpha": 0.8, "delta": 0.1, "mode": "strict"})
+    fitted = pipeline.fit_policy(task, rows, Planted())
+    held_out = {texts[i] for i in fitted.calibration.row}
+    assert 30 <= len(held_out) <= 60
+    assert held_out.isdisjoint(texts[i] for i in fitted.trained)
+    assert len(fitted.trained) >= 3 * (300 - len(held_out))
 
 
 def test_too_few_rows_abstain_or_say_how_many_are_needed(tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ from tracer_serve.fit.noise import TeacherNoise, duplicate_noise
 from tracer_serve.fit.resume import Resume, can_resume
 from tracer_serve.fit.rows import Progress, Rows, silent
 from tracer_serve.gate.classes import class_floor
-from tracer_serve.gate.scope import scope_threshold
 from tracer_serve.load import Task
 from tracer_serve.neighbours import NeighbourIndex
 from tracer_serve.policy import Policy
@@ -140,8 +139,10 @@ def _fit_strict(
     held_out = np.flatnonzero(apart & rows.calibrates)
     if len(held_out) > CROSS_FIT_ROWS:
         held_out = np.sort(np.random.default_rng(seed).choice(held_out, CROSS_FIT_ROWS, replace=False))
-    # a model that later ones go on from must not see what may calibrate them
-    training = np.flatnonzero(~apart) if resumes else np.setdiff1d(np.arange(len(rows)), held_out)
+    group = burst_groups(rows.texts)
+    # what does not calibrate trains, but no duplicate of what does; and a model that later ones go on from must not see
+    # what may calibrate them
+    training = np.flatnonzero(~apart if resumes else ~np.isin(group, group[held_out]))
     develop = rows.take(_sample(training, seed))
     compared = compare(task, develop, embedders, progress, refit_rows=len(training))
     choice, results = select(task, compared, develop.calibrates)
@@ -152,8 +153,8 @@ def _fit_strict(
     classes = np.unique(np.concatenate([policy.classes, test.labels]))
     paths = _paths(policy, test, vectors, classes)
     truth, fair = np.searchsorted(classes, test.labels), np.ones(len(held_out), bool)
-    group = burst_groups(test.texts)
-    tested = Tested("strict", paths, held_out, fair, classes, truth, group, _predicted(choice, paths))
+    predicted = _predicted(choice, paths)
+    tested = Tested("strict", paths, held_out, fair, classes, truth, group[held_out], predicted)
     certificate, calibration = certified(task, tested, _facts(task, choice.candidate), index)
     return Fitted(replace(policy, certificate=certificate), calibration, vectors, results, training)
 
@@ -204,7 +205,7 @@ def _finish(
     known, codes = np.unique(rows.labels, return_inverse=True)
     views: dict[int, tuple[View, Inputs]] = {}
     stages = []
-    for part, scale in zip(chosen.parts, chosen.scales, strict=True):
+    for part, scale, guard in zip(chosen.parts, chosen.scales, chosen.guards, strict=True):
         if part.oof.view not in views:
             views[part.oof.view] = _view(embedders[part.oof.view], rows, codes, task.spec.fit.seed)
         view, inputs = views[part.oof.view]
@@ -217,7 +218,7 @@ def _finish(
                 names=_registered(task, part),
                 open=_open(task, part, known, classes),
                 scale=scale,
-                scope_threshold=scope_threshold(part.oof.scope, task.spec.gate.scope.keep),
+                scope_threshold=guard,
             )
         )
     return Policy(tuple(stages), _UNCERTIFIED), inputs.embeddings

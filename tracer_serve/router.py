@@ -12,6 +12,7 @@ from typing import Any
 from tracer_serve.audits import Audits, ask
 from tracer_serve.batcher import Batcher, Judged
 from tracer_serve.errors import BadInputError, TeacherError
+from tracer_serve.judging import judge
 from tracer_serve.live import Live, Loaded
 from tracer_serve.metrics import Metrics
 from tracer_serve.protocols import Teacher
@@ -26,8 +27,6 @@ _log = logging.getLogger(__name__)
 
 DOWN = frozenset({"timeout", "rate_limited", "unavailable", "circuit_open", "overloaded"})
 """Reasons of a `TeacherError` that speak of the teacher, not of the text."""
-
-_REMEMBERED_CHARS = 2_000  # longer texts are rarely asked twice, and their memory would have no bound
 
 Result = Decision | TeacherError | BadInputError
 
@@ -75,7 +74,7 @@ class Router:
         started = time.perf_counter()
         loaded = self.live.loaded
         kept = texts if self.redact is None else [self.redact(text) for text in texts]
-        judged = await self._judge(loaded, kept)
+        judged = await judge(loaded, kept, self.batcher, self.metrics)
         request = _Request(self, loaded, judged, metadata or {})
         results: list[Result | None] = []
         waiting: list[tuple[int, Coroutine[Any, Any, Result]]] = []
@@ -102,38 +101,6 @@ class Router:
         if self.watch.closed(loaded) is not None:
             return "gate_closed"
         return self.rollout.mode if self.rollout.holds_back(user) else None
-
-    async def _judge(self, loaded: Loaded | None, texts: Sequence[Text]) -> Judged:
-        if loaded is None:
-            return Judged([None] * len(texts))
-        if not loaded.decided.size:
-            return await self._ask_policy(loaded, texts)
-        verdicts: list[Verdict | BadInputError | None] = [loaded.decided.get(text) for text in texts]
-        new = [i for i, verdict in enumerate(verdicts) if verdict is None]
-        if len(new) < len(texts):
-            self.metrics.remembered["hit"].inc(len(texts) - len(new))
-        if not new:
-            return Judged(verdicts)
-        self.metrics.remembered["miss"].inc(len(new))
-        judged = await self._ask_policy(loaded, [texts[i] for i in new])
-        for i, said in zip(new, judged.verdicts, strict=True):
-            verdicts[i] = said
-            if isinstance(said, Verdict) and _chars(texts[i]) <= _REMEMBERED_CHARS:
-                # its probabilities as a copy, which does not keep those of the whole batch
-                loaded.decided.put(texts[i], replace(said, proba=said.proba.copy()))
-        return Judged(verdicts, judged.embed_s, judged.predict_s)
-
-    async def _ask_policy(self, loaded: Loaded, texts: Sequence[Text]) -> Judged:
-        judged = await self.batcher.judge(loaded.policy, texts)
-        self.metrics.seconds["embed"].observe(judged.embed_s)
-        self.metrics.seconds["predict"].observe(judged.predict_s)
-        if failed := judged.verdicts.count(None):
-            self.metrics.policy_failures.inc(failed)
-        return judged
-
-
-def _chars(text: Text) -> int:
-    return len(text) if isinstance(text, str) else sum(map(len, text))
 
 
 class _Request:

@@ -75,6 +75,15 @@ def test_what_people_label_calibrates_only_where_the_teacher_had_answered(store:
     assert {text for text, calibrates in found.items() if calibrates} == {"corrected, deferred", "corrected, audited"}
 
 
+def test_a_person_who_is_faster_than_the_audit_drops_no_row(store: TraceStore) -> None:
+    """A drawn row calibrates whether a person or the teacher looked first: people are fast where something is wrong."""
+    row = add(store, "drawn", None, decision="handled", version=1, audit_rate=0.1, u=0.01)
+    store.set_label(row, "y", "human")
+    store.set_label(row, "x", "audit", fingerprint="own")
+    assert fair(store) == {"drawn": True}
+    assert take_snapshot(store, OWN).rows.labels.tolist() == ["y"]
+
+
 def test_rows_before_the_closing_and_spent_ones_only_train(store: TraceStore) -> None:
     """A closed gate and a spent certificate move the first row that calibrates; the later of the two counts."""
     spent = add(store, "first")

@@ -206,6 +206,20 @@ def test_a_persons_label_stands(store: TraceStore) -> None:
     assert found.metadata == {"user": "u", "replaced": {"label": "card_arrival", "source": "teacher"}}
 
 
+def test_an_audit_that_comes_after_a_person_is_noted(store: TraceStore) -> None:
+    """The person's label stands, and what the teacher's answer was and cost is on the row and in the counts."""
+    one = handled(store.task)
+    store.add([one])
+    store.set_label(one.id, "lost_card", "human")
+    answer = Answer("greeting", cost=0.5, latency_ms=300.0)
+    assert not store.set_label(one.id, "greeting", "audit", answer, fingerprint="f1")
+    found = store.get(one.id)
+    assert found is not None
+    assert (found.teacher_label, found.label_source, found.teacher_fingerprint) == ("lost_card", "human", "f1")
+    assert found.metadata["replaced"] == {"label": "greeting", "source": "audit"}
+    assert (store.counts().total.audit_cost, store.counts().by_label) == (0.5, {"lost_card": 1})
+
+
 def test_forgetting_a_user(store: TraceStore) -> None:
     """Every row of a user goes, with its counts, and only those; the ids that went are named."""
     hers = [trace(store.task, str(number), metadata={"user": "Zoë"}, cost=1.0) for number in range(3)]

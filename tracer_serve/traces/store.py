@@ -17,7 +17,7 @@ from tracer_serve.traces.fencing import Fencing
 from tracer_serve.traces.history import History
 from tracer_serve.traces.imports import Imports
 from tracer_serve.traces.inserting import insert, missing
-from tracer_serve.traces.labelling import labelled
+from tracer_serve.traces.labelling import labelled, stands_against
 from tracer_serve.traces.migrations import migrate
 from tracer_serve.traces.pruning import Pruning
 from tracer_serve.traces.querying import between, fetch
@@ -99,7 +99,8 @@ class TraceStore(Fencing, History, Imports, Activity, Transfer, Pruning):
     ) -> bool:
         """Give an existing row its label: an audit's, or a person's.
 
-        A label that is replaced is kept in ``metadata["replaced"]``. A person's label is replaced by a person only.
+        A label that is replaced is kept in ``metadata["replaced"]``. A person's label is replaced by a person only; the
+        teacher's is then kept there, and its cost and fingerprint on the row.
 
         Parameters
         ----------
@@ -117,13 +118,13 @@ class TraceStore(Fencing, History, Imports, Activity, Transfer, Pruning):
         with self._db.write() as connection:
             where = (traces.c.task == self._task, traces.c.id == packed_id)
             found = fetch(connection, select(traces).where(*where).with_for_update())
-            if not found or (found[0].label_source == "human" and source != "human"):
+            if not found:
                 return False
             before, after = found[0], tell(found[0])
             if after != before:
                 connection.execute(traces.update().where(*where).values(after._asdict()))
                 Change().add([before], -1).add([after]).write(connection)
-            return True
+            return not stands_against(before, source)
 
     def get(self, trace_id: str) -> Trace | None:
         """Return one trace, None where there is no such id."""

@@ -17,7 +17,7 @@ ALPHA, DELTA = 0.95, 0.05
 def part(agreed: Bools, score: Floats, number: int = 0, cpu_ms: float = 1.0) -> Part:
     n = len(agreed)
     oof = OutOfFold(np.full(n, number), np.zeros(n, int), agreed, np.zeros(n), (), cpu_ms)
-    return Part(number, 0, oof, score, np.ones(n, bool), np.ones(n, bool))
+    return Part(number, 0, oof, score, -np.inf, np.ones(n, bool))
 
 
 def paths(agreed: Bools, score: Floats) -> Paths:
@@ -40,7 +40,7 @@ def test_reach_of_nothing_is_nothing() -> None:
     """NaN scores and ineligible rows are out of reach."""
     agreed = np.ones(100, bool)
     assert reach(paths(agreed, np.full(100, np.nan)), 0.9, DELTA) == 0.0
-    barred = Part(0, 0, part(agreed, np.zeros(100)).oof, np.zeros(100), np.zeros(100, bool), agreed)
+    barred = Part(0, 0, part(agreed, np.zeros(100)).oof, np.zeros(100), np.inf, agreed)
     assert reach(Candidate.single(barred).paths, 0.9, DELTA) == 0.0
 
 
@@ -86,6 +86,23 @@ def test_a_cascade_asks_the_cheap_one_first_and_loses_nothing() -> None:
     assert found.certified
     stage = choice.paths.answering(np.full(2, found.threshold))
     assert 0.2 < (stage == 0).mean() < 0.6
+
+
+def test_two_guards_keep_together_what_one_is_asked_to_keep() -> None:
+    """A cascade's guards let the share pass that one guard would; each by itself lets less pass, and both as much."""
+    rng, fold = np.random.default_rng(0), np.random.default_rng(1).integers(0, 5, 4000)
+    dear, cheap = (replace(one, oof=replace(one.oof, scope=rng.normal(size=4000))) for one in specialists())
+    chosen = Candidate.cascade(cheap, dear, fold, kept=0.5, keep=0.9)
+    own = [np.mean(part.oof.scope >= guard) for part, guard in zip(chosen.parts, chosen.guards, strict=True)]
+    assert own[0] == pytest.approx(own[1], abs=1e-3)
+    assert own[0] < 0.85
+    asked = cheap.score >= chosen.scales[0].least
+    passes = (asked & (cheap.oof.scope >= chosen.guards[0])) | (dear.oof.scope >= chosen.guards[1])
+    assert passes.mean() == pytest.approx(0.9, abs=1e-3)
+    np.testing.assert_array_equal(
+        chosen.paths.eligible,
+        [part.oof.scope >= guard for part, guard in zip(chosen.parts, chosen.guards, strict=True)],
+    )
 
 
 def test_no_cascade_without_a_much_cheaper_surrogate() -> None:

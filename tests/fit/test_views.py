@@ -185,6 +185,14 @@ def test_each_stage_guards_its_own_scope(cascade: Fitted) -> None:
     assert {*only_first.stage[only_first.handled].tolist()} == {0}
 
 
+def test_a_cascade_answers_no_more_than_one_guard_would_keep(tmp_path: Path) -> None:
+    """What is foreign to one stage and familiar to the other counts once, not for each guard."""
+    policy = fit_policy(task_in(tmp_path, keep=0.7), rows(1500), Dear()).policy
+    assert len(policy.stages) == 2
+    assert 0.6 < policy.certificate.coverage < 0.71
+    assert np.mean(policy.score(rows(1000, seed=7).texts).handled) < 0.75
+
+
 BREAKS: dict[str, Callable[[Path], object]] = {
     "no view": lambda folder: (folder / "view_1" / "view.json").unlink(),
     "broken view": lambda folder: (folder / "view_0" / "view.json").write_text("{"),

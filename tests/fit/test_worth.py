@@ -132,4 +132,4 @@ def cheap_part(rows: int = 100, reaches: float = 0.0) -> Part:
     zero, all_rows = np.zeros(rows, np.int64), np.ones(rows, bool)
     agreed = np.arange(rows) < rows * reaches
     oof = OutOfFold(zero, zero, agreed, np.zeros(rows), ())
-    return Part(0, None, oof, agreed.astype(float), all_rows, all_rows)
+    return Part(0, None, oof, agreed.astype(float), -np.inf, all_rows)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer_serve.gate.scope import scope_scores, scope_threshold
+from tracer_serve.gate.scope import scope_scores, scope_threshold, scope_thresholds
 from tracer_serve.records import Floats
 
 
@@ -41,3 +41,32 @@ def test_guard_keeps_ties() -> None:
 def test_guard_is_off_for_a_closed_task_and_without_scores(scores: Floats, keep: float) -> None:
     """With keep = 1, or nothing to learn from, the guard lets everything pass."""
     assert scope_threshold(scores, keep) == -np.inf
+
+
+@given(st.integers(1, 300), st.integers(1, 3), st.floats(0.5, 0.999), st.integers(0, 2**32 - 1))
+def test_guards_of_a_cascade_keep_their_share_together(n: int, stages: int, keep: float, seed: int) -> None:
+    """At least the share `keep` passes one of them, and without ties not a whole row more; all keep as much."""
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(size=(stages, n))
+    answers = np.r_[
+        rng.random((stages - 1, n)) < 0.7, np.ones((1, n), bool)
+    ]  # the last is asked about all that is left
+    passes = scores >= scope_thresholds(scores, answers, keep)[:, None]
+    assert keep * n - 1e-6 <= (answers & passes).any(axis=0).sum() < keep * n + stages + 1e-6
+    assert np.ptp(passes.sum(axis=1)) == 0
+
+
+@given(st.integers(1, 300), st.floats(0.5, 1.0), st.integers(0, 2**32 - 1))
+def test_the_guard_of_one_stage_is_the_guard(n: int, keep: float, seed: int) -> None:
+    """With one stage that answers all there is one rule, also where scores are equal, infinite or missing."""
+    rng = np.random.default_rng(seed)
+    scores = np.where(rng.random(n) < 0.1, rng.choice([np.nan, -np.inf], n), rng.integers(0, 20, n))
+    assert scope_thresholds(scores[None], np.ones((1, n), bool), keep) == scope_threshold(scores, keep)
+
+
+def test_guards_of_a_cascade_are_off_where_one_would_be() -> None:
+    """With keep = 1, or nothing to learn from, all guards let everything pass; one stage without scores stops none."""
+    scores, answers = np.stack([np.full(9, np.nan), np.arange(9.0)]), np.ones((2, 9), bool)
+    assert scope_thresholds(scores, answers, 1.0).tolist() == [-np.inf, -np.inf]
+    assert scope_thresholds(scores[:1], answers[:1], 0.9).tolist() == [-np.inf]
+    assert scope_thresholds(scores, answers, 0.6).tolist() == [-np.inf, 3.0]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tracer_serve.fit.crossfit import OutOfFold
+from tracer_serve.gate.scope import scope_thresholds
 from tracer_serve.records import Bools, Floats, Ints
 from tracer_serve.scale import Scale
 
@@ -21,7 +22,7 @@ class Part:
     ----------
     surrogate, acceptor : their places in the spec
     score : cross-fitted scores, shape (n,)
-    in_scope : rows that its scope guard lets pass, shape (n,)
+    guard : least scope score that it may answer, where it is alone
     open : rows whose predicted class the class floor lets pass, shape (n,)
     flat : whether the acceptor's score told nothing, so that all rows are served the same score instead
     """
@@ -30,7 +31,7 @@ class Part:
     acceptor: int | None
     oof: OutOfFold
     score: Floats
-    in_scope: Bools
+    guard: float
     open: Bools
     flat: bool = False
 
@@ -80,31 +81,37 @@ class Candidate:
     parts : in the order in which they are asked
     score : their scores on one path, shape (s, n)
     scales : what puts the scores of new rows there, one per part
+    guards : least scope scores that they may answer, one per part
     """
 
     parts: tuple[Part, ...]
     score: Floats
     scales: tuple[Scale, ...]
+    guards: tuple[float, ...]
 
     @classmethod
     def single(cls, part: Part) -> "Candidate":
         """Return a part alone: its path is its own score."""
-        return cls((part,), part.score[None], (Scale.identity(),))
+        return cls((part,), part.score[None], (Scale.identity(),), (part.guard,))
 
     @classmethod
-    def cascade(cls, first: Part, second: Part, fold: Ints, kept: float) -> "Candidate":
+    def cascade(cls, first: Part, second: Part, fold: Ints, *, kept: float, keep: float) -> "Candidate":
         """Put two parts' scores on one path: each row by scales fitted on the other folds, new rows by all.
 
         Parameters
         ----------
         kept : share of the rows, those that it scores highest, on which the first may answer
+        keep : share of the rows that the two scope guards let pass together
         """
         score = np.full((2, len(fold)), np.nan)
         for held_out in np.unique(fold):
             test = fold == held_out
             for number, scale in enumerate(_scales(first, second, ~test, kept)):
                 score[number, test] = scale((first, second)[number].score[test])
-        return cls((first, second), score, _scales(first, second, np.ones(len(fold), bool), kept))
+        scales = _scales(first, second, np.ones(len(fold), bool), kept)
+        answers = np.stack([first.open & (first.score >= scales[0].least), np.ones(len(fold), bool)])
+        guards = scope_thresholds(np.stack([first.oof.scope, second.oof.scope]), answers, keep)
+        return cls((first, second), score, scales, (float(guards[0]), float(guards[1])))
 
     @cached_property
     def paths(self) -> Paths:
@@ -113,13 +120,14 @@ class Candidate:
         def stack(value: Callable[[Part], Any]) -> Any:
             return np.stack([value(part) for part in self.parts])
 
+        scope = stack(lambda part: part.oof.scope)
         return Paths(
             score=self.score,
             agreed=stack(lambda part: part.oof.agreed),
             top=stack(lambda part: part.oof.top),
             second=stack(lambda part: part.oof.second),
-            eligible=stack(lambda part: part.in_scope & part.open),
-            scope=stack(lambda part: part.oof.scope),
+            eligible=(scope >= np.array(self.guards)[:, None]) & stack(lambda part: part.open),
+            scope=scope,
         )
 
 

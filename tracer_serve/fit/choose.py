@@ -71,6 +71,7 @@ class Chooser:
     fold : fold of each row, shape (n,)
     alpha, delta : the promise
     cascade : whether the family is asked for
+    keep : share of the rows that a cascade's scope guards let pass together
     """
 
     parts: Sequence[Part]
@@ -78,6 +79,7 @@ class Chooser:
     alpha: float
     delta: float
     cascade: bool = False
+    keep: float = 1.0
     _single: dict[int, Candidate] = field(default_factory=dict)
     _cascades: dict[tuple[int, int, float], Candidate] = field(default_factory=dict)
     _shown: dict[tuple[int, int], Candidate] = field(default_factory=dict)
@@ -130,7 +132,7 @@ class Chooser:
                 break
             key = (*pair, share)
             if key not in self._cascades:
-                self._cascades[key] = Candidate.cascade(first, second, self.fold, share)
+                self._cascades[key] = Candidate.cascade(first, second, self.fold, kept=share, keep=self.keep)
             tried = self._cascades[key]
             reached, answered = _reached(tried.paths.take(rows), self.alpha, self.delta)
             if reached >= least and answered > most:

@@ -125,8 +125,9 @@ def select(
 ) -> tuple[Choice, tuple[CandidateResult, ...]]:
     """Choose a candidate at alpha (the task's by default) and return what became of each."""
     gate = task.spec.gate
+    cascade = "cascade" in gate.families
     chooser = Chooser(
-        compared.parts, compared.folds.fold, alpha or gate.alpha, gate.delta, cascade="cascade" in gate.families
+        compared.parts, compared.folds.fold, alpha or gate.alpha, gate.delta, cascade=cascade, keep=gate.scope.keep
     )
     choice = chooser.choose(fair)
     results = []
@@ -142,7 +143,7 @@ def _parts(task: Task, surrogate: int, folds: Folds, tick: Callable[[], None], r
     acceptors = [make_acceptor(task, a) for a in range(len(spec.acceptors))]
     oof = cross_fit(partial(make_surrogate, travelling(task), surrogate), acceptors, folds, tick, refit_rows)
     oof = replace(oof, view=spec.view_of(surrogate))
-    in_scope = oof.scope >= scope_threshold(oof.scope, spec.gate.scope.keep)
+    guard = scope_threshold(oof.scope, spec.gate.scope.keep)
     may_answer = np.ones(len(oof.top), bool)
     if spec.gate.class_floor:
         may_answer = floor_eligible(
@@ -153,9 +154,9 @@ def _parts(task: Task, surrogate: int, folds: Folds, tick: Callable[[], None], r
         for a, features in enumerate(oof.features):
             score = cross_score(lambda a=a: make_acceptor(task, a), features, oof.agreed, folds.fold, folds.group)  # type: ignore[misc]
             flat = np.zeros(len(folds.rows)) if score is None else score
-            found.append(Part(surrogate, a, oof, flat, in_scope, may_answer, flat=score is None))
+            found.append(Part(surrogate, a, oof, flat, guard, may_answer, flat=score is None))
     if "global" in spec.gate.families:
-        found.append(Part(surrogate, None, oof, np.zeros(len(folds.rows)), in_scope, may_answer))
+        found.append(Part(surrogate, None, oof, np.zeros(len(folds.rows)), guard, may_answer))
     return found
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tracer_serve.records import Floats
+from tracer_serve.records import Bools, Floats
 
 _COSINE_WEIGHT = 5.0  # measured on CLINC150: AUROC .976 against .961 for the top probability alone
 
@@ -42,3 +42,34 @@ def scope_threshold(scores: Floats, keep: float) -> float:
     if keep >= 1.0 or not len(finite):
         return -np.inf
     return float(finite[int((1.0 - keep) * len(finite) + 1e-9)])
+
+
+def scope_thresholds(scores: Floats, answers: Bools, keep: float) -> Floats:
+    """Return a threshold for each stage of a cascade, such that the share `keep` passes at least one of them.
+
+    A row that is foreign to one stage may pass another one's guard: each guard at `keep` would let more pass than that,
+    of foreign rows most of all. So each is as much stricter as it takes, and all let the same share of their own pass.
+
+    Parameters
+    ----------
+    scores : out-of-fold scope scores, shape (s, n)
+    answers : whether the stage would answer a row that it lets pass, shape (s, n)
+
+    Returns
+    -------
+    Shape (s,); of one stage that answers all what `scope_threshold` says.
+
+    Examples
+    --------
+    >>> scores = np.stack([np.arange(100.0), np.arange(100.0)[::-1]])
+    >>> scope_thresholds(scores, np.ones((2, 100), bool), 0.9)
+    array([55., 55.])
+    """
+    usable = np.isfinite(scores)
+    known = [np.sort(one[finite]) for one, finite in zip(scores, usable, strict=True)]
+    rank = [np.searchsorted(own, one, side="right") / max(1, len(own)) for own, one in zip(known, scores, strict=True)]
+    cut = scope_threshold(np.where(answers & usable, rank, -np.inf).max(axis=0), keep)
+    if not np.isfinite(cut):
+        return np.full(len(scores), -np.inf)
+    place = [int(np.ceil(cut * len(own) - 1e-9)) - 1 for own in known]  # a product of roundings may lie above it
+    return np.array([own[max(0, i)] if len(own) else -np.inf for own, i in zip(known, place, strict=True)])

@@ -190,7 +190,6 @@ def test_a_cascade_answers_no_more_than_one_guard_would_keep(tmp_path: Path) -> 
     policy = fit_policy(task_in(tmp_path, keep=0.7), rows(1500), Dear()).policy
     assert len(policy.stages) == 2
     assert 0.6 < policy.certificate.coverage < 0.71
-    assert np.mean(policy.score(rows(1000, seed=7).texts).handled) < 0.75
 
 
 BREAKS: dict[str, Callable[[Path], object]] = {

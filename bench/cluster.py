@@ -30,7 +30,7 @@ from tracer_serve.compute import cpu_time
 from tracer_serve.load import Task, load_task
 from tracer_serve.records import Trace
 from tracer_serve.refit import refit
-from tracer_serve.spec import ComputeSpec
+from tracer_serve.spec.compute import ComputeSpec
 from tracer_serve.stock import store_of, versions_of
 from tracer_serve.traces import new_id
 

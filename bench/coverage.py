@@ -43,7 +43,7 @@ from tracer_serve.pairs import PairEmbedder
 from tracer_serve.policy import Policy
 from tracer_serve.records import Bools, Labels
 from tracer_serve.registry import embedders
-from tracer_serve.spec import Spec
+from tracer_serve.spec.task import Spec
 from tracer_serve.stages import Asked
 
 KEEPS = (1.0, 0.98, 0.97)

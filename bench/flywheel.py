@@ -28,7 +28,7 @@ from bench.flywheel_plot import draw
 from bench.flywheel_world import ALPHA, DAYS, DELTA, Day, World, worlds
 from tracer_serve.console import progress_bar
 from tracer_serve.load import Task
-from tracer_serve.spec import Spec
+from tracer_serve.spec.task import Spec
 from tracer_serve.traces import open_store
 
 _KINDS = {"no audits": (False, False), "tracer-serve": (True, False), "all labels": (False, True)}

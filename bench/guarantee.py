@@ -31,7 +31,7 @@ from tracer_serve.fit.rows import Progress, Rows
 from tracer_serve.gate.certify import certify
 from tracer_serve.load import Task
 from tracer_serve.records import Bools, Floats
-from tracer_serve.spec import Spec
+from tracer_serve.spec.task import Spec
 
 SYSTEMS = ("tracer-serve", "tracer-llm")
 ALPHAS = (0.9, 0.95)

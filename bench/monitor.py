@@ -27,7 +27,7 @@ from tracer_serve.fit.rows import Rows
 from tracer_serve.gate.monitor import advance, alternatives, log_evidence
 from tracer_serve.load import Task
 from tracer_serve.records import Bools, Ints
-from tracer_serve.spec import Spec
+from tracer_serve.spec.task import Spec
 
 DELTA = 0.05
 _NAMES = ("split", "alpha", "coverage", "certified", "true", "audits", "alarms", "audits to the alarm, median")

@@ -25,7 +25,7 @@ from tracer_serve.load import Task
 from tracer_serve.records import Labels, Text, Vectors
 from tracer_serve.report.build import build_report
 from tracer_serve.report.render import render_html
-from tracer_serve.spec import Spec
+from tracer_serve.spec.task import Spec
 
 _FITTED, _AGREE = 2_000, 0.9
 

@@ -23,7 +23,7 @@ from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.fit.rows import Rows
 from tracer_serve.load import Task
 from tracer_serve.records import Labels, Text, Vectors
-from tracer_serve.spec import Spec
+from tracer_serve.spec.task import Spec
 
 DIMENSIONS, LABELS = 384, 100
 _SPREAD, _NOISE, _CHUNK = 2.2, 0.03, 50_000

@@ -29,7 +29,7 @@ from tracer_serve.protocols import Embedder
 from tracer_serve.records import Text, Vectors
 from tracer_serve.refit import refit
 from tracer_serve.registry import embedders
-from tracer_serve.spec import ComputeSpec
+from tracer_serve.spec.compute import ComputeSpec
 from tracer_serve.stock import store_of, versions_of
 from tracer_serve.validity import certificate_of
 from tracer_serve.versions import Versions

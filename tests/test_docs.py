@@ -10,7 +10,8 @@ from tracer_serve.cli import COMMANDS
 from tracer_serve.metrics import Metrics, render
 from tracer_serve.registry import acceptors, embedders, redactors, surrogates, teachers
 from tracer_serve.service.app import ROUTES
-from tracer_serve.spec import Frozen, Spec
+from tracer_serve.spec.base import Frozen
+from tracer_serve.spec.task import Spec
 
 ROOT = Path(__file__).parent.parent
 DOCS = {file.name: file.read_text(encoding="utf-8") for file in (*ROOT.glob("docs/*.md"), ROOT / "README.md")}

@@ -19,7 +19,7 @@ from tracer_serve.load import Task
 from tracer_serve.records import Decision
 from tracer_serve.redaction import WITHHELD
 from tracer_serve.registry import redactors
-from tracer_serve.spec import Spec
+from tracer_serve.spec.task import Spec
 from tracer_serve.standing import close_gate, closing_of
 from tracer_serve.traces import TraceStore, open_store
 from tracer_serve.versions import Versions

@@ -12,7 +12,7 @@ from tracer_serve.plugins import load_plugin
 from tracer_serve.pretrained import MINILM
 from tracer_serve.protocols import Acceptor, Embedder, Redactor, Surrogate, Teacher
 from tracer_serve.registry import Registry, acceptors, embedders, redactors, surrogates, teachers
-from tracer_serve.spec import Component
+from tracer_serve.spec.base import Component
 
 C = TypeVar("C")
 _Seam = tuple[Registry[Any], Component, str]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tracer_serve.errors import PluginError
 from tracer_serve.load import Task
-from tracer_serve.spec import Component, ServerSpec
+from tracer_serve.spec.base import Component
+from tracer_serve.spec.server import ServerSpec
 
 if TYPE_CHECKING:
     from tracer_serve.cluster import Cluster

@@ -9,7 +9,7 @@ from typing import Any
 
 from tracer_serve.gate.monitor import MonitorState, hand_over, update
 from tracer_serve.live import Loaded
-from tracer_serve.spec import GateSpec
+from tracer_serve.spec.gate import GateSpec
 
 MONITOR = "monitor"
 """The value in the store: a `MonitorState`, and the version, the teacher and the closing that it belongs to."""

@@ -12,7 +12,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from tracer_serve.errors import SpecError
-from tracer_serve.spec import HASHED, Spec
+from tracer_serve.spec.server import HASHED
+from tracer_serve.spec.task import Spec
 
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
 _SECRETS = re.compile(r"(^|\.)(api_keys?|admin_key|token|password|secret)(\[\d+\])?$")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tracer_serve.gate.bounds import n_min
-from tracer_serve.spec import Spec
+from tracer_serve.spec.task import Spec
 from tracer_serve.standing import TEACHER, closing_of
 from tracer_serve.traces import TraceStore
 from tracer_serve.validity import Demands, certificate_of

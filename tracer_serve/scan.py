@@ -19,7 +19,7 @@ from tracer_serve.fit.rows import Progress, Rows, silent
 from tracer_serve.load import Task
 from tracer_serve.protocols import Embedder
 from tracer_serve.report.plateau import forecast
-from tracer_serve.spec import Spec
+from tracer_serve.spec.task import Spec
 
 ALPHAS = (0.80, 0.85, 0.90, 0.95, 0.97, 0.99)
 _PARTS = (1 / 8, 1 / 4, 1 / 2)

@@ -6,7 +6,7 @@ from typing import Any
 
 from tracer_serve.errors import PluginError
 from tracer_serve.registry import Registry, acceptors, embedders, redactors, surrogates, teachers
-from tracer_serve.spec import Spec
+from tracer_serve.spec.task import Spec
 
 _SEAMS: dict[tuple[str, ...], Registry[Any]] = {
     ("properties", "embedder"): embedders,

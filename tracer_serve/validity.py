@@ -11,7 +11,7 @@ from typing import Any
 from tracer_serve.certificate import Certificate
 from tracer_serve.errors import ArtifactError
 from tracer_serve.policy import CERTIFICATE
-from tracer_serve.spec import GateSpec
+from tracer_serve.spec.gate import GateSpec
 from tracer_serve.standing import Closing
 from tracer_serve.versions import Versions
 

@@ -17,7 +17,7 @@ from tracer_serve.evidence import MONITOR, folding, state_of
 from tracer_serve.following import Follower
 from tracer_serve.gate.monitor import MonitorState
 from tracer_serve.live import Live, Loaded
-from tracer_serve.spec import Spec
+from tracer_serve.spec.task import Spec
 from tracer_serve.standing import Closing, close_gate, closing_of
 from tracer_serve.traces import TraceStore
 from tracer_serve.validity import Demands, Void

@@ -17,7 +17,7 @@ from tracer_serve.fit.rows import Rows
 from tracer_serve.fit.worth import Budget, NotWorthItError
 from tracer_serve.records import Inputs, Labels, Vectors
 from tracer_serve.registry import surrogates
-from tracer_serve.spec import Spec
+from tracer_serve.spec.task import Spec
 
 FITS: list[int] = []
 

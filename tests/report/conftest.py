@@ -15,7 +15,7 @@ from tracer_serve.fit.rows import Rows
 from tracer_serve.load import Task
 from tracer_serve.records import Ints, Labels, Text, Vectors
 from tracer_serve.report.build import build_report
-from tracer_serve.spec import Spec
+from tracer_serve.spec.task import Spec
 
 TRACES = Path(__file__).parents[2] / "configs" / "banking.traces.jsonl"
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"

@@ -18,7 +18,7 @@ from tracer_serve.service.dashboard.recent import recent_of
 from tracer_serve.service.dashboard.status import status_of
 from tracer_serve.service.dashboard.traffic import traffic_of
 from tracer_serve.service.replies import ErrorBody
-from tracer_serve.spec import Component
+from tracer_serve.spec.base import Component
 from tracer_serve.standing import LEASE, PROGRESS
 from tracer_serve.stock import store_of
 from tracer_serve.traces import Refit, new_id

@@ -20,7 +20,7 @@ from tracer_serve.service.keys import Keys
 from tracer_serve.service.replies import ErrorBody
 from tracer_serve.service.run import require_keys
 from tracer_serve.service.runtime import Runtime
-from tracer_serve.spec import ServerSpec
+from tracer_serve.spec.server import ServerSpec
 
 MakeTask = Callable[..., Task]
 FIRST, SECOND = "first-key-of-a-caller", "second-key-of-another"

@@ -8,7 +8,7 @@ from tests.surrogates.worlds import blobs, share_right
 from tracer_serve.errors import ArtifactError, PluginError
 from tracer_serve.records import Inputs, Labels
 from tracer_serve.registry import surrogates
-from tracer_serve.spec import Component
+from tracer_serve.spec.base import Component
 from tracer_serve.state import load_component, save_component
 from tracer_serve.surrogates._arrays import softmax
 from tracer_serve.surrogates.blend import Blend

@@ -19,7 +19,7 @@ from tracer_serve.errors import ArtifactError, PluginError
 from tracer_serve.finetune.recipe import Earlier, Tuned
 from tracer_serve.records import Inputs, Labels
 from tracer_serve.registry import surrogates
-from tracer_serve.spec import Component
+from tracer_serve.spec.base import Component
 from tracer_serve.state import save_component
 from tracer_serve.surrogates.blend import Blend
 from tracer_serve.surrogates.encoder import Encoder

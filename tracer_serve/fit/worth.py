@@ -13,7 +13,7 @@ from tracer_serve.fit.candidate import Candidate, Part, Paths
 from tracer_serve.fit.choose import reach
 from tracer_serve.fit.growth import Growth
 from tracer_serve.records import Bools
-from tracer_serve.spec import Spec
+from tracer_serve.spec.task import Spec
 
 _LEAST = 0.02  # share of traffic under which nothing is worth minutes, unless the floor says so
 

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tracer_serve.service.buckets import Buckets, Left
 from tracer_serve.service.failures import RefusalError, respond
 from tracer_serve.service.keys import Keys
-from tracer_serve.spec import ServerSpec
+from tracer_serve.spec.server import ServerSpec
 
 OPEN = frozenset({"/livez", "/readyz", "/metrics"})
 """Paths for probes and scrapers: aggregates, no text of anybody's."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from pydantic import SecretStr
 
-from tracer_serve.spec import HASHED
+from tracer_serve.spec.server import HASHED
 
 
 class Keys:

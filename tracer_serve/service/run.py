@@ -12,7 +12,7 @@ from typing import Any
 from tracer_serve.errors import BusyError, SpecError
 from tracer_serve.load import Task
 from tracer_serve.service.ahead import Ahead, announced
-from tracer_serve.spec import ServerSpec
+from tracer_serve.spec.server import ServerSpec
 
 
 def require_free_port(host: str, port: int) -> None:

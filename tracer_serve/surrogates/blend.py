@@ -12,7 +12,7 @@ from tracer_serve.errors import ArtifactError
 from tracer_serve.protocols import HoldsOut, Resumable, RowScaled, Surrogate
 from tracer_serve.records import Floats, Inputs, Ints, Labels, Vectors
 from tracer_serve.registry import surrogates
-from tracer_serve.spec import Component
+from tracer_serve.spec.base import Component
 from tracer_serve.state import load_component, save_component
 from tracer_serve.surrogates._arrays import encode, softmax
 

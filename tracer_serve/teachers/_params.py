@@ -5,7 +5,7 @@ from datetime import date
 
 from pydantic import Field, SecretStr
 
-from tracer_serve.spec import Frozen
+from tracer_serve.spec.base import Frozen
 
 
 class Price(Frozen):

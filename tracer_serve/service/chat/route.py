@@ -21,7 +21,7 @@ from tracer_serve.service.chat.stream import events
 from tracer_serve.service.classify import encode, headers_of, metadata_of, usage_of
 from tracer_serve.service.failures import RefusalError
 from tracer_serve.service.runtime import Runtime, runtime_of
-from tracer_serve.spec import Spec
+from tracer_serve.spec.task import Spec
 from tracer_serve.teachers._prompt import Prompt
 
 FOREIGN = "tracer_serve.foreign"

@@ -58,7 +58,7 @@ def close_gate(store: TraceStore, version: int, audits: int, agreements: int, ev
     An infinite evidence is kept as the largest finite number: JSON has no infinity.
     """
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    closing = Closing(new_id(), version, at, audits, agreements, min(evidence, 1e300))
+    closing = Closing(_now(store), version, at, audits, agreements, min(evidence, 1e300))
 
     def later(present: dict[str, Any] | None) -> dict[str, Any]:
         return present if present is not None and present["after"] >= closing.after else asdict(closing)
@@ -88,6 +88,7 @@ def known_labels(store: TraceStore, at_least: int = 3) -> tuple[str, ...]:
 
 def note_teacher(store: TraceStore, fingerprint: str) -> TeacherSince:
     """Note which teacher the spec names; a change is dated now, and returned with the moment."""
+    now = _now(store)
 
     def change(present: dict[str, Any] | None) -> dict[str, Any]:
         if present is None:
@@ -95,6 +96,11 @@ def note_teacher(store: TraceStore, fingerprint: str) -> TeacherSince:
         if present["fingerprint"] == fingerprint:
             return present
         before = TeacherSince(**present)
-        return asdict(replace(before, fingerprint=fingerprint, since=new_id(), before=before.fingerprint))
+        return asdict(replace(before, fingerprint=fingerprint, since=now, before=before.fingerprint))
 
     return TeacherSince(**store.update_value(TEACHER, change))
+
+
+def _now(store: TraceStore) -> str:
+    """Return a moment after every row that is there, also after those of a clock that ran ahead."""
+    return max(new_id(), store.latest_id() or "")

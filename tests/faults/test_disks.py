@@ -121,8 +121,11 @@ async def test_a_locked_database_delays_rows_and_loses_none(tmp_path: Path) -> N
         assert runtime.writer.lost == 0
 
 
-def test_a_clock_that_ran_ahead_delays_and_never_falsifies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows after a closing that was dated a day too late calibrate once the clock has caught up, and none before."""
+@pytest.mark.parametrize("closed", [1.0, 0.0], ids=["still ahead", "set back"])
+def test_a_clock_that_ran_ahead_delays_and_never_falsifies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: float
+) -> None:
+    """Rows after a closing calibrate once a clock that ran a day ahead has caught up, none before, and no older ones."""
     task = tiny_task(tmp_path)
     refit(task)
     store = store_of(task)
@@ -140,6 +143,8 @@ def test_a_clock_that_ran_ahead_delays_and_never_falsifies(tmp_path: Path, monke
 
     monkeypatch.setattr(ids, "time", Clock)
     set_clock(1.0)
+    store.add(rows_now(40))
+    set_clock(closed)
     close_gate(store, version=1, audits=9, agreements=1, evidence=50.0)
     set_clock(0.0)
     store.add(rows_now(40))

@@ -47,7 +47,7 @@ from tracer_serve.spec.task import Spec
 from tracer_serve.stages import Asked
 
 KEEPS = (1.0, 0.98, 0.97)
-_KEEP = 0.98
+_KEEP = (0.98,)  # of a cascade, which is fitted anew for each
 OURS: dict[str, Any] = {"surrogates": ["blend"], "acceptors": ["logistic"]}
 _PRICED = {"model": ENCODER, "backend": "onnx"}  # what embedding costs where a cascade may spare it
 _SHARES = ("coverage", "agreement", "worst_class", "oos_accepted", "first_share")
@@ -134,13 +134,15 @@ class Wanted:
     Parameters
     ----------
     spec : laid over the task's
+    keeps : scope guards; none: `KEEPS`, of a cascade the default one
     halves : how many halves of the test rows certify the fitted policy anew
     """
 
     alphas: Sequence[float]
     delta: float
     spec: dict[str, Any]
-    halves: int
+    keeps: Sequence[float] = ()
+    halves: int = 0
 
 
 def judge(given: Labels, handled: Bools, foreign: Bools, truth: Labels, **facts: Any) -> Row:
@@ -160,12 +162,13 @@ def judge(given: Labels, handled: Bools, foreign: Bools, truth: Labels, **facts:
 def ours(data: Dataset, wanted: Wanted, progress: Progress) -> list[Row]:
     """Fit once by the product's own `fit_policy`, certify at each alpha, judge on the test rows.
 
-    A cascade is fitted anew for each alpha, on which its stages' places on one path depend, with the default guard.
+    A cascade is fitted anew for each alpha and guard, on which its stages' places on one path depend.
     """
     cascade = "cascade" in wanted.spec.get("gate", {}).get("families", ())
     if cascade and wanted.halves:
         raise SystemExit("halves are for policies of one stage")
-    asked = [(alpha, keep) for alpha in wanted.alphas for keep in ((_KEEP,) if cascade else KEEPS)]
+    keeps = wanted.keeps or (_KEEP if cascade else KEEPS)
+    asked = [(alpha, keep) for alpha in wanted.alphas for keep in keeps]
     rows = []
     for fits in [[one] for one in asked] if cascade else [asked]:
         task = _task(data, wanted, *fits[0])
@@ -371,6 +374,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--systems", default="tracer-serve,tracer-llm", help="comma-separated")
     parser.add_argument("--surrogates", nargs="+", default=OURS["surrogates"], help="ours, as blend encoder")
     parser.add_argument("--spec", default="{}", help='YAML laid over our spec, as "{surrogates: [logreg]}"')
+    parser.add_argument("--keep", type=float, nargs="+", default=[], help="scope guards to try, as 0.98 0.9; 1: none")
     parser.add_argument("--halves", type=int, default=0, help="certify our one fit on so many halves of the test rows")
     parser.add_argument("--json", action="store_true", help="flat rows, nothing else on standard output")
     options = parser.parse_args(arguments)
@@ -383,7 +387,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             found: list[Row] = []
             if "tracer-serve" in options.systems:
                 spec = {**OURS, "surrogates": options.surrogates, **yaml.safe_load(options.spec)}
-                found += apart(draw, Wanted(options.alpha, options.delta, spec, options.halves), progress)
+                found += apart(draw, Wanted(options.alpha, options.delta, spec, options.keep, options.halves), progress)
             if "tracer-llm" in options.systems:
                 progress("fitting tracer-llm (minutes)", 0, 1)
                 found += peers(draw, options.alpha, options.delta, options.peer_skip)

@@ -32,8 +32,9 @@ from rich.table import Table
 from bench.data import DATASETS, ENCODER, Dataset, Given, Part, load, with_noise
 from bench.peer import run_in_peer
 from tracer_serve.console import progress_bar
+from tracer_serve.fit.fitted import Fitted
 from tracer_serve.fit.folds import burst_groups, holdout
-from tracer_serve.fit.pipeline import Fitted, fit_policy
+from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.fit.rows import Progress, Rows
 from tracer_serve.gate.certify import certify
 from tracer_serve.gate.classes import class_thresholds

@@ -18,7 +18,8 @@ import numpy as np
 
 from bench.coverage import peak_mb
 from bench.scale import Numbered, apart, traces
-from tracer_serve.fit.pipeline import Fitted, fit_policy
+from tracer_serve.fit.fitted import Fitted
+from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.fit.rows import Rows
 from tracer_serve.gate.certify import certify
 from tracer_serve.load import Task

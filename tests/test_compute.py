@@ -22,7 +22,8 @@ from tracer_serve.compute import computing, cpu_time, spread, travelling
 from tracer_serve.embedding_cache import CachedEmbedder
 from tracer_serve.errors import FitError, PluginError, SpecError
 from tracer_serve.fit.compare import compare
-from tracer_serve.fit.pipeline import Fitted, fit_policy
+from tracer_serve.fit.fitted import Fitted
+from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.fit.rows import Rows
 from tracer_serve.load import Task
 from tracer_serve.protocols import Embedder

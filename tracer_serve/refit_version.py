@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tracer_serve.certificate import Certificate
-from tracer_serve.fit.pipeline import Fitted
+from tracer_serve.fit.fitted import Fitted
 from tracer_serve.load import Task
 from tracer_serve.policy import CERTIFICATE
 from tracer_serve.report.build import build_report

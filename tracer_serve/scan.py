@@ -14,8 +14,9 @@ from tracer_serve.certificate import Certificate
 from tracer_serve.errors import FitError
 from tracer_serve.fit.certificate import gate_of
 from tracer_serve.fit.compare import Compared, compare, select
-from tracer_serve.fit.pipeline import CROSS_FIT_ROWS, tested_of
+from tracer_serve.fit.pipeline import tested_of
 from tracer_serve.fit.rows import Progress, Rows, silent
+from tracer_serve.fit.strict import CROSS_FIT_ROWS
 from tracer_serve.load import Task
 from tracer_serve.protocols import Embedder
 from tracer_serve.report.plateau import forecast

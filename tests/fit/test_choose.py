@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from tracer_serve.fit.candidate import Candidate, Part, Paths
-from tracer_serve.fit.choose import Choice, Chooser, prices, reach
-from tracer_serve.fit.crossfit import OutOfFold, translate
+from tracer_serve.fit.choose import Choice, Chooser, prices
+from tracer_serve.fit.crossfit import OutOfFold
+from tracer_serve.fit.reach import reach
 from tracer_serve.gate.certify import certify
 from tracer_serve.records import Bools, Floats, Ints
 
@@ -54,14 +55,6 @@ def test_the_better_candidate_is_chosen() -> None:
     fair = np.ones(n, bool)
     assert chooser.reach(choice.candidate, fair) > chooser.reach(Candidate.single(bad), fair)
     np.testing.assert_array_equal(choice.paths.score, good.score[None])
-
-
-def test_translation_keeps_ranks() -> None:
-    """The safest tenth on one scale is the safest tenth on the other; NaN stays NaN."""
-    source, target = np.arange(100.0), np.arange(100.0) * 7 + 3
-    carried = translate(np.array([95.0, 5.0, np.nan]), source, target)
-    assert carried[:2].tolist() == [95 * 7 + 3, 5 * 7 + 3]
-    assert np.isnan(carried[2])
 
 
 def specialists(n: int = 4000) -> list[Part]:

@@ -10,7 +10,8 @@ import pytest
 
 from tests.finetune.models import tiny_bert
 from tests.tasks import write_task
-from tracer_serve.fit.pipeline import Fitted, fit_policy
+from tracer_serve.fit.fitted import Fitted
+from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.fit.rows import Rows
 from tracer_serve.load import Task
 from tracer_serve.policy import Policy

@@ -11,7 +11,8 @@ from tests.fit.test_pipeline import planted
 from tests.tasks import Planted, write_task
 from tracer_serve.certificate import Certificate
 from tracer_serve.errors import SpecError
-from tracer_serve.fit.pipeline import Fitted, fit_policy
+from tracer_serve.fit.fitted import Fitted
+from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.fit.rows import Rows
 from tracer_serve.gate.bounds import lower_bounds
 from tracer_serve.gate.certify import spent_delta

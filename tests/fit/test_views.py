@@ -13,7 +13,8 @@ from tests.tasks import Planted, write_task
 from tracer_serve.components import make_embedders
 from tracer_serve.embedders.ngrams import NGrams
 from tracer_serve.errors import ArtifactError, SpecError
-from tracer_serve.fit.pipeline import Fitted, fit_policy
+from tracer_serve.fit.fitted import Fitted
+from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.fit.rows import Folds, Rows
 from tracer_serve.gate.classes import class_thresholds
 from tracer_serve.load import Task

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from tracer_serve.components import make_embedder
-from tracer_serve.fit.pipeline import Fitted, fit_policy
+from tracer_serve.fit.fitted import Fitted
+from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.fit.rows import Rows
 from tracer_serve.load import Task
 from tracer_serve.records import Ints, Labels, Text, Vectors

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
-from sklearn.isotonic import IsotonicRegression
 
 from tracer_serve.fit.candidate import Candidate, Part, Paths
-from tracer_serve.fit.crossfit import OutOfFold, translate
-from tracer_serve.gate.bounds import p_values
-from tracer_serve.gate.sequence import Tally, path, threshold_grid
-from tracer_serve.records import Bools, Floats, Ints
+from tracer_serve.fit.crossfit import OutOfFold
+from tracer_serve.fit.reach import reach, reached
+from tracer_serve.fit.scoring import translate
+from tracer_serve.gate.sequence import path
+from tracer_serve.records import Bools, Ints
 
 _WORTH_A_STAGE = 2.0  # a first stage must be that much cheaper to ask than the second
 _KEPT = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1)  # shares of the rows that a first stage may keep
@@ -35,30 +35,6 @@ class Choice:
 
     candidate: Candidate
     paths: Paths
-
-
-def reach(paths: Paths, alpha: float, delta: float) -> float:
-    """Return the largest share of rows, best first, whose agreement is at least alpha with an exact bound at delta.
-
-    A yardstick for comparing candidates, not a certificate: it looks at every threshold on the same rows.
-    """
-    return _reached(paths, alpha, delta)[0]
-
-
-def _reached(paths: Paths, alpha: float, delta: float) -> tuple[float, float]:
-    """Return `reach`, and the share of rows that the first stage answers at that threshold."""
-    guarded = np.where(paths.eligible, paths.score, np.nan)
-    grid = threshold_grid(path(guarded))
-    tally = Tally.of(guarded, grid)
-    n, k = tally.counts(np.ones_like(paths.agreed)), tally.counts(paths.agreed)
-    passing = np.flatnonzero(p_values(k, n, alpha) <= delta)
-    if not len(passing):
-        return 0.0, 0.0
-    loosest = passing[n[passing] == n[passing].max()][-1]  # where the first stage answers most
-    is_first = np.zeros_like(paths.agreed)
-    is_first[0] = True
-    rows = paths.score.shape[1]
-    return float(n[loosest] / rows), float(tally.counts(is_first)[loosest] / rows)
 
 
 @dataclass(slots=True)
@@ -134,8 +110,8 @@ class Chooser:
             if key not in self._cascades:
                 self._cascades[key] = Candidate.cascade(first, second, self.fold, kept=share, keep=self.keep)
             tried = self._cascades[key]
-            reached, answered = _reached(tried.paths.take(rows), self.alpha, self.delta)
-            if reached >= least and answered > most:
+            far, answered = reached(tried.paths.take(rows), self.alpha, self.delta)
+            if far >= least and answered > most:
                 best, most = tried, answered
         if tried is not None:
             self._shown.setdefault(pair, best or tried)
@@ -205,28 +181,3 @@ def _padded(candidate: Candidate, stages: int, winner: Candidate) -> Paths:
         eligible=np.pad(paths.eligible, missing),
         scope=np.pad(paths.scope, missing),
     )
-
-
-def predicted_agreement(score: Floats, agreed: Bools, new: Floats) -> Floats:
-    """Predict P(agree) for `new` scores by isotonic regression; it only decides where the gate's walk starts.
-
-    Each step of the fit is shrunk as if half a row more had agreed and half a row more had not: a step of a few rows
-    that all agree would promise certainty, and the walk would start, and often end, at the strictest threshold.
-    """
-    usable = np.isfinite(score)
-    if not usable.any():
-        return np.zeros(len(new))
-    model = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip").fit(score[usable], agreed[usable])
-    level, rows = np.unique(model.predict(score[usable]), return_counts=True)
-    fitted = model.predict(np.where(np.isfinite(new), new, score[usable].min()))
-    predicted: Floats = np.interp(fitted, level, (level * rows + 0.5) / (rows + 1.0))
-    return predicted
-
-
-def cross_predicted(score: Floats, agreed: Bools, fold: Ints) -> Floats:
-    """Predict each row's agreement from the other folds' rows, (n,); for reports, the gate's start may not use it."""
-    predicted = np.zeros(len(score))
-    for held_out in np.unique(fold):
-        test = fold == held_out
-        predicted[test] = predicted_agreement(score[~test], agreed[~test], score[test])
-    return predicted

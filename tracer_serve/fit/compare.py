@@ -12,8 +12,9 @@ from tracer_serve.compute import cpu_time, travelling
 from tracer_serve.errors import FitError
 from tracer_serve.fit.candidate import Candidate, Part, Paths
 from tracer_serve.fit.choose import Choice, Chooser
-from tracer_serve.fit.crossfit import cross_fit, cross_score
+from tracer_serve.fit.crossfit import cross_fit
 from tracer_serve.fit.rows import Folds, Progress, Rows
+from tracer_serve.fit.scoring import cross_score
 from tracer_serve.fit.worth import Budget, Claim, NotWorthItError
 from tracer_serve.gate.classes import floor_eligible
 from tracer_serve.gate.scope import scope_threshold

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from tracer_serve.compute import HEAVY
 from tracer_serve.fit.candidate import Candidate, Part, Paths
-from tracer_serve.fit.choose import reach
 from tracer_serve.fit.growth import Growth
+from tracer_serve.fit.reach import reach
 from tracer_serve.records import Bools
 from tracer_serve.spec.task import Spec
 

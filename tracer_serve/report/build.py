@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tracer_serve.fit.pipeline import Fitted
+from tracer_serve.fit.fitted import Fitted
 from tracer_serve.load import Task
 from tracer_serve.records import Bools, Ints, Text
 from tracer_serve.report.actions import actions_of

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tracer_serve.fit.crossfit import aligned, fit_surrogate
-from tracer_serve.fit.pipeline import Fitted
+from tracer_serve.fit.fitted import Fitted
 from tracer_serve.protocols import Ensemble
 from tracer_serve.records import Evidence, Inputs, Ints, Vectors
 from tracer_serve.report.reasons import row_of

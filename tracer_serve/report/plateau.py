@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from tracer_serve.fit.choose import cross_predicted
-from tracer_serve.fit.crossfit import aligned, cross_score, fit_surrogate, top_two
-from tracer_serve.fit.pipeline import Fitted
+from tracer_serve.fit.crossfit import aligned, fit_surrogate, top_two
+from tracer_serve.fit.fitted import Fitted
+from tracer_serve.fit.predicted import cross_predicted
+from tracer_serve.fit.scoring import cross_score
 from tracer_serve.gate.certify import certify
 from tracer_serve.gate.scope import scope_scores, scope_threshold
 from tracer_serve.load import Task

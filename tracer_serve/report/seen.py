@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from tracer_serve.certificate import Certificate
-from tracer_serve.fit.choose import cross_predicted
+from tracer_serve.fit.fitted import Fitted
 from tracer_serve.fit.folds import duplicate_groups, random_folds
-from tracer_serve.fit.pipeline import Fitted
+from tracer_serve.fit.predicted import cross_predicted
 from tracer_serve.gate.classes import class_thresholds
 from tracer_serve.load import Task
 from tracer_serve.neighbours import NeighbourIndex

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tracer_serve.acceptors.top1 import Top1
-from tracer_serve.fit.crossfit import cross_score, evidence_of
+from tracer_serve.fit.scoring import cross_score, evidence_of, translate
 from tracer_serve.records import Bools, Floats, Vectors
 
 
@@ -66,3 +66,11 @@ def test_evidence_is_the_standard_error_of_ranks() -> None:
     assert evidence_of(agreed + 0.0, agreed) > 15
     assert evidence_of(np.zeros(500), agreed) == 0.0
     assert evidence_of(rng.random(500), np.ones(500, bool)) == 0.0
+
+
+def test_translation_keeps_ranks() -> None:
+    """The safest tenth on one scale is the safest tenth on the other; NaN stays NaN."""
+    source, target = np.arange(100.0), np.arange(100.0) * 7 + 3
+    carried = translate(np.array([95.0, 5.0, np.nan]), source, target)
+    assert carried[:2].tolist() == [95 * 7 + 3, 5 * 7 + 3]
+    assert np.isnan(carried[2])

@@ -39,14 +39,18 @@ def test_minimal_task_has_the_documented_defaults(tmp_path: Path) -> None:
         (MINIMAL + "gate: {alpha: high}\n", ["gate.alpha", "valid number", "'high'"]),
         (MINIMAL + "server: {port: 99999}\n", ["server.port", "65535"]),
         (MINIMAL + "surrogates: []\n", ["surrogates", "at least 1"]),
+        (MINIMAL + "labels: [yes, no]\n", ["labels[0]: has to be a text; quotes", "(got True)"]),
+        (MINIMAL + "surrogates: blend\n", ["surrogates: has to be a list", "(got 'blend')"]),
+        (MINIMAL + "gate: 0.9\n", ["gate: has to be a block of keys", "(got 0.9)"]),
         (MINIMAL + "labels: [a, b, a]\n", ["labels", "'a' is there twice"]),
         (MINIMAL + "schedule: {cron: 'every day'}\n", ["schedule.cron"]),
         (MINIMAL + "schedule: {timezone: Mars/Base}\n", ["schedule.timezone", "IANA"]),
         (MINIMAL + "name: again\n", ["key 'name' is there twice"]),
         ("name: t\n", ["teacher: is required"]),
-        ("name: Not A Name\nteacher: offline\n", ["name"]),
+        ("name: Not A Name\nteacher: offline\n", ["name: takes only a to z", "'Not A Name'"]),
+        ("name: 2024\nteacher: offline\n", ["name: has to be a text", "quotes", "2024"]),
         ("- a list\n", ["needs `key: value` lines"]),
-        ("name: [unclosed\n", ["is not YAML"]),
+        ("name: [unclosed\n", ["is not YAML: line 2, column 1: expected"]),
         ("name: t\nteacher: {type: ${KIND}}\n", ["is not YAML", "in quotes"]),
     ],
 )
@@ -56,6 +60,12 @@ def test_a_mistake_is_named_with_file_path_and_what_is_allowed(tmp_path: Path, t
     assert message.startswith(str(tmp_path / "task.yaml"))
     for word in words:
         assert word in message
+
+
+@pytest.mark.parametrize("labels", ["a", "[1]", "{a: 1}"])
+def test_labels_are_refused_in_the_form_that_was_meant(tmp_path: Path, labels: str) -> None:
+    """A mistake in a list of labels does not also complain that the list is no map, nor the other way round."""
+    assert len(problem(tmp_path, MINIMAL + f"labels: {labels}\n").splitlines()) == 1
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:

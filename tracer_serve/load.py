@@ -16,6 +16,11 @@ from tracer_serve.spec.server import HASHED
 from tracer_serve.spec.task import Spec
 
 _VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
+_IN_WORDS = {
+    "tuple_type": "has to be a list, in [...] or a line each after '- '",
+    "string_type": "has to be a text; quotes make one of a number, a date, or a yes",
+    "model_type": "has to be a block of keys, in {...} or indented below",
+}
 _SECRETS = re.compile(r"(^|\.)(api_keys?|admin_key|token|password|secret)(\[\d+\])?$")
 
 
@@ -68,18 +73,20 @@ def load_task(file: Path | str) -> Task:
         raise SpecError("is a folder; name the YAML file of one task", file=file) from None
     except UnicodeDecodeError as error:
         raise SpecError(f"is not UTF-8: byte {error.start} cannot be read", file=file) from None
+    except OSError as error:
+        raise SpecError(f"cannot be read: {error.strerror}; look: ls -l {file}", file=file) from None
     try:
         raw = yaml.load(source, _UniqueKeys)  # noqa: S506  # a SafeLoader that also refuses repeated keys
     except yaml.YAMLError as error:
         hint = '. Inside {...} and [...] write "${NAME}" in quotes' if "${" in source else ""
-        raise SpecError(f"is not YAML: {' '.join(str(error).split())}{hint}", file=file) from None
+        raise SpecError(f"is not YAML: {_place_of(error)}{hint}", file=file) from None
     if not isinstance(raw, Mapping):
         raise SpecError("needs `key: value` lines, at least `name:` and `teacher:`", file=file)
     filled = _fill(raw, file, "")
     try:
         return Task(Spec.model_validate(filled), file, source)
     except ValidationError as error:
-        problems = [_explain(dict(e), file) for e in error.errors()]
+        problems = [_explain(dict(e), file) for e in error.errors() if not _of_the_other_form(dict(e))]
         raise SpecError("\n".join(problems)) from None
 
 
@@ -94,6 +101,14 @@ class _UniqueKeys(yaml.SafeLoader):
                 raise yaml.MarkedYAMLError(problem=f"key {key!r} is there twice", problem_mark=key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+def _place_of(error: yaml.YAMLError) -> str:
+    """Return where a YAML error is and what it is, on one line."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return " ".join(str(error).split())
+    mark = error.problem_mark
+    return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
 
 
 def _fill(value: Any, file: Path, path: str) -> Any:
@@ -136,10 +151,18 @@ def _explain(error: dict[str, Any], file: Path) -> str:
         return f"{file}: {path}: unknown key.{hint} Allowed here: {', '.join(fields)}"
     if error["type"] == "missing":
         return f"{file}: {path}: is required"
-    message = error["msg"].removeprefix("Value error, ")
+    message = _IN_WORDS.get(error["type"]) or error["msg"].removeprefix("Value error, ")
+    if path == "name" and error["type"] == "string_pattern_mismatch":
+        message = "takes only a to z, 0 to 9, - and _, begins with a letter or digit, and has at most 63 of them"
     secret = isinstance(error["input"], Mapping | list) or _SECRETS.search(path)
     got = "" if secret else f" (got {error['input']!r})"
     return f"{file}: {path}: {message[0].lower() + message[1:]}{got}"
+
+
+def _of_the_other_form(error: dict[str, Any]) -> bool:
+    """Whether an error says that `labels`, a list or a map, is not the one that nobody meant it to be."""
+    meant = "tuple_type" if isinstance(error["input"], Mapping) else "dict_type"
+    return error["loc"][0] == "labels" and error["type"] == meant
 
 
 def _is_union_branch(part: str | int) -> bool:

@@ -17,8 +17,9 @@ from threadpoolctl import threadpool_limits
 from bench.scale import traces as synthetic
 from tests.tasks import Planted, banking, write_task
 from tests.traces.make import trace
+from tracer_serve import compute
 from tracer_serve.components import load_plugins, make_embedder, make_embedders
-from tracer_serve.compute import computing, cpu_time, spread, travelling
+from tracer_serve.compute import computing, cores, cpu_time, spread, travelling
 from tracer_serve.embedding_cache import CachedEmbedder
 from tracer_serve.errors import FitError, PluginError, SpecError
 from tracer_serve.fit.compare import compare
@@ -171,6 +172,20 @@ def test_what_a_thread_raises_ends_the_others(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(ZeroDivisionError):
         list(spread(_divide, begun, [1, 0, *range(1, 100)], abreast=True))
     assert len(begun) < 50
+
+
+@pytest.mark.parametrize(("quota", "told"), [("150000 100000", 2), ("max 100000", 64), ("junk", 64)])
+def test_a_container_s_quota_bounds_the_cores(
+    quota: str, told: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On 64 cores of which a container may use one and a half, two are kept busy; OMP_NUM_THREADS has the last word."""
+    (tmp_path / "cpu.max").write_text(quota + "\n")
+    monkeypatch.setattr(compute, "_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert cores() == told
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert cores() == 5
 
 
 def _divide(begun: list[int], by: int) -> float:

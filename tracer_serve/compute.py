@@ -1,5 +1,6 @@
 """Where the heavy parts of a refit run: on this machine's cores, or on a cluster's workers, with the same result."""
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -7,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tracer_serve.errors import PluginError
@@ -24,6 +26,8 @@ R = TypeVar("R")
 HEAVY = 20.0
 """From this `cost` on, in units of logreg's fit, a surrogate trains alone, and has to be worth its time."""
 _MOST_THREADS = 8  # each holds a fold's model and vectors
+
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 _cluster: ContextVar["Cluster | None"] = ContextVar("cluster", default=None)
 
@@ -69,11 +73,20 @@ def here(work: Callable[[S, J], R], shared: S, jobs: Sequence[J], *, abreast: bo
 
 
 def cores() -> int:
-    """Return how many cores this process may keep busy: ``OMP_NUM_THREADS``, else all that it may run on."""
+    """Return how many cores this process may keep busy: ``OMP_NUM_THREADS``, else all that it may run on.
+
+    Those are what the scheduler lets it use, and no more than the quota of its container, which the scheduler's list
+    does not show (control groups, version 2).
+    """
     told = os.environ.get("OMP_NUM_THREADS", "")
     if told.isdigit() and int(told):
         return int(told)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    free = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = _QUOTA.read_text(encoding="ascii").split()
+    except (OSError, ValueError):  # another system
+        return free
+    return free if quota == "max" else min(free, math.ceil(int(quota) / int(period)))
 
 
 def cpu_time() -> float:

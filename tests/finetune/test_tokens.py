@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tests.finetune.models import tiny_bert
 from tracer_serve.finetune.tokens import Tokens, tokenize
+from tracer_serve.graphs import like_lengths
 
 
 def test_a_pair_is_one_sequence_with_two_sides(tmp_path: Path) -> None:
@@ -23,10 +24,10 @@ def test_a_pair_is_one_sequence_with_two_sides(tmp_path: Path) -> None:
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=80), st.integers(1, 9), st.integers(0, 3))
 def test_every_row_is_in_one_batch(lengths: list[int], size: int, seed: int) -> None:
-    """By length as well as shuffled, an epoch is each row once, in batches no larger than asked."""
+    """Of like lengths as well as shuffled, an epoch is each row once, in batches no larger than asked."""
     tokens = Tokens([[1] * n for n in lengths], [[0] * n for n in lengths])
     rng = np.random.default_rng(seed)
-    for batches in (list(tokens.by_length(size)), tokens.shuffled(size, rng)):
+    for batches in (list(like_lengths(tokens.lengths, size)), tokens.shuffled(size, rng)):
         assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
         assert max(map(len, batches)) <= size
 

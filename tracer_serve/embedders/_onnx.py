@@ -24,7 +24,7 @@ import numpy as np
 
 from tracer_serve import pretrained
 from tracer_serve.errors import ArtifactError, PluginError
-from tracer_serve.graphs import OPSET, open_graph, padded, quantize
+from tracer_serve.graphs import OPSET, like_lengths, open_graph, padded, quantize
 from tracer_serve.records import Vectors
 
 _FORMAT = 1
@@ -95,12 +95,9 @@ def load(folder: Path, max_tokens: int | None, *, alone: bool) -> Callable[[list
 
     def encode(texts: list[str], batch_size: int) -> Vectors:
         tokens = [encoding.ids for encoding in tokenizer.encode_batch([meta["prompt"] + text for text in texts])]
-        order = np.argsort([len(ids) for ids in tokens], kind="stable")  # like lengths together: little padding
         out = np.empty((len(texts), meta["dim"]), np.float32)
-        step = 1 if alone else batch_size
-        for start in range(0, len(order), step):
-            part = order[start : start + step]
-            (out[part],) = session.run(None, _batch([tokens[i] for i in part.tolist()]))
+        for rows in like_lengths(np.array([len(ids) for ids in tokens], np.int64), 1 if alone else batch_size):
+            (out[rows],) = session.run(None, _batch([tokens[i] for i in rows.tolist()]))
         return out
 
     return encode

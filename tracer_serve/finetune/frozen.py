@@ -11,6 +11,7 @@ from tracer_serve.finetune.network import Network
 from tracer_serve.finetune.plan import Plan
 from tracer_serve.finetune.sharing import States, states
 from tracer_serve.finetune.tokens import Tokens
+from tracer_serve.graphs import like_lengths
 from tracer_serve.records import Ints
 
 _ASKED = 64  # inputs of a batch
@@ -53,7 +54,7 @@ def with_states(network: Network, tokens: Tokens, plan: Plan, model: str) -> Tok
 def _compute(network: Network, tokens: Tokens, plan: Plan, known: States, keys: list[Hashable]) -> None:
     network.to(plan.device).eval()
     with torch.no_grad(), plan.precision():
-        for rows in tokens.by_length(_ASKED):
+        for rows in like_lengths(tokens.lengths, _ASKED):
             found = network.lower(**plan.tensors(tokens, rows)).to("cpu", torch.float16).numpy()
             for row, value in zip(rows, found, strict=True):
                 known[keys[row]] = value[: len(tokens.ids[row])].copy()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from tracer_serve.finetune.tokens import Tokens, tokenize
-from tracer_serve.graphs import open_graph
+from tracer_serve.graphs import like_lengths, open_graph
 from tracer_serve.records import Text, Vectors
 
 _BATCH = 32
@@ -46,7 +46,7 @@ class Served:
         session = self.open()
         names = [one.name for one in session.get_inputs()]
         out = np.empty((len(tokens), classes), np.float32)
-        for rows in tokens.by_length(1 if self.eight_bits else _BATCH):
+        for rows in like_lengths(tokens.lengths, 1 if self.eight_bits else _BATCH):
             batch = tokens.batch(rows)
             (out[rows],) = session.run(None, {name: batch[name] for name in names})
         return out

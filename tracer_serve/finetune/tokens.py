@@ -1,6 +1,6 @@
 """Texts and pairs as token ids, cut to a length and batched with their likes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -57,12 +57,6 @@ class Tokens:
             for place, i in enumerate(rows):
                 found["hidden"][place, : len(self.ids[i])] = self.states[i]
         return found
-
-    def by_length(self, size: int) -> Iterator[Ints]:
-        """Yield all rows in batches of like lengths: little of them is padding."""
-        order = np.argsort(self.lengths, kind="stable")
-        for start in range(0, len(order), size):
-            yield order[start : start + size]
 
     def shuffled(self, size: int, rng: np.random.Generator) -> list[Ints]:
         """Return one epoch's batches: at random, but of like lengths within every 16 batches' worth of rows."""

@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from tracer_serve.finetune.network import Network
 from tracer_serve.finetune.plan import Plan
 from tracer_serve.finetune.tokens import Tokens
+from tracer_serve.graphs import like_lengths
 from tracer_serve.records import Floats, Ints, Vectors
 
 _WARM_UP = 0.1
@@ -86,7 +87,7 @@ def _ask(network: Network, tokens: Tokens, plan: Plan, width: int, *, pooled: bo
     network.to(plan.device).eval()
     out = np.empty((len(tokens), width), np.float32)
     with torch.no_grad(), plan.precision():
-        for rows in tokens.by_length(_ASKED):
+        for rows in like_lengths(tokens.lengths, _ASKED):
             batch = plan.tensors(tokens, rows)
             found = network.pooled(**batch) if pooled else network(**batch)
             out[rows] = found.float().cpu().numpy()

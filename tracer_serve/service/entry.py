@@ -36,7 +36,7 @@ class FrontedService(bentoml.Service):  # type: ignore[misc]  # bentoml has no u
 
     def to_asgi(self, is_main: bool = True) -> Any:
         """Return what uvicorn runs; only workers come here, so only they import what answers requests."""
-        prepare_process()
+        prepare_process(_tasks)
         from uvicorn.config import HTTP_PROTOCOLS  # noqa: PLC0415
 
         from tracer_serve.service.guard import Loopback  # noqa: PLC0415

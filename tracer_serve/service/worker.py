@@ -17,6 +17,7 @@ from pathlib import Path
 from socket import socket
 from typing import Any
 
+from tracer_serve.compute import cores
 from tracer_serve.load import Task
 from tracer_serve.service.ahead import METRICS, TASK, Line
 from tracer_serve.service.tasks import load_tasks
@@ -44,7 +45,7 @@ def tasks_named() -> tuple[Task, ...]:
 def serve(tasks: Sequence[Task], line: Line) -> None:
     """Answer requests for some tasks until told to stop, once the supervisor has handed over where they come in."""
     logging.config.dictConfig(_LOG)
-    prepare_process()
+    prepare_process(tasks)
     import uvicorn  # noqa: PLC0415  # all of this after the collector was told to rest
 
     from tracer_serve.service.runtime import GRACE_S  # noqa: PLC0415
@@ -104,8 +105,10 @@ def started(send: Any, first: Any = None) -> Any:
     return settle_and_send
 
 
-def prepare_process() -> None:
+def prepare_process(tasks: Sequence[Task]) -> None:
     """Set up what belongs to a process rather than to an application."""
+    workers = tasks[0].spec.server.workers
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // workers)))  # graphs and torch read it
     if METRICS in os.environ:
         # BentoML's own folder is one for all servers of a machine, and emptied by each that starts; this has to be
         # set before prometheus_client is imported for the first time

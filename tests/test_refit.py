@@ -109,6 +109,15 @@ def test_a_paired_migration_certifies_at_once_and_shows_what_moved(
     store.close()
 
 
+def test_a_paired_migration_asks_about_no_text_from_before_an_alarm(task: Task, store: TraceStore) -> None:
+    """Another teacher's labels of old texts are no reason to trust that traffic is again what it was."""
+    close_gate(store, version=1, audits=20, agreements=5, evidence=30.0)
+    changed = other_teacher(task, migrate="paired")
+    with pytest.raises(FitError, match="only 0 may calibrate"):
+        refit(changed, "teacher")
+    assert store.counts().total.rows == len(TEXTS)
+
+
 def test_what_may_replace_a_certified_version(task: Task) -> None:
     """A certified one may; with `must_keep_coverage` only if it covers as much; an uncertified one never may."""
     versions, teacher = versions_of(task), versions_of(task).manifest(1).teacher

@@ -1,7 +1,7 @@
 """A new teacher is asked about old texts: pairs of labels that certify anew within minutes, and show what moved.
 
 The texts are the latest that were a fair sample of traffic, whatever their answer, so their new labels calibrate like
-any others; the old labels of the same texts are superseded.
+any others; the old labels of the same texts are superseded. After an alarm only what came since is such a sample.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from tracer_serve.load import Task
 from tracer_serve.protocols import Teacher
 from tracer_serve.records import Answer, Text, Trace
 from tracer_serve.snapshot import drawn
-from tracer_serve.standing import TeacherSince, known_labels
+from tracer_serve.standing import TeacherSince, closing_of, known_labels
 from tracer_serve.traces import TraceStore, new_id
 
 _AT_ONCE = 8
@@ -115,7 +115,8 @@ async def _ask(teacher: Teacher, texts: Sequence[Text]) -> list[Answer | Teacher
 
 def _sample(store: TraceStore, since: TeacherSince, rows: int) -> tuple[list[Text], list[str]]:
     """Return the latest fair texts of other teachers, oldest first, and their labels."""
-    columns = store.columns()
+    closing = closing_of(store)
+    columns = store.columns(None if closing is None else closing.after)
     own = columns.fingerprint.is_value(since.fingerprint)
     known = {columns.texts[i] for i in np.flatnonzero(own)}
     labels = columns.label.decode()

@@ -125,7 +125,7 @@ async def test_a_locked_database_delays_rows_and_loses_none(tmp_path: Path) -> N
 def test_a_clock_that_ran_ahead_delays_and_never_falsifies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed: float
 ) -> None:
-    """Rows after a closing calibrate once a clock that ran a day ahead has caught up, none before, and no older ones."""
+    """Rows after a closing calibrate once a clock that was ahead has caught up, none before, and no older ones."""
     task = tiny_task(tmp_path)
     refit(task)
     store = store_of(task)

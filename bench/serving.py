@@ -40,11 +40,11 @@ from tracer_serve.console import out, progress_bar
 from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.fit.rows import Rows
 from tracer_serve.load import Task, load_task
+from tracer_serve.manifest import Manifest
 from tracer_serve.policy import CERTIFICATE, Policy
 from tracer_serve.protocols import Embedder
 from tracer_serve.records import Vectors
 from tracer_serve.stock import versions_of
-from tracer_serve.versions import Manifest
 
 _FOLDER = Path(__file__).resolve().parent.parent / ".bench" / "serving"
 _ONNX = {"type": "sentence_transformers", "model": "sentence-transformers/all-MiniLM-L6-v2", "backend": "onnx"}

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tracer_serve.errors import ArtifactError
-from tracer_serve.versions import Manifest, Versions
+from tracer_serve.manifest import Manifest
+from tracer_serve.versions import Versions
 
 
 def manifest(number: int, files: dict[str, str]) -> Manifest:
@@ -109,6 +110,23 @@ def test_pinning_leaves_the_version_whole(tmp_path: Path) -> None:
     write(versions)
     versions.pin(1)
     assert versions.verify(1) == replace(manifest(1, versions.manifest(1).files), pinned=True)
+
+
+def test_a_pin_cut_short_leaves_the_version_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was being written beside a manifest is no file of the version: it still verifies, and serves."""
+    versions = Versions(tmp_path)
+    write(versions)
+
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "replace", fail)
+        with pytest.raises(ArtifactError, match="Input/output error"):
+            versions.pin(1)
+    assert not versions.verify(1).pinned
+    versions.pin(1)
+    assert versions.verify(1).pinned
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:

@@ -13,12 +13,13 @@ import numpy as np
 from tracer_serve.certificate import Certificate
 from tracer_serve.fit.fitted import Fitted
 from tracer_serve.load import Task
+from tracer_serve.manifest import NEAREST, Manifest
 from tracer_serve.policy import CERTIFICATE
 from tracer_serve.report.build import build_report
 from tracer_serve.report.render import render_html
 from tracer_serve.snapshot import Snapshot
 from tracer_serve.validity import Demands, certificate_of
-from tracer_serve.versions import NEAREST, Manifest, Versions
+from tracer_serve.versions import Versions
 
 _SOFTWARE = ("tracer-serve", "numpy", "scikit-learn")
 

@@ -19,12 +19,13 @@ from tracer_serve.errors import ArtifactError, BusyError, StoreError
 from tracer_serve.holder import live_holder, new_holder, take_lease
 from tracer_serve.load import Task
 from tracer_serve.log_task import within
+from tracer_serve.manifest import Manifest
 from tracer_serve.refit_process import Finding, RefitProcess
 from tracer_serve.repair import Repair, repair_of
 from tracer_serve.retention import prune
 from tracer_serve.standing import LEASE
 from tracer_serve.traces import TraceStore
-from tracer_serve.versions import Manifest, Versions
+from tracer_serve.versions import Versions
 
 _log = logging.getLogger(__name__)
 

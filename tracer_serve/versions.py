@@ -3,69 +3,19 @@
 A crash at any point leaves either no new version or a whole one, and `current` always names a whole one.
 """
 
-import hashlib
-import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tracer_serve.errors import ArtifactError
+from tracer_serve.manifest import Manifest, checksums
 
 _ASIDE = ".aside-"
-
-NEAREST = "nearest.npy"
-"""File of a version: trace ids of the rows of its policy's indexes, in the order of the rows, ASCII; the texts stay in
-the store alone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """What a version is and what belongs to it.
-
-    Parameters
-    ----------
-    version : its number, from 1
-    created : UTC, ISO 8601
-    task : name of the task
-    certified : whether its certificate lets the surrogate answer
-    reason : why not, or ``certified``
-    parent : the version that was current when this one was written
-    traces : labelled rows it was fitted on
-    last_trace : id of the newest of them
-    embedder, teacher : fingerprints; of a cascade, of all its embedders
-    plugins : sha256 of each plugin file
-    software : versions of tracer-serve and of the libraries that shape the numbers
-    files : sha256 of every other file, by path relative to the folder
-    pinned : kept whatever the retention
-    labels : what it can answer
-    after : its calibration rows came after this trace id; empty: from the first on
-    spent : with ``gate.spend: series``, rows up to this id may be in no further certificate
-    forgotten : rows it was fitted on that were removed since on a user's demand
-    """
-
-    version: int
-    created: str
-    task: str
-    certified: bool
-    reason: str
-    parent: int | None
-    traces: int
-    last_trace: str
-    embedder: str
-    teacher: str
-    plugins: dict[str, str]
-    software: dict[str, str]
-    files: dict[str, str]
-    pinned: bool = False
-    labels: tuple[str, ...] = ()
-    after: str = ""
-    spent: str = ""
-    forgotten: int = 0
 
 
 class Versions:
@@ -123,9 +73,7 @@ class Versions:
         """
         file = self.folder(number) / "manifest.json"
         try:
-            facts: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            facts["labels"] = tuple(facts.get("labels", ()))
-            return Manifest(**{f.name: facts[f.name] for f in fields(Manifest) if f.name in facts})
+            return Manifest.of_json(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             known = ", ".join(map(str, self.numbers())) or "none"
             raise ArtifactError(f"there is no version {number} in {self.root}; there are: {known}") from None
@@ -163,8 +111,8 @@ class Versions:
         aside = self.root / f"{_ASIDE}{number:06d}"
         aside.mkdir()
         fill(aside)
-        manifest = asdict(describe(number, checksums(aside)))
-        (aside / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        manifest = describe(number, checksums(aside))
+        (aside / "manifest.json").write_text(manifest.as_json(), encoding="utf-8")
         for path in [*aside.rglob("*"), aside]:
             _sync(path)
         aside.rename(self.folder(number))
@@ -223,26 +171,14 @@ class Versions:
         ArtifactError
             Naming the first file that is missing, changed or not listed.
         """
-        manifest, folder = self.manifest(number), self.folder(number)
-        found = checksums(folder)
-        for name in sorted({*manifest.files, *found} - {"manifest.json"}):
-            if found.get(name) != manifest.files.get(name):
-                what = "is missing" if name not in found else "was changed after it was written"
-                raise ArtifactError(
-                    f"{folder / name} {what}: version {number} is corrupt and does not serve."
-                    " Choose another with `tracer-serve rollback TASK.yaml`, or refit."
-                )
+        manifest = self.manifest(number)
+        manifest.check(self.folder(number))
         return manifest
 
     def activate(self, number: int) -> None:
         """Make a version the current one, after verifying it; every worker notices within a second."""
         self.verify(number)
-        with self._writing():
-            aside = self.root / f"current{_ASIDE}"
-            aside.write_text(f"{number}\n", encoding="ascii")
-            _sync(aside)
-            aside.replace(self.root / "current")
-            _sync(self.root)
+        self._replace(self.root / "current", f"{number}\n")
 
     def pin(self, number: int, pinned: bool = True) -> None:
         """Keep a version whatever the retention, or no longer."""
@@ -253,11 +189,15 @@ class Versions:
         self._note(number, forgotten=self.manifest(number).forgotten + rows)
 
     def _note(self, number: int, **facts: Any) -> None:
-        manifest = asdict(self.manifest(number)) | facts
-        aside = self.folder(number) / "manifest.json.aside"
-        aside.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-        _sync(aside)
-        aside.replace(self.folder(number) / "manifest.json")
+        self._replace(self.folder(number) / "manifest.json", replace(self.manifest(number), **facts).as_json())
+
+    def _replace(self, file: Path, text: str) -> None:
+        with self._writing():
+            aside = self.root / f"{file.name}{_ASIDE}"  # in a version's folder it would be a file too many
+            aside.write_text(text, encoding="utf-8")
+            _sync(aside)
+            aside.replace(file)
+            _sync(file.parent)
 
     def collect(self, keep: int) -> list[int]:
         """Delete the oldest versions beyond `keep`; never the current one nor a pinned one. Return their numbers."""
@@ -268,15 +208,6 @@ class Versions:
             self.folder(number).rename(aside)
             shutil.rmtree(aside)
         return gone
-
-
-def checksums(folder: Path) -> dict[str, str]:
-    """Return the sha256 of every file below a folder, by relative path."""
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def _sync(path: Path) -> None:

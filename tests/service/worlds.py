@@ -14,6 +14,7 @@ from tests.stub_llm import StubLLM
 from tracer_serve.certificate import Certificate
 from tracer_serve.components import make_embedder, teacher_fingerprint
 from tracer_serve.load import Task, load_task
+from tracer_serve.manifest import NEAREST, Manifest
 from tracer_serve.neighbours import NeighbourIndex
 from tracer_serve.policy import Policy
 from tracer_serve.protocols import Embedder
@@ -23,7 +24,7 @@ from tracer_serve.scale import Scale
 from tracer_serve.service.app import make_app
 from tracer_serve.service.runtime import Runtime
 from tracer_serve.stages import Stage
-from tracer_serve.versions import NEAREST, Manifest, Versions
+from tracer_serve.versions import Versions
 from tracer_serve.views import View
 
 RED = [

@@ -12,11 +12,12 @@ from tests.shared.conftest import Machine
 from tests.test_versions import manifest
 from tests.tiny import tiny_task
 from tracer_serve.errors import ArtifactError, BusyError
+from tracer_serve.manifest import Manifest
 from tracer_serve.shared import Objects, SharedVersions, open_versions
 from tracer_serve.shared import versions as module
 from tracer_serve.standing import LEASE
 from tracer_serve.traces import TraceStore
-from tracer_serve.versions import Manifest, Versions
+from tracer_serve.versions import Versions
 
 
 def write(versions: Versions, text: str = "hello", shared: str = "an encoder") -> int:

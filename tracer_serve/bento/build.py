@@ -19,9 +19,9 @@ from tracer_serve.components import embedders_of, load_plugins, make_embedders
 from tracer_serve.embedders.sentence_transformers import SentenceTransformers
 from tracer_serve.errors import ArtifactError, SpecError
 from tracer_serve.load import Task
+from tracer_serve.manifest import Manifest
 from tracer_serve.service.bento import STATE, single
 from tracer_serve.stock import versions_of
-from tracer_serve.versions import Manifest
 
 _SERVICE = '''\
 """Made by `tracer-serve build`."""

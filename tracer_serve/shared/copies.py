@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from tracer_serve.errors import ArtifactError
-from tracer_serve.versions import Manifest, Versions, checksums
+from tracer_serve.manifest import Manifest, checksums
+from tracer_serve.versions import Versions
 
 _ASIDE = ".fetched-"
 _LEFT_S = 86_400.0

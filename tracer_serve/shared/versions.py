@@ -5,20 +5,20 @@ written last, by a conditional put: an upload that was cut short shows nowhere, 
 used is fetched into a folder of this machine first, checked by sha256, and read from there as any version is.
 """
 
-import json
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tracer_serve.errors import ArtifactError
+from tracer_serve.manifest import Manifest, checksums
 from tracer_serve.shared.copies import Copies, sha256
 from tracer_serve.shared.current import Current
 from tracer_serve.shared.objects import Objects
-from tracer_serve.versions import Manifest, Versions, checksums
+from tracer_serve.versions import Versions
 
 _LISTED_S = 15.0  # other machines' new versions are seen within this, at once where one becomes current
 _ORPHAN_S = 86_400.0  # an upload that takes longer than a day has died
@@ -152,7 +152,7 @@ class SharedVersions(Versions):
         for name, digest in manifest.files.items():
             if digest not in kept:
                 self._objects.upload(folder / name, _blob(digest))
-        content = json.dumps(asdict(manifest), indent=1).encode()
+        content = manifest.as_json().encode()
         name = _manifest(manifest.version)
         # a put whose answer was lost is tried again, and then finds itself
         written = self._objects.create(name, content) or self._objects.read(name) == content
@@ -166,8 +166,7 @@ class SharedVersions(Versions):
 
     def _note(self, number: int, **facts: Any) -> None:
         self._forget_listing()
-        manifest = asdict(self.manifest(number)) | facts
-        self._objects.write(_manifest(number), json.dumps(manifest, indent=1).encode())
+        self._objects.write(_manifest(number), replace(self.manifest(number), **facts).as_json().encode())
         self._forget_listing()
 
     def _fetch(self, digest: str, to: Path) -> None:

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from tracer_serve.errors import BadInputError
 from tracer_serve.gate.classes import class_thresholds
 from tracer_serve.live import Loaded
+from tracer_serve.manifest import NEAREST
 from tracer_serve.neighbours import NeighbourIndex
 from tracer_serve.policy import Policy
 from tracer_serve.protocols import Embedder, Ensemble, Surrogate
@@ -26,7 +27,6 @@ from tracer_serve.service.body import read_model
 from tracer_serve.service.classify import inputs_of
 from tracer_serve.service.failures import RefusalError
 from tracer_serve.service.runtime import Runtime, runtime_of
-from tracer_serve.versions import NEAREST
 
 _KIN = 5
 _LABELS = 5

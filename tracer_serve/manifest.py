@@ -1,0 +1,101 @@
+"""What a version is and which files it is made of."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+from tracer_serve.errors import ArtifactError
+
+NEAREST = "nearest.npy"
+"""File of a version: trace ids of the rows of its policy's indexes, in the order of the rows, ASCII; the texts stay in
+the store alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a version is and what belongs to it.
+
+    Parameters
+    ----------
+    version : its number, from 1
+    created : UTC, ISO 8601
+    task : name of the task
+    certified : whether its certificate lets the surrogate answer
+    reason : why not, or ``certified``
+    parent : the version that was current when this one was written
+    traces : labelled rows it was fitted on
+    last_trace : id of the newest of them
+    embedder, teacher : fingerprints; of a cascade, of all its embedders
+    plugins : sha256 of each plugin file
+    software : versions of tracer-serve and of the libraries that shape the numbers
+    files : sha256 of every other file, by path relative to the folder
+    pinned : kept whatever the retention
+    labels : what it can answer
+    after : its calibration rows came after this trace id; empty: from the first on
+    spent : with ``gate.spend: series``, rows up to this id may be in no further certificate
+    forgotten : rows it was fitted on that were removed since on a user's demand
+    """
+
+    version: int
+    created: str
+    task: str
+    certified: bool
+    reason: str
+    parent: int | None
+    traces: int
+    last_trace: str
+    embedder: str
+    teacher: str
+    plugins: dict[str, str]
+    software: dict[str, str]
+    files: dict[str, str]
+    pinned: bool = False
+    labels: tuple[str, ...] = ()
+    after: str = ""
+    spent: str = ""
+    forgotten: int = 0
+
+    @classmethod
+    def of_json(cls, text: str) -> Self:
+        """Read what `as_json` wrote, at whatever release; a key that is not known here is passed over.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Where it is no manifest.
+        """
+        facts: dict[str, Any] = json.loads(text)
+        facts["labels"] = tuple(facts.get("labels", ()))
+        return cls(**{f.name: facts[f.name] for f in fields(cls) if f.name in facts})
+
+    def as_json(self) -> str:
+        """Return it as the text of ``manifest.json``."""
+        return json.dumps(asdict(self), indent=1)
+
+    def check(self, folder: Path) -> None:
+        """Compare every file of the version's folder.
+
+        Raises
+        ------
+        ArtifactError
+            Naming the first file that is missing, changed or not listed.
+        """
+        found = checksums(folder)
+        for name in sorted({*self.files, *found} - {"manifest.json"}):
+            if found.get(name) != self.files.get(name):
+                what = "is missing" if name not in found else "was changed after it was written"
+                raise ArtifactError(
+                    f"{folder / name} {what}: version {self.version} is corrupt and does not serve."
+                    " Choose another with `tracer-serve rollback TASK.yaml`, or refit."
+                )
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """Return the sha256 of every file below a folder, by relative path."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.service.chat.conftest import listening
-from tests.service.worlds import HANDLED, RED, serving
+from tests.service.worlds import HANDLED, RED, make_version, serving
 from tests.stub_llm import StubLLM
 from tracer_serve.load import Task
 from tracer_serve.service.replies import ErrorBody
@@ -46,6 +46,26 @@ async def test_a_foreign_call_is_passed_on_with_the_teachers_key_not_the_callers
     assert refused.status_code == 401
     assert "sk-of-the-operator" not in refused.text
     assert "***" in refused.text
+
+
+async def test_a_label_outside_the_callers_enum_leaves_the_call_to_the_llm(task: MakeTask, stub_llm: StubLLM) -> None:
+    """In an open task a new label is a trace, but no answer to who asked for an enum: the call goes on as it is."""
+    colours = {"properties": {"colour": {"enum": ["red", "blue"]}}, "required": ["colour"]}
+    wanted = {"type": "json_schema", "json_schema": {"name": "answer", "schema": colours}}
+    body = chat(messages=[{"role": "user", "content": "grass"}], response_format=wanted)
+    open_task = task(labels=None)
+    make_version(open_task)
+    stub_llm.default = "green"
+    async with serving(open_task) as (client, runtime):
+        answer = await client.post(URL, content=body, headers=JSON)
+        labels = [trace.teacher_label for trace in runtime.store.labelled()]
+    async with serving(task(labels=None, server={"forward": False})) as (client, _):
+        nowhere = await client.post(URL, content=body, headers=JSON)
+    assert answer.headers["x-tracer-decision"] == "forwarded"
+    assert [seen["body"].get("response_format") == wanted for seen in stub_llm.requests] == [False, True, False]
+    assert labels == ["green"]
+    assert nowhere.status_code == 503
+    assert ErrorBody.model_validate(nowhere.json()).error.code == "teacher_unavailable"
 
 
 async def test_upstreams_refusals_come_through(task: MakeTask, stub_llm: StubLLM) -> None:

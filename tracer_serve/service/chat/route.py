@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tracer_serve.errors import TracerServeError
+from tracer_serve.errors import TeacherError, TracerServeError
 from tracer_serve.records import Decision, Text
 from tracer_serve.service.body import explain, read_json
 from tracer_serve.service.chat.forward import Forwarder, Relay
@@ -65,7 +65,14 @@ async def completions(request: Request) -> Response:
     asked = _parsed(body, chat)
     call = None if asked is None or request.scope.get(FOREIGN) else chat.recogniser.read(asked)
     if asked is not None and call is not None:
-        return await _answer(runtime, request, asked, call)
+        result = await _label(runtime, request, asked, call)
+        if call.shape.takes(result.label):
+            return _answer(asked, call, result)
+        if chat.forwarder is None:
+            raise TeacherError(
+                f"the teacher's label {result.label!r} is none of the enum that was asked for", reason="unknown_label"
+            )
+        return Relay(chat.forwarder, "chat/completions", body, request)
     if chat.forwarder is None:
         raise _nowhere(runtime, asked)
     return Relay(chat.forwarder, "chat/completions", body, request)
@@ -88,11 +95,15 @@ def _parsed(body: bytes, chat: Chat) -> ChatRequest | None:
     return None
 
 
-async def _answer(runtime: Runtime, request: Request, asked: ChatRequest, call: Call) -> Response:
+async def _label(runtime: Runtime, request: Request, asked: ChatRequest, call: Call) -> Decision:
     _require_text(call.text)
     (result,) = await runtime.router.route([call.text], metadata_of(asked.user and asked.user[:_USER], request))
     if isinstance(result, TracerServeError):
         raise result
+    return result
+
+
+def _answer(asked: ChatRequest, call: Call, result: Decision) -> Response:
     message, finish = call.shape.message(result.label, f"call_{result.trace_id.replace('-', '')}")
     head, usage = _head(asked, result), usage_of([result])
     headers = headers_of([result], single=True)

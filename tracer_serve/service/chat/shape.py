@@ -29,6 +29,10 @@ class Shape:
     function: str = ""
     schema: dict[str, Any] | None = None
 
+    def takes(self, label: str) -> bool:
+        """Whether a label fits: one that an open task's teacher has just thought of is in no caller's ``enum``."""
+        return self.schema is None or label in self.labels
+
     def message(self, label: str, call_id: str) -> tuple[dict[str, Any], str]:
         """Return the assistant's message that says a label, and its finish reason.
 

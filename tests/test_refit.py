@@ -69,6 +69,25 @@ def test_a_series_certifies_on_no_row_twice(tmp_path: Path) -> None:
     assert first.spent == first.last_trace < second.spent == second.last_trace
 
 
+def test_rows_stay_spent_whatever_came_between(tmp_path: Path) -> None:
+    """A version that is no part of the series, and tested nothing, gives no row back to it."""
+    series = {"alpha": 0.8, "delta": 0.1, "spend": "series"}
+    refit(tiny_task(tmp_path, gate=series))
+    between = refit(tiny_task(tmp_path, gate={"alpha": 0.99, "delta": 0.01}))
+    assert between.certificate.reason == "insufficient"
+    with pytest.raises(FitError, match="only 0 may calibrate"):
+        refit(tiny_task(tmp_path, gate=series))
+
+
+def test_a_label_that_failed_its_test_has_spent_its_rows(tmp_path: Path) -> None:
+    """With `per_class` a certificate that no label passed has looked at the rows as any other."""
+    write_rows(tmp_path / "rows.jsonl", TEXTS, ["red", "blue"] * (len(TEXTS) // 2))
+    series = tiny_task(tmp_path, gate={"alpha": 0.8, "delta": 0.1, "spend": "series", "per_class": True})
+    assert refit(series).certificate.reason == "disagreement"
+    with pytest.raises(FitError, match="only 0 may calibrate"):
+        refit(series)
+
+
 def other_teacher(task: Task, **traces: Any) -> Task:
     """Return the task with a teacher that says crimson for red."""
     folder = task.file.parent

@@ -115,9 +115,9 @@ def _migrate(task: Task, store: TraceStore, since: TeacherSince, progress: Progr
 
 def _fit(task: Task, store: TraceStore, versions: Versions, since: TeacherSince, progress: Progress) -> Fresh:
     """Fit on the labelled rows up to now, and certify on those of them that may."""
-    closing, newest = closing_of(store), versions.manifests()[-1:]
-    spent = max((m.spent for m in newest), default="") if task.spec.gate.spend == "series" else ""
-    taken = take_snapshot(store, since, closed=closing.after if closing else "", spent=spent)
+    closing, spent = closing_of(store), max((m.spent for m in versions.manifests()), default="")
+    series = task.spec.gate.spend == "series"
+    taken = take_snapshot(store, since, closed=closing.after if closing else "", spent=spent if series else "")
     _require_fair(task, taken, since)
     noise = TeacherNoise.from_json(store.get_value(KEY))
     if noise is not None and noise.teacher != since.fingerprint:

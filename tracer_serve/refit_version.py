@@ -30,7 +30,7 @@ class Fresh:
 
     Parameters
     ----------
-    spent : with ``gate.spend: series``, rows up to this id were in earlier certificates
+    spent : rows up to this id were in earlier certificates
     demands : what its certificate, and the one that serves, have to stand up to
     migration : which labels moved when this teacher was asked about another one's texts
     """
@@ -92,9 +92,13 @@ def _manifest(  # noqa: PLR0917  # what makes a version, and what the writing ad
         files=files,
         labels=tuple(map(str, policy.classes)),
         after=taken.after,
-        # a certificate that tested nothing, for want of rows, has looked at no row
-        spent=taken.until if certificate.n or certificate.certified else fresh.spent,
+        spent=taken.until if _tested(certificate) else fresh.spent,
     )
+
+
+def _tested(found: Certificate) -> bool:
+    """Say whether a certificate looked at rows: one that lacked them tested nothing."""
+    return found.n > 0 or (found.per_class and any(row.reason == "disagreement" for row in found.classes))
 
 
 def _fill(folder: Path, task: Task, fresh: Fresh, versions: Versions) -> None:

@@ -18,12 +18,13 @@ from tests.stub_llm import StubLLM
 from tests.traces.make import past
 from tracer_serve.certificate import Certificate
 from tracer_serve.cli import parser
+from tracer_serve.due import ATTEMPT, REQUEST, request_refit
 from tracer_serve.gate.bounds import n_min
 from tracer_serve.load import Task
 from tracer_serve.policy import CERTIFICATE
 from tracer_serve.records import Trace
 from tracer_serve.refit_process import Finding, RefitProcess
-from tracer_serve.schedule import ATTEMPT, LAST, REQUEST, Schedule, request_refit
+from tracer_serve.schedule import LAST, Schedule
 from tracer_serve.standing import close_gate, closing_of, note_teacher
 from tracer_serve.traces import TraceStore, new_id, open_store
 from tracer_serve.versions import Versions

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.service.worlds import DEFERRED, HANDLED, make_version, serving
+from tracer_serve.due import REQUEST
 from tracer_serve.load import Task
-from tracer_serve.schedule import REQUEST
 from tracer_serve.service.admin import KEY
 from tracer_serve.service.openapi import openapi
 from tracer_serve.service.replies import ErrorBody

@@ -8,8 +8,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from tracer_serve.due import request_refit
 from tracer_serve.errors import ArtifactError
-from tracer_serve.schedule import request_refit
 from tracer_serve.service.body import read_model
 from tracer_serve.service.failures import RefusalError
 from tracer_serve.service.keys import Keys

@@ -10,10 +10,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from tracer_serve.due import REQUEST
 from tracer_serve.errors import ArtifactError, StoreError
 from tracer_serve.gate.monitor import anytime_lower_bound
 from tracer_serve.policy import CERTIFICATE
-from tracer_serve.schedule import REQUEST
 from tracer_serve.service.admin import KEY
 from tracer_serve.service.dashboard.recent import LOOKED_AT, recent_of
 from tracer_serve.service.dashboard.traffic import counts, traffic_of

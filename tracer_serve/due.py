@@ -1,0 +1,117 @@
+"""Whether a refit is due, and why: looked at every few seconds, and once more under the lease before it starts."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from apscheduler.triggers.cron import CronTrigger
+
+from tracer_serve.manifest import Manifest
+from tracer_serve.repair import Repair, repair_of
+from tracer_serve.spec.schedule import ScheduleSpec
+from tracer_serve.spec.task import Spec
+from tracer_serve.traces import TraceStore
+from tracer_serve.versions import Versions
+
+ATTEMPT, REQUEST = "schedule.attempt", "schedule.request"
+"""Values in the store: the last start, and a person's request that waits."""
+
+_LABELS_S = 30.0  # counting all labels takes longer than the other looks
+
+
+class Due:
+    """Says what a refit would start for.
+
+    Parameters
+    ----------
+    store : where the traces are counted, and where requests and attempts are kept
+    versions : what the newest was fitted on
+    """
+
+    def __init__(self, spec: Spec, store: TraceStore, versions: Versions) -> None:
+        self._spec, self._schedule, self._store, self._versions = spec, spec.schedule, store, versions
+        self._looked = -_LABELS_S
+
+    def trigger(self) -> str | None:
+        """Return why a refit is due that no clock starts, None where none is.
+
+        Somebody asked for one, the gate has to be opened again, or enough that is new came in.
+        """
+        if self._store.get_value(REQUEST) is not None:
+            return "hand"
+        if (repair := self._repair()) is not None and repair.due:
+            return repair.trigger
+        if self._enough_new():
+            return "new_traces"
+        if time.monotonic() > self._looked + _LABELS_S:
+            self._looked = time.monotonic()
+            return "new_label" if self._new_label() else None
+        return None
+
+    def claim(self, trigger: str) -> bool:
+        """Say whether a refit is still due, and if so note the attempt; runs under the lease."""
+        now, repair = datetime.now(UTC), self._repair()
+        started = self._attempt().get("started")
+        since = None if started is None else datetime.fromisoformat(started)
+        if since is not None and since > now:
+            since = None  # the clock was set back; waiting for it to catch up could take years
+        still: dict[str, Callable[[], bool]] = {
+            "cron": lambda: since is None or self._cron_due(since, now),
+            # nine tenths: the clocks of two workers tick a little apart
+            "interval": lambda: (
+                since is None or (now - since).total_seconds() >= 0.9 * (self._schedule.interval_s or 0.0)
+            ),
+            "new_traces": self._enough_new,
+            "new_label": self._new_label,
+            "hand": lambda: self._store.get_value(REQUEST) is not None,
+        }
+        if not still.get(trigger, lambda: repair is not None and repair.due)():
+            return False
+        self._store.put_value(REQUEST, None)  # whatever started it, a refit answers every request made before it
+        attempt = {"started": now.isoformat(), "latest": self._store.latest_id() or ""}
+        self._store.put_value(ATTEMPT, attempt | {"repair": repair.tried() if repair else None})
+        return True
+
+    def _cron_due(self, since: datetime, now: datetime) -> bool:
+        due = cron_of(self._schedule).get_next_fire_time(None, since)
+        return due is not None and due <= now
+
+    def _enough_new(self) -> bool:
+        """Count since the last version and the last attempt: one that failed is not repeated without new traces."""
+        enough = self._schedule.min_new_traces
+        if enough is None:
+            return False
+        newest = self._newest()
+        seen = newest.last_trace if newest else ""
+        return self._store.labelled_since(max(self._attempt().get("latest", ""), seen)) >= enough
+
+    def _new_label(self) -> bool:
+        """Say whether the teacher has given a label often enough that the newest version does not know."""
+        enough, newest = self._schedule.new_label, self._newest()
+        if enough is None or newest is None or not newest.labels:
+            return False
+        known = set(newest.labels)
+        recurs = any(n >= enough for label, n in self._store.counts().by_label.items() if label not in known)
+        return recurs and self._store.labelled_since(self._attempt().get("latest", "")) >= enough
+
+    def _repair(self) -> Repair | None:
+        return repair_of(self._spec, self._store, self._versions, self._attempt().get("repair"))
+
+    def _attempt(self) -> dict[str, Any]:
+        found: dict[str, Any] = self._store.get_value(ATTEMPT) or {}
+        return found
+
+    def _newest(self) -> Manifest | None:
+        numbers = self._versions.numbers()
+        return self._versions.manifest(numbers[-1]) if numbers else None
+
+
+def cron_of(spec: ScheduleSpec) -> CronTrigger:
+    """Return the trigger of the crontab line, in its time zone."""
+    return CronTrigger.from_crontab(spec.cron, timezone=spec.timezone)
+
+
+def request_refit(store: TraceStore) -> None:
+    """Ask whichever process comes first to refit; it starts within seconds."""
+    store.put_value(REQUEST, {"asked": datetime.now(UTC).isoformat()})

@@ -1,17 +1,15 @@
 """The trace store: rows in, rows out, and the small things that all processes of a task share."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import bindparam, select
 from sqlalchemy.exc import IntegrityError
 
 from tracer_serve.errors import StoreError
 from tracer_serve.records import Answer, LabelSource, Trace
-from tracer_serve.traces.activity import Activity
 from tracer_serve.traces.codec import pack
-from tracer_serve.traces.columns import Columns, gather
 from tracer_serve.traces.database import BUSY_TIMEOUT_S, Database, again
 from tracer_serve.traces.fencing import Fencing
 from tracer_serve.traces.history import History
@@ -20,14 +18,13 @@ from tracer_serve.traces.inserting import insert, missing
 from tracer_serve.traces.labelling import labelled, stands_against
 from tracer_serve.traces.migrations import migrate
 from tracer_serve.traces.pruning import Pruning
-from tracer_serve.traces.querying import between, fetch
-from tracer_serve.traces.rows import Row, from_row, to_row
+from tracer_serve.traces.querying import fetch
+from tracer_serve.traces.reading import Reading
+from tracer_serve.traces.rows import Row, to_row
 from tracer_serve.traces.tables import traces
 from tracer_serve.traces.tally import Change
 from tracer_serve.traces.transfer import Transfer
 from tracer_serve.traces.writing import GroupCommit
-
-_PAGE = 5_000
 
 
 def open_store(location: Path | str, task: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> "TraceStore":
@@ -65,7 +62,7 @@ def open_store(location: Path | str, task: str, *, busy_timeout_s: float = BUSY_
     return TraceStore(database, task)
 
 
-class TraceStore(Fencing, History, Imports, Activity, Transfer, Pruning):
+class TraceStore(Fencing, History, Imports, Reading, Transfer, Pruning):
     """The traces of one task. Synchronous and thread-safe; open it once per process with `open_store`.
 
     Whatever returns has been written durably. Everything raises `StoreError` when the database cannot be reached,
@@ -125,64 +122,6 @@ class TraceStore(Fencing, History, Imports, Activity, Transfer, Pruning):
                 connection.execute(traces.update().where(*where).values(after._asdict()))
                 Change().add([before], -1).add([after]).write(connection)
             return not stands_against(before, source)
-
-    def get(self, trace_id: str) -> Trace | None:
-        """Return one trace, None where there is no such id."""
-        with self._db.read() as connection:
-            found = fetch(connection, select(traces).where(traces.c.task == self._task, traces.c.id == pack(trace_id)))
-        return from_row(found[0]) if found else None
-
-    def labelled(self, after_id: str | None = None, until_id: str | None = None) -> Iterator[Trace]:
-        """Stream the labelled traces in the order of their ids, a page at a time: no lock, flat memory.
-
-        Parameters
-        ----------
-        after_id, until_id : bounds, the first exclusive, the second inclusive; `latest_id` makes a snapshot
-        """
-        while True:
-            query = between(self._task, after_id, until_id).where(traces.c.teacher_label.is_not(None))
-            with self._db.read() as connection:
-                page = fetch(connection, query.limit(_PAGE))
-            yield from map(from_row, page)
-            if len(page) < _PAGE:
-                return
-            after_id = page[-1].id
-
-    def columns(
-        self, after_id: str | None = None, until_id: str | None = None, *, labelled_only: bool = True
-    ) -> Columns:
-        """Return many traces as columns: what a refit needs of a million rows without a million objects.
-
-        Parameters
-        ----------
-        after_id, until_id : bounds as in `labelled`
-        labelled_only : leave out handled rows that were never audited
-        """
-        with self._db.read() as connection:
-            return gather(connection, self._task, after_id, until_id, labelled_only=labelled_only)
-
-    def recent(self, n: int = 50, *, before_id: str | None = None) -> list[Trace]:
-        """Return the newest n traces, newest first; `before_id` is where the last page ended."""
-        query = select(traces).where(traces.c.task == self._task)
-        if before_id is not None:
-            query = query.where(traces.c.id < before_id)
-        with self._db.read() as connection:
-            return [from_row(row) for row in fetch(connection, query.order_by(traces.c.id.desc()).limit(n))]
-
-    def latest_id(self) -> str | None:
-        """Return the greatest id, None in an empty store: what `until_id` of a snapshot should be."""
-        with self._db.read() as connection:
-            query = select(traces.c.id).where(traces.c.task == self._task).order_by(traces.c.id.desc()).limit(1)
-            found: str | None = connection.execute(query).scalar_one_or_none()
-            return found
-
-    def labelled_since(self, trace_id: str | None) -> int:
-        """Return how many labelled traces have a greater id; all of them for None."""
-        if trace_id is None:
-            return self.counts().total.labelled
-        query = select(func.count()).select_from(traces).where(traces.c.task == self._task, traces.c.id > trace_id)
-        with self._db.read() as connection:
-            return int(connection.execute(query.where(traces.c.teacher_label.is_not(None))).scalar_one())
 
     def forget_user(self, user: str) -> list[str]:
         """Remove every trace whose ``metadata["user"]`` is this user, from the disk too; return the ids removed."""

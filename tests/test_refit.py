@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,17 @@ def test_imports_may_be_told_to_train_only(tmp_path: Path) -> None:
     by_spec = tiny_task(tmp_path / "b", traces={"import": ["rows.jsonl"], "import_fair": False})
     with pytest.raises(FitError, match="only 0 may calibrate"):
         refit(by_spec)
+
+
+def test_an_import_of_rows_from_before_the_alarm_repairs_nothing(task: Task, store: TraceStore) -> None:
+    """A log that goes on growing brings its new lines, and those that it dates before the closing only train."""
+    old, new = (datetime.now(UTC) + timedelta(hours=hours) for hours in (-1, 1))
+    close_gate(store, version=1, audits=20, agreements=5, evidence=30.0)
+    rows = [{"input": f"{TEXTS[i]} {i}", "teacher": LABELS[i], "ts": str(old if i % 2 else new)} for i in range(96)]
+    with (task.file.parent / "rows.jsonl").open("a", encoding="utf-8") as log:
+        log.writelines(f"{json.dumps(row)}\n" for row in rows)
+    outcome = refit(task, "alarm")
+    assert (outcome.traces, outcome.certificate.rows + outcome.certificate.pilot) == (2 * 96, 48)
 
 
 def test_imports_are_redacted(tmp_path: Path) -> None:

@@ -38,6 +38,11 @@ class Closing:
     evidence: float
 
     @property
+    def moment(self) -> datetime:
+        """When that was."""
+        return datetime.fromisoformat(self.at)
+
+    @property
     def message(self) -> str:
         """Return the finding for people."""
         return (

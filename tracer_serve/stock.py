@@ -4,6 +4,7 @@ from tracer_serve.components import make_redactors, teacher_fingerprint
 from tracer_serve.load import Task
 from tracer_serve.redaction import redaction
 from tracer_serve.shared import open_versions
+from tracer_serve.standing import closing_of
 from tracer_serve.traces import TraceStore, open_store
 from tracer_serve.versions import Versions
 
@@ -19,13 +20,13 @@ def versions_of(task: Task) -> Versions:
 
 
 def import_traces(task: Task, store: TraceStore) -> int:
-    """Import the files under `traces.import` that are not in the store yet; return how many rows came in."""
+    """Import what is not in the store yet of the files under `traces.import`; return how many rows came in."""
     spec, redact = task.spec, redaction(make_redactors(task))
     if not spec.traces.import_:
         return 0
     from tracer_serve.traces.importers import import_file  # noqa: PLC0415
 
-    fingerprint = teacher_fingerprint(task)
+    fingerprint, closing = teacher_fingerprint(task), closing_of(store)
     return sum(
         import_file(
             store,
@@ -34,6 +35,7 @@ def import_traces(task: Task, store: TraceStore) -> int:
             pair=spec.input == "pair",
             fingerprint=fingerprint,
             fair=spec.traces.import_fair,
+            since=closing.moment if closing else None,
             redact=redact,
         ).imported
         for path in spec.traces.import_

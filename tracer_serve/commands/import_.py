@@ -9,6 +9,7 @@ from tracer_serve.components import load_plugins, make_redactors, teacher_finger
 from tracer_serve.console import facts, print_json
 from tracer_serve.load import Task, load_task
 from tracer_serve.redaction import redaction
+from tracer_serve.standing import closing_of
 from tracer_serve.stock import store_of
 from tracer_serve.traces.importers import FORMATS, ImportSummary, import_file
 
@@ -37,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     load_plugins(task)
     redact = redaction(make_redactors(task))
     store = store_of(task)
+    closing = closing_of(store)
     try:
         summaries = [
             import_file(
@@ -53,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
                 any_teacher=args.any_teacher,
                 fingerprint=None if args.any_teacher else teacher_fingerprint(task),
                 fair=not args.train_only,
+                since=closing.moment if closing else None,
                 redact=redact,
                 dry_run=args.dry_run,
             )

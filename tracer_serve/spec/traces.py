@@ -12,7 +12,9 @@ class TracesSpec(Frozen):
     """Where traces come from and go to."""
 
     import_: tuple[Path, ...] = Field(
-        default=(), alias="import", description="JSONL or CSV files imported before the first fit."
+        default=(),
+        alias="import",
+        description="JSONL or CSV files imported before each fit: a file once, and of one that grew the new lines.",
     )
     url: str | None = Field(
         default=None, description="SQLAlchemy URL of a shared store; default: SQLite in the state folder."

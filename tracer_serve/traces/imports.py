@@ -30,6 +30,11 @@ class Imports(Part):
         with self._db.read() as connection:
             return connection.execute(query).first() is not None
 
+    def imported(self) -> frozenset[str]:
+        """Return the sha256 of every file that was imported."""
+        with self._db.read() as connection:
+            return frozenset(connection.execute(select(imports.c.sha256).where(imports.c.task == self._task)).scalars())
+
     def add_import(self, traces: Iterable[Trace], *, sha256: str, path: str) -> int:
         """Write all traces of a file, or, when their iterator raises, none; return how many, 0 if it is there already.
 

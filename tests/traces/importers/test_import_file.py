@@ -64,6 +64,19 @@ def test_a_second_import_adds_nothing(store: TraceStore, write: Write, tmp_path:
     assert _labels(store) == [("a", "x"), ("a", "y")]
 
 
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
+@pytest.mark.parametrize("head", [b"", b"input,teacher"], ids=["jsonl", "csv"])
+def test_a_file_that_grew_brings_its_new_lines(store: TraceStore, tmp_path: Path, head: bytes, end: bytes) -> None:
+    """A log that is imported again and again has each line in the store once, also one that stands in it twice."""
+    path = tmp_path / ("log.csv" if head else "log.jsonl")
+    rows = [b"%s,x" % text if head else b'{"input": "%s", "teacher": "x"}' % text for text in (b"a", b"b", b"a", b"c")]
+    lines = [head, *rows] if head else rows
+    for length in (1, 2, 4):
+        path.write_bytes((end or b"\n").join(lines[: length + bool(head)]) + end)
+        import_file(store, path)
+    assert [text for text, _ in _labels(store)] == ["a", "b", "a", "c"]
+
+
 def test_a_dry_run_writes_nothing(file_store: TraceStore, write: Write) -> None:
     """A dry run counts as an import would, before and after a real one, and leaves the store as it is."""
     path = write({"input": "a", "teacher": "x"}, {"input": "b", "teacher": "x"})

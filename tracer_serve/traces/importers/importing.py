@@ -33,6 +33,7 @@ def import_file(
     any_teacher: bool = False,
     fingerprint: str | None = None,
     fair: bool = True,
+    since: datetime | None = None,
     redact: Redact | None = None,
     skip_bad: bool = False,
     dry_run: bool = False,
@@ -40,7 +41,8 @@ def import_file(
     """Import the traces of a file: atomic, durable on return, and without effect the second time.
 
     The file is read twice: once to check and count, without a lock, and once to write. One whose very bytes were
-    imported before is not read again, and its summary has no counts.
+    imported before is not read again, and its summary has no counts. One that begins with them, as a log that grew,
+    brings the lines after them.
 
     Parameters
     ----------
@@ -49,6 +51,7 @@ def import_file(
     any_teacher : import labels of several teachers, or of another one, all the same
     fingerprint : the teacher's fingerprint to put on the rows, where they are known to be its answers
     fair : whether the rows are a fair sample of traffic; if not, they train and never calibrate
+    since : rows that the file dates before this are no fair sample of the traffic of today
     redact : what of a text is stored
     skip_bad : leave out the lines that are refused; otherwise one refusal refuses the file
     dry_run : count only, write nothing
@@ -73,8 +76,10 @@ def import_file(
         _check_teachers(summary, teacher)
     if dry_run:
         return summary
-    stamped = _traces(store.task, read_items(path, reading), fingerprint)
-    kept = (_kept(trace, path, redact, fair=fair) for trace in stamped)
+    known = _known_lines(path, store.imported())
+    new = (item for item in read_items(path, reading) if isinstance(item, Item) and item.line > known)
+    stamped = (_trace(item, store.task, fingerprint) for item in new)
+    kept = (_kept(trace, path, redact, fair=fair and (since is None or trace.ts >= since)) for trace in stamped)
     rows = _unchanged(summary, kept)
     imported = store.add_import(rows, sha256=sha256, path=str(path))
     return replace(summary, imported=imported, already=imported == 0)
@@ -109,10 +114,6 @@ def read_traces(
             raise ImportFileError(f"{path}: {item}")
         if isinstance(item, Item):
             yield _trace(item, task, None)
-
-
-def _traces(task: str, items: Iterator[Item | Refusal | None], fingerprint: str | None) -> Iterator[Trace]:
-    return (_trace(item, task, fingerprint) for item in items if isinstance(item, Item))
 
 
 def _trace(item: Item, task: str, fingerprint: str | None) -> Trace:
@@ -150,9 +151,10 @@ def _check(summary: ImportSummary, *, skip_bad: bool) -> None:
     if summary.refused and not skip_bad:
         shown = "\n".join(f"{summary.path}: {refusal}" for refusal in summary.refusals[:_SHOWN])
         more = f"\n... and {summary.refused - _SHOWN} more" if summary.refused > _SHOWN else ""
+        leave = f"; or leave them out: tracer-serve import TASK.yaml {summary.path} --skip-bad" if summary.rows else ""
         raise ImportFileError(
-            f"{shown}{more}\n{summary.refused} of {summary.rows + summary.refused} lines are refused, so nothing was"
-            " taken. Mend them, or leave them out with --skip-bad"
+            f"{shown}{more}\n{summary.refused:,} of {summary.rows + summary.refused:,} lines are refused, so"
+            f" nothing was taken. Mend them{leave}"
         )
     if not summary.rows:
         why = f"; the first refusal: {summary.refusals[0]}" if summary.refusals else ""
@@ -177,6 +179,20 @@ def _same(teacher: str, name: str) -> bool:
     """Whether a log's model is the spec's: providers add their own name in front and the snapshot's date behind."""
     asked, answered = teacher.rsplit("/", 1)[-1], name.rsplit("/", 1)[-1]
     return answered == asked or answered.startswith(f"{asked}-20")
+
+
+def _known_lines(path: Path, imported: frozenset[str]) -> int:
+    """Return how many lines at the start of a text file are, byte for byte, a file that was imported before."""
+    if not imported or path.suffix.lower() == ".gz" or split_key(path)[1] is not None:
+        return 0
+    known, digest = 0, hashlib.sha256()
+    with opened(path, raw=True) as file:
+        for number, line in enumerate(file, start=1):
+            end = len(line.rstrip(b"\r\n"))
+            for part in (line[:end], line[end:]):  # the file may have ended without a line break
+                digest.update(part)
+                known = number if digest.hexdigest() in imported else known
+    return known
 
 
 def _sha256(path: Path) -> str:

@@ -53,10 +53,41 @@ def test_an_unset_variable(tmp_path: Path, capsys: pytest.CaptureFixture[str], m
 
 
 def test_a_missing_trace_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The file is named with its whole path."""
+    """The file is named with its whole path, by `check` already."""
+    file = edit(write_task(tmp_path), traces={"import": ["nowhere.jsonl"]})
+    for command in ("check", "fit"):
+        assert str(tmp_path / "nowhere.jsonl") in failing(capsys, command, file)
+
+
+def test_labels_of_another_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file without a single label of the task is an error of `check`; of one with a few the rest is told."""
     task = write_task(tmp_path)
-    error = failing(capsys, "fit", edit(task, traces={"import": ["nowhere.jsonl"]}))
-    assert str(tmp_path / "nowhere.jsonl") in error
+    teacher = {"type": "openai", "model": "any"}
+    file = edit(task, labels=["on", "off"], teacher=teacher, traces={"import": ["mine.jsonl"]})
+    write_traces(tmp_path / "mine.jsonl", ["a", "b"], ["up", "down"])
+    assert "label 'up' is not in the task's label set" in failing(capsys, "check", file)
+    assert "--skip-bad" not in failing(capsys, "fit", file)
+    write_traces(tmp_path / "mine.jsonl", ["a", "b"], ["on", "up"])
+    assert main(["check", file]) == 0
+    told = capsys.readouterr()
+    assert "mine.jsonl: rows 1, labels 1" in told.out
+    assert "line 2: label 'up' is not in the task's label set. Lines refused: 1." in told.err
+    assert f"import {file}" in told.err
+
+
+def test_a_yaml_that_may_not_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever keeps a file from being read is said by the system's word for it."""
+    (tmp_path / "loop.yaml").symlink_to(tmp_path / "loop.yaml")
+    assert "loop.yaml: cannot be read: Too many levels" in failing(capsys, "check", str(tmp_path / "loop.yaml"))
+
+
+def test_nothing_to_roll_back_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before the first fit and with one version, the error says why, and which command shows what there is."""
+    task = write_task(tmp_path)
+    look = f"look: tracer-serve versions {task.file}"
+    assert f"there is no version yet; {look}" in failing(capsys, "rollback", str(task.file))
+    assert main(["fit", str(task.file)]) == 0
+    assert f"no certified version before 1; {look}" in failing(capsys, "rollback", str(task.file))
 
 
 @pytest.mark.parametrize(

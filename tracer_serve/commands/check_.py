@@ -16,6 +16,7 @@ from tracer_serve.components import (
 from tracer_serve.console import err, facts, print_json, progress_bar
 from tracer_serve.load import Task, load_task
 from tracer_serve.stock import store_of
+from tracer_serve.traces.importers import Reading, survey_file
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,9 +33,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check spec, plugins and components; with --teacher also that it answers."""
+    """Check spec, plugins, components and the files of traces; with --teacher also that it answers."""
     task = load_task(args.task)
-    found = check(task)
+    found = check(task) | _traces(task)
     if args.teacher is not None:
         found["answer"] = asyncio.run(_ask(task, args.teacher))
     if args.teacher_noise is not None:
@@ -75,6 +76,28 @@ def check(task: Task) -> dict[str, str]:
         "contract": f"kept by {', '.join(checked)}" if checked else "built-ins only",
         "state": str(task.state),
     }
+
+
+def _traces(task: Task) -> dict[str, str]:
+    """Read the files that the first fit will import, and count.
+
+    Lines that the fit refuses are told, and are no error here: they may have been left out by hand already.
+
+    Raises
+    ------
+    ImportFileError
+        Where a file cannot be read, or holds no trace of this task.
+    """
+    reading = Reading(labels=task.spec.label_names, pair=task.spec.input == "pair")
+    found = [survey_file(task.resolve(path), reading, skip_bad=True) for path in task.spec.traces.import_]
+    for summary in found:
+        if summary.refused:
+            first = f"{summary.path}: {summary.refusals[0]}"
+            leave = f"tracer-serve import {task.file} {summary.path} --skip-bad"
+            say = f"warning: {first}. Lines refused: {summary.refused:,}. Mend them, or leave them out: {leave}"
+            err.print(say, markup=False)
+    told = [f"{summary.path.name}: rows {summary.rows:,}, labels {len(summary.labels):,}" for summary in found]
+    return {"traces": "; ".join(told) or "none to import"}
 
 
 def _noise(task: Task, inputs: int, *, quiet: bool) -> str:

@@ -14,6 +14,7 @@ from tracer_serve.stock import store_of
 from tracer_serve.traces.importers import FORMATS, ImportSummary, import_file
 
 _SHOWN = 12
+_BEFORE = "0: this very file was imported before"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -95,14 +96,17 @@ def _as_json(summary: ImportSummary) -> dict[str, Any]:
 
 def _show(summary: ImportSummary) -> None:
     if summary.already and not summary.rows:
-        facts([("file", str(summary.path)), ("imported", "0: this very file was imported before")])
+        facts([("file", str(summary.path)), ("imported", _BEFORE)])
         return
     once = [label for label, rows in summary.labels.items() if rows == 1]
     shown = ", ".join(f"{label} {rows:,}" for label, rows in list(summary.labels.items())[:_SHOWN])
     more = f" and {len(summary.labels) - _SHOWN} more" if len(summary.labels) > _SHOWN else ""
+    came = ("imported", f"{summary.imported:,} of {summary.rows:,} rows")
+    if summary.dry_run:
+        came = ("dry run", _BEFORE if summary.already else f"{summary.rows:,} rows are good; nothing was written")
     rows = [
         ("file", str(summary.path)),
-        ("imported", f"{summary.imported:,} of {summary.rows:,} rows" + (" (dry run)" if summary.dry_run else "")),
+        came,
         ("labels", f"{len(summary.labels)}: {shown}{more}"),
     ]
     if once:

@@ -24,7 +24,8 @@ def run(args: argparse.Namespace) -> int:
     if target is None:
         earlier = [m.version for m in versions.manifests() if m.certified and m.version < (current or 0)]
         if not earlier:
-            raise ArtifactError(f"no certified version before {current}; `tracer-serve versions` lists what there is")
+            before = "there is no version yet" if current is None else f"no certified version before {current}"
+            raise ArtifactError(f"{before}; look: tracer-serve versions {args.task}")
         target = earlier[-1]
     versions.activate(target)
     out.print(f"version {target} serves now (before: {current})")

@@ -42,5 +42,5 @@ def run(args: argparse.Namespace) -> int:
             m.embedder,
             f"{m.forgotten:,}" if m.forgotten else "",
         )
-    out.print(table if manifests else "no version yet; `tracer-serve fit TASK.yaml` writes the first")
+    out.print(table if manifests else f"no version yet; `tracer-serve fit {args.task}` writes the first", markup=False)
     return 0

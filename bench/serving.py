@@ -5,6 +5,9 @@ vectors and with texts, tracer-llm's ``serve`` (ready vectors), bare Starlette t
 product, and the encoder alone in a loop. Only texts that are handled are sent, and no audits are drawn, so that
 no teacher is measured; every text is another one, and the cache of decisions is off but where it says so.
 
+Every server starts as its own command does, without a word about threads: the variables that say how many are taken
+away. tracer-llm is measured once more with one thread, as numpy's threads are in each other's way there.
+
 The versions are fitted on first use and kept under ``.bench/serving``: ours by the product's own `fit_policy` with two
 folds and without a report, the peer's on 3,000 traces with the cheapest of its candidates, logistic regression, which
 is in its favour. The fits take minutes less.
@@ -67,6 +70,8 @@ OURS: dict[str, dict[str, Any]] = {
 }
 """What we serve, by name, as it differs from the default spec."""
 PEER, BARE, ENCODER = "tracer-llm", "bare starlette", "bare encoder"
+PEER_ALONE = "tracer-llm, told to use one thread"
+_ALONE = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 _REFIT = "tracer-serve, ngrams"
 _PORT = 3900
 _PEER_TRACES = 3_000
@@ -273,10 +278,11 @@ def serve(file: Path, port: int) -> Server:
     return Server.start([*_cli(), "serve", str(file)], port, "/readyz", {"TRACER_SERVE_ADMIN_KEY": _ADMIN})
 
 
-def peer(data: Dataset, port: int) -> Measured:
+def peer(system: str, data: Dataset, port: int) -> Measured:
     """Serve tracer-llm, as its own command does."""
-    running = Server.start(peer_command(data, port), port, "/health", {"PYTHONPATH": ""})
-    return asked(PEER, running, "/predict", _embeddings(data))
+    settings = {"PYTHONPATH": ""} | (_ALONE if system == PEER_ALONE else {})
+    running = Server.start(peer_command(data, port), port, "/health", settings)
+    return asked(system, running, "/predict", _embeddings(data))
 
 
 def peer_command(data: Dataset, port: int) -> list[str]:
@@ -293,7 +299,7 @@ def peer_command(data: Dataset, port: int) -> list[str]:
 
 def bare(data: Dataset, port: int) -> Measured:
     """Serve bare Starlette: the least that an answer over HTTP costs in Python."""
-    running = Server.start([sys.executable, "-c", _STARLETTE, str(port)], port, "/")
+    running = Server.start([sys.executable, "-c", _STARLETTE, str(port)], port, "/", _ALONE)
     return asked(BARE, running, "/predict", _embeddings(data))
 
 
@@ -415,7 +421,7 @@ def makers(systems: str) -> dict[str, Callable[[Dataset, int], Measured]]:
     if "tracer-serve" in systems:
         chosen |= {name: partial(ours, name) for name in OURS}
     if "tracer-llm" in systems:
-        chosen[PEER] = peer
+        chosen |= {name: partial(peer, name) for name in (PEER, PEER_ALONE)}
     return chosen
 
 
@@ -429,13 +435,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--prepare", action="store_true", help="fit what is to be served, measure nothing")
     parser.add_argument("--json", action="store_true", help="flat rows, nothing else on standard output")
     options = parser.parse_args(arguments)
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    for name in _ALONE:
+        os.environ.pop(name, None)
     rows: list[Row] = []
     with progress_bar() as progress, ExitStack() as stack:
         data = load("banking77", lambda done, total: progress("embedding", done, total))
         running: dict[str, Measured] = {}
         for i, (name, make) in enumerate(makers(options.systems).items()):
-            progress("starting", i, len(OURS) + 3)
+            progress("starting", i, len(OURS) + 4)
             running[name] = make(data, _PORT + i)
             stack.callback(running[name].stop)
         if options.prepare:

@@ -299,7 +299,7 @@ async def test_what_queued_while_a_batch_ran_is_the_next_batch(slow: tuple[Polic
 
 
 async def test_a_lone_text_does_not_wait_for_a_big_list(slow: tuple[Policy, Slow]) -> None:
-    """A text that comes while a list of thousands is worked on is in the very next batch."""
+    """A text that comes while a list of thousands is worked on is the very next batch."""
     policy, surrogate = slow
     batcher = Batcher()
     big = [f"text number {i}" for i in range(3_000)]
@@ -312,9 +312,56 @@ async def test_a_lone_text_does_not_wait_for_a_big_list(slow: tuple[Policy, Slow
     assert not bulk.done()
     judged = await bulk
     batcher.close()
-    assert "me first" in surrogate.batches[1]
+    assert surrogate.batches[1] == ["me first"]
     assert max(map(len, surrogate.batches)) <= 256
     assert [v.label for v in judged.verdicts if isinstance(v, Verdict)] == [v.label for v in policy.decide(big)]
+
+
+class Stepwise(Slow):
+    """Does one batch each time that it is let."""
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__(inner)
+        self.step = threading.Semaphore(0)
+
+    def predict_proba(self, inputs: Inputs) -> Any:
+        self.batches.append(list(inputs.texts))
+        assert self.step.acquire(timeout=10)
+        return self.inner.predict_proba(inputs)
+
+
+async def test_a_list_goes_on_beside_an_endless_row_of_lone_texts(task: MakeTask) -> None:
+    """Lone texts go ahead of a list in every other batch at most, and share the others with it."""
+    policy = make_policy(task())
+    surrogate, batcher = Stepwise(policy.surrogate), Batcher()
+    policy = _with(policy, surrogate)
+    asked = [asyncio.create_task(batcher.judge(policy, [f"text number {i}" for i in range(300)]))]
+    for turn in range(4):
+        await until(lambda turn=turn: len(surrogate.batches) > turn)  # type: ignore[misc]
+        asked.append(asyncio.create_task(batcher.judge(policy, [f"alone {turn}"])))
+        await asyncio.sleep(0.02)
+        surrogate.step.release()
+    surrogate.step.release(300)
+    await asyncio.gather(*asked)
+    batcher.close()
+    assert surrogate.batches[1] == ["alone 0"]
+    assert {"alone 1"} < {*surrogate.batches[2]}
+    assert surrogate.batches[3] == ["alone 2"]
+    assert {"alone 3"} < {*surrogate.batches[4]}
+
+
+async def test_others_are_answered_while_a_long_list_is_finished(task: MakeTask) -> None:
+    """The rows of a list are made a part at a time: another task sees them grow in number."""
+    spec = task()
+    make_version(spec)
+    async with serving(spec) as (client, runtime):
+        answer = asyncio.create_task(client.post("/v1/classify", json={"input": BLUE * 40}))
+        seen = set()
+        while not answer.done():
+            seen.add(len(runtime.writer._items))
+            await asyncio.sleep(0)
+        assert len((await answer).json()["data"]) == 40 * len(BLUE)
+    assert len(seen) > 3
 
 
 async def test_a_request_too_many_is_refused_at_once(slow: tuple[Policy, Slow]) -> None:

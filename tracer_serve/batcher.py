@@ -19,6 +19,7 @@ _log = logging.getLogger(__name__)
 
 _TARGET_S = 0.05  # a lone request waits for at most about one batch: batches are sized to take this long
 _LEAST_ROWS, _MOST_ROWS = 8, 256
+_AHEAD = 4  # short requests go ahead of a list where they would fill so small a part of a batch
 _INLINE_S = 0.004  # what takes less is not worth two changes of thread
 _INLINE_CHARS = 65_536
 
@@ -51,6 +52,14 @@ class _Job:
     def __post_init__(self) -> None:
         self.left = len(self.texts)
 
+    @property
+    def untaken(self) -> int:
+        return len(self.texts) - self.taken
+
+    def take(self, most: int) -> "list[_Row]":
+        start, self.taken = self.taken, min(self.taken + most, len(self.texts))
+        return [(self, i) for i in range(start, self.taken)]
+
 
 _Row = tuple[_Job, int]
 
@@ -58,9 +67,10 @@ _Row = tuple[_Job, int]
 class Batcher:
     """Runs policies on batches made of whatever requests are there.
 
-    Every request gets a share of each batch, so that a lone text never waits for a list of ten thousand. The work is
-    done in a thread of its own, except what is expected to take less than the change of threads: that is done where
-    it is, as one batch of what came in the same turn of the event loop.
+    Every request gets a share of each batch, so that a lone text never waits for a list of ten thousand; a few of
+    them go even before the list's next share. The work is done in a thread of its own, except what is expected to take
+    less than the change of threads: that is done where it is, as one batch of what came in the same turn of the event
+    loop.
 
     Parameters
     ----------
@@ -72,7 +82,7 @@ class Batcher:
         self._waiting: deque[_Job] = deque()
         self._arrived: list[_Job] = []
         self._wake = threading.Condition()
-        self._closed = self._running = False
+        self._closed = self._running = self._went_ahead = False
         self._row_s = _TARGET_S
         self._thread = threading.Thread(target=within(self._run), name="tracer-batcher", daemon=True)
         self._thread.start()
@@ -130,8 +140,9 @@ class Batcher:
         started = time.perf_counter()
         for same in _by_policy(rows):
             _judge(same)
-        # halfway, because one batch says little
-        self._row_s = (self._row_s + (time.perf_counter() - started) / len(rows)) / 2
+        # halfway at most, because one batch says little; of a lone row, which shares its cost with none, even less
+        weight = min(0.5, len(rows) / _LEAST_ROWS)
+        self._row_s += weight * ((time.perf_counter() - started) / len(rows) - self._row_s)
 
     def _take(self) -> list[_Row]:
         """Wait for work, then take a fair share of each request's texts; nothing once closed and empty."""
@@ -140,16 +151,31 @@ class Batcher:
                 self._wake.wait()
             self._running = True
             room = min(max(int(_TARGET_S / max(self._row_s, 1e-6)), _LEAST_ROWS), _MOST_ROWS)
-            share = max(1, room // max(1, len(self._waiting)))
-            rows: list[_Row] = []
-            while self._waiting and len(rows) < room:
-                job = self._waiting.popleft()
-                until = min(job.taken + share, len(job.texts), job.taken + room - len(rows))
-                rows += [(job, i) for i in range(job.taken, until)]
-                job.taken = until
-                if until < len(job.texts):
-                    self._waiting.append(job)
-            return rows
+            return self._ahead(room // _AHEAD) or self._shares(room)
+
+    def _ahead(self, most: int) -> list[_Row]:
+        """Take what is left of the short requests where it is little beside a list: the list's next part waits for it.
+
+        Not twice in turn, so that the list goes on.
+        """
+        short = [job for job in self._waiting if job.untaken <= most]
+        little = sum(job.untaken for job in short) <= most
+        self._went_ahead = bool(short) and little and len(short) < len(self._waiting) and not self._went_ahead
+        if not self._went_ahead:
+            return []
+        self._waiting = deque(job for job in self._waiting if job.untaken > most)
+        return [row for job in short for row in job.take(most)]
+
+    def _shares(self, room: int) -> list[_Row]:
+        """Take of each request as much, and more where others have less."""
+        share = max(1, room // max(1, len(self._waiting)))
+        rows: list[_Row] = []
+        while self._waiting and len(rows) < room:
+            job = self._waiting.popleft()
+            rows += job.take(min(share, room - len(rows)))
+            if job.untaken:
+                self._waiting.append(job)
+        return rows
 
 
 def _by_policy(rows: list[_Row]) -> list[list[_Row]]:

@@ -8,6 +8,7 @@ from tracer_serve.errors import BadInputError
 from tracer_serve.live import Loaded
 from tracer_serve.metrics import Metrics
 from tracer_serve.records import Text, Verdict
+from tracer_serve.turns import in_turns
 
 _REMEMBERED_CHARS = 2_000  # longer texts are rarely asked twice, and their memory would have no bound
 
@@ -24,7 +25,7 @@ async def judge(loaded: Loaded | None, texts: Sequence[Text], batcher: Batcher, 
         return Judged([None] * len(texts))
     if not loaded.decided.size:
         return await _ask(loaded, texts, batcher, metrics)
-    verdicts: list[Verdict | BadInputError | None] = [loaded.decided.get(text) for text in texts]
+    verdicts: list[Verdict | BadInputError | None] = [loaded.decided.get(text) async for text in in_turns(texts)]
     new = [i for i, verdict in enumerate(verdicts) if verdict is None]
     if len(new) < len(texts):
         metrics.remembered["hit"].inc(len(texts) - len(new))
@@ -32,7 +33,7 @@ async def judge(loaded: Loaded | None, texts: Sequence[Text], batcher: Batcher, 
         return Judged(verdicts)
     metrics.remembered["miss"].inc(len(new))
     judged = await _ask(loaded, [texts[i] for i in new], batcher, metrics)
-    for i, said in zip(new, judged.verdicts, strict=True):
+    async for i, said in in_turns(zip(new, judged.verdicts, strict=True)):
         verdicts[i] = said
         if isinstance(said, Verdict) and _chars(texts[i]) <= _REMEMBERED_CHARS:
             # its probabilities as a copy, which does not keep those of the whole batch

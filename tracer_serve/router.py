@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +20,7 @@ from tracer_serve.records import Answer, Decision, DecisionKind, Text, Trace, Ve
 from tracer_serve.redaction import WITHHELD, Redact
 from tracer_serve.rollout import ENFORCE, Rollout
 from tracer_serve.traces import new_id
+from tracer_serve.turns import in_turns
 from tracer_serve.watch import Watch
 from tracer_serve.writer import TraceWriter
 
@@ -73,12 +74,12 @@ class Router:
         """
         started = time.perf_counter()
         loaded = self.live.loaded
-        kept = texts if self.redact is None else [self.redact(text) for text in texts]
+        kept = texts if self.redact is None else [self.redact(text) async for text in in_turns(texts)]
         judged = await judge(loaded, kept, self.batcher, self.metrics)
         request = _Request(self, loaded, judged, metadata or {})
         results: list[Result | None] = []
-        waiting: list[tuple[int, Coroutine[Any, Any, Result]]] = []
-        for i, (text, stored, said) in enumerate(zip(texts, kept, judged.verdicts, strict=True)):
+        waiting: list[tuple[int, Text, Text, Verdict | None]] = []
+        async for i, (text, stored, said) in in_turns(enumerate(zip(texts, kept, judged.verdicts, strict=True))):
             verdict = None if stored is WITHHELD else said
             if isinstance(verdict, BadInputError):
                 results.append(verdict)
@@ -86,10 +87,11 @@ class Router:
                 results.append(request.handle(text, stored, verdict))
             else:
                 results.append(None)
-                waiting.append((i, request.defer(text, stored, verdict)))
+                waiting.append((i, text, stored, verdict))
         if waiting:
-            answers = await asyncio.gather(*(deferral for _, deferral in waiting))
-            for (i, _), answer in zip(waiting, answers, strict=True):
+            deferrals = (request.defer(text, stored, verdict) for _, text, stored, verdict in waiting)
+            answers = await asyncio.gather(*deferrals)
+            for (i, *_), answer in zip(waiting, answers, strict=True):
                 results[i] = answer
         self.metrics.seconds["total"].observe(time.perf_counter() - started)
         return [result for result in results if result is not None]

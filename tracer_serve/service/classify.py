@@ -18,6 +18,7 @@ from tracer_serve.service.body import header_of, read_model
 from tracer_serve.service.failures import RefusalError, error_object, respond
 from tracer_serve.service.runtime import Runtime, runtime_of
 from tracer_serve.telemetry import TRACEPARENT
+from tracer_serve.turns import in_turns
 
 
 class ClassifyRequest(BaseModel):
@@ -52,7 +53,7 @@ async def classify(request: Request) -> Response:
         "object": "list",
         "created": int(time.time()),
         "model": name,
-        "data": [_item(i, result, asked, runtime) for i, result in enumerate(results)],
+        "data": [_item(i, result, asked, runtime) async for i, result in in_turns(enumerate(results))],
         "usage": usage_of(results),
     }
     return Response(encode(body), headers=headers_of(results, single), media_type="application/json")

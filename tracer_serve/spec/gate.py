@@ -14,7 +14,8 @@ class ScopeSpec(Frozen):
         default=0.98,
         gt=0.5,
         le=1.0,
-        description="Share of in-scope traffic that passes the guard, or one of a cascade's; 1.0 turns it off, for a closed task.",
+        description="Share of in-scope traffic that passes the guard, or one of a cascade's; 1.0 turns it off, for a"
+        " closed task.",
     )
 
 

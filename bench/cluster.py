@@ -23,9 +23,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from bench.coverage import peak_mb
+from bench.apart import apart, peak_mb
 from bench.data import read
-from bench.scale import apart
 from tracer_serve.compute import cpu_time
 from tracer_serve.load import Task, load_task
 from tracer_serve.records import Trace

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from bench.coverage import peak_mb
+from bench.apart import peak_mb
 from tracer_serve.components import make_embedders
 from tracer_serve.load import load_task
 from tracer_serve.offline.classify import BATCH

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.coverage import peak_mb
-from bench.scale import Numbered, apart, traces
+from bench.apart import apart, peak_mb
+from bench.scale import Numbered, traces
 from tracer_serve.fit.fitted import Fitted
 from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.fit.rows import Rows

@@ -6,19 +6,17 @@ a hundred labels with overlapping clouds, texts whose words tell the label half 
 
 import argparse
 import json
-import multiprocessing
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 import yaml
 
-from bench.coverage import peak_mb
+from bench.apart import apart, peak_mb
 from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.fit.rows import Rows
 from tracer_serve.load import Task
@@ -27,9 +25,6 @@ from tracer_serve.spec.task import Spec
 
 DIMENSIONS, LABELS = 384, 100
 _SPREAD, _NOISE, _CHUNK = 2.2, 0.03, 50_000
-
-R = TypeVar("R")
-S = TypeVar("S")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,25 +106,6 @@ def measure(rows: int, spec: dict[str, Any]) -> Row:
         query_ms=1e3 * (time.process_time() - asked) / 50,
         surrogate=fitted.policy.names[0],
     )
-
-
-def _child(connection: Connection, measured: Callable[..., Any], rows: int, setting: Any) -> None:
-    connection.send(measured(rows, setting))
-
-
-def apart(measured: Callable[[int, S], R], rows: int, setting: S) -> R:
-    """Call `measured(rows, setting)` in a new process, so that CPU and memory are its own."""
-    here, there = multiprocessing.get_context("spawn").Pipe(duplex=False)
-    arguments = (there, measured, rows, setting)
-    child = multiprocessing.get_context("spawn").Process(target=_child, args=arguments, daemon=True)
-    child.start()
-    there.close()
-    try:
-        row: R = here.recv()
-    except EOFError:
-        raise SystemExit(f"the fit of {rows:,} rows died; its message stands above") from None
-    child.join()
-    return row
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

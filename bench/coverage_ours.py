@@ -1,0 +1,162 @@
+"""The arm of tracer-serve in `bench.coverage`: the product's own fit, its gate at each alpha, its decisions."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.apart import peak_mb
+from bench.coverage_row import Row, facts_of, judge
+from bench.data import ENCODER, Dataset, Given, Part
+from tracer_serve.fit.fitted import Fitted
+from tracer_serve.fit.folds import burst_groups, holdout
+from tracer_serve.fit.pipeline import fit_policy
+from tracer_serve.fit.rows import Progress, Rows
+from tracer_serve.gate.certify import certify
+from tracer_serve.gate.classes import class_thresholds
+from tracer_serve.gate.scope import scope_threshold
+from tracer_serve.load import Task
+from tracer_serve.pairs import PairEmbedder
+from tracer_serve.policy import Policy
+from tracer_serve.records import Bools, Labels
+from tracer_serve.registry import embedders
+from tracer_serve.spec.task import Spec
+from tracer_serve.stages import Asked
+
+KEEPS = (1.0, 0.98, 0.97)
+_KEEP = (0.98,)  # of a cascade, which is fitted anew for each
+OURS: dict[str, Any] = {"surrogates": ["blend"], "acceptors": ["logistic"]}
+_PRICED = {"model": ENCODER, "backend": "onnx"}  # what embedding costs where a cascade may spare it
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What our system is asked for.
+
+    Parameters
+    ----------
+    spec : laid over the task's
+    keeps : scope guards; none: `KEEPS`, of a cascade the default one
+    halves : how many halves of the test rows certify the fitted policy anew
+    """
+
+    alphas: Sequence[float]
+    delta: float
+    spec: dict[str, Any]
+    keeps: Sequence[float] = ()
+    halves: int = 0
+
+
+def ours(data: Dataset, wanted: Wanted, progress: Progress) -> list[Row]:
+    """Fit once by the product's own `fit_policy`, certify at each alpha, judge on the test rows.
+
+    A cascade is fitted anew for each alpha and guard, on which its stages' places on one path depend.
+    """
+    cascade = "cascade" in wanted.spec.get("gate", {}).get("families", ())
+    if cascade and wanted.halves:
+        raise SystemExit("halves are for policies of one stage")
+    keeps = wanted.keeps or (_KEEP if cascade else KEEPS)
+    asked = [(alpha, keep) for alpha in wanted.alphas for keep in keeps]
+    rows = []
+    for fits in [[one] for one in asked] if cascade else [asked]:
+        task = _task(data, wanted, *fits[0])
+        started = time.process_time()
+        encoder = embedders.build("sentence_transformers", _PRICED)
+        embedder = Given(data.train, uncached=PairEmbedder(encoder) if data.name == "sick" else encoder)
+        fitted = fit_policy(task, Rows.of(data.train.texts, data.train.labels), embedder, progress)
+        cost = {"cpu_s": time.process_time() - started, "peak_mb": peak_mb(), "delta": wanted.delta, **facts_of(data)}
+        once = None if cascade else [_ask(fitted.policy, part) for part in (data.test, data.foreign) if len(part)]
+        for alpha, keep in fits:
+            policy = fitted.policy if cascade else certified_at(fitted, task, data, alpha, keep)
+            facts = {"system": "tracer-serve", "alpha": alpha, "scope_keep": keep, **cost}
+            rows.append(_judged(policy, data, once, facts))
+        if once is not None:
+            for draw in range(wanted.halves):
+                rows += halved(fitted, data.test, once[0], wanted.alphas, {**cost, "draw": draw})
+    return rows
+
+
+def _task(data: Dataset, wanted: Wanted, alpha: float, keep: float) -> Task:
+    required = {"name": "bench", "teacher": "offline", "input": "pair" if data.name == "sick" else "text"}
+    required["embedder"] = "sentence_transformers"  # whose vectors are given; a surrogate may name another one
+    gate = {"scope": {"keep": keep}} | wanted.spec.get("gate", {}) | {"alpha": alpha, "delta": wanted.delta}
+    return Task(Spec.model_validate({**required, **wanted.spec, "gate": gate}), Path("bench"), "")
+
+
+def _judged(policy: Policy, data: Dataset, once: list[Asked] | None, facts: dict[str, Any]) -> Row:
+    if once is None:
+        (handled, given, first), (foreign, _, _) = (_decide(policy, part) for part in (data.test, data.foreign))
+    else:
+        handled, foreign = [*(_handled(policy, asked) for asked in once), np.zeros(0, bool)][:2]
+        given, first = policy.classes[once[0].top], handled
+    row = judge(given, handled, foreign, data.test.labels, certified_coverage=policy.certificate.coverage, **facts)
+    return replace(row, first_share=float(first.mean()) if len(policy.stages) > 1 else None)
+
+
+def halved(fitted: Fitted, test: Part, asked: Asked, alphas: Sequence[float], facts: dict[str, Any]) -> list[Row]:
+    """Certify the fitted policy on a random half of the test rows, none of which it has seen; judge on the other."""
+    policy, draw = fitted.policy, facts["draw"]
+    given, calibrates = policy.classes[asked.top], holdout(test.texts, 0.5, draw)
+    guard, judged = scope_threshold(fitted.calibration.scope, KEEPS[0]), ~calibrates
+    rows = []
+    for alpha in alphas:
+        found = certify(
+            asked.score[calibrates],
+            (given == test.labels)[calibrates],
+            alpha=alpha,
+            delta=facts["delta"],
+            mode="strict",
+            eligible=(asked.scope >= guard)[calibrates],
+            groups=burst_groups(test.texts)[calibrates],
+            seed=draw,
+        )
+        handled = found.certified & (asked.scope >= guard) & (asked.score >= found.threshold)
+        own = {"system": "tracer-serve, halves", "alpha": alpha, "scope_keep": KEEPS[0]}
+        own |= {"certified_coverage": found.coverage if found.certified else 0.0}
+        rows.append(judge(given[judged], handled[judged], np.zeros(0, bool), test.labels[judged], **own, **facts))
+    return rows
+
+
+def certified_at(fitted: Fitted, task: Task, data: Dataset, alpha: float, keep: float) -> Policy:
+    """Certify the fitted policy anew, as `fit_policy` does, at another alpha and another scope guard."""
+    seen, gate = fitted.calibration, task.spec.gate
+    guard = scope_threshold(seen.scope, keep)
+    certificate = certify(
+        seen.score,
+        seen.agreed,
+        alpha=alpha,
+        delta=gate.delta / fitted.certificate.rivals,
+        mode=fitted.certificate.mode,
+        min_coverage=gate.min_coverage,
+        eligible=seen.scope >= guard,
+        groups=burst_groups([data.train.texts[i] for i in seen.row]),
+        seed=task.spec.fit.seed,
+    )
+    stages = tuple(replace(stage, scope_threshold=guard) for stage in fitted.policy.stages)
+    return replace(fitted.policy, certificate=certificate, stages=stages)
+
+
+def _ask(policy: Policy, part: Part) -> Asked:
+    """Ask a policy of one stage about each row, once for all alphas, guards and halves: an encoder takes its time."""
+    (stage,) = policy.stages
+    given = {stage.view: part.vectors} if isinstance(stage.view.embedder, Given) else {}
+    (asked,) = policy.ask_all(part.texts, given)
+    return asked
+
+
+def _handled(policy: Policy, asked: Asked) -> Bools:
+    (stage,), threshold = policy.stages, class_thresholds(policy.certificate, policy.classes)
+    passes: Bools = np.isfinite(asked.score) & (asked.score >= threshold[asked.top])
+    return passes & stage.open[asked.top] & (asked.scope >= stage.scope_threshold)
+
+
+def _decide(policy: Policy, part: Part) -> tuple[Bools, Labels, Bools]:
+    """Return what is handled, the labels, and what a cascade's first stage handles."""
+    if not len(part):
+        return np.zeros(0, bool), np.zeros(0, np.str_), np.zeros(0, bool)
+    given = {view: part.vectors for view in policy.views if isinstance(view.embedder, Given)}
+    seen = policy.score(part.texts, given)
+    return seen.handled, policy.classes[seen.top], seen.handled & (seen.stage == 0)

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0 done, 1 the input is wrong, 2 usage, 3 unexpected (with a log file)
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    if words and words[0] not in COMMANDS and not words[0].startswith("-"):
+    if words and words[0] not in COMMANDS and _is_path(words[0]):
         words.insert(0, "serve")
     if len(words) < 2 and words[:1] not in (["schema"], ["-V"], ["--version"]):  # noqa: PLR2004  # a command and its file
         words = [*words, "--help"]
@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
     except KeyboardInterrupt:
+        sys.stderr.write("interrupted; what was not finished was not kept\n")
         return 130
     except Exception as error:  # noqa: BLE001  # the last line of defence: tell, log, and say so by exit code
         log = Path(tempfile.mkdtemp(prefix="tracer-serve-")) / "error.log"
@@ -74,6 +75,11 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
             module.configure(sub)
             sub.set_defaults(run=module.run)
     return top
+
+
+def _is_path(word: str) -> bool:
+    """Whether a first word is a task to serve, and neither an option nor a misspelt command."""
+    return not word.startswith("-") and ("." in word or os.sep in word or Path(word).exists())
 
 
 def _run(words: list[str]) -> int:

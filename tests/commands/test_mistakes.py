@@ -1,7 +1,10 @@
 """A newcomer's mistakes: each gets a clear error and exit code 1, and loses nothing."""
 
 import os
+import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -183,6 +186,39 @@ def test_usage_errors_are_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--nonsense" in capsys.readouterr().err
 
 
+def test_a_misspelt_command_is_not_taken_for_a_task(capsys: pytest.CaptureFixture[str]) -> None:
+    """A word that is neither a command nor a file is refused with the commands that there are."""
+    with pytest.raises(SystemExit) as caught:
+        main(["sevre", "x.yaml"])
+    assert caught.value.code == 2
+    told = capsys.readouterr().err
+    assert "invalid choice: 'sevre'" in told
+    assert "'serve'" in told
+
+
+@pytest.mark.parametrize("port", ["0", "65536"])
+def test_a_port_that_is_none(capsys: pytest.CaptureFixture[str], port: str) -> None:
+    """The option takes what the YAML takes."""
+    with pytest.raises(SystemExit) as caught:
+        main(["x.yaml", "--port", port])
+    assert caught.value.code == 2
+    assert "--port: from 1 to 65535" in capsys.readouterr().err
+
+
 def test_a_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     """A task that does not exist is told by name, not taken for a command."""
     assert "nowhere.yaml: no such file" in failing(capsys, "nowhere.yaml")
+
+
+def test_ctrl_c_is_told_in_a_word(tmp_path: Path) -> None:
+    """An interrupted fit ends with code 130, one line and no traceback, and leaves no version."""
+    task = write_task(tmp_path, rows=900)
+    words = [sys.executable, "-m", "tracer_serve.cli", "fit", str(task.file)]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "comparing candidates ...\n"
+        process.send_signal(signal.SIGINT)
+        told = process.stderr.read()
+    assert (process.returncode, told.splitlines()[-1:]) == (130, ["interrupted; what was not finished was not kept"])
+    assert "Traceback" not in told
+    assert versions_of(task).numbers() == []

@@ -17,9 +17,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     host = os.environ.get("TRACER_SERVE_HOST")
     parser.add_argument("--host", default=host, help="address to bind; overrides TRACER_SERVE_HOST and server.host")
-    parser.add_argument("--port", type=int, help="port to bind; overrides server.port")
+    parser.add_argument("--port", type=_port, help="port to bind; overrides server.port")
     insecure = bool(os.environ.get("TRACER_SERVE_INSECURE"))
     parser.add_argument("--insecure", action="store_true", default=insecure, help="bind beyond loopback without keys")
+
+
+def _port(word: str) -> int:
+    port = int(word)
+    if not 1 <= port <= 65535:  # noqa: PLR2004  # as in the YAML
+        raise argparse.ArgumentTypeError("from 1 to 65535")
+    return port
 
 
 def run(args: argparse.Namespace) -> int:

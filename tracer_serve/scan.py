@@ -19,6 +19,7 @@ from tracer_serve.fit.rows import Progress, Rows, silent
 from tracer_serve.fit.strict import CROSS_FIT_ROWS
 from tracer_serve.load import Task
 from tracer_serve.protocols import Embedder
+from tracer_serve.report.headline import bound_of
 from tracer_serve.report.plateau import forecast
 from tracer_serve.spec.task import Spec
 
@@ -168,7 +169,7 @@ def _point(
         alpha=alpha,
         coverage=_covered(found),
         agreement=found.agreements / found.n if found.certified else None,
-        lower_bound=found.lower_bound if found.certified else None,
+        lower_bound=bound_of(found),
         reason=found.reason,
         rows_needed=found.rows_needed,
         surrogate=surrogate,

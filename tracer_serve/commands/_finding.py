@@ -2,8 +2,9 @@
 
 from tracer_serve.certificate import Certificate
 from tracer_serve.load import Task
-from tracer_serve.report.headline import verdict_of
+from tracer_serve.report.headline import bound_of, verdict_of
 from tracer_serve.report.spared import spared_of
+from tracer_serve.report.words import at_least, percent
 from tracer_serve.stock import versions_of
 
 
@@ -23,11 +24,13 @@ def measured_of(certificate: Certificate) -> list[tuple[str, str]]:
     c = certificate
     if not c.certified:
         return [("rows", f"{c.rows:,} calibration rows")]
-    measured = f"{100 * c.agreements / c.n:.1f} % measured ({c.agreements:,} of {c.n:,})"
-    proved = f"at least {100 * c.lower_bound:.1f} % with probability {1 - c.delta:g}"
+    agreement, bound = f"{percent(c.agreements / c.n)} measured ({c.agreements:,} of {c.n:,})", bound_of(c)
+    if bound is not None:
+        each = (" for each certified label", " per label") if c.per_class else ("", "")
+        agreement += f", at least {at_least(bound)}{each[0]} with probability {1 - c.delta:g}{each[1]}"
     return [
-        ("coverage", f"{100 * c.coverage:.1f} % of the traffic is answered by the surrogate"),
-        ("agreement", f"{measured}, {proved}"),
+        ("coverage", f"{percent(c.coverage)} of the traffic is answered by the surrogate"),
+        ("agreement", agreement),
     ]
 
 

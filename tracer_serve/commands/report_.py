@@ -5,9 +5,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from tracer_serve.console import facts, out, print_json
 from tracer_serve.errors import ArtifactError
 from tracer_serve.load import load_task
+from tracer_serve.report.words import at_least, percent
 from tracer_serve.stock import versions_of
 
 _SHOWN = 5
@@ -40,10 +43,10 @@ def _show(report: dict[str, Any], number: int, page: Path) -> None:
     head = report["headline"]
     rows = [("version", str(number)), ("verdict", head["verdict"])]
     if head["certified"]:
-        agreement = f"{100 * head['agreement']:.1f} %, at least {100 * head['lower_bound']:.1f} %"
-        rows += [("coverage", f"{100 * head['coverage']:.1f} %"), ("agreement", agreement)]
+        bound = "" if head["lower_bound"] is None else f", at least {at_least(head['lower_bound'])}"
+        rows += [("coverage", percent(head["coverage"])), ("agreement", f"{percent(head['agreement'])}{bound}")]
     facts([*rows, ("page", str(page))])
-    for kind, what in (("disagreed", "where it errs most"), ("deferred", "where it defers most")):
+    for kind, what in (("disagreed", "where surrogate and teacher differ most"), ("deferred", "where it defers most")):
         slices = report["slices"][kind]["slices"][:_SHOWN]
         if slices:
             out.print(f"\n[bold]{what}[/bold]")
@@ -51,4 +54,4 @@ def _show(report: dict[str, Any], number: int, page: Path) -> None:
             text = f"  {found['name']}: {found['events']:,} of {found['rows']:,} rows, {found['lift']:.1f} x the usual"
             out.print(text, markup=False)
     first = report["actions"][0]
-    out.print(f"\n[bold]next[/bold]  {first['title']}. {first['why']}", highlight=False)
+    out.print(f"\n[bold]next[/bold]  {escape(first['title'])}. {escape(first['why'])}")

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracer_serve.certificate import Certificate
 from tracer_serve.load import Task
+from tracer_serve.report.words import percent
 
 if TYPE_CHECKING:  # it brings the fit, which a server that only says what it serves has no use for
     from tracer_serve.report.seen import Seen
@@ -33,16 +34,24 @@ def headline_of(task: Task, seen: "Seen") -> dict[str, Any]:
         "handled": found.n if found.certified else 0,
         "agreements": found.agreements if found.certified else 0,
         "agreement": found.agreements / found.n if found.certified and found.n else None,
-        "lower_bound": found.lower_bound if found.certified else None,
+        "lower_bound": bound_of(found),
         "teacher_calls_saved": coverage * (1.0 - audit_rate),
         "audit_rate": audit_rate,
     }
 
 
+def bound_of(found: Certificate) -> float | None:
+    """Return the certified lower bound of the agreement among the handled, None where there is none.
+
+    With ``guarantee="overall"`` there is none: what is bounded there is a share of all requests.
+    """
+    return found.lower_bound if found.certified and found.guarantee == "probability" else None
+
+
 def title_of(found: Certificate) -> str:
     """Return the finding as a headline."""
     if found.certified:
-        return f"{_percent(found.coverage)} of the traffic no longer needs the teacher"
+        return f"{percent(found.coverage)} of the traffic no longer needs the teacher"
     return {
         "insufficient": "Too few traces to certify anything yet",
         "disagreement": "The surrogate is not safe enough yet",
@@ -60,9 +69,8 @@ def verdict_of(found: Certificate) -> str:
     return {
         "insufficient": "Everything goes to the teacher: there are too few rows to show an agreement of"
         f" {_percent(found.alpha)}.{more}",
-        "disagreement": "Everything goes to the teacher: the surrogate disagrees with it too often, even where it is"
-        f" safest ({found.agreements:,} of {found.n:,} agree, {_percent(found.alpha)} are required).{more}",
-        "coverage": f"Everything goes to the teacher: only {_percent(found.coverage)} of the traffic could be"
+        "disagreement": f"Everything goes to the teacher: {_failed(found)}.{more}",
+        "coverage": f"Everything goes to the teacher: only {percent(found.coverage)} of the traffic could be"
         f" certified, less than gate.min_coverage.{more}",
         "ineligible": "Everything goes to the teacher: no row has a finite score and passes the guards.",
     }.get(found.reason, f"Everything goes to the teacher: {found.reason}.{more}")
@@ -82,5 +90,17 @@ def promise_of(found: Certificate) -> str:
     )
 
 
+def _failed(found: Certificate) -> str:
+    """Return what the first test saw; a certificate per label, or on average, has no first one."""
+    often = "the surrogate disagrees with it too often, even where it is safest"
+    if not found.n:
+        return often
+    seen = f"{found.agreements:,} of {found.n:,} agree"
+    if found.agreements < found.alpha * found.n:
+        return f"{often} ({seen}, {_percent(found.alpha)} are required)"
+    return f"where the surrogate is safest {seen}, too few to show that at least {_percent(found.alpha)} do"
+
+
 def _percent(value: float) -> str:
-    return f"{100 * value:.3g} %"
+    """Return what the spec says, alpha or delta, unrounded: 99.95 % is not 100 %."""
+    return f"{100 * value:.6g} %"

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from tracer_serve.report.words import at_least, percent
+
 if TYPE_CHECKING:  # a server needs it when its first page is asked for, not when it starts
     from jinja2 import Environment
 
@@ -112,19 +114,8 @@ def environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "number": number, "label": label}
+    environment.filters |= {"percent": percent, "at_least": at_least, "number": number, "label": label}
     return environment
-
-
-def percent(value: float | None) -> str:
-    """Return a share in percent, a dash where there is none.
-
-    Examples
-    --------
-    >>> percent(0.9531), percent(None)
-    ('95.3 %', '-')
-    """
-    return "-" if value is None else f"{100 * value:.1f} %"
 
 
 def label(name: str) -> Markup:

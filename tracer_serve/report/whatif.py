@@ -16,6 +16,7 @@ from tracer_serve.gate.classes import certify_per_class
 from tracer_serve.gate.overall import certify_overall
 from tracer_serve.load import Task
 from tracer_serve.records import Ints
+from tracer_serve.report.headline import bound_of
 from tracer_serve.report.seen import Seen
 
 _STEP = 0.005
@@ -34,7 +35,7 @@ def whatif_of(task: Task, seen: Seen) -> dict[str, Any]:
         "reason": [c.reason for c in found],
         "coverage": coverage,
         "agreement": [c.agreements / c.n if c.certified else None for c in found],
-        "lower_bound": [c.lower_bound if c.certified else None for c in found],
+        "lower_bound": [bound_of(c) for c in found],
         "teacher_calls_saved": coverage * (1.0 - task.spec.traces.audit_share),
         "own": int(np.flatnonzero(alphas == own)[0]),
     }

@@ -1,4 +1,6 @@
-"""What reports and dashboard call the reasons for which a text is handled or not."""
+"""What reports, dashboard and terminal call things: reasons for which a text is handled or not, shares, bounds."""
+
+import math
 
 SHORT = {
     "out_of_scope": "outside the scope guard",
@@ -27,3 +29,27 @@ BRIEF = SHORT | {
     "teacher_down": "the teacher is down",
 }
 """Reasons as in `Decision` in a few words."""
+
+
+def percent(value: float | None) -> str:
+    """Return a share in percent, a dash where there is none; less than all is never rounded to all.
+
+    Examples
+    --------
+    >>> percent(0.9531), percent(0.9998), percent(None)
+    ('95.3 %', '99.9 %', '-')
+    """
+    if value is None:
+        return "-"
+    return f"{min(100 * value, 99.9) if value < 1 else 100 * value:.1f} %"
+
+
+def at_least(value: float | None) -> str:
+    """Return a lower bound in percent, rounded down, so that it stays one; a dash where there is none.
+
+    Examples
+    --------
+    >>> at_least(0.9537), at_least(0.95), at_least(None)
+    ('95.3 %', '95.0 %', '-')
+    """
+    return "-" if value is None else f"{math.floor(1000 * value + 1e-6) / 10:.1f} %"

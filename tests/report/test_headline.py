@@ -1,0 +1,60 @@
+"""The verdict in words says what the certificate's numbers say, and no more."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.report.conftest import blobs, case_of, make_task
+from tracer_serve.commands._finding import measured_of
+from tracer_serve.gate.certify import certify
+from tracer_serve.gate.classes import certify_per_class
+from tracer_serve.report.headline import title_of, verdict_of
+from tracer_serve.report.render import render_html
+
+TESTED: dict[str, Any] = {"alpha": 0.95, "delta": 0.05, "mode": "strict"}
+
+
+def test_an_average_over_all_requests_is_no_bound_of_the_handled() -> None:
+    """With guarantee overall neither page nor terminal states a bound of the agreement among the handled."""
+    texts, labels, vectors = blobs(600, 6, seed=0, spread=1.0, width=8)
+    spec = make_task(gate={"guarantee": "overall", "alpha": 0.9})
+    case = case_of(spec, texts, labels, vectors, np.arange(0))
+    headline, what = case.report["headline"], case.report["whatif"]
+    assert headline["certified"]
+    assert headline["lower_bound"] is None
+    assert set(what["lower_bound"]) == {None}
+    assert "certified: at least" not in render_html(case.report)
+    assert "at least" not in dict(measured_of(case.fitted.certificate))["agreement"]
+
+
+def test_a_bound_per_label_is_told_as_one() -> None:
+    """The least bound of several certificates holds for each with 1 - delta, not for all at once."""
+    answers = np.array(["a", "b"] * 200)
+    found = certify_per_class(np.zeros(400), np.ones(400, bool), np.ones(400), answers=answers, **TESTED)
+    assert dict(measured_of(found))["agreement"].endswith("for each certified label with probability 0.95 per label")
+
+
+@pytest.mark.parametrize(("wrong", "said"), [(3, "97 of 100 agree, too few to show"), (9, "too often, even where")])
+def test_too_few_rows_are_not_called_disagreement(wrong: int, said: str) -> None:
+    """More agreement than alpha that is not surely more lacks rows; only less than alpha is too much disagreement."""
+    found = certify(np.zeros(100), np.arange(100) >= wrong, np.ones(100), **TESTED)
+    assert not found.certified
+    assert said in verdict_of(found)
+
+
+def test_labels_that_all_failed_are_not_counted_as_nothing_of_nothing() -> None:
+    """Where each label was tested by itself and none passed, the verdict claims no single test."""
+    answers, agreed = np.array(["a", "b"] * 200), np.arange(400) % 4 > 1
+    found = certify_per_class(np.zeros(400), agreed, np.ones(400), answers=answers, **TESTED)
+    assert "of 0" not in verdict_of(found)
+
+
+def test_neither_a_promise_nor_a_share_is_rounded_up_to_all() -> None:
+    """An alpha of .9995 is not told as 100 %, nor is a coverage of 9,997 in 10,000."""
+    scores = np.where(np.arange(10_000) < 3, -1.0, 0.0)
+    found = certify(scores, scores == 0.0, np.ones(10_000), **(TESTED | {"alpha": 0.9995}), eligible=scores == 0.0)
+    assert found.certified
+    assert found.coverage < 1.0
+    assert "at least 99.95 % agree" in verdict_of(found)
+    assert title_of(found).startswith("99.9 %")

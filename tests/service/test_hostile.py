@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from tests.service.chat.conftest import listening
@@ -22,6 +23,9 @@ from tests.serving import free_port
 from tests.stub_llm import StubLLM
 from tracer_serve.load import Task
 from tracer_serve.service import body, protocol
+from tracer_serve.service.chat.request import ChatRequest
+from tracer_serve.service.classify import ClassifyRequest
+from tracer_serve.service.dashboard.explain import ExplainRequest
 from tracer_serve.service.failures import RefusalError
 from tracer_serve.service.replies import ErrorBody
 
@@ -184,6 +188,25 @@ async def test_bodies_under_way_have_a_bound_together(task: MakeTask, monkeypatc
     assert ErrorBody.model_validate(refused.json()).error.code == "overloaded"
     assert taken.status_code != 503
     assert body._held.bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "start", "end"),
+    [
+        (ClassifyRequest, b'{"input":[', b"]}"),
+        (ClassifyRequest, b'{"input":[[', b"]]}"),
+        (ExplainRequest, b'{"input":[', b"]}"),
+        (ChatRequest, b'{"model":"m","messages":[', b"]}"),
+        (ChatRequest, b'{"model":"m","messages":[{"role":"user","content":[', b"]}]}"),
+        (ChatRequest, b'{"model":"m","messages":[{"role":"user"}],"tools":[', b"]}"),
+        (ChatRequest, b'{"model":"m","messages":[{"role":"user"}],"functions":[', b"]}"),
+    ],
+)
+def test_a_list_of_wrong_items_is_no_list_of_errors(model: type[BaseModel], start: bytes, end: bytes) -> None:
+    """However many items are wrong, the errors that are made are few: four megabytes of them took four gigabytes."""
+    with pytest.raises(ValidationError) as told:
+        model.model_validate_json(start + b",".join([b"1"] * 1000) + end)
+    assert told.value.error_count() < 5
 
 
 @pytest.mark.anyio

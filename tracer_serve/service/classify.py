@@ -14,7 +14,7 @@ from starlette.responses import Response
 from tracer_serve.errors import BadInputError, TracerServeError
 from tracer_serve.records import Decision, Text
 from tracer_serve.router import Result
-from tracer_serve.service.body import header_of, read_model
+from tracer_serve.service.body import Briefly, header_of, read_model
 from tracer_serve.service.failures import RefusalError, error_object, respond
 from tracer_serve.service.runtime import Runtime, runtime_of
 from tracer_serve.telemetry import TRACEPARENT
@@ -26,7 +26,7 @@ class ClassifyRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, title="ClassifyRequest")
 
-    input: str | list[str | list[str]] = Field(
+    input: str | Briefly[list[str | Briefly[list[str]]]] = Field(
         description="One text or a list; where the task classifies pairs, one [first, second] or a list of those."
     )
     model: str | None = Field(default=None, description="Name of the task; may be left out.")

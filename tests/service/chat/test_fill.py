@@ -76,10 +76,12 @@ def test_what_a_label_cannot_say_is_not_made_up(model: type[BaseModel]) -> None:
         {"type": "object", "properties": {"a": 7}, "required": ["a"]},
         {"anyOf": [3, None]},
         {"$defs": {"a": {"properties": {"a": {"$ref": "#/$defs/a"}}, "required": ["a"]}}, "$ref": "#/$defs/a"},
+        {"$defs": {"a": {"anyOf": [{"$ref": "#/$defs/a"}] * 9}}, "$ref": "#/$defs/a"},
+        {"properties": {"a": {"enum": ["red", "blue"]}}, "required": 7},
     ],
 )
 def test_other_and_broken_schemas_are_refused(schema: dict[str, Any]) -> None:
-    """A smaller or larger label set, loops, dangling and foreign references end in the one error."""
+    """A smaller or larger label set, loops, even branching ones, and foreign references end soon, in the one error."""
     with pytest.raises(UnfillableError):
         fill(schema, LABELS, "red")
 

@@ -5,6 +5,7 @@ from collections.abc import Set as AbstractSet
 from typing import Any
 
 _DEPTH = 12
+_PLACES = 10_000  # of a schema that are looked at: references to itself make some that no walk comes to the end of
 _NAMED = ("#/$defs/", "#/definitions/")
 
 
@@ -46,9 +47,12 @@ class _Filling:
 
     def __init__(self, root: Mapping[str, Any], labels: AbstractSet[str], label: str) -> None:
         self.root, self.labels, self.label = root, labels, label
-        self.slots = 0
+        self.slots = self.places = 0
 
     def value(self, schema: Any, depth: int) -> Any:
+        self.places += 1
+        if self.places > _PLACES:
+            raise UnfillableError(f"it has more than {_PLACES:,} places for a value")
         schema = self._resolved(schema, depth)
         if (allowed := schema.get("enum")) is not None and self._is_label_set(allowed):
             self.slots += 1
@@ -64,6 +68,8 @@ class _Filling:
 
     def _object(self, schema: Mapping[str, Any], depth: int) -> dict[str, Any]:
         required = schema.get("required") or ()
+        if not isinstance(required, list | tuple):
+            raise UnfillableError("its 'required' is no list")
         made = {}
         for name, inner in schema["properties"].items():
             before = self.slots

@@ -4,6 +4,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tracer_serve.service.body import Briefly
+
 
 class _Part(BaseModel):
     type: str
@@ -14,7 +16,7 @@ class Message(BaseModel):
     """One message of the conversation."""
 
     role: str
-    content: str | list[_Part] | None = None
+    content: str | Briefly[list[_Part]] | None = None
 
     @property
     def text(self) -> str | None:
@@ -56,13 +58,13 @@ class ChatRequest(BaseModel):
     model_config = ConfigDict(extra="allow", title="ChatRequest")
 
     model: str = Field(description="Name of the task, or of the teacher's model.")
-    messages: list[Message] = Field(min_length=1, description="The conversation; the text is in the last one.")
+    messages: Briefly[list[Message]] = Field(min_length=1, description="The conversation; the text is in the last one.")
     stream: bool | None = Field(default=None, description="Answer as server-sent events.")
     stream_options: _StreamOptions | None = None
     response_format: _Format | None = Field(default=None, description="text, json_object or json_schema.")
-    tools: list[_Tool] | None = None
+    tools: Briefly[list[_Tool]] | None = None
     tool_choice: str | dict[str, Any] | None = None
-    functions: list[Function] | None = None
+    functions: Briefly[list[Function]] | None = None
     function_call: str | dict[str, Any] | None = None
     n: int | None = Field(default=None, description="Only 1 is answered here.")
     logprobs: bool | None = None

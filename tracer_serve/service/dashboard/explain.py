@@ -23,7 +23,7 @@ from tracer_serve.records import Inputs, Text, Vectors, Verdict
 from tracer_serve.redaction import WITHHELD
 from tracer_serve.report.plain import joined
 from tracer_serve.report.words import BRIEF
-from tracer_serve.service.body import read_model
+from tracer_serve.service.body import Briefly, read_model
 from tracer_serve.service.classify import inputs_of
 from tracer_serve.service.failures import RefusalError
 from tracer_serve.service.runtime import Runtime, runtime_of
@@ -37,7 +37,7 @@ class ExplainRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, title="ExplainRequest")
 
-    input: str | list[str] = Field(description="One text; where the task classifies pairs, [first, second].")
+    input: str | Briefly[list[str]] = Field(description="One text; where the task classifies pairs, [first, second].")
 
 
 class _Noting:

@@ -88,13 +88,12 @@ def beside_a_list(system: str, data: Dataset, port: int, texts: int, *, rounds: 
     beside: list[list[float]] = []
     lists: list[tuple[float, float]] = []
     try:
-        one, other = _Client(port), _Client(port)
-        _until(one, bodies, time.perf_counter() + 1.0)  # until it is warm
+        _until(_Client(port), bodies, time.perf_counter() + 1.0)  # until it is warm
         with ThreadPoolExecutor(1) as pool:
             for _ in range(rounds):
-                alone.append(_until(one, bodies, time.perf_counter() + seconds))
-                by_itself = other.took(many)
-                asked = pool.submit(other.took, many)
+                alone.append(_until(_Client(port), bodies, time.perf_counter() + seconds))
+                by_itself = _Client(port).took(many)  # minutes, in which an idle connection would be closed
+                asked, one = pool.submit(_Client(port).took, many), _Client(port)
                 took: list[float] = []
                 while not asked.done():
                     took.append(one.took(next(bodies)))

@@ -45,9 +45,7 @@ def keyed(task: MakeTask, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Task
 @pytest.mark.anyio
 async def test_every_route_but_the_open_ones_wants_a_key(keyed: MakeTask) -> None:
     """Also routes that are not there, so that nobody can map them; the answer is an error object."""
-    paths = [route.path.replace("{number:int}", "1").replace("{path:path}", "embeddings") for route in ROUTES] + [
-        "/nope"
-    ]
+    paths = [route.path.replace("{number}", "1").replace("{path:path}", "embeddings") for route in ROUTES] + ["/nope"]
     async with serving(keyed()) as (client, _):
         answers = {path: await client.get(path) for path in paths if not path.startswith("/admin/")}
         page = await client.get("/", auth=("anybody", SECOND))

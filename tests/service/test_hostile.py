@@ -145,6 +145,18 @@ def test_a_head_without_end_is_refused(task: MakeTask) -> None:
             assert answers.count(b"HTTP/1.1 200") <= bool(first)
 
 
+def test_an_offer_of_http_2_costs_no_body(task: MakeTask) -> None:
+    """Java's HTTP client offers h2c with each request: it is answered in HTTP/1.1, and the connection stays."""
+    body = json.dumps({"input": HANDLED}).encode()
+    offer = ("connection: Upgrade, HTTP2-Settings", "HTTP2-Settings: AAEAAEAAAAIAAAAB", "Upgrade: h2c")
+    spec = task()
+    make_version(spec)
+    with listening(spec) as url, socket.create_connection((httpx.URL(url).host, httpx.URL(url).port or 0)) as client:
+        for _ in range(2):
+            client.sendall(head(*offer, f"content-length: {len(body)}") + body)
+            assert client.recv(65_536).startswith(b"HTTP/1.1 200 OK")
+
+
 def test_whoever_is_silent_too_long_or_longest_gives_way(task: MakeTask, monkeypatch: pytest.MonkeyPatch) -> None:
     """With room for three, a fourth takes the place of the first; after a while all places are free again."""
     monkeypatch.setattr(protocol, "MOST", 3)
@@ -188,6 +200,15 @@ async def test_bodies_under_way_have_a_bound_together(task: MakeTask, monkeypatc
     assert ErrorBody.model_validate(refused.json()).error.code == "overloaded"
     assert taken.status_code != 503
     assert body._held.bytes == 0
+
+
+@pytest.mark.anyio
+async def test_a_number_that_is_too_long_is_no_version(task: MakeTask) -> None:
+    """Neither one that no file's name can hold nor one that Python will not read is an error of ours."""
+    async with serving(task()) as (client, _):
+        answers = [await client.get(f"/versions/{number}/report.html") for number in ("9" * 300, "9" * 5000, "x")]
+    assert [ErrorBody.model_validate(answer.json()).error.code for answer in answers] == ["not_found"] * 3
+    assert {answer.status_code for answer in answers} == {404}
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ ROUTES = [  # the busiest first: they are tried in this order
     Route("/docs.json", documents.docs),
     Route("/", index),
     Route("/status.json", status),
-    Route("/versions/{number:int}/report.html", pages.report),
+    Route("/versions/{number}/report.html", pages.report),
     Route("/admin/refit", admin.refit, methods=["POST"]),
     Route("/admin/rollback", admin.rollback, methods=["POST"]),
 ]

@@ -1,5 +1,6 @@
 """The reports of the versions, as a browser shows them. Nothing is loaded from elsewhere."""
 
+import re
 from pathlib import Path
 
 from starlette.requests import Request
@@ -13,14 +14,17 @@ SAFE = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer", "
 """Headers of every page."""
 _NO_SCRIPTS = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 _HEAD_BYTES = 4096
+_NUMBER = re.compile("[0-9]{1,9}")
 
 
 def report(request: Request) -> Response:
     """Answer with the report of one version, under the policy that it carries itself."""
-    number: int = request.path_params["number"]
-    file: Path = runtime_of(request).versions.folder(number) / "report.html"
-    if not file.is_file():
-        raise RefusalError(404, f"there is no report of a version {number}", code="not_found")
+    number: str = request.path_params["number"]
+    file: Path | None = None
+    if _NUMBER.fullmatch(number):  # a longer one is no name of a folder, or not even a number to Python
+        file = runtime_of(request).versions.folder(int(number)) / "report.html"
+    if file is None or not file.is_file():
+        raise RefusalError(404, f"there is no report of a version {number[:20]}", code="not_found")
     return FileResponse(file, media_type="text/html", headers={"content-security-policy": _policy_of(file)} | SAFE)
 
 

@@ -5,6 +5,7 @@ at a time, it keeps for ever, and of a head it reads whatever comes.
 """
 
 import asyncio
+import re
 import resource
 from itertools import takewhile
 from typing import Any, cast
@@ -25,6 +26,8 @@ HEAD_S = 30.0
 
 _FILES, _SPARE_FILES = 16_384, 256  # the store, versions and connections to the teacher need some as well
 _LOOK_S = 1.0
+_H2C = re.compile(rb"\r\nupgrade:[ \t]*h2c[ \t]*(?=\r|$)", re.IGNORECASE)
+"""An offer of HTTP/2, as Java's clients make it with every request: the parser would take it, and drop the body."""
 
 
 def allow_connections() -> int:
@@ -90,6 +93,9 @@ class BoundedProtocol(HttpToolsProtocol):
         """Read on, unless this head has no end."""
         if not self._in_body:
             self._said += len(data)
+            if b"h2c" in data:
+                head, end, rest = data.partition(b"\r\n\r\n")
+                data = _H2C.sub(b"", head) + end + rest
         super().data_received(data)
         if self._said > HEAD_BYTES and not self._in_body:
             self._lobby.leave(self)

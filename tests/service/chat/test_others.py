@@ -45,6 +45,16 @@ async def test_any_body_and_any_stream_pass(task: MakeTask, stub_llm: StubLLM) -
     assert [seen["path"] for seen in stub_llm.requests] == ["/v1/audio/transcriptions", "/v1/responses"]
 
 
+async def test_headers_arrive_as_the_bytes_they_are(task: MakeTask, stub_llm: StubLLM) -> None:
+    """What is no ASCII is passed on too, and is no error of ours."""
+    with listening(task()) as url:
+        async with httpx.AsyncClient(base_url=url) as client:
+            headers = {b"openai-organization": "Müller".encode(), b"idempotency-key": b"\xff"}
+            answer = await client.post("/embeddings", json={"input": ["one"]}, headers=headers)
+    assert answer.status_code == 200
+    assert stub_llm.requests[0]["headers"]["openai-organization"].encode("latin-1") == "Müller".encode()
+
+
 async def test_what_is_not_passed_on_is_refused_clearly(task: MakeTask, stub_llm: StubLLM) -> None:
     """No endpoint, another method, a page of another site, a path that leads elsewhere, a body that is too large."""
     async with serving(task(server={"forward": False})) as (client, _):
@@ -54,7 +64,12 @@ async def test_what_is_not_passed_on_is_refused_clearly(task: MakeTask, stub_llm
         ours = await client.post("/v1/models", json={})
         foreign = [
             await client.post("/v1/embeddings", content="{}", headers=headers)
-            for headers in ({"origin": "https://evil.example"}, {"sec-fetch-site": "cross-site"})
+            for headers in (
+                {"origin": "https://evil.example"},
+                {"origin": "http://["},
+                {"origin": "null"},
+                {"sec-fetch-site": "cross-site"},
+            )
         ]
         elsewhere = [
             await client.post(httpx.URL("http://test", raw_path=path.encode()), json={})

@@ -22,10 +22,10 @@ CONCURRENCY = 64
 _PLAIN = re.compile(r"[A-Za-z0-9._~/:@-]+")
 _TIMEOUT = httpx.Timeout(20.0, read=600.0)  # between two tokens, as OpenAI's own clients allow
 _MOST_OF_AN_ERROR = 64_000  # bytes of a refusal that are read, to blot out secrets in it
-_PASSED_ON = (
-    *("accept", "content-encoding", "content-type", "idempotency-key", "traceparent"),
-    *("openai-beta", "openai-organization", "openai-project"),
-)
+_PASSED_ON = {
+    *(b"accept", b"content-encoding", b"content-type", b"idempotency-key", b"traceparent"),
+    *(b"openai-beta", b"openai-organization", b"openai-project"),
+}
 _OF_AN_ERROR = {"content-type", "retry-after", "retry-after-ms", "x-request-id", "x-should-retry"}
 _HOP_BY_HOP = {
     *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding"),
@@ -88,8 +88,9 @@ class Forwarder:
         TeacherError
             Where no endpoint can be reached, or too many calls are under way.
         """
-        headers = {name: value for name in _PASSED_ON if (value := request.headers.get(name)) is not None}
-        headers["accept-encoding"] = request.headers.get("accept-encoding", "identity")
+        # as bytes: a header may hold any
+        headers = [(name, value) for name, value in request.headers.raw if name in _PASSED_ON]
+        headers.append((b"accept-encoding", request.headers.get("accept-encoding", "identity").encode("latin-1")))
         async with self._limit.place():
             problem = TeacherError("no endpoint is there to pass calls on to", reason="unavailable")
             for endpoint, client in self._doors:

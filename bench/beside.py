@@ -23,7 +23,7 @@ import numpy as np
 from rich.table import Table
 
 from bench.data import Dataset, load
-from bench.serving import handled_texts, serve, task_of
+from bench.serving_ours import handled_texts, serve, task_of
 from tracer_serve.console import out, progress_bar
 
 SYSTEMS = ("tracer-serve, ngrams", "tracer-serve, onnx")

@@ -19,7 +19,7 @@ import numpy as np
 from rich.table import Table
 
 from bench.data import load
-from bench.serving import OURS, handled, inputs_of, task_of
+from bench.serving_ours import OURS, handled, inputs_of, task_of
 from tracer_serve.components import make_embedders
 from tracer_serve.console import out
 from tracer_serve.gate.scope import scope_scores

@@ -27,7 +27,7 @@ from rich.table import Table
 from bench.data import load
 from bench.peer import ROOT
 from bench.servers import Server
-from bench.serving import PEER, peer_command
+from bench.serving_peers import PEER, peer_command
 from tracer_serve.console import out, progress_bar
 
 _FOLDER = ROOT / "start"

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from tracer_serve.following import Follower
 from tracer_serve.gathered import Count, Seconds
 from tracer_serve.live import Loaded
+from tracer_serve.report.headline import bound_of
 from tracer_serve.validity import REASONS
 from tracer_serve.watch import Watch
 
@@ -152,14 +153,16 @@ class _VersionCollector(Collector):
         if loaded is None:
             return
         certificate = loaded.policy.certificate
+        coverage = certificate.coverage if certificate.certified else 0.0
         values = {
-            "tracer_coverage_ratio": ("Certified share of traffic that is handled.", certificate.coverage),
-            "tracer_agreement_lower_bound": ("Certified bound of teacher agreement.", certificate.lower_bound),
+            "tracer_coverage_ratio": ("Certified share of traffic that is handled.", coverage),
+            "tracer_agreement_lower_bound": ("Certified bound of teacher agreement, if any.", bound_of(certificate)),
             "tracer_agreement_target": ("Required teacher agreement, alpha.", certificate.alpha),
         }
         for name, (text, value) in values.items():
             family = GaugeMetricFamily(name, text, labels=("task",))
-            family.add_metric((self._task,), value)
+            if value is not None:
+                family.add_metric((self._task,), value)
             yield family
         info = GaugeMetricFamily(
             "tracer_policy_info", "The version that serves.", labels=("task", "version", "teacher", "embedder")

@@ -13,6 +13,7 @@ from tests.service.chat.conftest import running_app
 from tests.service.worlds import BLUE, DEFERRED, HANDLED, LABELS, RED, make_task, make_version
 from tests.stub_llm import StubLLM, serve
 from tracer_serve.records import Trace
+from tracer_serve.report.words import at_least
 from tracer_serve.service.admin import KEY
 from tracer_serve.service.app import make_app
 from tracer_serve.standing import close_gate
@@ -85,6 +86,13 @@ def test_every_section_renders_without_a_console_error(browser: Any, served: str
     assert complaints(browser) == []
 
 
+def test_no_number_is_rounded_into_more_than_it_says(browser: Any, served: str) -> None:
+    """An alpha of .975 is not told as 98 %, a bound is never rounded up, almost all is not all."""
+    open_page(browser, served)
+    said = browser.execute_script("return [exact(.975), exact(.95), atLeast(.9537), atLeast(.95), percent(.99975)]")
+    assert said == ["97.5 %", "95 %", "95.3 %", "95.0 %", "99.9 %"]
+
+
 def test_numbers_on_the_page_equal_the_json(browser: Any, served: str) -> None:
     """Tiles, promise, versions and teacher show what status.json says."""
     open_page(browser, served)
@@ -93,7 +101,8 @@ def test_numbers_on_the_page_equal_the_json(browser: Any, served: str) -> None:
     assert text_of(browser, "headline").startswith(f"{100 * today['coverage']:.1f} %")
     assert text_of(browser, "coverage") == f"{100 * found['versions'][0]['live']['coverage']:.1f} %"
     assert text_of(browser, "agreement") == f"{100 * promise['agreement']:.1f} %"
-    assert f"at least {100 * promise['lower_bound']:.1f} %" in text_of(browser, "agreement-note")
+    assert f"at least {at_least(promise['lower_bound'])} at any time" in text_of(browser, "agreement-note")
+    assert text_of(browser, "promise-words") == f"{found['version']['promise']} Audits watch it live."
     assert text_of(browser, "saved").startswith(("€", "-€"))
     assert float(text_of(browser, "saved").replace("€", "")) == pytest.approx(money["saved"], rel=1e-2)
     assert text_of(browser, "audits") == str(promise["audits"])

@@ -1,9 +1,11 @@
 """Everything beside classify: health, metrics, documents, pages, admin."""
 
 import asyncio
+import math
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -35,6 +37,27 @@ async def test_health_names_version_and_certificate(task: MakeTask) -> None:
     async with serving(spec) as (client, _):
         version = (await client.get("/healthz")).json()["version"]
     assert (version["number"], version["certified"], version["coverage"]) == (1, True, 0.8)
+
+
+async def test_nothing_certified_is_no_coverage_and_an_average_is_no_bound(task: MakeTask) -> None:
+    """Metrics and health state coverage and bound only as far as they are certified; a promise is put in words."""
+    spec = task()
+    make_version(spec)
+    async with serving(spec) as (client, runtime):
+        loaded = runtime.live.loaded
+        assert loaded is not None
+        found = loaded.policy.certificate
+        for certificate, coverage, words in (
+            (replace(found, certified=False, reason="coverage"), 0.0, ""),
+            (replace(found, guarantee="overall", delta=math.nan), 0.8, "On average over versions"),
+        ):
+            runtime.live.loaded = replace(loaded, policy=replace(loaded.policy, certificate=certificate))
+            version = (await client.get("/healthz")).json()["version"]
+            assert (version["coverage"], version["lower_bound"]) == (coverage, None)
+            assert (version["promise"] or "").startswith(words)
+            lines = (await client.get("/metrics")).text.splitlines()
+            assert f'tracer_coverage_ratio{{task="colours"}} {coverage}' in lines
+            assert not [line for line in lines if line.startswith("tracer_agreement_lower_bound{")]
 
 
 async def test_metrics_count_what_happened_and_no_text_becomes_a_label(task: MakeTask) -> None:

@@ -1,5 +1,6 @@
 """Is it alive, can it answer, what is wrong: for machines and for people."""
 
+import math
 from typing import Any
 
 from starlette.requests import Request
@@ -8,6 +9,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from tracer_serve.errors import StoreError
 from tracer_serve.holder import live_holder
 from tracer_serve.metrics import CONTENT_TYPE, render
+from tracer_serve.report.headline import bound_of, promise_of
 from tracer_serve.schedule import LAST
 from tracer_serve.service.runtime import Runtime, runtime_of
 from tracer_serve.standing import LEASE, PROGRESS
@@ -106,9 +108,10 @@ def _version(runtime: Runtime) -> dict[str, Any] | None:
         "certified": certificate.certified,
         "reason": certificate.reason,
         "alpha": certificate.alpha,
-        "delta": certificate.delta,
-        "coverage": certificate.coverage,
-        "lower_bound": certificate.lower_bound,
+        "delta": None if math.isnan(certificate.delta) else certificate.delta,
+        "coverage": certificate.coverage if certificate.certified else 0.0,
+        "lower_bound": bound_of(certificate),
+        "promise": promise_of(certificate) if certificate.certified else None,
     }
 
 

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from tracer_serve.metrics import CONTENT_TYPE, render
+from tracer_serve.report.words import at_least, percent
 from tracer_serve.service.documents import model
 from tracer_serve.service.health import health, readiness
 from tracer_serve.service.openapi import openapi
@@ -32,7 +33,7 @@ _PAGE = Environment(autoescape=True).from_string(
 {% for t in tasks %}{% set v = t.version %}
 <tr><td><a href="t/{{ t.task }}/">{{ t.task }}</a><td>{{ t.mode }}<td>{{ v.number if v else "none yet" }}
 <td>{{ "open" if t.gate.open else t.gate.reason|replace("_", " ") }}
-{% if v and v.certified %}<td>{{ "%.1f"|format(100 * v.coverage) }} %<td>{{ "%.1f"|format(100 * v.lower_bound) }} %
+{% if v and v.certified %}<td>{{ percent(v.coverage) }}<td>{{ at_least(v.lower_bound) }}
 {% else %}<td><td>{% endif %}<td class="bad">{{ t.problems|join("; ") }}{% endfor %}</table></html>
 """
 )
@@ -79,5 +80,5 @@ def docs(request: Request) -> Response:
 def index(request: Request) -> Response:
     """Answer with a page that leads to the tasks' dashboards."""
     tasks = [health(side.runtime) for side in sides_of(request)]
-    page = _PAGE.render(style=_STYLE, tasks=tasks)
+    page = _PAGE.render(style=_STYLE, tasks=tasks, percent=percent, at_least=at_least)
     return HTMLResponse(page, headers={"content-security-policy": _POLICY} | SAFE)

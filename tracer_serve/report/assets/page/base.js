@@ -6,7 +6,10 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 const charts = [];
 
 const $ = (id) => document.getElementById(id);
-const percent = (x, digits = 1) => (x === null ? "-" : `${(100 * x).toFixed(digits)} %`);
+/** A share: less than all is never rounded to all. */
+const percent = (x, digits = 1) => (x === null ? "-" : `${(x < 1 && digits ? Math.min(100 * x, 99.9) : 100 * x).toFixed(digits)} %`);
+/** A lower bound: rounded down, so that it stays one. */
+const atLeast = (x) => (x === null ? "-" : `${(Math.floor(1000 * x + 1e-6) / 10).toFixed(1)} %`);
 const count = (x) => x.toLocaleString("en");
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 

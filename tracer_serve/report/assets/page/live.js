@@ -3,6 +3,8 @@ let facts = null;
 const EVERY_MS = 3000;
 const when = (iso) => (iso ? iso.slice(0, 16).replace("T", " ") : "-");
 const plural = (n, word) => `${count(n)} ${word}${n === 1 ? "" : "s"}`;
+/** What the YAML says, unrounded but for what binary fractions add. */
+const exact = (x) => `${Number((100 * x).toPrecision(6))} %`;
 const short = (x) => Number(x).toLocaleString("en", { maximumSignificantDigits: 3 });
 const ms = (x) => (x === null ? "-" : x < 1000 ? `${short(x)} ms` : `${short(x / 1000)} s`);
 
@@ -29,7 +31,7 @@ function headline({ version, gate, traffic }) {
 function promised({ version, gate, promise }) {
   if (!version || gate.reason === "no_certificate") return "A version serves once the gate has shown that it agrees with the teacher often enough.";
   if (!gate.open) return "Its certificate no longer holds; the teacher's answers calibrate the next one.";
-  return `Of the answers given without the teacher at least ${percent(version.alpha, 0)} agree with it: certified, and wrong with probability ${percent(version.delta, 0)} at most. ${promise.audits ? "Audits watch it live." : "No audit has come in yet."}`;
+  return `${version.promise} ${promise.audits ? "Audits watch it live." : "No audit has come in yet."}`;
 }
 
 function tiles({ version, gate, traffic, promise, recent, versions }) {
@@ -39,7 +41,7 @@ function tiles({ version, gate, traffic, promise, recent, versions }) {
   put("coverage-note", version && version.certified ? `${live && live.requests ? `${count(live.handled)} of ${plural(live.requests, "request")}; ` : ""}certified: ${percent(version.coverage)}` : "nothing is certified");
   put("agreement", promise && promise.audits ? percent(promise.agreement) : "-");
   put("agreement-note", promise && promise.audits
-    ? `${count(promise.agreements)} of ${plural(promise.audits, "audit")}; at least ${percent(promise.lower_bound)} at any time, with ${percent(promise.confidence, 0)} confidence`
+    ? `${count(promise.agreements)} of ${plural(promise.audits, "audit")}; at least ${atLeast(promise.lower_bound)} at any time, with ${exact(promise.confidence)} confidence`
     : version ? "no audit yet" : "nothing to audit");
   const cash = traffic && traffic.money;
   put("saved-name", cash ? "Saved today" : "Teacher calls saved today");
@@ -64,7 +66,7 @@ function watched({ version, gate, monitor, promise }) {
       : !gate.open ? `Nothing is handled, so nothing can break it: ${gate.reason.replaceAll("_", " ")}.`
         : gate.reason === "promise_changed" ? "The YAML promises more than this version was certified for."
         : share >= 0.5 ? "Doubtful: the audits disagree more often than they should. More of them are drawn now."
-          : `Yes, as far as the audits tell: ${percent(promise.required)} has to agree.`);
+          : `Yes, as far as the audits tell: ${exact(promise.required)} has to agree.`);
 }
 
 function show() {

@@ -25,7 +25,16 @@ def test_fit_prints_the_summary_and_json_for_scripts(tmp_path: Path, capsys: pyt
     assert (found["version"], found["activated"], found["traces"]) == (2, True, 900)
     assert found["certificate"]["certified"] is True
     assert main(["versions", str(task.file), "--json"]) == 0
-    assert [v["serving"] for v in json.loads(capsys.readouterr().out)] == [False, True]
+    listed = json.loads(capsys.readouterr().out)
+    assert [v["serving"] for v in listed] == [False, True]
+    assert main(["versions", str(task.file), "--pin", "1"]) == 0
+    table = capsys.readouterr().out
+    assert [line.split()[:2] for line in table.splitlines() if "certified" in line] == [
+        ["1", "pinned"],
+        ["2", "serves"],
+    ]
+    assert "…" not in table
+    assert main(["report", str(task.file), "--version", "0"]) == 1
 
 
 def test_a_version_that_does_not_certify_never_replaces_one_that_does(

@@ -71,7 +71,7 @@ def columns_follow_classes(case: SurrogateCase) -> None:
     """Column j speaks for `classes_[j]`: it is highest on the rows of that class."""
     for j, label in enumerate(case.fitted.classes_):
         means = case.proba[case.labels == label].mean(axis=0)
-        require(means.argmax() == j, f"on rows of {label!r} the columns average {np.round(means, 2).tolist()}")
+        require(means.argmax() == j, f"on rows of {str(label)!r} the columns average {np.round(means, 2).tolist()}")
 
 
 def fits_are_deterministic(case: SurrogateCase) -> None:

@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the headline, the worst slices and the next best action."""
     versions = versions_of(load_task(args.task))
-    number = args.version or versions.current()
+    number = versions.current() if args.version is None else args.version
     if number is None:
         raise ArtifactError(f"no version yet; `tracer-serve fit {args.task}` writes the first")
     versions.manifest(number)

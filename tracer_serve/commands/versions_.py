@@ -4,6 +4,7 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
+from rich.box import SIMPLE
 from rich.table import Table
 
 from tracer_serve.console import out, print_json
@@ -30,17 +31,20 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json([asdict(m) | {"serving": m.version == current} for m in manifests])
         return 0
-    table = Table("", "version", "written", "traces", "verdict", "embedder", "forgotten")
+    forgetful = any(m.forgotten for m in manifests)
+    table = Table(box=SIMPLE, padding=0, pad_edge=False, collapse_padding=True)
+    for name in ("version", "", "written (UTC)", "traces", *["forgotten"] * forgetful, "verdict"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("embedder", overflow="fold")  # where the terminal is narrow, a long name breaks and nothing is cut
     for m in manifests:
-        mark = ("*" if m.version == current else "") + ("pinned" if m.pinned else "")
         table.add_row(
-            mark,
             str(m.version),
-            m.created,
+            "\n".join([*["serves"] * (m.version == current), *["pinned"] * m.pinned]),
+            m.created[:16].replace("T", " "),
             f"{m.traces:,}",
+            *[f"{m.forgotten:,}"] * forgetful,
             m.reason,
             m.embedder,
-            f"{m.forgotten:,}" if m.forgotten else "",
         )
     out.print(table if manifests else f"no version yet; `tracer-serve fit {args.task}` writes the first", markup=False)
     return 0

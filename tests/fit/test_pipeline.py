@@ -9,8 +9,9 @@ import pytest
 from tests.tasks import Planted, banking, write_task
 from tracer_serve.components import make_embedder
 from tracer_serve.errors import ArtifactError, FitError
-from tracer_serve.fit import pipeline
+from tracer_serve.fit import strict
 from tracer_serve.fit.calibration import Calibration
+from tracer_serve.fit.folds import holdout
 from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.fit.rows import Rows
 from tracer_serve.policy import Policy
@@ -133,14 +134,14 @@ def test_rows_that_only_train_stay_out_of_the_certificate(tmp_path: Path) -> Non
 @pytest.mark.parametrize("most", [50_000, 40], ids=["all", "a sample"])
 def test_no_duplicate_of_a_held_out_row_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
     """In `strict` mode a duplicate that does not calibrate, or was not drawn into the sample, is left out."""
-    monkeypatch.setattr(pipeline, "CROSS_FIT_ROWS", most)
+    monkeypatch.setattr(strict, "CROSS_FIT_ROWS", most)
     once = planted(300, noise=0.0)
     texts, labels = [*once.texts] * 3, np.tile(once.labels, 3)
     rows = Rows(texts, labels, np.random.default_rng(0).random(900) < 0.5)
     task = write_task(tmp_path, gate={"alpha": 0.8, "delta": 0.1, "mode": "strict"})
-    fitted = pipeline.fit_policy(task, rows, Planted())
+    fitted = fit_policy(task, rows, Planted())
     held_out = {texts[i] for i in fitted.calibration.row}
-    assert 30 <= len(held_out) <= 60
+    assert 30 <= len(held_out) <= len(fitted.calibration.row) <= most
     assert held_out.isdisjoint(texts[i] for i in fitted.trained)
     assert len(fitted.trained) >= 3 * (300 - len(held_out))
 
@@ -153,6 +154,22 @@ def test_too_few_rows_abstain_or_say_how_many_are_needed(tmp_path: Path) -> None
     certificate = fit_policy(task, planted(40, noise=0.0), Planted()).certificate
     assert not certificate.certified
     assert (certificate.reason, certificate.rows_needed > 0) == ("insufficient", True)
+
+
+@pytest.mark.parametrize("mode", ["cross_fit", "strict"])
+def test_one_text_that_repeats_is_an_error_that_says_so(tmp_path: Path, mode: str) -> None:
+    """What no fold may part cannot be compared on, whatever the number of rows."""
+    task = write_task(tmp_path, gate={"alpha": 0.8, "delta": 0.1, "mode": mode})
+    with pytest.raises(FitError, match=r"200 labelled traces are one text|repeat few texts"):
+        fit_policy(task, Rows.of(["2 0.1 again"] * 200, ["label2"] * 200), Planted())
+
+
+def test_a_held_out_fifth_without_a_row_is_an_error_that_says_so(tmp_path: Path) -> None:
+    """In `strict` mode rows that may calibrate can all fall among those that train."""
+    task = write_task(tmp_path, gate={"alpha": 0.8, "delta": 0.1, "mode": "strict"})
+    rows = planted(200)
+    with pytest.raises(FitError, match="none of the 160 that may calibrate"):
+        fit_policy(task, Rows(rows.texts, rows.labels, ~holdout(rows.texts, 0.2, 0)), Planted())
 
 
 def test_a_teacher_with_one_label_goes_through_the_same_gate(tmp_path: Path) -> None:

@@ -91,6 +91,11 @@ def compare(
     """
     spec = task.spec
     folds = Folds(rows, embedders[0], spec.fit.folds, spec.fit.seed, priced="cascade" in spec.gate.families)
+    if not np.ptp(folds.fold):
+        raise FitError(
+            f"all {len(rows):,} labelled traces are one text and its near-duplicates, which no fold may part:"
+            " there is nothing to compare surrogates on. Bring others, or serve on until some came"
+        )
     views = [folds, *map(folds.through, embedders[1:])]
     cost = [float(getattr(make_surrogate(task, s), "cost", 1.0)) for s in range(len(spec.surrogates))]
     order = sorted(range(len(cost)), key=cost.__getitem__)

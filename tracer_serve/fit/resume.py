@@ -30,7 +30,7 @@ class Resume:
     Parameters
     ----------
     folder : the earlier policy's, None for the first one
-    seen, apart : hashes of the rows that train and of those that the certificate stands on
+    seen, apart : hashes of the rows that train, and of those held out, on some of which the certificate stands
     """
 
     folder: Path | None

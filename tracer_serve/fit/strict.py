@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tracer_serve.errors import FitError
 from tracer_serve.fit.candidate import Paths
 from tracer_serve.fit.certificate import Tested, certified
 from tracer_serve.fit.choose import Choice
@@ -34,6 +35,12 @@ def fit_strict(
     seed, resumes = task.spec.fit.seed, can_resume(task)
     apart = (lasting_holdout if resumes else holdout)(rows.texts, _STRICT_SHARE, seed)
     held_out = _sample(np.flatnonzero(apart & rows.calibrates), seed)
+    if not len(held_out):
+        raise FitError(
+            "gate.mode: strict certifies on a fifth of the rows, and none of the"
+            f" {int(rows.calibrates.sum()):,} that may calibrate fell into it: they are too few, or repeat few texts."
+            " Serve on, then refit"
+        )
     group = burst_groups(rows.texts)
     # what does not calibrate trains, but no duplicate of what does; and a model that later ones go on from must not see
     # what may calibrate them
@@ -42,7 +49,8 @@ def fit_strict(
     compared = compare(task, develop, embedders, progress, refit_rows=len(training))
     choice, results = select(task, compared, develop.calibrates)
     test = rows.take(held_out)
-    resume = Resume.of(earlier, rows.take(training), test) if resumes else None
+    # all that is apart, not what calibrates alone: a burst may bring a row here whose like an earlier model has seen
+    resume = Resume.of(earlier, rows.take(training), rows.take(np.flatnonzero(apart))) if resumes else None
     policy, _ = finish(task, rows.take(training), embedders, choice.candidate, compared.folds.classes, resume=resume)
     vectors = policy.view.embed(test.texts)
     classes = np.unique(np.concatenate([policy.classes, test.labels]))

@@ -8,9 +8,10 @@ from typing import Self
 import numpy as np
 import pytest
 
-from tracer_serve.embedding_cache import CachedEmbedder, VectorFile
+from tracer_serve.embedding_cache import CachedEmbedder
 from tracer_serve.errors import ArtifactError
 from tracer_serve.records import Text, Vectors
+from tracer_serve.vector_file import VectorFile
 
 
 class Letters:

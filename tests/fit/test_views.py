@@ -14,8 +14,9 @@ from tracer_serve.components import make_embedders
 from tracer_serve.embedders.ngrams import NGrams
 from tracer_serve.errors import ArtifactError, SpecError
 from tracer_serve.fit.fitted import Fitted
+from tracer_serve.fit.folded import Folds
 from tracer_serve.fit.pipeline import fit_policy
-from tracer_serve.fit.rows import Folds, Rows
+from tracer_serve.fit.rows import Rows
 from tracer_serve.gate.classes import class_thresholds
 from tracer_serve.load import Task
 from tracer_serve.policy import Policy

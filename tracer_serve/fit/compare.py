@@ -13,7 +13,8 @@ from tracer_serve.errors import FitError
 from tracer_serve.fit.candidate import Candidate, Part, Paths
 from tracer_serve.fit.choose import Choice, Chooser
 from tracer_serve.fit.crossfit import cross_fit
-from tracer_serve.fit.rows import Folds, Progress, Rows
+from tracer_serve.fit.folded import Folds
+from tracer_serve.fit.rows import Progress, Rows
 from tracer_serve.fit.scoring import cross_score
 from tracer_serve.fit.worth import Budget, Claim, NotWorthItError
 from tracer_serve.gate.classes import floor_eligible

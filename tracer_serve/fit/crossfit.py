@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from tracer_serve.compute import HEAVY, spread
-from tracer_serve.fit.rows import Folds
+from tracer_serve.fit.folded import Folds
 from tracer_serve.gate.scope import scope_scores
 from tracer_serve.protocols import Acceptor, RowScaled, Surrogate
 from tracer_serve.records import Bools, Evidence, Floats, Inputs, Ints, Labels, Vectors

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from sqlalchemy import Connection, select
 
 from tracer_serve.records import Trace
+from tracer_serve.traces.change import Change
 from tracer_serve.traces.codec import pack
 from tracer_serve.traces.inserting import COLUMNS, insert
 from tracer_serve.traces.part import Part
@@ -14,7 +15,6 @@ from tracer_serve.traces.rows import to_row
 from tracer_serve.traces.statements import insert_into, touched
 from tracer_serve.traces.tables import imports
 from tracer_serve.traces.tables import traces as table
-from tracer_serve.traces.tally import Change
 
 _CHUNK = 5_000
 _STAGE = "tracer_incoming"

@@ -14,10 +14,11 @@ from typing import cast
 
 from sqlalchemy import ColumnElement, func, select
 
+from tracer_serve.traces.change import COUNTED, Change
 from tracer_serve.traces.rows import Row
 from tracer_serve.traces.settings import Settings
 from tracer_serve.traces.tables import traces
-from tracer_serve.traces.tally import COUNTED, GONE, Change
+from tracer_serve.traces.tally import GONE
 
 PRUNED = "traces.pruned"
 """The value in the store: rows up to this id are labelled, the others went."""

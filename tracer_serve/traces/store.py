@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 
 from tracer_serve.errors import StoreError
 from tracer_serve.records import Answer, LabelSource, Trace
+from tracer_serve.traces.change import Change
 from tracer_serve.traces.codec import pack
 from tracer_serve.traces.database import BUSY_TIMEOUT_S, Database, again
 from tracer_serve.traces.fencing import Fencing
@@ -22,7 +23,6 @@ from tracer_serve.traces.querying import fetch
 from tracer_serve.traces.reading import Reading
 from tracer_serve.traces.rows import Row, to_row
 from tracer_serve.traces.tables import traces
-from tracer_serve.traces.tally import Change
 from tracer_serve.traces.transfer import Transfer
 from tracer_serve.traces.writing import GroupCommit
 

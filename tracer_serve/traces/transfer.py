@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import Table, func, select
 
+from tracer_serve.traces.change import Change
 from tracer_serve.traces.database import Database
 from tracer_serve.traces.inserting import insert
 from tracer_serve.traces.part import Part
@@ -12,7 +13,7 @@ from tracer_serve.traces.querying import between, fetch
 from tracer_serve.traces.rows import Row
 from tracer_serve.traces.statements import insert_into
 from tracer_serve.traces.tables import imports, refits, settings, tallies, traces
-from tracer_serve.traces.tally import GONE, Change
+from tracer_serve.traces.tally import GONE
 
 _PAGE = 5_000
 _BESIDE = (settings, refits, imports)  # leases are held by processes, tallies are counted anew but for rows that went

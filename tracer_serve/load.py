@@ -162,7 +162,7 @@ def _explain(error: dict[str, Any], file: Path) -> str:
 def _of_the_other_form(error: dict[str, Any]) -> bool:
     """Whether an error says that `labels`, a list or a map, is not the one that nobody meant it to be."""
     meant = "tuple_type" if isinstance(error["input"], Mapping) else "dict_type"
-    return error["loc"][0] == "labels" and error["type"] == meant
+    return (error["loc"][0], error["type"]) == ("labels", meant)
 
 
 def _is_union_branch(part: str | int) -> bool:

@@ -90,7 +90,7 @@ class Acceptor(Protocol):
     `features` learns nothing: evidence to float32 of shape (n, f), so that rows of different folds can be stacked.
     `fit` learns from features and whether the teacher agreed; `score` returns shape (n,), higher is safer,
     NaN where nothing can be said (never handled). One whose score owes nothing to `agreed` may say ``learnt = False``:
-    a learnt score must show that it tells agreements from disagreements (`fit.crossfit.cross_score`).
+    a learnt score must show that it tells agreements from disagreements (`fit.scoring.cross_score`).
     """
 
     def features(self, evidence: Evidence) -> Vectors: ...

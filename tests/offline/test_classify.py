@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,10 @@ import pytest
 from tests.tiny import LABELS, TEXTS, tiny_task
 from tracer_serve.cli import main
 from tracer_serve.components import make_embedder
+from tracer_serve.errors import BadInputError
 from tracer_serve.load import Task
 from tracer_serve.offline import open_sink
+from tracer_serve.offline.sinks import ADDED
 from tracer_serve.policy import Policy
 from tracer_serve.standing import close_gate
 from tracer_serve.stock import store_of, versions_of
@@ -87,6 +91,51 @@ def test_interrupted_anywhere_it_continues_to_the_same_output(
     assert rows_as_written(torn) == rows_as_written(whole)
     if ending != "parquet":
         assert torn.read_bytes() == whole.read_bytes()
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+@pytest.mark.parametrize("stopped_before", ["unlink", "rmtree"])
+def test_stopped_at_its_very_end_it_makes_the_whole_output_again(
+    source: Path, tmp_path: Path, ending: str, stopped_before: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the output was there and its progress not yet cleared away, a run after `rm` has every row once more."""
+    out, rows = tmp_path / f"out.{ending}", [{"id": i, **dict.fromkeys(ADDED)} for i in range(3)]
+
+    def run() -> None:
+        sink = open_sink(out, source, {})
+        sink.write(rows[sink.rows :])
+        sink.finish()
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopping, suppress(KeyboardInterrupt):
+        stopping.setattr(*{"unlink": (Path, "unlink", stop), "rmtree": (shutil, "rmtree", stop)}[stopped_before])
+        run()
+    out.unlink()
+    run()
+    assert [int(row["id"]) for row in rows_as_written(out)] == [0, 1, 2]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["in.jsonl", out.name]
+
+
+def test_parquet_loses_no_field_and_no_digit(source: Path, tmp_path: Path) -> None:
+    """Fields that come up in the first batch are columns, half a character is kept; what no longer fits is refused."""
+    pytest.importorskip("pyarrow")
+    ours = dict.fromkeys(ADDED)
+    odd: dict[str, Any]
+    sink = open_sink(tmp_path / "out.parquet", source, {})
+    sink.write([{"a": 1, "t": "x\ud83d", **ours}, {"a": 2, "b": {"c": 1}, **ours}])
+    for odd in ({"a": 1.5}, {"new": 1}, {"b": {"c": 1, "d": 2}}, {"a": 2**70}, {"b": {}, "e": {}}):
+        with pytest.raises(BadInputError, match="write JSONL"):
+            sink.write([{**odd, **ours}])
+    sink.write([{"a": None, **ours}])
+    sink.finish()
+    rows = [{name: row[name] for name in ("a", "t", "b")} for row in rows_as_written(tmp_path / "out.parquet")]
+    assert rows == [
+        {"a": 1, "t": "x\\ud83d", "b": None},
+        {"a": 2, "t": None, "b": {"c": 1}},
+        {"a": None, "t": None, "b": None},
+    ]
 
 
 def rows_as_written(file: Path) -> list[dict[str, Any]]:

@@ -60,7 +60,7 @@ class Sink(ABC):
         self.partial, self._progress = (out.with_name(out.name + ending) for ending in (".partial", ".progress"))
         self.rows, self.mark = 0, 0
         self.fields: list[str] = []
-        if self._progress.exists():
+        if self._progress.exists() and self.partial.exists():  # the one alone: of a run that was stopped at its end
             self._resume()
 
     def write(self, rows: Sequence[Row]) -> None:
@@ -68,8 +68,7 @@ class Sink(ABC):
         if not rows:
             return
         if not self.fields:
-            first = next((row for row in rows if len(row) > len(ADDED)), rows[0])
-            self.fields = [*(name for name in first if name not in ADDED), *ADDED]
+            self.fields = [*_names(rows), *ADDED]
         self.mark = self._append(rows)
         self.rows += len(rows)
         told = {"key": self._key, "rows": self.rows, "mark": self.mark, "fields": self.fields}
@@ -78,9 +77,11 @@ class Sink(ABC):
         aside.replace(self._progress)
 
     def finish(self) -> None:
-        """Make the output from what was written."""
+        """Make the output from what was written; stopped anywhere, the same run again makes all of it."""
         self._complete()
         self._progress.unlink(missing_ok=True)
+        if self.partial.exists():
+            shutil.rmtree(self.partial)
 
     @abstractmethod
     def _append(self, rows: Sequence[Row]) -> int:
@@ -88,7 +89,7 @@ class Sink(ABC):
 
     @abstractmethod
     def _complete(self) -> None:
-        """Turn the partial output into the whole one."""
+        """Make the whole output of the partial one, which is moved or left as it is."""
 
     def _resume(self) -> None:
         try:
@@ -119,7 +120,7 @@ class Jsonl(Sink):
 
 
 class Csv(Jsonl):
-    """Comma-separated, with a header; the columns are those of the first record."""
+    """Comma-separated, with a header; the columns are those of the first batch."""
 
     def _append(self, rows: Sequence[Row]) -> int:
         text = io.StringIO(newline="")
@@ -139,15 +140,16 @@ class Parquet(Sink):
     def _append(self, rows: Sequence[Row]) -> int:
         arrow, parquet = _pyarrow(self.out)
         self.partial.mkdir(exist_ok=True)
+        sound = [_sound(row) for row in rows]
         try:
-            table = arrow.Table.from_pylist(list(rows), schema=self._schema(rows))
-        except arrow.ArrowException as error:
+            table = arrow.Table.from_pylist(sound, schema=self._schema(sound))
+            with self._part(self.mark).open("wb") as stream:
+                parquet.write_table(table, stream)
+                os.fsync(stream.fileno())
+        except (arrow.ArrowException, OverflowError) as error:
             raise BadInputError(
                 f"{self.source}: its records do not fit one schema ({error}); write JSONL instead"
             ) from error
-        with self._part(self.mark).open("wb") as stream:
-            parquet.write_table(table, stream)
-            os.fsync(stream.fileno())
         return self.mark + 1
 
     def _complete(self) -> None:
@@ -159,26 +161,47 @@ class Parquet(Sink):
             for part in range(self.mark):
                 writer.write_table(parquet.read_table(self._part(part)))
         whole.replace(self.out)
-        shutil.rmtree(self.partial)
 
     def _part(self, number: int) -> Path:
         return self.partial / f"{number:06d}.parquet"
 
     def _schema(self, rows: Sequence[Row]) -> Any:
-        """Return the first part's schema; of the first one the input's, or what its records show."""
+        """Return the first part's schema; of the first one the input's, or what its records show.
+
+        pyarrow puts a record into a schema by leaving out its other fields, and of 1.5 the half: no later one may have
+        what the schema has no place for.
+        """
         arrow, parquet = _pyarrow(self.out)
-        if self.mark:
-            return parquet.read_schema(self._part(0))
+        first = parquet.read_schema(self._part(0)) if self.mark else None
         if self.source.suffix.lower() in (".parquet", ".pq"):
-            given = parquet.read_schema(self.source)
+            given = first or parquet.read_schema(self.source)
         else:
-            names = [name for name in self.fields if name not in ADDED]
+            names = _names(rows)
             given = arrow.Table.from_pylist([{name: row.get(name) for name in names} for row in rows]).schema
+        if first is not None:
+            both = arrow.unify_schemas([first, given], promote_options="permissive")
+            if not both.equals(first):
+                raise arrow.ArrowInvalid("a later one has other fields, or values of another kind")
+            return first
         text, real, whole = arrow.string(), arrow.float64(), arrow.int64()
         fields = [field.with_type(text) if field.type == arrow.null() else field for field in given]
         fields = [field for field in fields if field.name not in ADDED]
         ours = zip(ADDED, (whole, text, text, real, text, whole), strict=True)
         return arrow.schema([*fields, *(arrow.field(name, kind) for name, kind in ours)])
+
+
+def _names(rows: Sequence[Row]) -> list[str]:
+    """Return the input's fields in the order in which they come up."""
+    return list(dict.fromkeys(name for row in rows for name in row if name not in ADDED))
+
+
+def _sound(value: Any) -> Any:
+    """Write half of a character, which UTF-8 cannot say, as its escape."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_sound(name): _sound(inner) for name, inner in value.items()}
+    return [_sound(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _append(file: Path, at: int, data: str) -> int:

@@ -43,8 +43,8 @@ def _teacher_mistakes(report: Mapping[str, Any]) -> list[dict[str, Any]]:
         _action(
             "review",
             f"Review {len(cards)} likely teacher mistakes",
-            "On these the nearest traces side with the surrogate. Each label that is corrected counts as an agreement"
-            " at the next refit.",
+            "On these score and other traces speak for the surrogate's label. One that is corrected to it counts as an"
+            " agreement at the next refit.",
         )
     ]
 

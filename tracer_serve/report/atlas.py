@@ -13,12 +13,13 @@ _TEXT = 140
 
 
 def atlas_of(seen: Seen, seed: int = 0) -> dict[str, Any]:
-    """Return the points as columns; labels index ``labels``, ``score`` is a percentile among all rows."""
+    """Return the points as columns; labels index ``labels``, ``percentile`` is the share of rows with a lower score."""
     rows = np.arange(len(seen))
     if len(seen) > MOST:
         rows = np.sort(np.random.default_rng(seed).choice(rows, MOST, replace=False))
     place = layout(seen.vectors[rows], seed)
-    ranked = np.searchsorted(np.sort(seen.score), seen.score[rows], side="right") / max(1, len(seen))
+    score = np.nan_to_num(seen.score, nan=-np.inf, posinf=np.inf, neginf=-np.inf)  # no score is the lowest
+    below = np.searchsorted(np.sort(score), score[rows], side="left") / max(1, len(seen))
     return {
         "rows": len(seen),
         "method": "neighbour layout: near rows attract, random rows repel; distances between far groups mean nothing",
@@ -29,7 +30,7 @@ def atlas_of(seen: Seen, seed: int = 0) -> dict[str, Any]:
         "teacher": seen.truth[rows],
         "surrogate": seen.top[rows],
         "handled": seen.handled[rows].astype(int),
-        "percentile": ranked.round(3),
+        "percentile": below.round(3),
     }
 
 

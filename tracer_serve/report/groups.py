@@ -64,11 +64,11 @@ def _one_hot(codes: Ints, size: int) -> csr_matrix:
 
 
 def _lengths(seen: Seen) -> tuple[list[str], csr_matrix]:
-    words = np.array([len(joined(text, 1_000_000).split()) for text in seen.texts])
+    words = np.array([len((text if isinstance(text, str) else " ".join(text)).split()) for text in seen.texts])
     edges = np.unique(np.quantile(words, np.linspace(0, 1, _LENGTHS + 1)[1:-1]).astype(int))
     codes = np.searchsorted(edges, words, side="left")
-    lows = [int(words.min(initial=0)), *(int(edge) + 1 for edge in edges)]
-    highs = [*(int(edge) for edge in edges), int(words.max(initial=0))]
+    lows = [int(words.min()), *(int(edge) + 1 for edge in edges)]
+    highs = [*(int(edge) for edge in edges), int(words.max())]
     names = [f"{low} words" if low >= high else f"{low} to {high} words" for low, high in zip(lows, highs, strict=True)]
     return names, _one_hot(codes, len(names))
 

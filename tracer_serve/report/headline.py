@@ -12,12 +12,14 @@ if TYPE_CHECKING:  # it brings the fit, which a server that only says what it se
 
 def basis_of(seen: "Seen") -> dict[str, Any]:
     """Say on which rows every number of the report stands."""
+    pilot = seen.certificate.pilot
     how = (
         "held-out calibration rows, which the served model has never seen"
         if seen.certificate.mode == "strict"
         else "out-of-fold calibration rows, each scored by models fitted without it (cross-fitted)"
     )
-    return {"mode": seen.certificate.mode, "rows": len(seen), "sentence": f"{len(seen):,} {how}."}
+    spent = f" The certificate leaves out {pilot:,} of them, on which its first test was chosen." if pilot else ""
+    return {"mode": seen.certificate.mode, "rows": len(seen), "sentence": f"{len(seen):,} {how}.{spent}"}
 
 
 def headline_of(task: Task, seen: "Seen") -> dict[str, Any]:

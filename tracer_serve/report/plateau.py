@@ -67,6 +67,7 @@ def plateau_of(task: Task, fitted: Fitted, seen: Seen) -> dict[str, Any]:
         "method": METHOD,
         "points": points,
         "forecast": forecast(sizes, coverage) if comparable else None,
+        "labels_at": measured[-1].traces if measured else None,
         "labels": _labels(seen, measured[-1].handled if measured else None),
     }
 
@@ -165,13 +166,13 @@ _GREW = 0.05
 _FEW = 30  # traces under which a label's own lack of examples is the likelier cause
 
 
-def _labels(seen: Seen, half: Floats | None) -> list[dict[str, Any]]:
+def _labels(seen: Seen, earlier: Floats | None) -> list[dict[str, Any]]:
     """Return the labels that are handled less than the traffic, with what more traces would do for them."""
     size = len(seen.classes)
     rows = np.bincount(seen.truth, minlength=size)
     handled = np.bincount(seen.truth, seen.handled, size)
     rate, overall = handled / np.maximum(rows, 1), float(seen.handled.mean())
-    grown = np.full(size, np.nan) if half is None else rate - half
+    grown = np.full(size, np.nan) if earlier is None else rate - earlier
     state = np.select([grown >= _GREW, rows < _FEW, np.isfinite(grown)], ["grows", "starves", "plateaued"], "unknown")
     behind = np.flatnonzero((rate < overall) & (rows > 0))
     return [
@@ -179,7 +180,7 @@ def _labels(seen: Seen, half: Floats | None) -> list[dict[str, Any]]:
             "label": seen.classes[i],
             "rows": rows[i],
             "handled_share": rate[i],
-            "at_half": None if half is None else half[i],
+            "earlier": None if earlier is None else earlier[i],
             "state": state[i],
         }
         for i in behind[np.argsort((rate - overall)[behind] * rows[behind], kind="stable")]

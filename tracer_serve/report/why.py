@@ -34,9 +34,10 @@ def why_of(seen: Seen, kin: Kin, reference: Kin, examples: int = 40) -> dict[str
     codes = reason_codes(seen)[kin.of]
     causes = _causes(seen, kin, _usual(reference))
     detailed = np.isin(codes, ["below_threshold", "no_certificate"])
-    final = np.where(detailed, causes, codes)
+    clear = (codes == "no_certificate") & (causes == "unsure")  # no threshold makes it a weak case
+    final = np.where(detailed & ~clear, causes, codes)
     total = max(1, len(final))
-    words = SHORT | CAUSES
+    words = SHORT | CAUSES | {"no_certificate": "a clear case, but nothing is certified"}
     counts = Counter(final.tolist())
     return {
         "deferred": int((~seen.handled).sum()),
@@ -123,6 +124,8 @@ def _sentence(seen: Seen, kin: Kin, i: int, cause: str) -> str:
     top, second = str(seen.classes[seen.top[row]]), str(seen.classes[seen.second[row]])
     near = Counter(seen.classes[seen.truth[kin.row[i][kin.known[i]]]].tolist())
     total = sum(near.values())
+    if cause == "far" and not total:
+        return "Far from anything seen but its own near-duplicates."
     if cause == "far":
         return f"Far from anything seen: its nearest trace has cosine {kin.similarity[i, 0]:.2f}."
     if cause == "kin_differ":

@@ -46,7 +46,7 @@ function tiles({ version, gate, traffic, promise, recent, versions }) {
   const cash = traffic && traffic.money;
   put("saved-name", cash ? "Saved today" : "Teacher calls saved today");
   put("saved", !traffic ? "-" : cash ? money(cash.saved, cash.currency) : count(traffic.today.teacher_calls_saved));
-  put("saved-note", cash ? `net of ${money(cash.audits, cash.currency)} for audits; ${money(cash.spent, cash.currency)} spent on deferred texts` : traffic ? `net of ${plural(traffic.today.audits, "audit")}; the teacher states no price` : "");
+  put("saved-note", cash ? `net of ${money(cash.audits, cash.currency)} for audits; ${money(cash.spent, cash.currency)} spent on deferred texts` : traffic ? `net of ${plural(traffic.today.audits, "audit")}; no answer has told a cost this week` : "");
   const { handled, deferred } = recent ? recent.latency_ms : { handled: { p50: null }, deferred: { p50: null } };
   put("latency", handled.p50 === null ? ms(deferred.p50) : ms(handled.p50));
   const tail = (name, part) => (part.p50 === null ? [] : [`${name} ${ms(part.p50)}, p99 ${ms(part.p99)}`]);

@@ -1,0 +1,85 @@
+"""What stands beside a number says which number it is."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.report.conftest import Case, Looked, blobs, case_of, make_task
+from tracer_serve.fit.pipeline import fit_policy
+from tracer_serve.fit.rows import Rows
+from tracer_serve.records import Text
+from tracer_serve.report.build import build_report
+from tracer_serve.report.groups import Groups
+from tracer_serve.report.render import render_html
+from tracer_serve.report.seen import Seen
+
+
+@pytest.fixture(scope="module")
+def hopeless() -> Case:
+    """Vectors that say little about their label: nothing certifies."""
+    texts, labels, vectors = blobs(400, 4, seed=0, spread=3.0, width=8)
+    return case_of(make_task(gate={"alpha": 0.99}), texts, labels, vectors, np.arange(0))
+
+
+def test_words_of_a_pair_are_those_of_its_texts() -> None:
+    """The rule between two texts is no word, and a group of lengths names no length that no text has."""
+    rng, (_, labels, vectors) = np.random.default_rng(0), blobs(300, 3, seed=0)
+    pairs: list[Text] = [(" ".join(rng.choice(list("abcdefghijklmnop"), 2 + i % 4)), f"second {i}") for i in range(300)]
+    task = make_task(input="pair")
+    fitted = fit_policy(task, Rows.of(pairs, labels), Looked(pairs, vectors))
+    groups = Groups.of(Seen.of(task, fitted, [pairs[i] for i in fitted.calibration.row]))
+    names = [name for kind, name in zip(groups.kind, groups.name, strict=True) if kind == "length"]
+    assert names == ["4 words", "5 words", "6 words", "7 words"]
+
+
+def test_score_above_counts_lower_scores_only(small: Case) -> None:
+    """A point's percentile is the share of rows with a lower score; no row lies above all, itself included."""
+    scores = small.fitted.calibration.score
+    assert small.report["map"]["percentile"] == pytest.approx((scores[None] < scores[:, None]).mean(1), abs=6e-4)
+
+
+def test_where_nothing_is_certified_no_threshold_is_blamed(hopeless: Case) -> None:
+    """No sentence of an uncertified version says that a score is under a threshold."""
+    assert not hopeless.report["headline"]["certified"]
+    why = hopeless.report["why"]
+    assert "no_certificate" in [row["cause"] for row in why["causes"]]
+    assert not [row["why"] for row in why["examples"] if "threshold" in row["why"]]
+    assert not [row for row in why["causes"] if row["cause"] == "unsure"]
+
+
+def test_earlier_shares_name_the_traces_they_had(small: Case) -> None:
+    """Where the budget ends the refits before half of the traces, page and JSON name the size that was reached."""
+    slow = tuple(replace(candidate, seconds=60.0) for candidate in small.fitted.candidates)
+    report = build_report(small.task, replace(small.fitted, candidates=slow), small.texts, [])
+    sizes = [point["traces"] for point in report["plateau"]["points"] if point["measured"] == "refit"]
+    assert sizes
+    assert max(sizes) < len(small.texts) // 2
+    assert report["plateau"]["labels_at"] == max(sizes)
+    assert f"at {max(sizes)}</button>" in render_html(report)
+
+
+def test_evidence_against_a_card_is_shown_without_any_for_it(small: Case) -> None:
+    """A card whose only neighbours side with the teacher shows them."""
+    cards = small.report["cards"]
+    card = next(card for card in cards["cards"] if card["opposing"]) | {"agreeing": []}
+    report = small.report | {"cards": cards | {"cards": [card]}}
+    assert "against: “" in render_html(report)
+
+
+def test_lists_that_are_cut_say_so(small: Case) -> None:
+    """Where flows are left out the page says how many of the disagreements the listed ones are."""
+    flows = small.report["flows"]
+    assert "disagreements." not in render_html(small.report)
+    part = small.report | {"flows": flows | {"flows": flows["flows"][:1], "listed": flows["flows"][0]["rows"]}}
+    assert f"{flows['flows'][0]['rows']} of {flows['disagreements']} disagreements." in render_html(part)
+
+
+def test_rows_that_chose_the_first_test_are_accounted_for() -> None:
+    """Where surrogates compete the page tells how many of its rows the certificate's own counts leave out."""
+    texts, labels, vectors = blobs(600, 3, seed=1, spread=1.0, width=8)
+    case = case_of(make_task(surrogates=["logreg", "knn"]), texts, labels, vectors, np.arange(0))
+    pilot, basis = case.fitted.certificate.pilot, case.report["basis"]
+    assert pilot > 0
+    assert case.report["headline"]["rows"] == basis["rows"] - pilot
+    assert f"leaves out {pilot} of them" in basis["sentence"]

@@ -84,6 +84,30 @@ def test_a_yaml_that_may_not_be_read(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "loop.yaml: cannot be read: Too many levels" in failing(capsys, "check", str(tmp_path / "loop.yaml"))
 
 
+def test_an_output_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The folder is looked for before the work is done, and the error says how to make it."""
+    task = write_task(tmp_path)
+    traces, there = str(tmp_path / "traces.jsonl"), tmp_path / "not there"
+    for words in (
+        ["scan", traces, "--html", f"{there}/x.html"],
+        ["classify", str(task.file), traces, f"{there}/x.csv"],
+    ):
+        error = failing(capsys, *words)
+        assert f"there is no folder {there}; make it: mkdir -p {there}" in error
+        assert "comparing" not in error
+    assert "cannot be written" in failing(capsys, "scan", traces, "--html", str(tmp_path))
+
+
+def test_a_state_that_is_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a version the folder that was looked in is named: `state` hangs on the working folder."""
+    task = write_task(tmp_path)
+    assert main(["versions", str(task.file)]) == 0
+    assert f"no version yet in {task.state}" in capsys.readouterr().out
+    labelled = ("classify", str(task.file), str(tmp_path / "traces.jsonl"), str(tmp_path / "out.csv"))
+    for words in (labelled, ("report", str(task.file))):
+        assert f"no version yet in {task.state}" in failing(capsys, *words)
+
+
 def test_nothing_to_roll_back_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Before the first fit and with one version, the error says why, and which command shows what there is."""
     task = write_task(tmp_path)

@@ -1,6 +1,10 @@
 """Arguments that commands which read files of texts share."""
 
 import argparse
+import os
+from pathlib import Path
+
+from tracer_serve.errors import BadInputError
 
 
 def add_text_field(parser: argparse.ArgumentParser) -> None:
@@ -14,3 +18,18 @@ def text_field_of(names: list[str]) -> str | tuple[str, str] | None:
     if len(names) > 1:
         return names[0], names[1]
     return names[0] if names else None
+
+
+def require_place(file: Path) -> None:
+    """Check that a file can be made, before the work that it is to hold is done.
+
+    Raises
+    ------
+    BadInputError
+        Where its folder is not there, or may not be written.
+    """
+    folder = file.parent
+    if not folder.is_dir():
+        raise BadInputError(f"{file}: there is no folder {folder}; make it: mkdir -p {folder}")
+    if file.is_dir() or not os.access(folder, os.W_OK):
+        raise BadInputError(f"{file}: cannot be written; look: ls -ld {folder} {file}")

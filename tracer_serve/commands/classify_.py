@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from tracer_serve.commands._fields import add_text_field, text_field_of
+from tracer_serve.commands._fields import add_text_field, require_place, text_field_of
 from tracer_serve.console import facts, print_json, progress_bar
 from tracer_serve.errors import ArtifactError
 from tracer_serve.load import Task, load_task
@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
     fields: list[str] = args.text_field
     lines = lines_of(args.input, pair=task.spec.input == "pair", text_field=text_field_of(fields))
     first = next(lines, None)  # what is wrong with the file as a whole is said before anything is written
+    require_place(args.output)
     sink = open_sink(args.output, args.input, {"task": task.spec.name, "text_field": fields})
     before, started = sink.rows, time.perf_counter()
     everything, total = chain([] if first is None else [first], lines), _rows(args.input)
@@ -59,7 +60,7 @@ async def _classify(
             return tally
         if runtime.live.loaded is None:
             raise ArtifactError(
-                f"{args.task} has no version yet, so everything would be deferred."
+                f"{args.task} has no version yet in {task.state}, so everything would be deferred."
                 f" Fit one: tracer-serve fit {args.task} (or have the teacher answer: --teacher)"
             )
         return await asyncio.to_thread(_alone, runtime, lines, sink, args.batch, told)

@@ -25,10 +25,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the headline, the worst slices and the next best action."""
-    versions = versions_of(load_task(args.task))
+    task = load_task(args.task)
+    versions = versions_of(task)
     number = versions.current() if args.version is None else args.version
     if number is None:
-        raise ArtifactError(f"no version yet; `tracer-serve fit {args.task}` writes the first")
+        raise ArtifactError(f"no version yet in {task.state}; `tracer-serve fit {args.task}` writes the first")
     versions.manifest(number)
     folder = versions.folder(number)
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))

@@ -10,7 +10,7 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.table import Table
 
-from tracer_serve.commands._fields import add_text_field, text_field_of
+from tracer_serve.commands._fields import add_text_field, require_place, text_field_of
 from tracer_serve.commands._scan_page import render_scan
 from tracer_serve.components import load_plugins, make_embedders
 from tracer_serve.console import facts, out, print_json, progress_bar
@@ -44,6 +44,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Scan, print, and write the page where asked."""
+    if args.html:
+        require_place(args.html)
     task = load_task(args.task) if args.task else None
     traces, summary = _read(args, task)
     rows = Rows.of([t.input for t in traces], [str(t.teacher_label) for t in traces])

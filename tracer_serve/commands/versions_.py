@@ -22,7 +22,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """List the versions, oldest first."""
-    versions = versions_of(load_task(args.task))
+    task = load_task(args.task)
+    versions = versions_of(task)
     for number, pinned in ((args.pin, True), (args.unpin, False)):
         if number is not None:
             versions.pin(number, pinned)
@@ -46,5 +47,6 @@ def run(args: argparse.Namespace) -> int:
             m.reason,
             m.embedder,
         )
-    out.print(table if manifests else f"no version yet; `tracer-serve fit {args.task}` writes the first", markup=False)
+    none = f"no version yet in {task.state}; `tracer-serve fit {args.task}` writes the first"
+    out.print(table if manifests else none, markup=False)
     return 0

@@ -1,12 +1,14 @@
 """Leases of processes that were killed."""
 
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tracer_serve.holder import is_dead, live_holder, new_holder, take_lease
+from tracer_serve.holder import in_words, is_dead, live_holder, new_holder, take_lease
 from tracer_serve.traces import open_store
 
 HOLD = "from tracer_serve.holder import new_holder; print(new_holder(), flush=True); input()"
@@ -38,3 +40,10 @@ def test_only_certain_deaths_count(part: int | None) -> None:
     assert not is_dead(" ".join(words))
     words[part] = {1: "elsewhere", 2: "not-a-pid", 3: "1"}[part]
     assert is_dead(" ".join(words)) == (part == 3)
+
+
+def test_a_holder_is_named_as_people_look_for_it() -> None:
+    """Of a process its number and machine; a holder of another form as it is, none as nobody."""
+    assert in_words(new_holder()) == f"process {os.getpid()} on {socket.gethostname()}"
+    assert in_words("somebody elsewhere") == "somebody elsewhere"
+    assert in_words(None) == "nobody by now"

@@ -11,6 +11,7 @@ from pathlib import Path
 from tracer_serve.traces import TraceStore, new_id
 
 _PROC = Path("/proc")
+_PARTS = 5  # of a name
 
 
 def new_holder() -> str:
@@ -21,9 +22,21 @@ def new_holder() -> str:
 def is_dead(holder: str) -> bool:
     """Return whether a holder certainly lives no more; False also where nothing can be told."""
     parts = holder.split(" ")
-    if len(parts) != 5 or parts[1] in ("", "?") or parts[1] != _here() or not parts[2].isdecimal():  # noqa: PLR2004
+    if len(parts) != _PARTS or parts[1] in ("", "?") or parts[1] != _here() or not parts[2].isdecimal():
         return False
     return _started(int(parts[2])) != parts[3]
+
+
+def in_words(holder: str | None) -> str:
+    """Return a holder as people look for it; None, which has just let go, as nobody.
+
+    Examples
+    --------
+    >>> in_words("web-1 boot/pid:[4026531836] 4711 98765 01a205d9")
+    'process 4711 on web-1'
+    """
+    parts = (holder or "nobody by now").split(" ")
+    return f"process {parts[2]} on {parts[0]}" if len(parts) == _PARTS else " ".join(parts)
 
 
 def take_lease(store: TraceStore, name: str, holder: str, ttl_s: float) -> bool:

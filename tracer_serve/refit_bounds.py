@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from tracer_serve.errors import BusyError, StoreError
 from tracer_serve.fit.rows import Progress
-from tracer_serve.holder import live_holder, take_lease
+from tracer_serve.holder import in_words, live_holder, take_lease
 from tracer_serve.standing import LEASE, PROGRESS
 from tracer_serve.traces import Refit, TraceStore
 
@@ -28,7 +28,7 @@ def lease(store: TraceStore, holder: str) -> Iterator[Callable[[], None]]:
     """
     if not take_lease(store, LEASE, holder, _LEASE_S):
         raise BusyError(
-            f"another refit is under way ({live_holder(store, LEASE)}); it ends by itself,"
+            f"another refit is under way ({in_words(live_holder(store, LEASE))}); it ends by itself,"
             f" or at most {_LEASE_S:.0f} s after its process died"
         )
     done = threading.Event()

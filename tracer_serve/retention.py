@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from tracer_serve.errors import BusyError
-from tracer_serve.holder import live_holder, new_holder, take_lease
+from tracer_serve.holder import in_words, live_holder, new_holder, take_lease
 from tracer_serve.traces import TraceStore, first_id
 
 LEASE = "prune"
@@ -39,7 +39,9 @@ def prune(
     """
     holder, before = new_holder(), cutoff(older_than)
     if not take_lease(store, LEASE, holder, _LEASE_S):
-        raise BusyError(f"old rows are being removed already ({live_holder(store, LEASE)}); it ends by itself")
+        raise BusyError(
+            f"old rows are being removed already ({in_words(live_holder(store, LEASE))}); it ends by itself"
+        )
     removed, began = 0, time.monotonic()
     renewed = began
     try:

@@ -1,5 +1,7 @@
 """Folds: random, and duplicates never part."""
 
+import unicodedata
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,6 +49,19 @@ def test_near_duplicates_are_found() -> None:
     assert groups[0] == groups[1] == groups[2]
     assert groups[3] != groups[0]
     assert groups[4] == groups[5] != groups[6]
+
+
+def test_one_text_in_two_encodings_is_one() -> None:
+    """Composed or not, wide or not: clients differ in that. Marks are a part of the word, and of an emoji no word."""
+    composed, apart = (unicodedata.normalize(form, "Où est ma carte fermée?") for form in ("NFC", "NFD"))
+    assert duplicate_groups([composed, apart, "CARD lost", "\uff23\uff21\uff32\uff24 lost"]).tolist() == [0, 0, 1, 1]
+    assert duplicate_groups(["मेरा कार्ड", "मेरी कार्ड", "मेरा, कार्ड"]).tolist() == [0, 1, 0]
+    assert duplicate_groups(["\u2764\ufe0f", "\u2600\ufe0f"]).tolist() == [0, 1]
+
+
+def test_half_a_surrogate_pair_has_a_hash() -> None:
+    """A text that no UTF-8 can hold is a text like others."""
+    assert len(set(row_hashes(["\udcff", "\udcfe!", "a"]).tolist())) == 3
 
 
 def test_pairs_are_grouped_by_both_sides() -> None:

@@ -1,7 +1,7 @@
 """Which rows are held out together: random folds in which duplicates never part."""
 
 import hashlib
-import re
+import unicodedata
 from collections.abc import Hashable, Iterable, Sequence
 
 import numpy as np
@@ -11,15 +11,26 @@ from scipy.sparse.csgraph import connected_components
 
 from tracer_serve.records import Bools, Floats, Ints, Text
 
-_TOKEN = re.compile(r"\w+")
 _FRAME = 3  # words that make a template; with fewer the numbers are what is said
+
+
+class _Letters(dict[int, str]):
+    """For `str.translate`: letters, digits and the marks that belong to them stay, all else parts words."""
+
+    def __missing__(self, code: int) -> str:
+        character, kind = chr(code), unicodedata.category(chr(code))
+        mark = kind[0] == "M" and not unicodedata.name(character, "").startswith("VARIATION SELECTOR")  # of an emoji
+        return self.setdefault(code, character if mark or character == "_" or character.isalnum() else " ")
+
+
+_LETTERS = _Letters()
 
 
 def duplicate_groups(texts: Sequence[Text]) -> Ints:
     """Give each text a number such that exact and near duplicates share it.
 
-    Near means: the same words, whatever their case, order, repetition and punctuation. A duplicate on both sides of
-    a fold would be answered from memory and flatter the certificate (gate.md, section 2).
+    Near means: the same words, whatever their case, order, repetition, punctuation and encoding. A duplicate on both
+    sides of a fold would be answered from memory and flatter the certificate (gate.md, section 2).
 
     Returns
     -------
@@ -87,7 +98,7 @@ def _numbered(keys: Iterable[Hashable]) -> Ints:
 def _words(text: Text) -> tuple[str, ...]:
     if isinstance(text, tuple):
         return (*_words(text[0]), "|", *_words(text[1]))
-    words = sorted({*_TOKEN.findall(text.casefold())})
+    words = sorted({*unicodedata.normalize("NFKC", text).casefold().translate(_LETTERS).split()})
     return tuple(words) if words else (text,)
 
 
@@ -100,7 +111,10 @@ def _frame(text: Text) -> tuple[str, ...]:
 
 def row_hashes(texts: Sequence[Text]) -> NDArray[np.uint64]:
     """Return a number per text that near-duplicates share and that is the same in every process, shape (n,)."""
-    digests = (hashlib.blake2b("\0".join(_words(text)).encode(), digest_size=8).digest() for text in texts)
+    digests = (
+        hashlib.blake2b("\0".join(_words(text)).encode("utf-8", "surrogatepass"), digest_size=8).digest()
+        for text in texts
+    )
     return np.fromiter((int.from_bytes(digest) for digest in digests), np.uint64, len(texts))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tracer_serve.errors import ImportFileError
 from tracer_serve.records import Trace
 from tracer_serve.traces.importers import Reading, read_traces
 
@@ -222,6 +223,20 @@ def test_a_bad_row_of_a_table(tmp_path: Path, row: bytes, reason: str) -> None:
         list(read_traces(path, "task"))
 
 
+def test_the_rows_behind_a_bad_one_are_read(tmp_path: Path) -> None:
+    """A quote in the wrong place costs its own row; with one that is never closed, the end of the file is one row."""
+    path = tmp_path / "t.csv"
+    path.write_bytes(b'text,label\na,x\n"b"c,x\nd,x\n"e,x\nf,x\n')
+    assert [one.input for one in read_traces(path, "task", skip_bad=True)] == ["a", "d"]
+
+
+@pytest.mark.parametrize("ts", ["9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00", "2026-13-01", 1e300, []])
+def test_a_time_that_is_none_is_not_told(tmp_path: Path, ts: Any) -> None:
+    """The row counts as of now, also where the time is none only in UTC."""
+    [one] = _read(tmp_path / "t.jsonl", {"input": "a", "teacher": "x", "ts": ts})
+    assert abs((datetime.now(UTC) - one.ts).total_seconds()) < 60
+
+
 @pytest.mark.parametrize("wrap", [lambda rows: rows, lambda rows: {"data": rows, "meta": {}}], ids=["list", "data"])
 def test_a_json_list(tmp_path: Path, wrap: Any) -> None:
     """A JSON file with a list of objects, bare or under `data`, over many lines."""
@@ -245,6 +260,17 @@ def test_parquet(tmp_path: Path) -> None:
     assert [one.input for one in found] == [f"text {n}" for n in range(3_000)]
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(Exception, match=r"t\.parquet: cannot be read as Parquet"):
+        list(read_traces(path, "task"))
+
+
+@pytest.mark.parametrize(("kind", "value"), [("timestamp[ns]", 1_700_000_000_000_000_001), ("timestamp[us]", 2**60)])
+def test_parquet_that_python_has_no_value_for(tmp_path: Path, kind: str, value: int) -> None:
+    """Nanoseconds, and years beyond 9999, are an error that names file and row, not a traceback."""
+    arrow = pytest.importorskip("pyarrow")
+    path = tmp_path / "t.parquet"
+    table = arrow.table({"text": ["a"], "label": ["x"], "at": arrow.array([value]).cast(kind)})
+    importlib.import_module("pyarrow.parquet").write_table(table, path)
+    with pytest.raises(ImportFileError, match=r"t\.parquet: cannot be read as Parquet, row 1"):
         list(read_traces(path, "task"))
 
 

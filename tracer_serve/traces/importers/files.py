@@ -162,9 +162,9 @@ def _csv_rows(path: Path, text: io.TextIOWrapper, delimiter: str | None) -> Numb
             row = next(rows)
         except StopIteration:
             return
-        except csv.Error as error:
+        except csv.Error as error:  # the reader goes on behind the line that it stumbled over
             yield before + 2, Refusal(0, f"malformed CSV: {error} (a quote that is not closed?)")
-            return
+            row = []
         if row:
             yield before + 2, _csv_record(header, row)
         before = rows.line_num
@@ -196,5 +196,5 @@ def _parquet(path: Path) -> Numbered:
                 for record in batch.to_pylist():
                     number += 1
                     yield number, record
-    except (OSError, arrow.ArrowException) as error:
+    except (OSError, arrow.ArrowException, ValueError, OverflowError) as error:  # the last two: no value of Python's
         raise ImportFileError(f"{path}: cannot be read as Parquet, row {number + 1}: {error}") from error

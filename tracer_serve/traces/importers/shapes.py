@@ -188,7 +188,8 @@ def moment(value: Any) -> datetime | None:
     try:
         if isinstance(value, str) and not value.isdigit():
             when = datetime.fromisoformat(value)
-            return when if when.tzinfo else when.replace(tzinfo=UTC)
+            # in UTC: a time at either end of the calendar is none there
+            return (when if when.tzinfo else when.replace(tzinfo=UTC)).astimezone(UTC)
         number = float(value)
         for _ in ("ms", "us", "ns"):
             number = number / 1e3 if number > 1e11 else number  # noqa: PLR2004  seconds get there in the year 5138

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -48,7 +49,16 @@ def progress_bar(*, quiet: bool = False) -> Iterator[Any]:
 
 
 def facts(rows: list[tuple[str, str]]) -> None:
-    """Print names and values in two columns."""
+    """Print names and values in two columns; in a terminal a long value goes on below itself."""
     width = max(len(name) for name, _ in rows)
+    below = "\n" + " " * (width + 2)
     for name, value in rows:
-        out.print(f"[bold]{name:<{width}}[/bold]  {escape(value)}")
+        lines = _wrapped(value, out.width - width - 2) if out.is_terminal else [value]
+        out.print(f"[bold]{name:<{width}}[/bold]  {escape(below.join(lines))}")
+
+
+def _wrapped(value: str, width: int) -> list[str]:
+    """Return the lines of a value, broken between words only, so that a path stays one to click or copy."""
+    if len(value) <= width:
+        return [value]
+    return textwrap.wrap(value, max(width, 1), break_long_words=False, break_on_hyphens=False)

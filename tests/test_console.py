@@ -1,0 +1,25 @@
+"""What people see in the terminal."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from tracer_serve import console
+
+ROWS = [("verdict", "a sentence of several words"), ("report", "/a/path/that-is-longer/than/the/terminal/is.html")]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_long_values_break_between_words_and_only_in_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    """In a terminal a sentence goes on below itself and a path stays whole; elsewhere each value is one line."""
+    file = io.StringIO()
+    plain = Console(file=file, force_terminal=terminal, width=28, soft_wrap=True, highlight=False, no_color=True)
+    monkeypatch.setattr(console, "out", plain)
+    console.facts(ROWS)
+    lines = file.getvalue().replace("\x1b[1m", "").replace("\x1b[0m", "").splitlines()
+    sentence = ["verdict  a sentence of", "         several words"] if terminal else [f"verdict  {ROWS[0][1]}"]
+    assert lines == [*sentence, f"report   {ROWS[1][1]}"]
+    assert ("\x1b" in file.getvalue()) == terminal

@@ -15,7 +15,7 @@ from tracer_serve.errors import TracerServeError
 
 COMMANDS = {
     "serve": "serve a task; fits first where traces are there and no version is",
-    "check": "validate the spec, its components and plugins, and on request the teacher",
+    "check": "validate the spec, its components, plugins and files of traces, and on request the teacher",
     "fit": "import the traces and write a version with its certificate and report",
     "refit": "fit again, from the traces collected so far; the same as fit, by the name that schedules use",
     "versions": "list the versions and which one serves",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser import MARKS, chromium, click, complaints, is_light, open_page, photograph, text_of
+from tests.browser import MARKS, chromium, click, complaints, is_light, open_page, photograph, text_of, until
 from tests.report.conftest import Case
 from tracer_serve.report.build import build_report
 from tracer_serve.report.render import render_html
@@ -56,6 +56,20 @@ def test_every_section_renders_without_a_console_error(visit: Callable[..., Any]
     assert is_light(driver) == (scheme == "light")
     photograph(driver, f"report-{scheme}-{width}", width)
     assert complaints(driver) == []
+
+
+def test_paper_is_light_whatever_the_screen(visit: Callable[..., Any]) -> None:
+    """Printed from a dark screen, page and charts take the light palette, and screen colours come back after it."""
+    driver = visit("dark")
+    ink = (
+        "return [colour('wash'), charts.map(({ made }) => made.getOption().xAxis?.[0]?.axisLabel?.color).find(Boolean)]"
+    )
+    dark = driver.execute_script(ink)
+    features = [{"name": "prefers-color-scheme", "value": "dark"}]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": features})
+    until(lambda: driver.execute_script(ink) == ["#eef3ff", "#444"])
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": features})
+    until(lambda: driver.execute_script(ink) == dark)
 
 
 def test_alpha_can_be_moved_and_the_numbers_follow(visit: Callable[..., Any], page: Path) -> None:

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from tests.report.conftest import HOSTILE, Case
-from tracer_serve.report.render import content_security_policy, render_html
+from tracer_serve.report.render import asset, content_security_policy, render_html
 
 
 class Page(HTMLParser):
@@ -117,3 +117,22 @@ def test_a_cascade_shows_what_each_stage_is_asked_handles_and_costs(small: Case)
     assert "order in which they are asked" not in render_html(
         {**small.report, "certificate": {**certificate, "stages": []}}
     )
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of #rgb or #rrggbb (WCAG 2.2)."""
+    digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+    parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    red, green, blue = (x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("scheme", [0, 1])
+def test_inks_and_borders_stand_out_from_what_they_lie_on(scheme: int) -> None:
+    """Text has a contrast of 4.5 and the border of what can be typed into or pressed one of 3, in both schemes."""
+    palette = re.findall(r":root \{(.*?)\}", asset("report.css"), re.DOTALL)[scheme]
+    light = {name: luminance(colour) for name, colour in re.findall(r"--([\w-]+): (#[0-9a-f]+);", palette)}
+    for ink in ("ink", "ink-soft", "handled", "deferred", "error", "good", "line-strong"):
+        for ground in ("card", "page", "wash"):
+            dark, bright = sorted([light[ink], light[ground]])
+            assert (bright + 0.05) / (dark + 0.05) >= (3.0 if ink == "line-strong" else 4.5), (ink, ground)

@@ -136,7 +136,9 @@ def _show(file: Path, found: Scan, price: Price | None, summary: ImportSummary) 
 
 
 def _coverage(found: Scan, price: Price | None) -> Table:
-    table = Table("alpha", "coverage", "agree", "calls saved", "2x traces", "lacks", "surrogate", box=SIMPLE)
+    table = Table(
+        "alpha", "coverage", "agree", "calls saved", f"at {2 * found.used:,}", "lacks", "surrogate", box=SIMPLE
+    )
     if price is not None:
         table.add_column("saved", justify="right")
     for p in found.points:

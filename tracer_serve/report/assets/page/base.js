@@ -3,6 +3,7 @@
 const report = JSON.parse(document.getElementById("report").textContent);
 const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
 const dark = matchMedia("(prefers-color-scheme: dark)");
+const paper = matchMedia("print"); // always light: report.css
 const charts = [];
 
 const $ = (id) => document.getElementById(id);
@@ -35,7 +36,7 @@ const axis = (name, more = {}) => ({
   axisLine: { lineStyle: { color: colour("line") } }, splitLine: { lineStyle: { color: colour("line") } }, ...more,
 });
 const common = () => ({
-  animation: !calm, animationDuration: 400, aria: { enabled: true }, textStyle: { fontFamily: font },
+  animation: !calm && !paper.matches, animationDuration: 400, aria: { enabled: true }, textStyle: { fontFamily: font },
   tooltip: {
     confine: true, backgroundColor: colour("card"), borderColor: colour("line"), textStyle: { color: colour("ink") },
     extraCssText: "max-width:22rem;white-space:normal;",
@@ -55,8 +56,7 @@ function chart(id, option, ready) {
   return { made, draw };
 }
 
-dark.addEventListener("change", () => charts.forEach(({ draw }) => draw()));
-addEventListener("beforeprint", () => charts.forEach(({ made, draw }) => { made.resize(); draw(); }));
+for (const medium of [dark, paper]) medium.addEventListener("change", () => charts.forEach(({ made, draw }) => { made.resize(); draw(); }));
 
 /** Buttons of which one is pressed; calls back with its value. */
 function choice(group, changed) {

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, inspect, select, text
 
+from tracer_serve import __version__
 from tracer_serve.errors import StoreError
 from tracer_serve.traces.database import Database
 from tracer_serve.traces.tables import applied
@@ -111,7 +112,7 @@ def _missing(connection: Connection, database: Database, migrations: tuple[Migra
         if done[number].breaking:
             raise StoreError(
                 f"{database.name}: a newer tracer-serve has changed this store (migration {number},"
-                f" {done[number].name!r}). Upgrade this one: pip install --upgrade tracer-serve"
+                f" {done[number].name!r}). Take the release that did; this one is {__version__}"
             )
     return tuple(migration for migration in migrations if migration.number not in done)
 

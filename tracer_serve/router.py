@@ -29,6 +29,9 @@ _log = logging.getLogger(__name__)
 DOWN = frozenset({"timeout", "rate_limited", "unavailable", "circuit_open", "overloaded"})
 """Reasons of a `TeacherError` that speak of the teacher, not of the text."""
 
+AT_ONCE = 16
+"""Texts of one request that a teacher is asked about at a time, where it does not say how many it takes."""
+
 Result = Decision | TeacherError | BadInputError
 
 
@@ -50,6 +53,8 @@ class Router:
     redact : what of a text is stored, and seen by the surrogate; None: all of it
     rollout : for whom a certified answer counts
     degrade : whether the surrogate answers, uncertified and marked so, where the teacher is down
+    at_once : most texts of one request that the teacher is asked about at a time: a list that it answers in turn would
+        fill its queue and be refused
     """
 
     task: str
@@ -64,6 +69,7 @@ class Router:
     redact: Redact | None = None
     rollout: Rollout = ENFORCE
     degrade: bool = False
+    at_once: int = AT_ONCE
 
     async def route(self, texts: Sequence[Text], metadata: dict[str, Any] | None = None) -> list[Result]:
         """Answer texts in their order; a text without an answer gets its error, the others their answers.
@@ -108,10 +114,11 @@ class Router:
 class _Request:
     """What the texts of one request have in common: the version that was live when it came."""
 
-    __slots__ = ("held", "latency_ms", "metadata", "rate", "router", "version")
+    __slots__ = ("down", "held", "latency_ms", "metadata", "rate", "router", "slots", "version")
 
     def __init__(self, router: Router, loaded: Loaded | None, judged: Judged, metadata: dict[str, Any]) -> None:
         self.router, self.metadata = router, metadata
+        self.slots, self.down = asyncio.Semaphore(router.at_once), list[TeacherError]()
         self.version = None if loaded is None else loaded.number
         certified = loaded is not None and loaded.policy.certificate.certified
         self.held = router.holds_back(loaded, metadata.get("user"))
@@ -136,7 +143,7 @@ class _Request:
         """Answer with the teacher's label; the row is on disk before the reply, where a disk can be written."""
         router, metrics = self.router, self.router.metrics
         try:
-            answer = await ask(router.teacher, text)
+            answer = await self._ask(text)
         except TeacherError as error:
             _log.warning("the teacher gave no usable label (%s): %s", error.reason, error)
             metrics.teacher_error(error.reason)
@@ -159,6 +166,20 @@ class _Request:
         else:
             await router.writer.commit(trace)
         return Decision(answer.label, "deferred", self._reason(verdict), trace.id, self.version, verdict, answer)
+
+    async def _ask(self, text: Text) -> Answer:
+        """Ask the teacher when it is this text's turn; where as many in a row found it down, the rest do not wait."""
+        async with self.slots:
+            if len(self.down) >= self.router.at_once:
+                raise self.down[-1]
+            try:
+                answer = await ask(self.router.teacher, text)
+            except TeacherError as error:
+                if error.reason in DOWN:
+                    self.down.append(error)
+                raise
+            self.down.clear()
+            return answer
 
     def _degrade(self, stored: Text, verdict: Verdict, error: TeacherError) -> Decision:
         """Answer with the surrogate's label though it is not certified: the operator prefers that to none."""

@@ -10,7 +10,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from tests.service.worlds import BLUE, DEFERRED, HANDLED, make_version, serving
-from tests.stub_llm import StubLLM
+from tests.stub_llm import Faults, StubLLM
 from tracer_serve.load import Task
 from tracer_serve.service.body import WHOLE
 from tracer_serve.service.replies import ClassifyResponse, ErrorBody
@@ -112,6 +112,20 @@ async def test_without_a_version_everything_defers(task: MakeTask) -> None:
     assert (item["decision"], item["reason"], item["version"], item["score"]) == ("deferred", "no_version", None, None)
     assert trace is not None
     assert (trace.audit_rate, trace.version) == (1.0, None)
+
+
+async def test_a_list_that_is_longer_than_the_teachers_queue_is_answered(task: MakeTask, stub_llm: StubLLM) -> None:
+    """Its texts wait for each other; where the teacher is down it is soon found out, and every text is told."""
+    stub_llm.default = "blue"
+    teacher = {"type": "openai", "base_url": stub_llm.url, "model": "stub-1", "max_concurrency": 4, "queue": 8}
+    async with serving(task(teacher=teacher | {"retries": 0})) as (client, _):
+        answered = await client.post("/v1/classify", json={"input": [f"text {i}" for i in range(100)]})
+        asked, stub_llm.faults = stub_llm.count, Faults(share=1.0, kinds=("429",), retry_after="20")
+        refused = await client.post("/v1/classify", json={"input": [f"other {i}" for i in range(100)]})
+    assert [item.get("label") for item in answered.json()["data"]] == ["blue"] * 100
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "20")
+    assert asked == 100
+    assert stub_llm.count < 110
 
 
 async def test_pairs_are_two_lists(task: MakeTask, stub_llm: StubLLM) -> None:

@@ -16,7 +16,6 @@ from tracer_serve.offline import Line, Sink, Tally, classify, classify_asking, l
 from tracer_serve.offline.classify import BATCH
 from tracer_serve.service.runtime import Runtime, running
 
-_AT_ONCE = 16
 _BLOCK = 1 << 20
 
 
@@ -53,9 +52,8 @@ async def _classify(
 ) -> Tally:
     async with running(task, schedule=False) as runtime:
         if args.teacher:
-            at_once = int(task.spec.teacher.params.get("max_concurrency", _AT_ONCE))
-            tally = Tally()
-            async for tally in classify_asking(lines, runtime.router, sink, at_once=at_once, batch=args.batch):
+            tally, router = Tally(), runtime.router
+            async for tally in classify_asking(lines, router, sink, at_once=router.at_once, batch=args.batch):
                 told(tally.rows)
             return tally
         if runtime.live.loaded is None:

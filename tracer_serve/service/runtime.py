@@ -23,7 +23,7 @@ from tracer_serve.records import Text, Verdict
 from tracer_serve.redaction import redaction
 from tracer_serve.resilience.cache import Cache
 from tracer_serve.rollout import Rollout
-from tracer_serve.router import Router
+from tracer_serve.router import AT_ONCE, Router
 from tracer_serve.schedule import Schedule
 from tracer_serve.shared import open_versions
 from tracer_serve.standing import known_labels, note_teacher
@@ -175,6 +175,7 @@ def _router(
         redact=redaction(make_redactors(task)),
         rollout=Rollout(spec.mode, spec.canary, spec.name),
         degrade=spec.on_teacher_down == "degraded",
+        at_once=int(spec.teacher.params.get("max_concurrency", AT_ONCE)),
     )
 
 

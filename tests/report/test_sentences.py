@@ -9,6 +9,7 @@ from tests.report.conftest import Case, Looked, blobs, case_of, make_task
 from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.fit.rows import Rows
 from tracer_serve.records import Text
+from tracer_serve.report.actions import actions_of
 from tracer_serve.report.build import build_report
 from tracer_serve.report.groups import Groups
 from tracer_serve.report.render import render_html
@@ -83,3 +84,23 @@ def test_rows_that_chose_the_first_test_are_accounted_for() -> None:
     assert pilot > 0
     assert case.report["headline"]["rows"] == basis["rows"] - pilot
     assert f"leaves out {pilot} of them" in basis["sentence"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "sure", "title", "rest"),
+    [
+        ("label", True, "Look at the label x", "usual. Is the label's description clear to the teacher?"),
+        ("cluster", True, "Look at texts x", "usual."),
+        ("label", False, "Look at the label x", "usual. It may be chance: many groups were looked at."),
+    ],
+)
+def test_advice_on_a_slice_says_what_it_is_and_how_sure(
+    small: Case, kind: str, sure: bool, title: str, rest: str
+) -> None:
+    """Only a label has a description to look at, and a hint is not told as a finding."""
+    slices = small.report["slices"]
+    worst = {"name": "x", "kind": kind, "sure": sure, "events": 5, "rows": 16, "lift": 6.0}
+    changed = slices | {"disagreed": slices["disagreed"] | {"slices": [worst]}}
+    action = next(one for one in actions_of(small.report | {"slices": changed}) if one["action"] == "slice")
+    assert action["title"] == title
+    assert action["why"].endswith(rest)

@@ -53,6 +53,6 @@ def _show(report: dict[str, Any], number: int, page: Path) -> None:
             out.print(f"\n[bold]{what}[/bold]")
         for found in slices:
             text = f"  {found['name']}: {found['events']:,} of {found['rows']:,} rows, {found['lift']:.1f} x the usual"
-            out.print(text, markup=False)
+            out.print(text if found["sure"] else f"{text}, perhaps by chance", markup=False)
     first = report["actions"][0]
     out.print(f"\n[bold]next[/bold]  {escape(first['title'])}. {escape(first['why'])}")

@@ -5,6 +5,7 @@ from typing import Any
 
 _SUSPICIOUS = 0.5  # suspicion from which on a card is worth a look for its own sake
 _WORTH = 0.02  # coverage
+_KINDS = {"label": "the label", "length": "texts of", "cluster": "texts", "ngram": "texts with"}
 
 
 def actions_of(report: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -87,13 +88,15 @@ def _worst_slice(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     if not worst:
         return []
     first = worst[0]
+    rest = " Is the label's description clear to the teacher?" if first["kind"] == "label" else ""
+    if not first["sure"]:
+        rest = " It may be chance: many groups were looked at."
     what = "surrogate and teacher differ" if report["slices"]["disagreed"]["slices"] else "rows are deferred"
     return [
         _action(
             "slice",
-            f"Look at {first['name']}",
-            f"There {what} on {first['events']:,} of {first['rows']:,} rows, {first['lift']:.1f} times the usual."
-            " Is the label's description clear to the teacher?",
+            f"Look at {_KINDS[first['kind']]} {first['name']}",
+            f"There {what}: {first['events']:,} of {first['rows']:,}, {first['lift']:.1f} times the usual.{rest}",
         )
     ]
 

@@ -1,5 +1,6 @@
 """What the teacher asks and what it makes of the answer, over real HTTP."""
 
+import json
 import logging
 import traceback
 from pathlib import Path
@@ -13,6 +14,7 @@ from tracer_serve.components import make_teacher
 from tracer_serve.errors import PluginError, TeacherError
 from tracer_serve.load import load_task
 from tracer_serve.registry import teachers
+from tracer_serve.teachers._completion import Completion
 
 pytestmark = pytest.mark.anyio
 PRICE = {"prompt_per_1m": 1.0, "completion_per_1m": 1000.0}
@@ -31,6 +33,23 @@ async def test_answers_with_the_models_label(stub_llm: StubLLM, teacher: MakeTea
     assert request["headers"]["authorization"] == f"Bearer {KEY}"
     assert set(request["body"]) == {"model", "temperature", "messages"}
     assert request["body"]["messages"][0]["content"].endswith(", ".join(LABELS))
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        (None, {}),
+        ([], {}),
+        ({"prompt_tokens": None, "completion_tokens": 2}, {"completion_tokens": 2}),
+        ({"prompt_tokens": 12.0, "completion_tokens": "2"}, {"prompt_tokens": 12}),
+        ({"prompt_tokens": -1, "completion_tokens": 10**400}, {}),
+    ],
+)
+def test_an_answer_stands_whatever_its_counts_look_like(usage: Any, tokens: dict[str, int]) -> None:
+    """An answer that was paid for is not asked for again because a server counts tokens in a way of its own."""
+    body = {"choices": [{"message": {"content": "lost_card"}}], "usage": usage}
+    completion = Completion.read(json.dumps(body), "stub")
+    assert (completion.content, completion.tokens) == ("lost_card", tokens)
 
 
 async def test_structured_output(stub_llm: StubLLM, teacher: MakeTeacher) -> None:

@@ -1,5 +1,7 @@
 """A chat completion's JSON to the answer in it, or to the reason there is none."""
 
+from typing import Any
+
 from pydantic import BaseModel, Field, ValidationError
 
 from tracer_serve.errors import TeacherError
@@ -16,16 +18,15 @@ class _Choice(BaseModel):
     finish_reason: str | None = None
 
 
-class _Usage(BaseModel):
-    prompt_tokens: int = Field(default=0, ge=0)
-    completion_tokens: int = Field(default=0, ge=0)
+_COUNTS = ("prompt_tokens", "completion_tokens")
+_MOST_TOKENS = 1_000_000_000  # in one answer; more are a server's mistake, and would spoil every sum
 
 
 class Completion(BaseModel):
     """The part of a chat completion that matters here; whatever else a server sends is left alone."""
 
     choices: list[_Choice] = Field(min_length=1)
-    usage: _Usage | None = None
+    usage: Any = None
     model: str | None = None
 
     @classmethod
@@ -49,8 +50,11 @@ class Completion(BaseModel):
 
     @property
     def tokens(self) -> dict[str, int]:
-        """Tokens used; empty where the server counts none."""
-        return self.usage.model_dump() if self.usage else {}
+        """Tokens used, as far as the server counts them: an answer was paid for, whatever its counts look like."""
+        given = self.usage if isinstance(self.usage, dict) else {}
+        return {
+            name: int(n) for name in _COUNTS if isinstance(n := given.get(name), int | float) and 0 <= n <= _MOST_TOKENS
+        }
 
     @property
     def outcome(self) -> Outcome:

@@ -72,6 +72,21 @@ def hash_file(file: Path) -> str:
     return _hash(file, stat.st_size, stat.st_mtime_ns)
 
 
+def readable(text: str) -> str:
+    r"""Return a text as tokenizers and UTF-8 can read it: half a surrogate pair, as a cut emoji leaves, becomes U+FFFD.
+
+    Examples
+    --------
+    >>> readable("cut \ud83d") == "cut \ufffd", readable("\ud83d\ude00") == "\U0001f600"
+    (True, True)
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 @lru_cache(maxsize=256)
 def _hash(file: Path, size: int, changed_ns: int) -> str:  # noqa: ARG001  # size and time are the cache's key
     with file.open("rb") as stream:

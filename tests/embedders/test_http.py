@@ -38,6 +38,12 @@ def test_vectors_come_back_in_order_and_unit_norm(endpoint: Endpoint, make: Make
     assert [len(body["input"]) for _, body in endpoint.seen] == [2, 2, 1]
 
 
+def test_half_a_surrogate_pair_can_be_sent(endpoint: Endpoint, make: Make) -> None:
+    """One cut emoji among the traces fails no batch."""
+    make().embed(["a", "cut \ud83d"])
+    assert [body["input"] for _, body in endpoint.seen] == [["a", "cut \ufffd"]]
+
+
 def test_request_is_what_the_api_asks_for(endpoint: Endpoint, make: Make) -> None:
     """Path, model, format, dimensions and key are sent; without a key there is no header."""
     make(base_url=endpoint.url + "/", api_key="secret", dimensions=3).embed(["a"])

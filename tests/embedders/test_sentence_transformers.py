@@ -71,6 +71,16 @@ def test_empty_batch_has_no_rows(minilm: SentenceTransformers) -> None:
     assert minilm.embed([]).shape == (0, 384)
 
 
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
+def test_half_a_surrogate_pair_is_a_text_like_others(minilm: SentenceTransformers, state: Path, backend: str) -> None:
+    """One cut emoji among the traces fails no batch, and so no refit."""
+    assert state.is_dir()
+    embedder = SentenceTransformers(model=minilm.model, backend=backend)
+    found = embedder.embed(["where is my card", "where is my card \ud83d"])
+    assert np.linalg.norm(found, axis=1) == pytest.approx(1.0, abs=1e-3)
+    assert found[0] @ found[1] > 0.8
+
+
 def test_a_folder_serves_the_same_model(minilm: SentenceTransformers, vectors: Vectors, copy: Path) -> None:
     """Weights from a local folder are the same embedder, wherever they lie; `folder` takes the place of `model`."""
     by_model, by_folder = SentenceTransformers(model=str(copy)), SentenceTransformers(model="ignored", folder=copy)

@@ -11,6 +11,13 @@ from tracer_serve.finetune.tokens import Tokens, tokenize
 from tracer_serve.graphs import like_lengths
 
 
+def test_half_a_surrogate_pair_is_read(tmp_path: Path) -> None:
+    """A cut emoji is an unknown sign, in a text and in a pair."""
+    tokenizer = (tiny_bert(tmp_path / "bert") / "tokenizer.json").read_text(encoding="utf-8")
+    texts = ["cut \ud83d", ("cut \ud83d", "\udcff")]
+    assert [len(tokenize(tokenizer, [text], 16)) for text in texts] == [1, 1]
+
+
 def test_a_pair_is_one_sequence_with_two_sides(tmp_path: Path) -> None:
     """Both sides stand in it, each token knows which side it belongs to, and the longer one is cut first."""
     tokenizer = (tiny_bert(tmp_path / "bert") / "tokenizer.json").read_text(encoding="utf-8")

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from tracer_serve.errors import BadInputError, EmbedderError
+from tracer_serve.pretrained import readable
 from tracer_serve.records import Text, Vectors
 from tracer_serve.registry import embedders
 
@@ -88,7 +89,8 @@ class HttpEmbedder:
         self._client.close()
 
     def _batch(self, texts: Sequence[Text]) -> Vectors:
-        body: dict[str, Any] = {"model": self.model, "input": list(texts), "encoding_format": "float"}
+        told = [readable(str(text)) for text in texts]
+        body: dict[str, Any] = {"model": self.model, "input": told, "encoding_format": "float"}
         if self.dimensions is not None:
             body["dimensions"] = self.dimensions
         vectors = self._read(self._post(body), len(texts))

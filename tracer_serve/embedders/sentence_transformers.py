@@ -96,7 +96,7 @@ class SentenceTransformers:
         if not all(isinstance(text, str) for text in texts):
             raise BadInputError("sentence_transformers embeds single texts; for pairs wrap it in PairEmbedder")
         encode = _encoder(self._source, self.device, self.max_tokens, self.backend)
-        return encode([str(text) for text in texts], self.batch_size)
+        return encode([pretrained.readable(str(text)) for text in texts], self.batch_size)
 
 
 @lru_cache(maxsize=32)  # several tasks may be served by one process

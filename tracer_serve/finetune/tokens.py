@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from tracer_serve.errors import PluginError
 from tracer_serve.graphs import padded
+from tracer_serve.pretrained import readable
 from tracer_serve.records import Ints, Text
 
 
@@ -76,8 +77,12 @@ def tokenize(tokenizer: str, texts: Sequence[Text], max_tokens: int, pad: int = 
     ----------
     tokenizer : content of a Hugging Face ``tokenizer.json``
     """
-    found = _tokenizer(tokenizer, max_tokens).encode_batch(list(texts))
+    found = _tokenizer(tokenizer, max_tokens).encode_batch([_readable(text) for text in texts])
     return Tokens([one.ids for one in found], [one.type_ids for one in found], pad)
+
+
+def _readable(text: Text) -> Text:
+    return readable(text) if isinstance(text, str) else (readable(text[0]), readable(text[1]))
 
 
 @lru_cache(maxsize=4)

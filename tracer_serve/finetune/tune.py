@@ -115,7 +115,7 @@ def _held_out(texts: Sequence[Text], codes: Ints, seed: int) -> tuple[Ints, Ints
 
     They are chosen by a hash: what an earlier training held out stays so where this one goes on from it.
     """
-    drawn = np.array([zlib.crc32(f"{seed} {text}".encode()) for text in texts]) / 2**32
+    drawn = np.array([zlib.crc32(f"{seed} {text}".encode("utf-8", "surrogatepass")) for text in texts]) / 2**32
     out = np.argsort(drawn, kind="stable")[: min(_MOST_HELD, int((drawn < _HELD_SHARE).sum()))]
     if len(out) < _FEWEST_HELD:
         return np.arange(len(codes)), out[:0]

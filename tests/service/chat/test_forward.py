@@ -80,6 +80,25 @@ async def test_upstreams_refusals_come_through(task: MakeTask, stub_llm: StubLLM
     assert ErrorBody.model_validate(broken.json()).error.code == "upstream_unavailable"
 
 
+@pytest.mark.parametrize(
+    "rest", ["content-length: 99\r\n\r\n{", "content-encoding: gzip\r\ncontent-length: 1\r\n\r\n{"]
+)
+async def test_a_refusal_that_cannot_be_read_keeps_its_status(task: MakeTask, rest: str) -> None:
+    """One that is cut short, or is not packed as it says, is upstream's all the same, and no bug of ours."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 429 Slow\r\nretry-after: 7\r\n{rest}".encode())
+        writer.close()
+
+    upstream = await asyncio.start_server(refuse, "127.0.0.1")
+    port = upstream.sockets[0].getsockname()[1]
+    teacher = {"type": "openai", "base_url": f"http://127.0.0.1:{port}/v1", "model": "stub-1"}
+    async with upstream, serving(task(teacher=teacher)) as (client, _):
+        answer = await client.post(URL, content=BODY, headers=JSON)
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "7")
+
+
 async def test_a_body_that_is_no_chat_request_is_upstreams_to_judge(task: MakeTask, stub_llm: StubLLM) -> None:
     """Unless it names the task, or is no JSON at all."""
     async with serving(task()) as (client, _):

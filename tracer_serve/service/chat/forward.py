@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Protocol
 
 import httpx
@@ -169,10 +169,11 @@ class Relay(Response):
 async def _refusal(endpoint: Endpoint, answer: httpx.Response) -> Response:
     """Pass an upstream error on, without the secrets that some servers quote in it."""
     read = b""
-    async for part in answer.aiter_bytes():
-        read += part
-        if len(read) > _MOST_OF_AN_ERROR:
-            break
+    with suppress(httpx.HTTPError):  # cut short or garbled: the status says most
+        async for part in answer.aiter_bytes():
+            read += part
+            if len(read) > _MOST_OF_AN_ERROR:
+                break
     kept = {k: v for k, v in answer.headers.items() if k in _OF_AN_ERROR or k.startswith("x-ratelimit-")}
     said = endpoint.hide(read[:_MOST_OF_AN_ERROR].decode("utf-8", "replace"))
     return Response(said, answer.status_code, kept | {"x-tracer-decision": "forwarded"})

@@ -6,11 +6,12 @@ from typing import Any, Self
 
 import numpy as np
 
+from tracer_serve.load import Task
 from tracer_serve.records import Labels, Text
+from tracer_serve.report.money import characters_around
 
 _CHARACTERS_PER_TOKEN = 4.0
 _ENVELOPE_TOKENS = 8.0  # what a chat API adds around two messages
-_PROMPT = "Classify the text. One of: {labels}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +31,15 @@ class Price:
     calls_per_day: float | None = None
 
     @classmethod
-    def of_tokens(
-        cls, texts: Sequence[Text], labels: Labels, price: Mapping[str, Any], prompt: str | None = None
-    ) -> Self:
+    def of_tokens(cls, task: Task, texts: Sequence[Text], labels: Labels, price: Mapping[str, Any]) -> Self:
         """Estimate a call from the lengths of prompt, texts and labels, four characters a token.
 
         Parameters
         ----------
+        task : says how its teacher asks
         price : ``prompt_per_1m``, ``completion_per_1m``, perhaps ``currency``
         """
-        around = len((prompt or _PROMPT).replace("{labels}", ", ".join(np.unique(labels).tolist())))
+        around = characters_around(task, np.unique(labels).tolist())
         mean = float(np.mean([len(t) if isinstance(t, str) else len(t[0]) + len(t[1]) for t in texts]))
         tokens = (around + mean) / _CHARACTERS_PER_TOKEN + _ENVELOPE_TOKENS
         answer = float(np.char.str_len(labels).mean()) / _CHARACTERS_PER_TOKEN + 1.0

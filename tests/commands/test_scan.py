@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.tasks import banking, write_task, write_traces
+from tests.tiny import tiny_task
 from tracer_serve.cli import main
 from tracer_serve.fit.compare import compare
 from tracer_serve.fit.pipeline import fit_policy
@@ -133,10 +134,11 @@ def test_a_point_is_what_a_fit_at_that_alpha_certifies(tmp_path: Path) -> None:
     assert (point.coverage, point.lower_bound) == (certificate.coverage, certificate.lower_bound)
 
 
-def test_prices_of_tokens_follow_the_lengths() -> None:
+def test_prices_of_tokens_follow_the_lengths(tmp_path: Path) -> None:
     """A call of 400 characters costs its tokens: text, labels in the prompt, envelope, answer."""
     price = {"prompt_per_1m": 1.0, "completion_per_1m": 10.0}
-    found = Price.of_tokens(["x" * 400] * 3, np.array(["abcd", "efgh", "abcd"]), price, prompt="One of {labels}")
+    task = tiny_task(tmp_path, teacher={"type": "openai", "model": "m", "prompt": "One of {labels}"})
+    found = Price.of_tokens(task, ["x" * 400] * 3, np.array(["abcd", "efgh", "abcd"]), price)
     prompt = (len("One of abcd, efgh") + 400) / 4 + 8
     assert found.per_call == pytest.approx((prompt * 1.0 + (4 / 4 + 1) * 10.0) / 1e6)
     assert found.saved(0.5) == pytest.approx(500 * found.per_call)

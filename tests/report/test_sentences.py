@@ -14,6 +14,7 @@ from tracer_serve.report.build import build_report
 from tracer_serve.report.groups import Groups
 from tracer_serve.report.render import render_html
 from tracer_serve.report.seen import Seen
+from tracer_serve.teachers._prompt import Prompt
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +105,19 @@ def test_advice_on_a_slice_says_what_it_is_and_how_sure(
     action = next(one for one in actions_of(small.report | {"slices": changed}) if one["action"] == "slice")
     assert action["title"] == title
     assert action["why"].endswith(rest)
+
+
+def test_money_counts_the_prompt_that_is_sent(small: Case) -> None:
+    """The estimate's prompt is as long as the teacher's own messages, label descriptions and unused labels included."""
+    described = {f"label_{i:02d}": "what a customer means who asks about this " * (i + 1) for i in range(9)}
+    for labels, prompt in (
+        (described, None),
+        (list(described), None),
+        (described, "One of {descriptions} or {labels}"),
+    ):
+        params = {"type": "openai", "model": "m", "price": {"prompt_per_1m": 1.0, "completion_per_1m": 1.0}}
+        task = make_task(labels=labels, teacher=params | ({"prompt": prompt} if prompt else {}))
+        asked = Prompt(prompt, sorted(described), labels if isinstance(labels, dict) else {})
+        sent = [sum(len(message["content"]) for message in asked.messages(text)) for text in small.texts]
+        money = build_report(task, small.fitted, small.texts, [])["money"]
+        assert money["prompt_tokens"] == pytest.approx(np.mean(sent) / 4 + 8, rel=1e-3)

@@ -97,7 +97,7 @@ def _price(args: argparse.Namespace, task: Task, rows: Rows, traces: list[Trace]
     if args.price_per_call is not None:
         price = Price(args.price_per_call, "as given")
     elif {"prompt_per_1m", "completion_per_1m"} <= prices.keys():
-        price = Price.of_tokens(rows.texts, rows.labels, prices, task.spec.teacher.params.get("prompt"))
+        price = Price.of_tokens(task, rows.texts, rows.labels, prices)
     elif costs:
         price = Price(sum(costs) / len(costs), f"mean cost of {len(costs):,} traces that tell it")
     else:

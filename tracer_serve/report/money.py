@@ -1,6 +1,6 @@
 """What the teacher costs and the surrogate saves per 1,000 requests; tokens are estimated from lengths of texts."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,23 @@ from tracer_serve.report.seen import Seen
 
 _CHARACTERS_PER_TOKEN = 4.0
 _ENVELOPE_TOKENS = 8.0  # what a chat API adds around two messages
+_LISTED = "Classify the text. Answer with exactly one of these labels and nothing else: {labels}"
+_DESCRIBED = "Classify the text. Answer with exactly one of these labels and nothing else.\n{descriptions}"
+
+
+def characters_around(task: Task, seen: Iterable[str]) -> int:
+    """Return how long a prompt of the teacher is beside the text: its words, the labels, what is said of them.
+
+    Parameters
+    ----------
+    seen : the labels of an open task; a closed one's prompt lists those of the spec, in use or not
+    """
+    spec = task.spec
+    described = spec.labels if isinstance(spec.labels, dict) else {}
+    labels = spec.label_names or tuple(seen)
+    template = str(spec.teacher.params.get("prompt") or (_DESCRIBED if described else _LISTED))
+    said = "\n".join(f"- {label}: {described[label]}" if label in described else f"- {label}" for label in labels)
+    return len(template.replace("{labels}", ", ".join(labels)).replace("{descriptions}", said).replace("{text}", ""))
 
 
 def money_of(task: Task, seen: Seen) -> dict[str, Any] | None:
@@ -21,8 +38,7 @@ def money_of(task: Task, seen: Seen) -> dict[str, Any] | None:
     if not isinstance(price, Mapping) or not {"prompt_per_1m", "completion_per_1m"} <= price.keys():
         return None
     labels = [str(label) for label in seen.classes]
-    template = str(task.spec.teacher.params.get("prompt") or "Classify the text. One of: {labels}")
-    around = len(template.replace("{labels}", ", ".join(labels)))
+    around = characters_around(task, labels)
     lengths = [len(t) if isinstance(t, str) else len(t[0]) + len(t[1]) for t in seen.texts]
     prompt = (around + float(np.mean(lengths))) / _CHARACTERS_PER_TOKEN + _ENVELOPE_TOKENS
     completion = float(np.mean([len(labels[i]) for i in seen.truth])) / _CHARACTERS_PER_TOKEN + 1.0

@@ -158,6 +158,21 @@ def test_a_store_that_fails_keeps_what_is_known(
     assert watch.monitor(repaired).seen == 1
 
 
+def test_what_another_release_wrote_does_not_end_the_watch(
+    store: TraceStore, loaded: Loaded, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A value that cannot be read is told, and the next alarm closes the gate all the same; no audit is lost by it."""
+    watch = watching(store, loaded)
+    watch.note_audit(loaded.number, agree=True)
+    store.put_value(MONITOR, {"of": "another release"})
+    watch.refresh()
+    assert watch.problem
+    assert "what was known stays" in caplog.text
+    store.put_value(MONITOR, None)
+    watch.refresh()
+    assert watch.monitor(loaded).seen == 1
+
+
 def test_a_new_version_inherits_the_evidence(store: TraceStore, loaded: Loaded) -> None:
     """A refit, or a rollback, changes neither evidence nor alarm; the audits of the version count from 0."""
     watch = watching(store, loaded)

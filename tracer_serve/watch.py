@@ -110,9 +110,10 @@ class Watch:
             self._fold()
             self._read()
             self.problem = None
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001  a thread that ended here would close no gate, and nobody would hear
             if str(error) != self.problem:
-                _log.warning("the monitor cannot reach the trace store, what was known stays: %s", error)
+                why = None if isinstance(error, StoreError) else error
+                _log.warning("the monitor cannot read the trace store, what was known stays: %s", error, exc_info=why)
             self.problem = str(error)
 
     def _fold(self) -> None:
@@ -125,7 +126,7 @@ class Watch:
                 continue
             try:
                 self._store.update_value(MONITOR, folding(loaded, self._spec.gate, outcomes))
-            except StoreError:
+            except Exception:
                 with self._guard:  # in front of what came meanwhile
                     self._pending[version][:0] = outcomes
                 raise

@@ -72,7 +72,7 @@ def test_empty_batch_has_no_rows(minilm: SentenceTransformers) -> None:
 
 
 @pytest.mark.parametrize("backend", ["torch", "onnx"])
-def test_half_a_surrogate_pair_is_a_text_like_others(minilm: SentenceTransformers, state: Path, backend: str) -> None:
+def test_half_a_surrogate_pair_is_a_text_like_others(minilm: SentenceTransformers, state: Path, backend: Any) -> None:
     """One cut emoji among the traces fails no batch, and so no refit."""
     assert state.is_dir()
     embedder = SentenceTransformers(model=minilm.model, backend=backend)

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from tests.finetune.models import tiny_bert
 from tracer_serve.finetune.tokens import Tokens, tokenize
 from tracer_serve.graphs import like_lengths
+from tracer_serve.records import Text
 
 
 def test_half_a_surrogate_pair_is_read(tmp_path: Path) -> None:
     """A cut emoji is an unknown sign, in a text and in a pair."""
     tokenizer = (tiny_bert(tmp_path / "bert") / "tokenizer.json").read_text(encoding="utf-8")
-    texts = ["cut \ud83d", ("cut \ud83d", "\udcff")]
+    texts: list[Text] = ["cut \ud83d", ("cut \ud83d", "\udcff")]
     assert [len(tokenize(tokenizer, [text], 16)) for text in texts] == [1, 1]
 
 

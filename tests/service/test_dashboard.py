@@ -210,6 +210,24 @@ async def test_an_explanation_says_why_a_certified_answer_would_not_count(
     assert (found["decision"], found["reason"]) == ("deferred", reason)
 
 
+async def test_half_a_character_in_a_trace_spoils_no_answer(task: MakeTask) -> None:
+    """A text or a label with half a surrogate pair, which logs hold and UTF-8 cannot say, is shown as its escape."""
+    spec = task(labels=None)
+    traces = [
+        Trace(id=new_id(), ts=datetime.now(UTC), task=spec.spec.name, input=f"{text} \ud83d", teacher_label=label)
+        for text, label in zip(RED + BLUE, [*["red"] * len(RED), *["sky\ud83d"] * len(BLUE)], strict=True)
+    ]
+    store = store_of(spec)
+    store.add(traces)
+    store.close()
+    make_version(spec, ids=[trace.id for trace in traces])
+    async with serving(spec) as (client, _):
+        explained = await client.post("/v1/explain", json={"input": HANDLED})
+        health, status = await client.get("/healthz"), await client.get("/status.json")
+    assert explained.json()["nearest"][0]["text"].endswith("\ud83d")
+    assert health.json()["new_labels"] == status.json()["new_labels"] == {"sky\ud83d": len(BLUE)}
+
+
 @pytest.mark.parametrize("given", ["  ", ["a", "b"], [], 3])
 async def test_what_cannot_be_explained_is_refused(task: MakeTask, given: Any) -> None:
     """Empty texts and lists get an error object."""

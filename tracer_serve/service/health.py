@@ -11,6 +11,7 @@ from tracer_serve.holder import live_holder
 from tracer_serve.metrics import CONTENT_TYPE, render
 from tracer_serve.report.headline import bound_of, promise_of
 from tracer_serve.schedule import LAST
+from tracer_serve.service.classify import encode
 from tracer_serve.service.runtime import Runtime, runtime_of
 from tracer_serve.standing import LEASE, PROGRESS
 
@@ -35,7 +36,7 @@ def readiness(runtime: Runtime) -> dict[str, Any]:
 
 def healthz(request: Request) -> Response:
     """Answer with the details; 200 as long as requests are answered."""
-    return JSONResponse(health(runtime_of(request)))
+    return Response(encode(health(runtime_of(request))), media_type="application/json")
 
 
 def health(runtime: Runtime) -> dict[str, Any]:

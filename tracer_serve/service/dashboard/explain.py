@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from tracer_serve.errors import BadInputError
 from tracer_serve.gate.classes import class_thresholds
@@ -24,7 +24,7 @@ from tracer_serve.redaction import WITHHELD
 from tracer_serve.report.plain import joined
 from tracer_serve.report.words import BRIEF
 from tracer_serve.service.body import Briefly, read_model
-from tracer_serve.service.classify import inputs_of
+from tracer_serve.service.classify import encode, inputs_of
 from tracer_serve.service.failures import RefusalError
 from tracer_serve.service.runtime import Runtime, runtime_of
 
@@ -75,7 +75,7 @@ async def explain(request: Request) -> Response:
     parts = (texts[0],) if isinstance(texts[0], str) else texts[0]
     if not all(part.strip() for part in parts):
         raise BadInputError("the text is empty")
-    return JSONResponse(await explained(runtime, texts[0]))
+    return Response(encode(await explained(runtime, texts[0])), media_type="application/json")
 
 
 async def explained(runtime: Runtime, text: Text) -> dict[str, Any]:

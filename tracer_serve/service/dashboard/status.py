@@ -8,13 +8,14 @@ from typing import Any, Protocol, runtime_checkable
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from tracer_serve.due import REQUEST
 from tracer_serve.errors import ArtifactError, StoreError
 from tracer_serve.gate.monitor import anytime_lower_bound
 from tracer_serve.policy import CERTIFICATE
 from tracer_serve.service.admin import KEY
+from tracer_serve.service.classify import encode
 from tracer_serve.service.dashboard.recent import LOOKED_AT, recent_of
 from tracer_serve.service.dashboard.traffic import counts, traffic_of
 from tracer_serve.service.health import health
@@ -36,7 +37,8 @@ class _Observable(Protocol):
 async def status(request: Request) -> Response:
     """Answer with the numbers of the dashboard; computed in a thread, so that no request waits for them."""
     runtime = runtime_of(request)
-    return JSONResponse(await run_in_threadpool(status_of, runtime), headers={"cache-control": "no-store"})
+    facts = await run_in_threadpool(status_of, runtime)
+    return Response(encode(facts), headers={"cache-control": "no-store"}, media_type="application/json")
 
 
 def status_of(runtime: Runtime, now: datetime | None = None) -> dict[str, Any]:

@@ -51,6 +51,8 @@ def test_every_section_renders_without_a_console_error(visit: Callable[..., Any]
     )
     assert len(drawn) == 7
     assert all(canvas for _, canvas in drawn), drawn
+    labels = driver.execute_script("return [...document.querySelectorAll('.chart')].map((c) => c.ariaLabel)")
+    assert not [label for label in labels if "This is a chart" in label], "the library's own words replaced ours"
     assert driver.execute_script("return document.documentElement.scrollWidth") <= width
     assert driver.title.startswith("banking")
     assert is_light(driver) == (scheme == "light")

@@ -36,7 +36,7 @@ const axis = (name, more = {}) => ({
   axisLine: { lineStyle: { color: colour("line") } }, splitLine: { lineStyle: { color: colour("line") } }, ...more,
 });
 const common = () => ({
-  animation: !calm && !paper.matches, animationDuration: 400, aria: { enabled: true }, textStyle: { fontFamily: font },
+  animation: !calm && !paper.matches, animationDuration: 400, textStyle: { fontFamily: font },
   tooltip: {
     confine: true, backgroundColor: colour("card"), borderColor: colour("line"), textStyle: { color: colour("ink") },
     extraCssText: "max-width:22rem;white-space:normal;",

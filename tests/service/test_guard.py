@@ -127,6 +127,12 @@ def test_broken_headers_are_nobodys(header: str) -> None:
     assert Keys([SecretStr(FIRST)]).owner(header) is None
 
 
+@pytest.mark.parametrize("key", ["schlüssel-0123456789", "à-la-carte-0123456789-à"])
+def test_a_key_of_other_letters_opens(key: str) -> None:
+    """Clients send the bytes of its UTF-8, and the server reads a header as Latin-1."""
+    assert Keys([SecretStr(key)]).owner(f"Bearer {key.encode().decode('latin-1')}") is not None
+
+
 def test_a_browser_sends_the_key_as_password() -> None:
     """Any user name will do."""
     sent = base64.b64encode(f"me:{FIRST}".encode()).decode()

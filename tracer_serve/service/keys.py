@@ -58,7 +58,7 @@ def _digest(key: str) -> bytes:
 def _presented(authorization: str) -> bytes:
     scheme, _, value = authorization.partition(" ")
     if scheme.lower() == "bearer":
-        return value.strip().encode("utf-8", "surrogateescape")
+        return value.strip(" \t").encode("latin-1", "replace")  # the bytes that came: headers are read as Latin-1
     if scheme.lower() == "basic":
         try:
             return base64.b64decode(value, validate=True).partition(b":")[2]

@@ -117,6 +117,14 @@ def test_numbers_on_the_page_equal_the_json(browser: Any, served: str) -> None:
     assert hours[1] == [hour["deferred"] for hour in found["traffic"]["hours"]]
 
 
+def test_a_gate_that_the_yaml_closed_says_so(browser: Any, served: str) -> None:
+    """A promise that was raised is told as that, not as one that nothing can break."""
+    open_page(browser, served)
+    closed = "{version: {}, monitor: null, promise: null, gate: {open: false, reason: 'promise_changed'}}"
+    said = browser.execute_script(f"watched({closed}); return $('verdict').textContent")
+    assert said == "The YAML promises more than this version was certified for, so nothing is handled."
+
+
 def test_the_page_updates_itself(browser: Any, served: str) -> None:
     """A text that is asked while the page is open is counted on it without a reload."""
     open_page(browser, served)

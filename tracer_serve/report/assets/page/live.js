@@ -63,8 +63,8 @@ function watched({ version, gate, monitor, promise }) {
   put("audit-rate", monitor ? percent(monitor.audit_rate) : "-");
   put("verdict", !version || gate.reason === "no_certificate" ? "Nothing is promised yet, so nothing is watched."
     : gate.reason === "drift" ? "No. The audits showed that agreement fell, and the gate closed at once."
-      : !gate.open ? `Nothing is handled, so nothing can break it: ${gate.reason.replaceAll("_", " ")}.`
-        : gate.reason === "promise_changed" ? "The YAML promises more than this version was certified for."
+      : gate.reason === "promise_changed" ? "The YAML promises more than this version was certified for, so nothing is handled."
+        : !gate.open ? `Nothing is handled, so nothing can break it: ${gate.reason.replaceAll("_", " ")}.`
         : share >= 0.5 ? "Doubtful: the audits disagree more often than they should. More of them are drawn now."
           : `Yes, as far as the audits tell: ${exact(promise.required)} has to agree.`);
 }

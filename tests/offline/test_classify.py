@@ -93,6 +93,14 @@ def test_interrupted_anywhere_it_continues_to_the_same_output(
         assert torn.read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.parametrize("size", ["0", "-1"])
+def test_a_batch_of_nothing_is_refused(task: Task, source: Path, tmp_path: Path, size: str) -> None:
+    """It would read nothing, and call an empty output whole."""
+    with pytest.raises(SystemExit):
+        classify(task, source, tmp_path / "out.jsonl", f"--batch={size}")
+    assert not (tmp_path / "out.jsonl").exists()
+
+
 @pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
 @pytest.mark.parametrize("stopped_before", ["unlink", "rmtree"])
 def test_stopped_at_its_very_end_it_makes_the_whole_output_again(

@@ -1,4 +1,4 @@
-"""Arguments that commands which read files of texts share."""
+"""Arguments that commands share."""
 
 import argparse
 import os
@@ -11,6 +11,14 @@ def add_text_field(parser: argparse.ArgumentParser) -> None:
     """Add ``--text-field``, read by `text_field_of`."""
     what = "field or column that holds the text; twice for a pair"
     parser.add_argument("--text-field", metavar="NAME", action="append", default=[], help=what)
+
+
+def count(word: str) -> int:
+    """Return a number of things, at least 1, that an argument gives."""
+    value = int(word)
+    if value < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return value
 
 
 def text_field_of(names: list[str]) -> str | tuple[str, str] | None:

@@ -5,6 +5,7 @@ import asyncio
 from pathlib import Path
 
 from tracer_serve.checks import check_plugins
+from tracer_serve.commands._fields import count
 from tracer_serve.components import (
     load_plugins,
     make_acceptor,
@@ -25,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--teacher", metavar="TEXT", help="also ask the teacher to label this text")
     parser.add_argument(
         "--teacher-noise",
-        type=_count,
+        type=count,
         metavar="N",
         help="also ask the teacher again about N stored inputs: how far does it agree with itself?",
     )
@@ -115,13 +116,6 @@ def _noise(task: Task, inputs: int, *, quiet: bool) -> str:
         err.print("[bold]warning[/bold]: gate.alpha is above what any surrogate can reach on this teacher")
     failed = f"; {noise.failed:,} inputs got no label" if noise.failed else ""
     return noise.sentence(alpha) + failed
-
-
-def _count(word: str) -> int:
-    value = int(word)
-    if value < 1:
-        raise argparse.ArgumentTypeError("at least 1")
-    return value
 
 
 async def _ask(task: Task, text: str) -> str:

@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from tracer_serve.commands._fields import add_text_field, require_place, text_field_of
+from tracer_serve.commands._fields import add_text_field, count, require_place, text_field_of
 from tracer_serve.console import facts, print_json, progress_bar
 from tracer_serve.errors import ArtifactError
 from tracer_serve.load import Task, load_task
@@ -26,7 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", type=Path, help="JSONL, CSV or Parquet, by its ending; continued where interrupted")
     add_text_field(parser)
     parser.add_argument("--teacher", action="store_true", help="ask the teacher about what is deferred; keep traces")
-    parser.add_argument("--batch", type=int, default=BATCH, metavar="N", help="texts per batch, default %(default)s")
+    parser.add_argument("--batch", type=count, default=BATCH, metavar="N", help="texts per batch, default %(default)s")
     parser.add_argument("--json", action="store_true", help="print the counts as JSON")
 
 

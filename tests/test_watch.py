@@ -408,3 +408,19 @@ def test_auto_reads_the_traffic_and_the_budget_what_was_audited(store: TraceStor
         watch.refresh()
     assert auto.rate == pytest.approx(100 / 57_600, rel=0.1)
     assert spent.rate == 0.0
+
+
+@pytest.mark.anyio
+async def test_a_budget_holds_before_there_is_any_traffic_to_go_by(task: MakeTask) -> None:
+    """One request of 200 texts, all handled, at a rate of 1: no more audits are asked for than the budget."""
+    spec = task(traces={"audit_rate": 1.0, "audit_budget": 10})
+    make_version(spec)
+    async with serving(spec) as (_, runtime):
+        await runtime.router.route([HANDLED] * 200)
+        await until(lambda: runtime.store.counts().by_source.get("audit", 0) > 0)
+        await asyncio.sleep(0)
+        runtime.writer.close()
+        rows = list(runtime.store.recent(300))
+    audited = [row for row in rows if row.u < row.audit_rate]
+    assert 1 <= len(audited) <= 10
+    assert {row.audit_rate for row in rows if row not in audited} == {0.0}

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from tracer_serve.audit_budget import until_midnight
 from tracer_serve.traces import Tally
 
 AIM = 100.0
@@ -59,7 +60,8 @@ def rate_in_force(
     ----------
     wanted : a rate, or ``auto``
     boosted : whether the monitor has evidence: ten times as many audits, up to every second request
-    budget : most audits a day; spread over what is left of the day, so that no time of day goes without
+    budget : most audits a day; spread over what is left of the day, so that no time of day goes without;
+        by the expected traffic: that it holds is the part of `Purse`
 
     Examples
     --------
@@ -81,6 +83,5 @@ def rate_in_force(
     left = budget - traffic.audits_today
     if left <= 0:
         return 0.0
-    midnight = datetime(now.year, now.month, now.day, tzinfo=now.tzinfo) + timedelta(days=1)
-    still = (expected or 0.0) * ((midnight - now) / timedelta(days=1))
+    still = (expected or 0.0) * (until_midnight(now) / timedelta(days=1))
     return min(rate, left / still) if still > left else rate

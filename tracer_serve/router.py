@@ -84,7 +84,7 @@ class Router:
         judged = await judge(loaded, kept, self.batcher, self.metrics)
         request = _Request(self, loaded, judged, metadata or {})
         results: list[Result | None] = []
-        waiting: list[tuple[int, Text, Text, Verdict | None]] = []
+        waiting: list[tuple[int, Text, Text, Verdict | None, float]] = []
         async for i, (text, stored, said) in in_turns(enumerate(zip(texts, kept, judged.verdicts, strict=True))):
             verdict = None if stored is WITHHELD else said
             if isinstance(verdict, BadInputError):
@@ -93,9 +93,9 @@ class Router:
                 results.append(request.handle(text, stored, verdict))
             else:
                 results.append(None)
-                waiting.append((i, text, stored, verdict))
+                waiting.append((i, text, stored, verdict, request.rate))
         if waiting:
-            deferrals = (request.defer(text, stored, verdict) for _, text, stored, verdict in waiting)
+            deferrals = (request.defer(text, stored, verdict, rate) for _, text, stored, verdict, rate in waiting)
             answers = await asyncio.gather(*deferrals)
             for (i, *_), answer in zip(waiting, answers, strict=True):
                 results[i] = answer
@@ -114,7 +114,7 @@ class Router:
 class _Request:
     """What the texts of one request have in common: the version that was live when it came."""
 
-    __slots__ = ("down", "held", "latency_ms", "metadata", "rate", "router", "slots", "version")
+    __slots__ = ("down", "held", "latency_ms", "metadata", "router", "sampled", "slots", "version")
 
     def __init__(self, router: Router, loaded: Loaded | None, judged: Judged, metadata: dict[str, Any]) -> None:
         self.router, self.metadata = router, metadata
@@ -124,22 +124,29 @@ class _Request:
         self.held = router.holds_back(loaded, metadata.get("user"))
         # without a certificate that holds everything is labelled, which is what a rate of 1 says to the calibration. A
         # canary has one rate for all: a rate of 1 for those outside would let the certificate speak of them alone
-        self.rate = router.watch.rate if certified and self.held in (None, "canary") else 1.0
+        self.sampled = certified and self.held in (None, "canary")
         self.latency_ms = {"embed": round(judged.embed_s * 1e3, 3), "predict": round(judged.predict_s * 1e3, 3)}
+
+    @property
+    def rate(self) -> float:
+        """The audit rate of the next text: one text may spend what was left of a budget."""
+        return self.router.watch.rate if self.sampled else 1.0
 
     def handle(self, text: Text, stored: Text, verdict: Verdict) -> Decision:
         """Answer with the surrogate's certified label; the row is written soon, and audited by chance."""
         router = self.router
-        trace = self._trace(stored, verdict, "handled", propensity=self.rate)
+        rate = self.rate
+        trace = self._trace(stored, verdict, "handled", rate, propensity=rate)
         router.writer.put(trace)
-        if trace.u < self.rate:
+        if trace.u < rate:
+            router.watch.purse.pay()
             router.audits.ask(trace, text)
         router.metrics.requests["handled"].inc()
         if router.audits.mean_cost:
             router.metrics.cost["avoided"].inc(router.audits.mean_cost)
         return Decision(verdict.label, "handled", verdict.reason, trace.id, self.version, verdict)
 
-    async def defer(self, text: Text, stored: Text, verdict: Verdict | None) -> Result:
+    async def defer(self, text: Text, stored: Text, verdict: Verdict | None, rate: float) -> Result:
         """Answer with the teacher's label; the row is on disk before the reply, where a disk can be written."""
         router, metrics = self.router, self.router.metrics
         try:
@@ -148,10 +155,10 @@ class _Request:
             _log.warning("the teacher gave no usable label (%s): %s", error.reason, error)
             metrics.teacher_error(error.reason)
             if router.degrade and verdict is not None and error.reason in DOWN:
-                return self._degrade(stored, verdict, error)
+                return self._degrade(stored, verdict, rate, error)
             metrics.requests["error"].inc()
             if stored is not WITHHELD:
-                router.writer.put(self._trace(stored, verdict, "deferred", error=error))
+                router.writer.put(self._trace(stored, verdict, "deferred", rate, error=error))
             return error
         metrics.requests["deferred"].inc()
         metrics.seconds["teacher"].observe(answer.latency_ms / 1e3)
@@ -160,7 +167,7 @@ class _Request:
         router.watch.note_label(answer.label)
         if self.held is not None and verdict is not None and verdict.handled:
             metrics.shadow["true" if verdict.label == answer.label else "false"].inc()
-        trace = self._trace(stored, verdict, "deferred", answer=answer)
+        trace = self._trace(stored, verdict, "deferred", rate, answer=answer)
         if stored is WITHHELD:
             metrics.lost.inc()
         else:
@@ -181,9 +188,9 @@ class _Request:
             self.down.clear()
             return answer
 
-    def _degrade(self, stored: Text, verdict: Verdict, error: TeacherError) -> Decision:
+    def _degrade(self, stored: Text, verdict: Verdict, rate: float, error: TeacherError) -> Decision:
         """Answer with the surrogate's label though it is not certified: the operator prefers that to none."""
-        trace = self._trace(stored, verdict, "degraded", error=error)
+        trace = self._trace(stored, verdict, "degraded", rate, error=error)
         self.router.writer.put(trace)
         self.router.metrics.requests["degraded"].inc()
         return Decision(verdict.label, "degraded", "teacher_down", trace.id, self.version, verdict)
@@ -203,6 +210,7 @@ class _Request:
         text: Text,
         verdict: Verdict | None,
         decision: DecisionKind,
+        rate: float,
         *,
         propensity: float = 1.0,
         answer: Answer | None = None,
@@ -218,7 +226,7 @@ class _Request:
             decision=decision,
             propensity=propensity,
             version=self.version,
-            audit_rate=self.rate,
+            audit_rate=rate,
             u=random.random(),
             latency_ms=self.latency_ms,
             metadata=self.metadata if decision == "handled" else self._noted(verdict, error),

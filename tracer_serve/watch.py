@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+from tracer_serve.audit_budget import Purse
 from tracer_serve.audit_rate import Traffic, rate_in_force
 from tracer_serve.errors import StoreError
 from tracer_serve.evidence import MONITOR, folding, state_of
@@ -49,7 +50,8 @@ class Watch:
         *,
         poll_s: float = 1.0,
     ) -> None:
-        self.rate = 0.0
+        self.purse = Purse(spec.traces.audit_budget)
+        self._rate = 0.0
         self.closing: Closing | None = None
         self._monitor: tuple[int, MonitorState] | None = None
         self.problem: str | None = None
@@ -90,6 +92,11 @@ class Watch:
         if self._monitor is not None and self._monitor[0] == loaded.number:
             return self._monitor[1]
         return state_of(None, loaded, self._spec.gate)
+
+    @property
+    def rate(self) -> float:
+        """The probability with which the next handled text is audited."""
+        return 0.0 if self.purse.empty else self._rate
 
     def note_label(self, label: str) -> None:
         """Take note of a label that the teacher gave."""
@@ -142,13 +149,14 @@ class Watch:
             # from the state, not from the audit that raised it: whoever sees an alarm closes, also after a crash
             self.closing = close_gate(self._store, loaded.number, monitor.seen, monitor.agreements, monitor.evidence)
             _log.error("the gate is closed, everything goes to the teacher: %s", self.closing.message)
-        self.rate = self._rate(loaded, boosted=monitor.boosted)
+        self._rate = self._wanted(loaded, boosted=monitor.boosted)
 
-    def _rate(self, loaded: Loaded, *, boosted: bool) -> float:
+    def _wanted(self, loaded: Loaded, *, boosted: bool) -> float:
         spec, now = self._spec.traces, datetime.now(UTC)
         counted = spec.audit_rate == "auto" or spec.audit_budget is not None
         if counted and time.monotonic() > self._looked + _TRAFFIC_S:
             hours = self._store.activity(now - timedelta(hours=24))
             self._traffic = Traffic.of(hours, loaded.policy.certificate.coverage, now)
+            self.purse.fill(self._store, self._traffic.audits_today, now)
             self._looked = time.monotonic()
         return rate_in_force(spec.audit_rate, self._traffic, now, boosted=boosted, budget=spec.audit_budget)

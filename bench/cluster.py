@@ -20,12 +20,12 @@ from typing import Any
 import distributed
 import numpy as np
 import yaml
-from rich.console import Console
 from rich.table import Table
 
 from bench.apart import apart, peak_mb
 from bench.data import read
 from tracer_serve.compute import cpu_time
+from tracer_serve.console import out
 from tracer_serve.load import Task, load_task
 from tracer_serve.records import Trace
 from tracer_serve.refit import refit
@@ -235,7 +235,7 @@ def show(found: Sequence[Row]) -> None:
     table.add_row("peak of each worker, MB", *(", ".join(f"{mb:,.0f}" for mb in row.workers_peak_mb) for row in found))
     table.add_row("coverage", *(f"{row.coverage:.4f}" for row in found))
     table.add_row("files, of them not the local ones'", *(f"{row.files}, {len(row.differs)}" for row in found))
-    Console(width=140).print(table)
+    out.print(table)
     for row in found:
         for name in row.differs:
             print(f"{row.system}: {name}")

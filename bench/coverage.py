@@ -14,14 +14,12 @@ A fit of minutes is not repeated: with ``--halves`` the fitted policy is certifi
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import yaml
-from rich.console import Console
 from rich.table import Table
 
 from bench.apart import apart
@@ -29,7 +27,7 @@ from bench.coverage_ours import OURS, Wanted, ours
 from bench.coverage_peer import peers
 from bench.coverage_row import Row
 from bench.data import DATASETS, Dataset, load, with_noise
-from tracer_serve.console import progress_bar
+from tracer_serve.console import out, progress_bar
 
 _SHARES = ("coverage", "agreement", "worst_class", "oos_accepted", "first_share")
 
@@ -46,11 +44,11 @@ def draws(data: Dataset, traces: int | None, seeds: range) -> Iterator[tuple[int
 
 def table(rows: Sequence[Row]) -> Table:
     """Return the means over the draws, a line per system, alpha and guard."""
-    out = Table(
+    shown = Table(
         "system", "alpha", "scope keep", "coverage", "agreement", "worst class", "oos accepted", "first stage", "CPU s",
         "peak MB",
     )  # fmt: skip
-    out.columns[0].no_wrap = True
+    shown.columns[0].no_wrap = True
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault((row.alpha, row.system, row.scope_keep), []).append(row)
@@ -62,8 +60,8 @@ def table(rows: Sequence[Row]) -> Table:
 
         shares = [mean(field, 100) for field in _SHARES]
         guard = "its own" if keep is None else "off" if keep >= 1 else f"{keep:g}"
-        out.add_row(system, f"{alpha:g}", guard, *shares, mean("cpu_s", 1), mean("peak_mb", 1))
-    return out
+        shown.add_row(system, f"{alpha:g}", guard, *shares, mean("cpu_s", 1), mean("peak_mb", 1))
+    return shown
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -104,12 +102,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.json:
         print(json.dumps([asdict(row) for row in rows], indent=1))
         return
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(
+    out.print(
         f"{options.dataset}: {rows[0].traces:,} traces, {len(data.test):,} test rows; teacher: gold labels", end=""
     )
-    console.print(f", {options.noise:.0%} replaced by a near neighbour's (seed 0)" if options.noise else "")
-    console.print(table(rows))
+    out.print(f", {options.noise:.0%} replaced by a near neighbour's (seed 0)" if options.noise else "")
+    out.print(table(rows))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ that a fitted task serves: its embedder alone, and its policy, by the stage that
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,12 +21,11 @@ from typing import Any
 
 import numpy as np
 import yaml
-from rich.console import Console
 from rich.table import Table
 
 from bench.data import ENCODER, read
 from tracer_serve.components import load_plugins, make_embedders
-from tracer_serve.console import progress_bar
+from tracer_serve.console import out, progress_bar
 from tracer_serve.fit.folds import duplicate_groups, holdout
 from tracer_serve.gate.certify import certify
 from tracer_serve.load import load_task
@@ -188,7 +186,6 @@ def speeds(encoder: Encoder, rows: tuple[list[Text], Labels], texts: Sequence[Te
 
 def show(rows: Sequence[Row], times: Sequence[Speed]) -> None:
     """Print the means over the draws, with the least and the most, and the times."""
-    console = Console(width=None if sys.stdout.isatty() else 120)
     table = Table("alpha", "draws", "certified", "coverage", "least", "most", "agreement", "least", "draws under alpha")
     for alpha in sorted({row.alpha for row in rows}):
         group = [row for row in rows if row.alpha == alpha]
@@ -200,12 +197,12 @@ def show(rows: Sequence[Row], times: Sequence[Speed]) -> None:
         under = sum(share < alpha for share in agreement)
         table.add_row(f"{alpha:g}", str(len(group)), *(f"{100 * share:.1f}" for share in shares), str(under))
     if rows:
-        console.print(table)
+        out.print(table)
     if times:
         table = Table("one pair at a time", "share", "p50 ms", "p99 ms", "CPU ms")
         for one in times:
             table.add_row(one.system, f"{one.share:.0%}", f"{one.p50_ms:.2f}", f"{one.p99_ms:.2f}", f"{one.cpu_ms:.2f}")
-        console.print(table)
+        out.print(table)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from rich.console import Console
 from rich.table import Table
 
 from bench.data import load
@@ -26,7 +25,7 @@ from bench.flywheel_arm import Arm
 from bench.flywheel_peer import peer
 from bench.flywheel_plot import draw
 from bench.flywheel_world import ALPHA, DAYS, DELTA, Day, World, worlds
-from tracer_serve.console import progress_bar
+from tracer_serve.console import out, progress_bar
 from tracer_serve.load import Task
 from tracer_serve.spec.task import Spec
 from tracer_serve.traces import open_store
@@ -147,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps([asdict(day) for day in days], indent=1))
         return
     for table in (*by_day(days), by_arm(days)):
-        Console(width=140).print(table)
+        out.print(table)
 
 
 if __name__ == "__main__":

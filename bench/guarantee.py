@@ -18,14 +18,13 @@ from typing import Any
 
 import numpy as np
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from scipy.stats import binomtest
 
 from bench.data import Given, Part
 from bench.peer import run_in_peer
 from bench.skew import SKEWED
-from tracer_serve.console import progress_bar
+from tracer_serve.console import out, progress_bar
 from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.fit.rows import Progress, Rows
 from tracer_serve.gate.certify import certify
@@ -224,16 +223,16 @@ def _judged(handled: Bools, right: Bools) -> tuple[float, float]:
 
 def table(rows: Sequence[Row]) -> Table:
     """Return a line per system and kind of traffic; red where the 95 % interval lies above the promise."""
-    out = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+    shown = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
     for name in ("traffic", "alpha", "system", "<=", "violated", "cover", "agree"):
-        out.add_column(name, no_wrap=True)
+        shown.add_column(name, no_wrap=True)
     for row in rows:
         style = "bold red" if row.rate_low > row.delta else "green"
         rate = f"[{style}]{row.violations}/{row.draws} {row.rate:.1%}[/]"
         agreement = "-" if row.agreement is None else f"{row.agreement:.1%}"
         promised, coverage = f"{row.delta:.0%}", f"{row.coverage:.1%}"
-        out.add_row(row.traffic, f"{row.alpha:g}", row.system, promised, rate, coverage, agreement)
-    return out
+        shown.add_row(row.traffic, f"{row.alpha:g}", row.system, promised, rate, coverage, agreement)
+    return shown
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -256,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.json:
         print(json.dumps([asdict(row) for row in rows], indent=1))
     else:
-        Console().print(table(rows))
+        out.print(table(rows))
 
 
 if __name__ == "__main__":

@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 import yaml
-from rich.console import Console
 from rich.table import Table
 
 from bench.data import Dataset, Given, Part, load
-from tracer_serve.console import progress_bar
+from tracer_serve.console import out, progress_bar
 from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.fit.rows import Rows
 from tracer_serve.gate.monitor import advance, alternatives, log_evidence
@@ -110,12 +109,12 @@ def splits(data: Dataset, pooled: int) -> Iterator[tuple[str, Part, Part]]:
 
 def table(rows: Sequence[Row]) -> Table:
     """Return a line per policy and alpha."""
-    out = Table(*_NAMES)
+    shown = Table(*_NAMES)
     for row in rows:
         shares = [f"{100 * share:.1f}" for share in (row.coverage, row.reported, row.agreement)]
         delay = "" if row.delay is None else f"{row.delay:,.0f}"
-        out.add_row(row.split, f"{row.alpha:g}", *shares, f"{row.audits:,}", f"{row.alarms} of {row.runs}", delay)
-    return out
+        shown.add_row(row.split, f"{row.alpha:g}", *shares, f"{row.audits:,}", f"{row.alarms} of {row.runs}", delay)
+    return shown
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -140,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.json:
         print(json.dumps([asdict(row) for row in rows], indent=1))
     else:
-        Console(width=120).print(table(rows))
+        out.print(table(rows))
 
 
 if __name__ == "__main__":

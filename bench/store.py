@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from sqlalchemy import event
 
 from tests.traces import postgres
+from tracer_serve.console import out
 from tracer_serve.records import Trace
 from tracer_serve.traces import TraceStore, new_id, open_store
 
@@ -220,7 +220,7 @@ def show(found: Sequence[Row]) -> None:
     for name in found[0].pages:
         table.add_row(f"{name}, pages", *(f"{row.pages[name]:,}" for row in found))
     table.add_row("disk, MB", *(f"{row.disk_mb:,.0f}" for row in found))
-    Console(width=160).print(table)
+    out.print(table)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

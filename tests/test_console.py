@@ -1,6 +1,9 @@
 """What people see in the terminal."""
 
 import io
+import os
+import subprocess
+import sys
 
 import pytest
 from rich.console import Console
@@ -23,3 +26,13 @@ def test_long_values_break_between_words_and_only_in_a_terminal(
     sentence = ["verdict  a sentence of", "         several words"] if terminal else [f"verdict  {ROWS[0][1]}"]
     assert lines == [*sentence, f"report   {ROWS[1][1]}"]
     assert ("\x1b" in file.getvalue()) == terminal
+
+
+def test_a_table_in_a_pipe_is_as_wide_as_it_needs() -> None:
+    """No name is folded where the output is no terminal, whatever the terminal's width that COLUMNS tells."""
+    name = "a name " * 30
+    code = f"from rich.table import Table; from tracer_serve.console import out; out.print(Table({name!r}, 'share'))"
+    env = {k: v for k, v in os.environ.items() if k != "FORCE_COLOR"} | {"COLUMNS": "80"}
+    shown = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
+    assert name.strip() in shown
+    assert max(map(len, shown.splitlines())) < len(name) + 20

@@ -12,6 +12,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 out = Console(highlight=False, soft_wrap=True)
+"""Standard output; in a file or a pipe a table is as wide as it needs to be, whatever COLUMNS says."""
+if not out.is_terminal:
+    out.width = 10_000
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 

@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -127,6 +129,46 @@ def test_a_pin_cut_short_leaves_the_version_whole(tmp_path: Path, monkeypatch: p
     assert not versions.verify(1).pinned
     versions.pin(1)
     assert versions.verify(1).pinned
+
+
+def test_what_is_said_of_versions_at_once_is_said_in_turn(tmp_path: Path) -> None:
+    """Rollbacks and pins at the same moment leave no `current` without a number, and no manifest of another version."""
+    for _ in range(3):
+        write(Versions(tmp_path))
+
+    def change(number: int) -> None:
+        for _ in range(60):
+            versions = Versions(tmp_path)  # as another process has one of its own
+            versions.activate(number)
+            versions.pin(number)
+            assert versions.current() in (1, 2, 3)
+
+    with ThreadPoolExecutor(3) as people:
+        list(people.map(change, (1, 2, 3)))
+    assert [Versions(tmp_path).verify(number).version for number in (1, 2, 3)] == [1, 2, 3]
+
+
+def test_a_version_is_chosen_or_cleared_away_not_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rollback to a version that retention is about to remove waits, and then is told that it is gone."""
+    for _ in range(2):
+        write(Versions(tmp_path))
+    Versions(tmp_path).activate(2)
+    clearing, read = Event(), Versions.current
+
+    def slowly(self: Versions) -> int | None:
+        found = read(self)
+        clearing.set()
+        time.sleep(0.3)  # in which the other one would choose
+        return found
+
+    with ThreadPoolExecutor(1) as other, monkeypatch.context() as slowed:
+        slowed.setattr(Versions, "current", slowly)
+        gone = other.submit(Versions(tmp_path).collect, 1)
+        assert clearing.wait(10)
+        with pytest.raises(ArtifactError, match="no version 1"):
+            Versions(tmp_path).activate(1)
+    assert gone.result() == [1]
+    assert Versions(tmp_path).current() == 2
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:

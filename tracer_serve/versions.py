@@ -3,6 +3,7 @@
 A crash at any point leaves either no new version or a whole one, and `current` always names a whole one.
 """
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -177,8 +178,9 @@ class Versions:
 
     def activate(self, number: int) -> None:
         """Make a version the current one, after verifying it; every worker notices within a second."""
-        self.verify(number)
-        self._replace(self.root / "current", f"{number}\n")
+        with self._alone():
+            self.verify(number)
+            self._replace(self.root / "current", f"{number}\n")
 
     def pin(self, number: int, pinned: bool = True) -> None:
         """Keep a version whatever the retention, or no longer."""
@@ -189,7 +191,23 @@ class Versions:
         self._note(number, forgotten=self.manifest(number).forgotten + rows)
 
     def _note(self, number: int, **facts: Any) -> None:
-        self._replace(self.folder(number) / "manifest.json", replace(self.manifest(number), **facts).as_json())
+        with self._alone():
+            self._replace(self.folder(number) / "manifest.json", replace(self.manifest(number), **facts).as_json())
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let one thread of one process at a time say what serves, what is kept and what goes; a kill lets go."""
+        if not self.root.is_dir():
+            yield
+            return
+        with self._writing():
+            handle = os.open(self.root, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # a file system that locks no folders: then nobody waits
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
 
     def _replace(self, file: Path, text: str) -> None:
         with self._writing():
@@ -201,13 +219,14 @@ class Versions:
 
     def collect(self, keep: int) -> list[int]:
         """Delete the oldest versions beyond `keep`; never the current one nor a pinned one. Return their numbers."""
-        current = self.current()
-        gone = [m.version for m in self.manifests()[:-keep] if m.version != current and not m.pinned]
-        for number in gone:
-            aside = self.root / f"{_ASIDE}gone-{number:06d}"
-            self.folder(number).rename(aside)
-            shutil.rmtree(aside)
-        return gone
+        with self._alone():
+            current = self.current()
+            gone = [m.version for m in self.manifests()[:-keep] if m.version != current and not m.pinned]
+            for number in gone:
+                aside = self.root / f"{_ASIDE}gone-{number:06d}"
+                self.folder(number).rename(aside)
+                shutil.rmtree(aside)
+            return gone
 
 
 def _sync(path: Path) -> None:

@@ -10,6 +10,7 @@ from tracer_serve.errors import OverloadedError
 from tracer_serve.service.failures import RefusalError
 
 _PATIENCE_S = 30.0
+_MOST_TOLD = 1_000  # faults of a body that are looked through: each is an object, and a million are said in no time
 _MOST_HELD = 256_000_000  # bytes of all bodies that are being read: slow ones add up
 
 WHOLE = "tracer.whole"
@@ -124,7 +125,9 @@ def _too_large(limit: int) -> RefusalError:
 
 
 def explain(error: ValidationError, body: bytes) -> RefusalError:
-    """Name the first thing that is wrong."""
+    """Name the first thing that is wrong; of very many, how many."""
+    if error.error_count() > _MOST_TOLD:
+        return RefusalError(400, f"the body has {error.error_count():,} unknown or wrong fields")
     first = error.errors(include_url=False, include_input=False)[0]
     if first["type"] == "json_invalid":
         try:

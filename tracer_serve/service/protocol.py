@@ -19,7 +19,7 @@ MOST = 10_000
 """Connections of a worker; where more come, the one that has been silent longest gives way."""
 
 HEAD_BYTES = 64_000
-"""Of a request line and its headers; what is larger is nobody's in good faith."""
+"""Of a request line and its headers, or of what follows a body; what is larger is nobody's in good faith."""
 
 HEAD_S = 30.0
 """Seconds from a connection's beginning, or from the last answer on it, until the next request's head is there."""
@@ -90,14 +90,13 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read on, unless this head has no end."""
-        if not self._in_body:
-            self._said += len(data)
-            if b"h2c" in data:
-                head, end, rest = data.partition(b"\r\n\r\n")
-                data = _H2C.sub(b"", head) + end + rest
+        """Read on, unless this head has no end, or this body's trailers, which uvicorn keeps with the headers."""
+        self._said += len(data)
+        if not self._in_body and b"h2c" in data:
+            head, end, rest = data.partition(b"\r\n\r\n")
+            data = _H2C.sub(b"", head) + end + rest
         super().data_received(data)
-        if self._said > HEAD_BYTES and not self._in_body:
+        if self._said > HEAD_BYTES:
             self._lobby.leave(self)
             self.send_400_response(f"The head of a request may have {HEAD_BYTES} bytes.")
 
@@ -106,6 +105,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._lobby.leave(self)
         self._said, self._in_body = 0, True
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take what the request's own limit counts."""
+        self._said = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Know that what follows is another head, and tell who reads this body that all of it is here."""

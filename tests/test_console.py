@@ -36,3 +36,19 @@ def test_a_table_in_a_pipe_is_as_wide_as_it_needs() -> None:
     shown = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
     assert name.strip() in shown
     assert max(map(len, shown.splitlines())) < len(name) + 20
+
+
+def test_a_pipe_is_told_how_long_a_stage_will_take(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After the first of five steps of 30 s two minutes are left, which is said once; of quick stages nothing."""
+    clock = iter([0.0, 30.0, 60.0, 61.0])
+    monkeypatch.setattr("tracer_serve.console.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr(console, "err", Console(stderr=True, force_terminal=False, soft_wrap=True))
+    with console.progress_bar() as progress:
+        for done in (0, 1, 2):
+            progress("comparing", done, 5)
+        progress("certifying", 0, 5)
+        progress("certifying", 1, 5)
+    lines = ["comparing ...", "comparing: 1 of 5 done, about 0:02:00 to go", "certifying ..."]
+    assert capsys.readouterr().err.splitlines() == lines

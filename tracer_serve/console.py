@@ -3,19 +3,24 @@
 import json
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 out = Console(highlight=False, soft_wrap=True)
 """Standard output; in a file or a pipe a table is as wide as it needs to be, whatever COLUMNS says."""
 if not out.is_terminal:
     out.width = 10_000
 err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+_WORTH_TELLING_S = 10.0
 
 
 def print_json(value: Any) -> None:
@@ -25,21 +30,36 @@ def print_json(value: Any) -> None:
 
 @contextmanager
 def progress_bar(*, quiet: bool = False) -> Iterator[Any]:
-    """Yield a progress callback (stage, done, total): a bar in a terminal, a line per stage elsewhere."""
+    """Yield a progress callback (stage, done, total): a bar in a terminal, elsewhere a line per stage, or two.
+
+    Both tell how long a stage will take, once its first step has shown it; a line only where that is ten seconds.
+    """
     if quiet:
         yield lambda _stage, _done, _total: None
         return
     if not err.is_terminal:
-        seen: set[str] = set()
+        began: dict[str, float] = {}
+        told: set[str] = set()
 
-        def line(stage: str, _done: int, _total: int) -> None:
-            if stage not in seen:
-                seen.add(stage)
+        def line(stage: str, done: int, total: int | None) -> None:
+            if stage not in began:
+                began[stage] = time.monotonic()
                 err.print(f"{stage} ...")
+            elif done and total and stage not in told:
+                told.add(stage)
+                left = (time.monotonic() - began[stage]) / done * (total - done)
+                if left >= _WORTH_TELLING_S:
+                    err.print(f"{stage}: {done:,} of {total:,} done, about {timedelta(seconds=round(left))} to go")
 
         yield line
         return
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=err) as bar:
         tasks: dict[str, Any] = {}
 

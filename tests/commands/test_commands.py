@@ -72,6 +72,8 @@ def test_check_names_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["check", str(task.file), "--json", "--teacher", text]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["task"], found["surrogates"], found["answer"]) == ("test", "logreg", label)
+    assert main(["check", str(task.file)]) == 0
+    assert f"next        tracer-serve {task.file} fits a first version" in capsys.readouterr().out
 
 
 def test_checking_stays_light() -> None:

@@ -64,7 +64,12 @@ def test_the_terminal_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "2 lines, such as line 121: the text is empty" in printed
     for alpha in ALPHAS:
         assert f"{alpha:g}" in printed
-    for word in ("net of audits", "USD per 1,000 requests", "completion tokens a call"):
+    for word in (
+        "net of audits",
+        "USD per 1,000 requests",
+        "completion tokens a call",
+        "next: nothing can be certified",
+    ):
         assert word in printed
 
 

@@ -211,3 +211,16 @@ def test_nothing_is_overwritten_and_each_error_says_how_to_go_on(
     assert "tracer-serve fit" in capsys.readouterr().err
     assert classify(task, tmp_path / "missing.jsonl", tmp_path / "none.jsonl") == 1
     assert "no such file" in capsys.readouterr().err
+
+
+def test_a_file_whose_every_row_is_refused_is_no_success(
+    task: Task, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The rows come out with their reasons, and the exit code is 1; one row that is answered makes it 0."""
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text('{"text": ""}\n{"text": "  "}\n', encoding="utf-8")
+    assert classify(task, source, out) == 1
+    assert [row["tracer_decision"] for row in rows_of(out)] == ["refused"] * 2
+    assert "--text-field" in capsys.readouterr().err
+    source.write_text('{"text": ""}\n' + json.dumps({"text": INPUTS[0]}) + "\n", encoding="utf-8")
+    assert classify(task, source, tmp_path / "other.jsonl") == 0

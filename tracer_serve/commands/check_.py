@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(found)
     else:
-        facts([("ok", str(args.task)), *((key, value) for key, value in found.items())])
+        facts([("ok", str(args.task)), *((key, value) for key, value in found.items()), ("next", _next(task))])
     return 0
 
 
@@ -77,6 +77,15 @@ def check(task: Task) -> dict[str, str]:
         "contract": f"kept by {', '.join(checked)}" if checked else "built-ins only",
         "state": str(task.state),
     }
+
+
+def _next(task: Task) -> str:
+    """Return the command that comes after this one."""
+    if (task.state / "versions").is_dir() or task.spec.versions.url is not None:
+        return f"tracer-serve {task.file} serves it; tracer-serve refit {task.file} makes a new version"
+    if task.spec.traces.import_:
+        return f"tracer-serve {task.file} fits a first version (it tells how long that takes), then serves it"
+    return f"tracer-serve {task.file} serves it; everything is deferred, and kept as a trace, until a refit certifies"
 
 
 def _traces(task: Task) -> dict[str, str]:

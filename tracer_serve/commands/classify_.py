@@ -10,7 +10,7 @@ from typing import Any
 
 from tracer_serve.commands._fields import add_text_field, count, require_place, text_field_of
 from tracer_serve.console import facts, print_json, progress_bar
-from tracer_serve.errors import ArtifactError
+from tracer_serve.errors import ArtifactError, BadInputError
 from tracer_serve.load import Task, load_task
 from tracer_serve.offline import Line, Sink, Tally, classify, classify_asking, lines_of, open_sink
 from tracer_serve.offline.classify import BATCH
@@ -44,6 +44,11 @@ def run(args: argparse.Namespace) -> int:
         told = lambda done: progress("classifying", before + done, total)  # noqa: E731  # the bar's stage and total
         tally = asyncio.run(_classify(task, everything, sink, args, told))
     _show(args, sink, tally, before, time.perf_counter() - started)
+    if tally.rows and tally.decisions["refused"] == tally.rows:
+        raise BadInputError(
+            f"no row of {args.input} was classified, every one was refused; `tracer_reason` in {args.output} says why."
+            " Is the text in another field (--text-field NAME)? Remove the output before the next try"
+        )
     return 0
 
 

@@ -64,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
         )
     else:
         _show(args.traces, found, price, summary)
+        out.print(_next(args, found), markup=False)
     return 0
 
 
@@ -133,6 +134,20 @@ def _show(file: Path, found: Scan, price: Price | None, summary: ImportSummary) 
     out.print(_coverage(found, price))
     out.print(_curve(found))
     out.print(f"calls saved are net of audits ({100 * found.audit_rate:g} % of what is handled)")
+
+
+def _next(args: argparse.Namespace, found: Scan) -> str:
+    """Return what to do about the finding."""
+    if not any(point.coverage for point in found.points):
+        other = " or try --embedder sentence_transformers" if args.task is None and args.embedder == "ngrams" else ""
+        return f"next: nothing can be certified on these traces yet; collect more (column `lacks`){other}"
+    if args.task is not None:
+        return f"next: set gate.alpha in {args.task}, then tracer-serve fit {args.task}"
+    return (
+        "next: choose alpha, and write it into a YAML with your teacher, its labels and"
+        f" `traces: {{import: [{args.traces}]}}`; configs/openai.yaml is one to copy, and"
+        " tracer-serve check TASK.yaml says whether it is right"
+    )
 
 
 def _coverage(found: Scan, price: Price | None) -> Table:

@@ -105,6 +105,7 @@ def compare(
     seconds: dict[int, float] = {}
     failed: list[CandidateResult] = []
     budget = Budget(spec, rows.calibrates)
+    progress(_STAGE, 0, total)
 
     for place, s in enumerate(order):
         name, cpu, view = spec.surrogates[s].name, cpu_time(), spec.view_of(s)

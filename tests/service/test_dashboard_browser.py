@@ -125,6 +125,66 @@ def test_a_gate_that_the_yaml_closed_says_so(browser: Any, served: str) -> None:
     assert said == "The YAML promises more than this version was certified for, so nothing is handled."
 
 
+def test_a_version_that_answers_nobody_is_not_said_to_serve(browser: Any, served: str) -> None:
+    """While the gate is closed, or in mode observe, tile, headline and table say that nobody is answered."""
+    open_page(browser, served)
+    browser.execute_script("window.fetch = () => new Promise(() => {})")  # no real numbers in between
+    for change, headline, pill in (
+        ("gate: {open: false, reason: 'drift'}", "The gate is closed: everything goes to the teacher", "gate closed"),
+        ("gate: {open: true}, mode: 'observe'", "Only observing: everything goes to the teacher", "observes"),
+    ):
+        browser.execute_script(f"facts = {{...facts, {change}}}; show()")
+        assert text_of(browser, "headline") == headline
+        assert ", none now; " in text_of(browser, "coverage-note")
+        assert not text_of(browser, "verdict").startswith("Yes")
+        assert browser.find_element("css selector", "#versions-rows .pill").text == pill
+
+
+def test_few_audits_are_not_told_as_a_promise_kept(browser: Any, served: str) -> None:
+    """Without an audit, or where those few disagree, the verdict is no yes."""
+    open_page(browser, served)
+    say = "watched({...facts, promise: {...facts.promise, ...arguments[0]}}); return $('verdict').textContent"
+    assert (
+        browser.execute_script(say, {"audits": 0}) == "No audit has come in yet, so nothing speaks for or against it."
+    )
+    assert browser.execute_script(say, {"audits": 2, "agreement": 0.5}).startswith("Too early to tell")
+
+
+def test_a_near_miss_reads_as_one(browser: Any, served: str) -> None:
+    """Score and threshold are shown with as many digits as tell them apart, and no more."""
+    open_page(browser, served)
+    missed = "{decision: 'deferred', reason: 'below_threshold', score: arguments[0], threshold: 0.912346}"
+    for score, shown in (
+        (0.5, "score 0.5, certified only from 0.912"),
+        (0.91232, "score 0.91232, certified only from 0.91235"),
+        (0.912345, "score 0.912345, certified only from 0.912346"),
+        (0.912346, "score 0.912, a hair under the threshold"),
+    ):
+        said = browser.execute_script(f"return reading({missed})", score)
+        assert said == f"It would go to the teacher: {shown}."
+
+
+@pytest.mark.parametrize("width", [360, 640, 1280])
+def test_the_keyboard_reaches_everything_and_is_let_go(browser: Any, served: str, width: int) -> None:
+    """Tab visits every control in order, each with an outline, and leaves the page; 640 px are 1280 at 200 %."""
+    open_page(browser, served, width=width)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    focus = (
+        "const at = document.activeElement; return at === document.body ? null"
+        " : [[...document.querySelectorAll('*')].indexOf(at), at.id || at.tagName, getComputedStyle(at).outlineStyle]"
+    )
+    seen: list[list[Any]] = []
+    for _ in range(60):
+        browser.switch_to.active_element.send_keys("\ue004")
+        at = browser.execute_script(focus)
+        if at is None or at in seen:
+            break
+        seen.append(at)
+    assert at is None or at == seen[0], "Tab never came out again"
+    assert all(style != "none" for _, _, style in seen), seen
+    assert {"try-text", "key", "refit", "rollback-to", "rollback", "SUMMARY"} <= {name for _, name, _ in seen}
+
+
 def test_the_page_updates_itself(browser: Any, served: str) -> None:
     """A text that is asked while the page is open is counted on it without a reload."""
     open_page(browser, served)
@@ -177,7 +237,7 @@ def test_a_server_that_is_gone_is_told(browser: Any, served: str) -> None:
     browser.execute_script("window.fetch = () => Promise.reject(new TypeError('gone')); refresh()")
     until(lambda: text_of(browser, "state") == "no answer")
     assert "does not answer" in browser.find_element("id", "problems").text
-    assert text_of(browser, "coverage") != "-"
+    assert text_of(browser, "coverage-note").startswith("version ")
 
 
 @pytest.mark.parametrize("closed", [False, True], ids=["no version", "gate closed"])
@@ -195,4 +255,5 @@ def test_a_task_that_handles_nothing_says_so(browser: Any, tmp_path: Path, stub_
         assert "everything goes to the teacher" in text_of(browser, "headline")
         assert ("60 of 82 audits" in text_of(browser, "problems")) == closed
         assert not browser.find_element("id", "hours").is_displayed()
+        assert text_of(browser, "latency-name") == "Median time to an answer"
         assert complaints(browser) == []

@@ -6,7 +6,7 @@ const plural = (n, word) => `${count(n)} ${word}${n === 1 ? "" : "s"}`;
 /** What the YAML says, unrounded but for what binary fractions add. */
 const exact = (x) => `${Number((100 * x).toPrecision(6))} %`;
 const short = (x) => Number(x).toLocaleString("en", { maximumSignificantDigits: 3 });
-const ms = (x) => (x === null ? "-" : x < 1000 ? `${short(x)} ms` : `${short(x / 1000)} s`);
+const ms = (x) => (x === null ? "-" : x < 0.01 ? "under 0.01 ms" : x < 1000 ? `${short(x)} ms` : `${short(x / 1000)} s`);
 
 /** Put text into an element, only if it differs: screen readers hear of changes alone. */
 function put(id, said) {
@@ -19,26 +19,36 @@ function money(value, currency) {
   try { return value.toLocaleString("en", shape); } catch { return `${short(value)} ${currency}`; }
 }
 
-function headline({ version, gate, traffic }) {
+function headline({ version, gate, mode, traffic }) {
   if (!version) return "No version yet: everything goes to the teacher, and is learnt from";
   if (gate.reason === "no_certificate") return "Nothing is certified yet: everything goes to the teacher";
   if (!gate.open) return "The gate is closed: everything goes to the teacher";
+  if (mode === "observe") return "Only observing: everything goes to the teacher";
   const today = traffic && traffic.today;
   return today && today.requests ? `${percent(today.coverage)} of today's requests were answered without the teacher`
-    : `${percent(version.coverage)} of the traffic needs no teacher`;
+    : `${percent(version.coverage)} of the traffic is certified to need no teacher`;
 }
 
-function promised({ version, gate, promise }) {
+function promised({ version, gate, mode, promise }) {
   if (!version || gate.reason === "no_certificate") return "A version serves once the gate has shown that it agrees with the teacher often enough.";
   if (!gate.open) return "Its certificate no longer holds; the teacher's answers calibrate the next one.";
+  if (mode === "observe") return "The version's answers are compared with the teacher's, and given to nobody.";
   return `${version.promise} ${promise.audits ? "Audits watch it live." : "No audit has come in yet."}`;
 }
 
-function tiles({ version, gate, traffic, promise, recent, versions }) {
+/** What the tile's share is of: the texts that came to this version, where the headline speaks of today's. */
+function counted({ version, gate, mode }, live) {
+  if (!version || !version.certified) return "nothing is certified";
+  const share = `${gate.open ? "" : "was "}certified: ${percent(version.coverage)}`;
+  const seen = live && live.requests ? `${count(live.handled)} of ${plural(live.requests, "request")}` : "no request yet";
+  return `version ${version.number}: ${seen}${gate.open && mode !== "observe" ? "" : ", none now"}; ${share}`;
+}
+
+function tiles({ version, gate, mode, traffic, promise, recent, versions }) {
   const serving = versions.find((v) => v.serves);
   const live = serving && serving.live;
-  put("coverage", live && live.requests ? percent(live.coverage) : gate.open ? percent(version.coverage) : "0 %");
-  put("coverage-note", version && version.certified ? `${live && live.requests ? `${count(live.handled)} of ${plural(live.requests, "request")}; ` : ""}certified: ${percent(version.coverage)}` : "nothing is certified");
+  put("coverage", live && live.requests ? percent(live.coverage) : gate.open && mode !== "observe" ? "-" : "0 %");
+  put("coverage-note", counted({ version, gate, mode }, live));
   put("agreement", promise && promise.audits ? percent(promise.agreement) : "-");
   put("agreement-note", promise && promise.audits
     ? `${count(promise.agreements)} of ${plural(promise.audits, "audit")}; at least ${atLeast(promise.lower_bound)} at any time, with ${exact(promise.confidence)} confidence`
@@ -48,12 +58,13 @@ function tiles({ version, gate, traffic, promise, recent, versions }) {
   put("saved", !traffic ? "-" : cash ? money(cash.saved, cash.currency) : count(traffic.today.teacher_calls_saved));
   put("saved-note", cash ? `net of ${money(cash.audits, cash.currency)} for audits; ${money(cash.spent, cash.currency)} spent on deferred texts` : traffic ? `net of ${plural(traffic.today.audits, "audit")}; no answer has told a cost this week` : "");
   const { handled, deferred } = recent ? recent.latency_ms : { handled: { p50: null }, deferred: { p50: null } };
+  put("latency-name", `Median time${handled.p50 !== null ? " of what was handled" : deferred.p50 !== null ? " of what was deferred" : " to an answer"}`);
   put("latency", handled.p50 === null ? ms(deferred.p50) : ms(handled.p50));
   const tail = (name, part) => (part.p50 === null ? [] : [`${name} ${ms(part.p50)}, p99 ${ms(part.p99)}`]);
-  put("latency-note", [...tail("handled", handled), ...tail("deferred", deferred)].join("; ") || "no request yet");
+  put("latency-note", [...tail("handled", handled), ...tail("deferred", deferred), ...(deferred.p50 !== null && deferred.p50 < 1 ? ["answers from a cache count"] : [])].join("; ") || "no request yet");
 }
 
-function watched({ version, gate, monitor, promise }) {
+function watched({ version, gate, mode, monitor, promise }) {
   const alarm = monitor ? monitor.alarm_at : 20;
   const share = monitor ? Math.min(1, Math.max(0, Math.log(Math.max(monitor.evidence, 1)) / Math.log(alarm))) : 0;
   $("evidence").value = gate.reason === "drift" ? 1 : share;
@@ -65,8 +76,11 @@ function watched({ version, gate, monitor, promise }) {
     : gate.reason === "drift" ? "No. The audits showed that agreement fell, and the gate closed at once."
       : gate.reason === "promise_changed" ? "The YAML promises more than this version was certified for, so nothing is handled."
         : !gate.open ? `Nothing is handled, so nothing can break it: ${gate.reason.replaceAll("_", " ")}.`
+        : mode === "observe" ? "Nothing is handled, so nothing can break it: mode observe."
+        : !promise.audits ? "No audit has come in yet, so nothing speaks for or against it."
         : share >= 0.5 ? "Doubtful: the audits disagree more often than they should. More of them are drawn now."
-          : `Yes, as far as the audits tell: ${exact(promise.required)} has to agree.`);
+          : promise.agreement < promise.required ? `Too early to tell: fewer audits agree than ${exact(promise.required)}, as so few may by chance.`
+            : `Yes, as far as the audits tell: at least ${exact(promise.required)} have to agree.`);
 }
 
 function show() {

@@ -26,11 +26,20 @@ function part(title, content) {
   return made;
 }
 
+/** Two numbers with as many digits as tell them apart. */
+function apart(...pair) {
+  const shown = (digits) => pair.map((x) => x.toLocaleString("en", { maximumSignificantDigits: digits }));
+  let digits = 3;
+  while (digits < 9 && pair[0] !== pair[1] && new Set(shown(digits)).size === 1) digits += 1;
+  return shown(digits);
+}
+
 function reading(found) {
   if (found.score === null) return `It would go to the teacher: ${found.words}.`;
-  const score = `score ${short(found.score)}`;
-  if (found.decision === "handled") return `It would be answered here: ${score}${found.threshold === null ? ", every score is certified" : `, certified from ${short(found.threshold)}`}.`;
-  if (found.reason === "below_threshold") return `It would go to the teacher: ${score}, certified only from ${short(found.threshold)}.`;
+  const [own, least] = found.threshold === null ? [short(found.score)] : apart(found.score, found.threshold);
+  const score = `score ${own}`;
+  if (found.decision === "handled") return `It would be answered here: ${score}${found.threshold === null ? ", every score is certified" : `, certified from ${least}`}.`;
+  if (found.reason === "below_threshold") return `It would go to the teacher: ${score}, ${found.score === found.threshold ? "a hair under the threshold" : `certified only from ${least}`}.`;
   return `It would go to the teacher: ${found.words} (${score}).`;
 }
 

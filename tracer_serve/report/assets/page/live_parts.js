@@ -67,7 +67,7 @@ function row(cells) {
 
 function versionRow(v) {
   const name = head(`${v.number}`);
-  if (v.serves) name.append(" ", element("span", "serves", "pill handled"));
+  if (v.pill) name.append(" ", element("span", v.pill, `pill ${v.pill === "serves" ? "handled" : "quiet"}`));
   const report = cell(v.report ? undefined : "-");
   if (v.report) {
     const link = element("a", "open");
@@ -79,8 +79,9 @@ function versionRow(v) {
     cell(v.live.requests ? percent(v.live.coverage) : "-", "n"), cell(v.live.audits ? `${percent(v.live.agreement)} of ${count(v.live.audits)}` : "-", "n"), report]);
 }
 
-function tables({ versions, refits, refit, refit_requested: requested, recent, breakers }) {
-  listed("versions-rows", versions, versionRow);
+function tables({ gate, mode, versions, refits, refit, refit_requested: requested, recent, breakers }) {
+  const current = !gate.open ? "gate closed" : mode === "observe" ? "observes" : "serves";
+  listed("versions-rows", versions.map((v) => ({ ...v, pill: !v.serves ? "" : v.certified ? current : "loaded" })), versionRow);
   $("versions-none").hidden = versions.length > 0;
   listed("refits-rows", refits, (r) => row([cell(when(r.started)), cell(r.reason.replaceAll("_", " ")),
     cell(r.outcome ? `${r.outcome}${r.version ? `, version ${r.version}` : ""}` : "under way")]));
@@ -88,9 +89,9 @@ function tables({ versions, refits, refit, refit_requested: requested, recent, b
   $("refit-progress").hidden = !refit;
   if (refit) $("refit-progress").value = refit.total ? refit.done / refit.total : 0;
   put("refit-words", refit ? `A refit is under way: ${refit.stage}, ${refit.done} of ${refit.total}.` : requested ? "A refit was asked for and starts within seconds."
-    : "Certified is the share the gate allows, handled live the share of real requests since the version serves.");
+    : versions.length ? "Certified is the share the gate allows, handled live the share of the requests that came while the version was the current one." : "");
   const failing = recent && recent.teacher.error_rate;
-  put("teacher-words", !recent || !recent.teacher.asked ? "It was not asked lately." : failing ? `It failed on ${count(recent.teacher.failed)} of its latest ${plural(recent.teacher.asked, "question")}.` : `It answered all of its latest ${plural(recent.teacher.asked, "question")}.`);
+  put("teacher-words", !recent || !recent.teacher.asked ? "It was not asked lately." : failing ? `It failed on ${count(recent.teacher.failed)} of its latest ${plural(recent.teacher.asked, "question")}.` : `Answered: ${recent.teacher.asked === 1 ? "its latest question" : `all of its latest ${plural(recent.teacher.asked, "question")}`}.`);
   const lines = [["error rate", recent && recent.teacher.asked ? percent(failing) : "-"], ...(recent ? Object.entries(recent.teacher.errors).map(([why, n]) => [why.replaceAll("_", " "), count(n)]) : []),
     ...breakers.map(({ endpoint, state }) => [`circuit to ${endpoint}`, state.replace("_", " ")])];
   listed("teacher-facts", lines, ([name, value]) => {

@@ -18,7 +18,7 @@ from tracer_serve.service.side import sides_of
 
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:56rem;margin:3rem auto;padding:0 1rem;color:#1a1a1a}"
-    "table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.3rem .8rem .3rem 0;"
+    "div{overflow-x:auto}table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.3rem .8rem .3rem 0;"
     "border-bottom:1px solid #ddd}.bad{color:#a00}"
     "@media(prefers-color-scheme:dark){body{background:#161616;color:#e6e6e6}td,th{border-color:#444}"
     "a{color:#8ab4f8}.bad{color:#ff8a80}}"
@@ -28,14 +28,15 @@ _POLICY = f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none'; for
 _PAGE = Environment(autoescape=True).from_string(
     """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{{ tasks|length }} tasks</title><style>{{ style|safe }}</style>
-<h1>{{ tasks|length }} tasks</h1>
+<title>{{ title }}</title><style>{{ style|safe }}</style>
+<h1>{{ title }}</h1>
+<div role="region" aria-label="Tasks" tabindex="0">
 <table><tr><th>task<th>mode<th>version<th>gate<th>certified coverage<th>agreement, at least<th>problems
 {% for t in tasks %}{% set v = t.version %}
 <tr><td><a href="t/{{ t.task }}/">{{ t.task }}</a><td>{{ t.mode }}<td>{{ v.number if v else "none yet" }}
 <td>{{ "open" if t.gate.open else t.gate.reason|replace("_", " ") }}
 {% if v and v.certified %}<td>{{ percent(v.coverage) }}<td>{{ at_least(v.lower_bound) }}
-{% else %}<td><td>{% endif %}<td class="bad">{{ t.problems|join("; ") }}{% endfor %}</table></html>
+{% else %}<td><td>{% endif %}<td class="bad">{{ t.problems|join("; ") }}{% endfor %}</table></div></html>
 """
 )
 
@@ -81,5 +82,6 @@ def docs(request: Request) -> Response:
 def index(request: Request) -> Response:
     """Answer with a page that leads to the tasks' dashboards."""
     tasks = [health(side.runtime) for side in sides_of(request)]
-    page = _PAGE.render(style=_STYLE, tasks=tasks, percent=percent, at_least=at_least)
+    title = f"{len(tasks)} task{'' if len(tasks) == 1 else 's'}"
+    page = _PAGE.render(style=_STYLE, title=title, tasks=tasks, percent=percent, at_least=at_least)
     return HTMLResponse(page, headers={"content-security-policy": _POLICY} | SAFE)

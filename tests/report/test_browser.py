@@ -74,6 +74,40 @@ def test_paper_is_light_whatever_the_screen(visit: Callable[..., Any]) -> None:
     until(lambda: driver.execute_script(ink) == dark)
 
 
+def test_paper_shows_what_is_folded(visit: Callable[..., Any]) -> None:
+    """Closed details and the cards behind "Show more" are printed; on the screen they are folded again after it."""
+    driver = visit()
+    folded = (
+        "return [document.querySelectorAll('details:not([open])').length,"
+        " [...document.querySelectorAll('.folded')].filter((item) => !item.checkVisibility()).length]"
+    )
+    closed, hidden = before = driver.execute_script(folded)
+    assert closed
+    assert hidden
+    noted = "window.printed = document.querySelectorAll('details:not([open])').length"
+    driver.execute_script(f"addEventListener('beforeprint', () => {{ {noted}; }})")
+    driver.execute_cdp_cmd("Page.printToPDF", {})
+    assert driver.execute_script("return window.printed") == 0
+    assert driver.execute_script(folded) == before
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    assert driver.execute_script(folded) == [closed, 0]
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+def test_a_filter_finds_what_is_folded(visit: Callable[..., Any]) -> None:
+    """A card behind "Show more" is found by its text, and folded away again with the filter."""
+    driver = visit()
+    last = "return document.querySelector('#cards-list > li:last-child')"
+    text = driver.execute_script(f"{last}.querySelector('.quote').textContent")[1:-1]
+    shown = f"{last}.checkVisibility()"
+    assert not driver.execute_script(shown)
+    field = driver.find_element("css selector", "[data-filters=cards-list]")
+    field.send_keys(text)
+    assert driver.execute_script(shown)
+    driver.execute_script("arguments[0].value = ''; arguments[0].dispatchEvent(new Event('input'))", field)
+    assert not driver.execute_script(shown)
+
+
 def test_alpha_can_be_moved_and_the_numbers_follow(visit: Callable[..., Any], page: Path) -> None:
     """Each stop of the slider shows what report.json says for that alpha; the button leads back."""
     driver = visit()

@@ -58,6 +58,14 @@ function chart(id, option, ready) {
 
 for (const medium of [dark, paper]) medium.addEventListener("change", () => charts.forEach(({ made, draw }) => { made.resize(); draw(); }));
 
+// Paper cannot be clicked: what is folded away is printed open, and folded again after it.
+const opened = [];
+addEventListener("beforeprint", () => {
+  opened.push(...document.querySelectorAll("details:not([open])"));
+  for (const folded of opened) folded.open = true;
+});
+addEventListener("afterprint", () => { for (const folded of opened.splice(0)) folded.open = false; });
+
 /** Buttons of which one is pressed; calls back with its value. */
 function choice(group, changed) {
   const buttons = [...group.querySelectorAll("button")];

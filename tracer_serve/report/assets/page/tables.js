@@ -22,6 +22,7 @@ function filtered(input) {
   const parts = [...$(input.dataset.filters).querySelectorAll("[data-row]")];
   input.addEventListener("input", () => {
     const wanted = input.value.trim().toLowerCase();
+    $(input.dataset.filters).classList.toggle("filtering", wanted !== ""); // also among what is folded away
     for (const part of parts) part.hidden = !part.textContent.toLowerCase().includes(wanted);
   });
 }
@@ -29,11 +30,11 @@ function filtered(input) {
 function unfolding(list) {
   const rest = [...list.children].slice(Number(list.dataset.unfold));
   if (!rest.length) return;
-  for (const item of rest) item.hidden = true;
+  for (const item of rest) item.classList.add("folded");
   const button = element("button", `Show ${rest.length} more`, "more");
   button.type = "button";
   button.addEventListener("click", () => {
-    for (const item of rest) item.hidden = false;
+    for (const item of rest) item.classList.remove("folded");
     button.remove();
     rest[0].tabIndex = -1;
     rest[0].focus();

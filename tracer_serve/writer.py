@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -121,24 +122,27 @@ class TraceWriter:
 
     def _write(self, items: list[_Item]) -> None:
         rows = [item.trace for item in items if item.trace is not None]
+        left = deque(items)
         try:
             if rows:
                 self._store.add(rows)
             for item in items:
-                if (given := item.label) is not None:
+                if item.done is not None:
+                    item.done(True)
+            left = deque(item for item in items if item.label is not None)
+            while left:
+                if (given := left[0].label) is not None:
                     self._store.set_label(
                         given.trace_id, given.answer.label, given.source, given.answer, fingerprint=given.fingerprint
                     )
+                left.popleft()
         except StoreError as error:
-            self._lose(items, str(error))
+            self._lose([*left], str(error))
         except Exception as error:  # noqa: BLE001  this thread must outlive what a driver raises, or later rows are lost
             _log.exception("the trace store failed unexpectedly")
-            self._lose(items, repr(error))
+            self._lose([*left], repr(error))
         else:
             self.problem = None
-            for item in items:
-                if item.done is not None:
-                    item.done(True)
 
     def _lose(self, items: list[_Item], problem: str) -> None:
         self.lost += len(items)

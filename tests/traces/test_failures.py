@@ -16,6 +16,7 @@ from tests.traces.make import process, trace
 from tracer_serve.errors import StoreError
 from tracer_serve.records import Trace
 from tracer_serve.traces import TraceStore, open_store
+from tracer_serve.traces.failures import explain
 
 
 def test_a_locked_database(tmp_path: Path) -> None:
@@ -223,3 +224,11 @@ def test_a_connection_that_is_cut_costs_no_row(postgres_url: str, task: str, row
     assert (len(cut), store.counts().total.rows, store.counts().by_label) == (1, rows, {"label": 1})
     for each in (store, other):
         each.close()
+
+
+def test_a_server_that_restarts_does_not_ask_for_another_password() -> None:
+    """While Postgres starts or stops it refuses everybody; drivers pass on its words, and no code."""
+    said = Exception("connection failed: FATAL:  the database system is starting up")
+    told = explain(said, "postgresql://a@b/c", sqlite=False)
+    assert "starting or stopping" in told
+    assert "password" not in told

@@ -45,6 +45,8 @@ def _sqlite_advice(origin: BaseException) -> str:
 
 def _postgres_advice(origin: BaseException) -> str:
     state = getattr(origin, "sqlstate", None)
+    if state is None and "FATAL:  the database system is" in str(origin):
+        return _POSTGRES["57"].replace("stopping", "starting or stopping")
     if state is None and "FATAL" in str(origin):  # the server answered; drivers pass on no code from this early
         return "the server is up and refuses. Check user and password in traces.url, or make it: createdb {database}"
     if state is None:

@@ -1,12 +1,14 @@
 """Rows and labels to the store from a thread of their own: what is told as lost is what is not there."""
 
 import asyncio
+import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from tracer_serve import writer as writing
 from tracer_serve.records import Answer, Trace
 from tracer_serve.traces import TraceStore, new_id, open_store
 from tracer_serve.writer import TraceWriter
@@ -35,3 +37,19 @@ def test_a_label_that_fails_costs_no_row(store: TraceStore) -> None:
     assert [trace.input for trace in store.labelled()] == ["a"]
     assert writer.lost == 1
     assert "no room" in (writer.problem or "")
+
+
+def test_a_store_that_hangs_holds_no_answer(store: TraceStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for a row is told in time that it is not safe yet, and it is written when the store goes on."""
+    monkeypatch.setattr(writing, "_PATIENCE_S", 0.2)
+    hanging = sqlite3.connect(tmp_path / "traces.db", isolation_level=None)
+    hanging.execute("BEGIN IMMEDIATE")
+    writer = TraceWriter(store)
+    row = Trace(id=new_id(), ts=datetime.now(UTC), task="t", input="a", teacher_label="x")
+    assert not asyncio.run(writer.commit(row))
+    assert "has not answered" in (writer.problem or "")
+    hanging.execute("ROLLBACK")
+    hanging.close()
+    writer.close()
+    assert [trace.input for trace in store.labelled()] == ["a"]
+    assert (writer.lost, writer.problem) == (0, None)

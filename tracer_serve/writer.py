@@ -16,6 +16,7 @@ from tracer_serve.traces import TraceStore
 _log = logging.getLogger(__name__)
 
 _LINGER_S = 0.1
+_PATIENCE_S = 10.0  # a store that hangs instead of failing would hold the answer for ever
 _LOG_EVERY_S = 10.0
 
 
@@ -71,7 +72,11 @@ class TraceWriter:
         self._queue(_Item(label=_Label(trace_id, source, answer, fingerprint)), urgent=False)
 
     async def commit(self, trace: Trace) -> bool:
-        """Write a row; once this returns True it survives a crash."""
+        """Write a row; once this returns True it survives a crash.
+
+        After ten seconds without a word from the store it returns False: the answer goes out, and the row is written if
+        the store ever takes it.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[bool] = loop.create_future()
 
@@ -84,7 +89,11 @@ class TraceWriter:
                 loop.call_soon_threadsafe(resolve, written)
 
         self._queue(_Item(trace, done=done), urgent=True)
-        return await future
+        try:
+            return await asyncio.wait_for(future, _PATIENCE_S)
+        except TimeoutError:
+            self.problem = f"the trace store has not answered for {_PATIENCE_S:g} s"
+            return False
 
     def close(self, timeout_s: float = 10.0) -> None:
         """Write what is queued and end the thread, within `timeout_s` seconds."""

@@ -76,6 +76,17 @@ def test_check_names_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture
     assert f"next        tracer-serve {task.file} fits a first version" in capsys.readouterr().out
 
 
+def test_check_asks_the_teacher_about_what_the_task_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A pair task wants two texts and a single-text task one; else nobody is asked, and the error says how."""
+    task = write_task(tmp_path)
+    assert main(["check", str(task.file), "--teacher", "lost", "--teacher", "stolen"]) == 1
+    assert "give --teacher once" in capsys.readouterr().err
+    (tmp_path / "traces.jsonl").write_text('{"input": ["a card", "is lost"], "teacher": "card_lost"}\n')
+    task.file.write_text(task.file.read_text().replace("name: test", "name: test\ninput: pair"))
+    assert main(["check", str(task.file), "--teacher", "lost"]) == 1
+    assert "give --teacher twice" in capsys.readouterr().err
+
+
 def test_checking_stays_light() -> None:
     """Neither `import tracer_serve` nor `check` imports a heavy library."""
     heavy = ("torch", "sentence_transformers", "xgboost", "bentoml", "onnxruntime")

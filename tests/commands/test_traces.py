@@ -22,12 +22,12 @@ def test_old_rows_go_as_configured_or_said(tmp_path: Path, capsys: pytest.Captur
     assert main(words) == 1
     assert "traces.keep_unlabelled_days: is not set" in capsys.readouterr().err
     assert main([*words, "--older-than", "4d"]) == 0
-    assert "removed  0 rows without a label, older than 4 days" in capsys.readouterr().out
+    assert "removed  0 rows without a label, older than 4 days\n" in capsys.readouterr().out
     assert main([*words, "--older-than", "71h", "--dry-run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == 10
     tiny_task(tmp_path, traces={"keep_unlabelled_days": 2})
     assert main(words) == 0
-    assert "removed  10 rows without a label, older than 2 days" in capsys.readouterr().out
+    assert "removed  10 rows without a label, older than 2 days\n" in capsys.readouterr().out
     assert (store.count(), store.counts().total.rows) == (6, 16)
     store.close()
 

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"rows": rows, "older_than_s": age.total_seconds(), "dry_run": args.dry_run})
     else:
-        facts([("would go" if args.dry_run else "removed", f"{rows:,} rows without a label, older than {age}")])
+        facts([("would go" if args.dry_run else "removed", f"{rows:,} rows without a label, older than {_told(age)}")])
     return 0
 
 
@@ -50,6 +50,10 @@ def _configured(task: Task) -> timedelta:
         problem = "is not set, so rows stay for ever; set it, or say which are old: --older-than 30d"
         raise SpecError(problem, file=task.file, path="traces.keep_unlabelled_days")
     return timedelta(days=days)
+
+
+def _told(age: timedelta) -> str:
+    return f"{age / timedelta(days=1):g} days"
 
 
 def _age(text: str) -> timedelta:

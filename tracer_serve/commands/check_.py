@@ -15,6 +15,7 @@ from tracer_serve.components import (
     make_teacher,
 )
 from tracer_serve.console import err, facts, print_json, progress_bar
+from tracer_serve.errors import BadInputError
 from tracer_serve.load import Task, load_task
 from tracer_serve.stock import store_of
 from tracer_serve.traces.importers import Reading, survey_file
@@ -23,7 +24,8 @@ from tracer_serve.traces.importers import Reading, survey_file
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("task", type=Path, help="YAML file of the task")
-    parser.add_argument("--teacher", metavar="TEXT", help="also ask the teacher to label this text")
+    asked = "also ask the teacher to label this text; twice for the two texts of a pair"
+    parser.add_argument("--teacher", action="append", metavar="TEXT", help=asked)
     parser.add_argument(
         "--teacher-noise",
         type=count,
@@ -127,9 +129,13 @@ def _noise(task: Task, inputs: int, *, quiet: bool) -> str:
     return noise.sentence(alpha) + failed
 
 
-async def _ask(task: Task, text: str) -> str:
+async def _ask(task: Task, texts: list[str]) -> str:
+    wanted = 2 if task.spec.input == "pair" else 1
+    if len(texts) != wanted:
+        what = "pairs: give --teacher twice" if wanted > 1 else "single texts: give --teacher once"
+        raise BadInputError(f"{task.spec.name} labels {what}")
     teacher = make_teacher(task)
     try:
-        return (await teacher.label(text)).label
+        return (await teacher.label((texts[0], texts[1]) if wanted > 1 else texts[0])).label
     finally:
         await teacher.close()

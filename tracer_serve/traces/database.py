@@ -164,7 +164,9 @@ def _make_private_file(path: Path) -> None:
 
 def _engine(url: URL, busy_timeout_s: float) -> Engine:
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": _CONNECT_TIMEOUT_S})
+        # in milliseconds: a server that is gone without a word (a lost machine, a firewall) is an error by then
+        bounds = {"connect_timeout": _CONNECT_TIMEOUT_S, "tcp_user_timeout": 1000 * _CONNECT_TIMEOUT_S}
+        return create_engine(url, pool_pre_ping=True, connect_args=bounds)
     engine = create_engine(url, connect_args={"timeout": busy_timeout_s})
     event.listen(engine, "connect", _configure)
     event.listen(engine, "begin", _begin)

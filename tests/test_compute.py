@@ -162,7 +162,7 @@ def test_folds_abreast_are_those_one_after_the_other(tmp_path: Path, monkeypatch
 
     for one, two in zip(scores("1"), scores("2"), strict=True):
         np.testing.assert_array_equal(one, two)
-    assert ticks == [1, 2, 3, 4] * 2
+    assert ticks == [0, 1, 2, 3, 4] * 2
 
 
 def test_what_a_thread_raises_ends_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -238,7 +238,10 @@ def test_ctrl_c_is_told_in_a_word(tmp_path: Path) -> None:
     """An interrupted fit ends with code 130, one line and no traceback, and leaves no version."""
     task = write_task(tmp_path, rows=900)
     words = [sys.executable, "-m", "tracer_serve.cli", "fit", str(task.file)]
+    # a shell's background job ignores ctrl-c, and so would the command that it starts
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+        signal.signal(signal.SIGINT, before)
         assert process.stderr is not None
         assert process.stderr.readline() == "comparing candidates ...\n"
         process.send_signal(signal.SIGINT)

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from tracer_serve.certificate import Certificate
 from tracer_serve.errors import ArtifactError
 from tracer_serve.gate.classes import class_thresholds
+from tracer_serve.gate.sequence import accepts
 from tracer_serve.protocols import Acceptor, Embedder, Surrogate
 from tracer_serve.records import Bools, Floats, Ints, Labels, Text, Vectors, Verdict
 from tracer_serve.stages import Asked, Stage, name_of
@@ -181,8 +182,7 @@ class Policy:
     def _judge(self, stage: Stage, asked: Asked, threshold: Floats) -> tuple[Bools, Labels]:
         """Return which rows a stage handles, and the reasons, as in `Verdict`, of all it was asked about."""
         in_scope, open_ = stage.in_scope(asked), stage.open[asked.top]
-        passes = np.isfinite(asked.score) & (asked.score >= threshold[asked.top])
-        handled: Bools = passes & in_scope & open_ & self.certificate.certified
+        handled: Bools = accepts(asked.score, threshold[asked.top]) & in_scope & open_ & self.certificate.certified
         if handled.all():
             return handled, np.full(len(handled), "certified", _REASON)
         uncertified = np.full(len(handled), not self.certificate.certified)

@@ -10,6 +10,7 @@ import numpy as np
 
 from tracer_serve.fit.crossfit import OutOfFold
 from tracer_serve.gate.scope import scope_thresholds
+from tracer_serve.gate.sequence import accepts
 from tracer_serve.records import Bools, Floats, Ints
 from tracer_serve.scale import Scale
 
@@ -67,7 +68,7 @@ class Paths:
         ----------
         threshold : least score that is handled, per class, shape (k,)
         """
-        handles = self.eligible & np.isfinite(self.score) & (self.score >= threshold[self.top])
+        handles = self.eligible & accepts(self.score, threshold[self.top])
         first: Ints = np.where(handles.any(axis=0), handles.argmax(axis=0), len(handles) - 1)
         return first
 

@@ -12,6 +12,7 @@ from tracer_serve.fit.candidate import Paths
 from tracer_serve.gate.certify import certify, spent_delta
 from tracer_serve.gate.classes import certify_per_class, class_thresholds, with_class_table
 from tracer_serve.gate.overall import certify_overall
+from tracer_serve.gate.sequence import accepts
 from tracer_serve.load import Task
 from tracer_serve.records import Bools, Floats, Ints, Labels
 
@@ -115,7 +116,7 @@ def certified(
 def _stages(found: Certificate, seen: Calibration, stages: Sequence[StageFacts]) -> tuple[StageRow, ...]:
     """Return what each stage contributes on the fair rows."""
     threshold = class_thresholds(found, seen.classes)[seen.top]
-    handled = seen.fair & seen.eligible & np.isfinite(seen.score) & (seen.score >= threshold)
+    handled = seen.fair & seen.eligible & accepts(seen.score, threshold)
     total = reached = int(seen.fair.sum())
     table = []
     for number, (surrogate, acceptor, *took) in enumerate(stages):

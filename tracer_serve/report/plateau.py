@@ -19,6 +19,7 @@ from tracer_serve.fit.predicted import cross_predicted
 from tracer_serve.fit.scoring import cross_score
 from tracer_serve.gate.certify import certify
 from tracer_serve.gate.scope import scope_scores, scope_threshold
+from tracer_serve.gate.sequence import accepts
 from tracer_serve.load import Task
 from tracer_serve.neighbours import NeighbourIndex
 from tracer_serve.policy import Policy
@@ -118,7 +119,7 @@ def refit_point(task: Task, policy: Policy, seen: Seen, traces: int, seed: int) 
         min_coverage=gate.min_coverage,
         eligible=eligible,
     )
-    handled = eligible & np.isfinite(score) & (score >= found.threshold)
+    handled = eligible & accepts(score, found.threshold)
     return Point(traces, found.coverage if found.certified else 0.0, _per_label(seen, test, handled))
 
 

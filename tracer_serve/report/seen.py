@@ -10,6 +10,7 @@ from tracer_serve.fit.fitted import Fitted
 from tracer_serve.fit.folds import duplicate_groups, random_folds
 from tracer_serve.fit.predicted import cross_predicted
 from tracer_serve.gate.classes import class_thresholds
+from tracer_serve.gate.sequence import accepts
 from tracer_serve.load import Task
 from tracer_serve.neighbours import NeighbourIndex
 from tracer_serve.records import Bools, Floats, Ints, Labels, Text, Vectors
@@ -89,7 +90,7 @@ class Seen:
             scope=calibration.scope[rows],
             scope_threshold=guards[calibration.stage[rows]],
             eligible=calibration.eligible[rows],
-            handled=calibration.eligible[rows] & np.isfinite(score) & (score >= threshold) & certificate.certified,
+            handled=calibration.eligible[rows] & accepts(score, threshold) & certificate.certified,
             predicted=cross_predicted(calibration.score, calibration.agreed, folds)[rows],
             group=duplicate_groups(shown),
             index=NeighbourIndex(k=NEAREST).fit(vectors, np.zeros(len(rows), np.int64)),

@@ -154,3 +154,8 @@ class Certificate:
     class_floor: float = 0.0
     stages: tuple[StageRow, ...] = ()
     diagnosis: Diagnosis | None = None
+
+    @property
+    def handled_share(self) -> float:
+        """Share of the traffic that is handled: `coverage`, and 0 where that is not certified."""
+        return self.coverage if self.certified else 0.0

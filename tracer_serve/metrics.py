@@ -68,7 +68,8 @@ class Metrics:
         self.cost = {kind: Count(cost.labels(task, kind)) for kind in ("spent", "avoided", "audit")}
         self._teacher_errors = counter("teacher_errors_total", "Teacher calls without a usable label.", "reason")
         self._refits = counter("refit_total", "Refits, by how they ended.", "outcome")
-        self.lost = counter("traces_lost_total", "Traces that the store did not take.").labels(task)
+        self.lost = counter("traces_lost_total", "Traces that never reached the store.").labels(task)
+        self.delayed = counter("traces_delayed_total", "Traces that had to wait for the store.").labels(task)
         self.policy_failures = counter("policy_failures_total", "Texts deferred as the policy failed.").labels(task)
         remembered = counter("decision_cache_total", "Texts looked up among the version's decisions.", "result")
         self.remembered = {result: Count(remembered.labels(task, result)) for result in ("hit", "miss")}
@@ -153,9 +154,8 @@ class _VersionCollector(Collector):
         if loaded is None:
             return
         certificate = loaded.policy.certificate
-        coverage = certificate.coverage if certificate.certified else 0.0
         values = {
-            "tracer_coverage_ratio": ("Certified share of traffic that is handled.", coverage),
+            "tracer_coverage_ratio": ("Certified share of traffic that is handled.", certificate.handled_share),
             "tracer_agreement_lower_bound": ("Certified bound of teacher agreement, if any.", bound_of(certificate)),
             "tracer_agreement_target": ("Required teacher agreement, alpha.", certificate.alpha),
         }

@@ -120,12 +120,12 @@ def scan(
         part = _part(used, size, task.spec.fit.seed)
         smaller = compare(alone, part, mine, silent)
         for alpha in alphas:
-            curves[alpha].append((size, _covered(_at(alone, part, smaller, alpha)[0])))
+            curves[alpha].append((size, _at(alone, part, smaller, alpha)[0].handled_share))
     progress("learning curve", len(sizes), len(sizes))
     audit_rate = task.spec.traces.audit_share
     points = []
     for alpha, (found, surrogate) in whole.items():
-        curve = (*curves[alpha], (len(used), _covered(found)))
+        curve = (*curves[alpha], (len(used), found.handled_share))
         points.append(_point(found, alpha, task.spec.surrogates[surrogate].name, audit_rate, curve))
     return Scan(
         rows=len(rows),
@@ -156,10 +156,6 @@ def _part(rows: Rows, size: int, seed: int) -> Rows:
     return rows.take(np.sort(np.random.default_rng(seed).permutation(len(rows))[:size]))
 
 
-def _covered(found: Certificate) -> float:
-    return found.coverage if found.certified else 0.0
-
-
 def _point(
     found: Certificate, alpha: float, surrogate: str, audit_rate: float, curve: tuple[tuple[int, float], ...]
 ) -> Point:
@@ -167,13 +163,13 @@ def _point(
     ahead = forecast(sizes, coverage)
     return Point(
         alpha=alpha,
-        coverage=_covered(found),
+        coverage=found.handled_share,
         agreement=found.agreements / found.n if found.certified else None,
         lower_bound=bound_of(found),
         reason=found.reason,
         rows_needed=found.rows_needed,
         surrogate=surrogate,
-        calls_saved=_covered(found) * (1 - audit_rate),
+        calls_saved=found.handled_share * (1 - audit_rate),
         curve=curve,
         twice=None if ahead is None else (ahead["coverage"], ahead["low"], ahead["high"]),
     )

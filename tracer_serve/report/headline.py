@@ -25,19 +25,18 @@ def basis_of(seen: "Seen") -> dict[str, Any]:
 def headline_of(task: Task, seen: "Seen") -> dict[str, Any]:
     """Return the verdict in words and the few numbers that carry it, all of them the certificate's own."""
     found, audit_rate = seen.certificate, task.spec.traces.audit_share
-    coverage = found.coverage if found.certified else 0.0
     return {
         "certified": found.certified,
         "reason": found.reason,
         "title": title_of(found),
         "verdict": verdict_of(found),
-        "coverage": coverage,
+        "coverage": found.handled_share,
         "rows": found.rows,
         "handled": found.n if found.certified else 0,
         "agreements": found.agreements if found.certified else 0,
         "agreement": found.agreements / found.n if found.certified and found.n else None,
         "lower_bound": bound_of(found),
-        "teacher_calls_saved": coverage * (1.0 - audit_rate),
+        "teacher_calls_saved": found.handled_share * (1.0 - audit_rate),
         "audit_rate": audit_rate,
     }
 

@@ -43,8 +43,7 @@ def money_of(task: Task, seen: Seen) -> dict[str, Any] | None:
     prompt = (around + float(np.mean(lengths))) / _CHARACTERS_PER_TOKEN + _ENVELOPE_TOKENS
     completion = float(np.mean([len(labels[i]) for i in seen.truth])) / _CHARACTERS_PER_TOKEN + 1.0
     each = (prompt * float(price["prompt_per_1m"]) + completion * float(price["completion_per_1m"])) / 1e6
-    found = seen.certificate
-    saved = (found.coverage if found.certified else 0.0) * (1.0 - task.spec.traces.audit_share)
+    saved = seen.certificate.handled_share * (1.0 - task.spec.traces.audit_share)
     return {
         "currency": str(price.get("currency", "USD")),
         "as_of": None if price.get("as_of") is None else str(price["as_of"]),

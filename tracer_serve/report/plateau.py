@@ -61,8 +61,7 @@ def plateau_of(task: Task, fitted: Fitted, seen: Seen) -> dict[str, Any]:
     # strict: the served model was fitted on rows that are not among these; the other promises are not what refits test
     comparable = found.mode != "strict" and not found.per_class and found.guarantee == "probability"
     if comparable:
-        now = found.coverage if found.certified else 0.0
-        points.append({"traces": len(seen), "coverage": now, "measured": "certificate"})
+        points.append({"traces": len(seen), "coverage": found.handled_share, "measured": "certificate"})
     sizes, coverage = (np.array([p[key] for p in points], float) for key in ("traces", "coverage"))
     return {
         "method": METHOD,
@@ -120,7 +119,7 @@ def refit_point(task: Task, policy: Policy, seen: Seen, traces: int, seed: int) 
         eligible=eligible,
     )
     handled = eligible & accepts(score, found.threshold)
-    return Point(traces, found.coverage if found.certified else 0.0, _per_label(seen, test, handled))
+    return Point(traces, found.handled_share, _per_label(seen, test, handled))
 
 
 def _per_label(seen: Seen, rows: Ints, handled: Any) -> Floats:

@@ -28,7 +28,7 @@ def whatif_of(task: Task, seen: Seen) -> dict[str, Any]:
     alphas = np.union1d(np.arange(max(0.5, own - 0.2), 0.9951, _STEP).round(4), [own])
     bursts = burst_groups(seen.texts)
     found = [seen.certificate if alpha == own else _at(task, seen, bursts, float(alpha)) for alpha in alphas]
-    coverage = np.array([c.coverage if c.certified else 0.0 for c in found])
+    coverage = np.array([c.handled_share for c in found])
     return {
         "alpha": alphas,
         "certified": [c.certified for c in found],

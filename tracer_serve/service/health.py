@@ -59,6 +59,7 @@ def health(runtime: Runtime) -> dict[str, Any]:
         "gate": _gate(runtime),
         "monitor": _monitor(runtime),
         "problems": problems,
+        "traces_waiting": runtime.writer.waiting,
         "traces_lost": runtime.writer.lost,
         "last_refit": last,
         "refit": progress,
@@ -110,7 +111,7 @@ def _version(runtime: Runtime) -> dict[str, Any] | None:
         "reason": certificate.reason,
         "alpha": certificate.alpha,
         "delta": None if math.isnan(certificate.delta) else certificate.delta,
-        "coverage": certificate.coverage if certificate.certified else 0.0,
+        "coverage": certificate.handled_share,
         "lower_bound": bound_of(certificate),
         "promise": promise_of(certificate) if certificate.certified else None,
     }

@@ -74,8 +74,8 @@ async def _serve(task: Task, log: Log) -> NoReturn:
         for number in itertools.count():
             loaded = runtime.live.loaded
             log("serves", loaded.number if loaded else 0)
-            if runtime.writer.lost:
-                log("told", runtime.writer.lost)
+            if late := runtime.writer.lost + runtime.writer.delayed:
+                log("told", late)
             if number % _LOOKS_PER_REQUEST == 0:
                 results = await runtime.router.route([f"a qqqq wwww {number}", TEXTS[number % len(TEXTS)]])
                 for result in results:
@@ -323,7 +323,7 @@ def look(tasks: list[Task], logs: Path) -> dict[str, Any]:
     return {
         "acknowledged": len(acknowledged),
         "lost": len(acknowledged - there),
-        "told_lost": told,
+        "told_late": told,
         "counted": rows == len(there) + gone,
         "let_go": gone,
         "refits": refits,

@@ -59,16 +59,17 @@ async def ask(runtime: Runtime) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.anyio
 async def test_a_full_disk_stops_refits_and_traces_not_answers(tmp_path: Path, small_disk: Path) -> None:
-    """While it is full answers go on and the loss is told; a refit fails, the version stays; with room all is well."""
+    """While it is full answers go on and rows wait; a refit fails, the version stays; with room nothing is missing."""
     task = tiny_task(tmp_path, state=str(small_disk), traces={"import": ["rows.jsonl"], "audit_rate": 0.0})
     refit(task)
     async with running(task, schedule=False) as runtime:
+        before = runtime.store.counts().total.rows
         assert await ask(runtime) == ["handled", "deferred"]
         ballast = fill(small_disk)
-        for _ in range(200):  # what the store had reserved is used up first
+        asked = 1
+        while not runtime.writer.problem:  # what the store had reserved is used up first
             assert await ask(runtime) == ["handled", "deferred"]
-            if runtime.writer.lost:
-                break
+            asked += 1
         assert "full" in runtime.problems()[0]
         with pytest.raises((StoreError, ArtifactError), match=r"(?i)full|no space"):
             await asyncio.to_thread(refit, task)
@@ -76,7 +77,12 @@ async def test_a_full_disk_stops_refits_and_traces_not_answers(tmp_path: Path, s
         assert versions_of(task).verify(1)
         ballast.unlink()
         assert await ask(runtime) == ["handled", "deferred"]
+        async with asyncio.timeout(10):
+            while runtime.writer.waiting:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
         assert runtime.problems() == []
+        assert runtime.writer.lost == 0
+        assert runtime.store.counts().total.rows == before + 2 * (asked + 1)
     assert refit(task).version == 2
 
 

@@ -34,14 +34,45 @@ def server() -> Iterator[str]:
         if (user := _user()) is not None:
             shutil.chown(folder, user)
         _run(programs / "initdb", "-D", folder / "data", "-U", "tracer", "-A", "trust", "--no-sync", "-E", "UTF8")
-        settings = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c max_connections=50"
-        _run(programs / "pg_ctl", "-D", folder / "data", "-o", settings, "-l", folder / "log", "-w", "start")
+        with (folder / "data" / "postgresql.conf").open("a") as settings:
+            settings.write(f"port = {port}\nlisten_addresses = '127.0.0.1'\nmax_connections = 50\n")
+            settings.write(f"unix_socket_directories = '{folder}'\n")
+        _start(folder / "data")
         try:
             yield f"postgresql://tracer@127.0.0.1:{port}/postgres"
         finally:
-            _run(programs / "pg_ctl", "-D", folder / "data", "-m", "immediate", "-w", "stop")
+            _stop(folder / "data")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def stopped(url: str) -> Iterator[None]:
+    """Stop a server as if it had crashed, and start it again at the end."""
+    import psycopg  # noqa: PLC0415  # is not everywhere, see `missing`
+
+    with psycopg.connect(url) as connection:
+        found = connection.execute("SHOW data_directory").fetchone()
+    assert found is not None
+    _stop(Path(found[0]))
+    try:
+        yield
+    finally:
+        _start(Path(found[0]))
+
+
+def _start(data: Path) -> None:
+    _control(data, "-l", data.parent / "log", "start")
+
+
+def _stop(data: Path) -> None:
+    _control(data, "-m", "immediate", "stop")
+
+
+def _control(data: Path, *words: Path | str) -> None:
+    programs = _programs()
+    assert programs is not None
+    _run(programs / "pg_ctl", "-D", data, "-w", *words)
 
 
 def _programs() -> Path | None:

@@ -67,7 +67,8 @@ class Runtime:
         """Return what does not work though requests are answered, one line each."""
         found = []
         if self.writer.problem is not None:
-            found.append(f"traces are lost ({self.writer.lost} so far), so refits learn nothing: {self.writer.problem}")
+            kept = f"{self.writer.waiting:,} wait in memory, {self.writer.lost:,} are lost so far"
+            found.append(f"traces do not reach the store ({kept}), refits learn nothing of them: {self.writer.problem}")
         if self.live.problem is not None:
             found.append(self.live.problem)
         if self.closed is not None:
@@ -139,7 +140,7 @@ async def _started(task: Task, stack: AsyncExitStack) -> Runtime:
     watch = Watch(store, live, teacher.fingerprint, task.spec, metrics.new_labels.inc)
     await asyncio.to_thread(watch.start)
     stack.push_async_callback(asyncio.to_thread, watch.stop)
-    writer = TraceWriter(store, metrics.lost.inc)
+    writer = TraceWriter(store, metrics.lost.inc, metrics.delayed.inc)
     router = _router(task, stack, teacher, live, watch, writer=writer, metrics=metrics)
     return Runtime(task, store, versions, live, watch, writer, metrics, router)
 

@@ -2,7 +2,9 @@
 
 import sqlite3
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+
+from tracer_serve.errors import StoreError
 
 _SQLITE = {
     sqlite3.SQLITE_BUSY: "another process has been writing for too long. Who has it open: fuser -v {name}",
@@ -34,6 +36,15 @@ def explain(error: Exception, name: str, *, sqlite: bool) -> str:
     said = str(origin).strip().splitlines()[0] if str(origin).strip() else type(origin).__name__
     advice = _sqlite_advice(origin) if sqlite else _postgres_advice(origin)
     return f"{name}: {advice.format(name=name, database=name.rsplit('/', 1)[-1])} ({said})"
+
+
+def refuses_values(error: StoreError) -> bool:
+    """Say whether the database took offence at a row's values; else it takes no row at all."""
+    cause: BaseException | None = error
+    while isinstance(cause, StoreError):
+        cause = cause.__cause__
+    limit = isinstance(cause, DBAPIError) and (getattr(cause.orig, "sqlstate", None) or "").startswith("54")
+    return limit or isinstance(cause, DataError | IntegrityError)
 
 
 def _sqlite_advice(origin: BaseException) -> str:

@@ -3,9 +3,8 @@
 import threading
 from collections.abc import Callable, Sequence
 
-from sqlalchemy.exc import OperationalError
-
 from tracer_serve.errors import StoreError
+from tracer_serve.traces.failures import refuses_values
 from tracer_serve.traces.rows import Row
 
 
@@ -60,7 +59,7 @@ class GroupCommit:
                 ticket.added, ticket.served = sum(row.id not in known for row in ticket.rows), True
 
     def _fail(self, waiting: list[_Ticket], error: StoreError) -> None:
-        if len(waiting) > 1 and not isinstance(error.__cause__, OperationalError):
+        if len(waiting) > 1 and refuses_values(error):
             for ticket in waiting:  # somebody's row is at fault, not the database: the others must not suffer
                 self._serve([ticket])
             return

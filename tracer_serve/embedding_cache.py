@@ -12,7 +12,7 @@ import numpy as np
 
 from tracer_serve.compute import here, spread
 from tracer_serve.protocols import Embedder
-from tracer_serve.records import Text, Vectors
+from tracer_serve.records import Text, Vectors, sides_of
 from tracer_serve.vector_file import Keys, VectorFile
 
 _CHUNK = 4096  # texts between two appends: what a crash loses at most
@@ -82,5 +82,5 @@ def _embed(embedder: Embedder, job: tuple[int, list[Text]]) -> tuple[int, Vector
 
 
 def _key(text: Text) -> bytes:
-    parts = [part.encode("utf-8", "surrogatepass") for part in ((text,) if isinstance(text, str) else text)]
+    parts = [part.encode("utf-8", "surrogatepass") for part in sides_of(text)]
     return hashlib.sha256(b"\xff".join(parts)).digest()[:16]  # 0xff occurs in no UTF-8

@@ -9,6 +9,7 @@ from tracer_serve.live import Loaded
 from tracer_serve.metrics import Metrics
 from tracer_serve.records import Text, Verdict
 from tracer_serve.turns import in_turns
+from tracer_serve.views import length_of
 
 _REMEMBERED_CHARS = 2_000  # longer texts are rarely asked twice, and their memory would have no bound
 
@@ -35,7 +36,7 @@ async def judge(loaded: Loaded | None, texts: Sequence[Text], batcher: Batcher, 
     judged = await _ask(loaded, [texts[i] for i in new], batcher, metrics)
     async for i, said in in_turns(zip(new, judged.verdicts, strict=True)):
         verdicts[i] = said
-        if isinstance(said, Verdict) and _chars(texts[i]) <= _REMEMBERED_CHARS:
+        if isinstance(said, Verdict) and length_of(texts[i]) <= _REMEMBERED_CHARS:
             # its probabilities as a copy, which does not keep those of the whole batch
             loaded.decided.put(texts[i], replace(said, proba=said.proba.copy()))
     return Judged(verdicts, judged.embed_s, judged.predict_s)
@@ -48,7 +49,3 @@ async def _ask(loaded: Loaded, texts: Sequence[Text], batcher: Batcher, metrics:
     if failed := judged.verdicts.count(None):
         metrics.policy_failures.inc(failed)
     return judged
-
-
-def _chars(text: Text) -> int:
-    return len(text) if isinstance(text, str) else sum(map(len, text))

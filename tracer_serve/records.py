@@ -1,4 +1,4 @@
-"""The values that travel between the layers: frozen, without behaviour beyond selecting rows."""
+"""The values that travel between the layers: frozen, without behaviour beyond selecting rows and sides."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,6 +18,11 @@ Labels: TypeAlias = NDArray[np.str_]
 
 DecisionKind = Literal["handled", "deferred", "degraded"]
 LabelSource = Literal["teacher", "audit", "import", "human"]
+
+
+def sides_of(text: Text) -> tuple[str, ...]:
+    """Return what an input is made of: the text itself, or both texts of a pair."""
+    return (text,) if isinstance(text, str) else text
 
 
 @dataclass(frozen=True, slots=True)

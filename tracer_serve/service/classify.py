@@ -102,15 +102,16 @@ def inputs_of(given: str | list[str | list[str]], runtime: Runtime) -> tuple[lis
 
 async def _route(runtime: Runtime, texts: list[Text], metadata: dict[str, Any]) -> Sequence[Result | TracerServeError]:
     """Route the texts that say something, and put errors in the places of the others."""
-    sound = [text for text in texts if _says_something(text)]
+    sound = [text for text in texts if says_something(text)]
     answered: Sequence[Result | TracerServeError] = await runtime.router.route(sound, metadata) if sound else []
     if len(sound) == len(texts):
         return answered
     following = iter(answered)
-    return [next(following) if _says_something(text) else BadInputError("the text is empty") for text in texts]
+    return [next(following) if says_something(text) else BadInputError("the text is empty") for text in texts]
 
 
-def _says_something(text: Text) -> bool:
+def says_something(text: Text) -> bool:
+    """Whether there is anything to classify; of a pair, on both sides."""
     return text.strip() != "" if isinstance(text, str) else all(part.strip() for part in text)
 
 
@@ -133,7 +134,7 @@ def _item(index: int, result: Result | TracerServeError, asked: ClassifyRequest,
         "num_classes": len(labels),
         "decision": result.kind,
         "reason": result.reason,
-        "score": _finite(None if verdict is None else verdict.score),
+        "score": finite(None if verdict is None else verdict.score),
         "version": result.version,
         "trace_id": result.trace_id,
     }
@@ -151,7 +152,8 @@ def _rounded(probability: Any) -> float:
     return round(float(probability), 6)
 
 
-def _finite(score: float | None) -> float | None:
+def finite(score: float | None) -> float | None:
+    """Return a score as JSON can say it, six digits of it; None where there is none."""
     return None if score is None or not math.isfinite(score) else round(score, 6)
 
 
@@ -173,7 +175,7 @@ def headers_of(results: Sequence[Result | TracerServeError], single: bool) -> di
         headers["x-tracer-version"] = str(first.version)
     if single:
         headers["x-tracer-trace-id"] = first.trace_id
-        score = _finite(None if first.verdict is None else first.verdict.score)
+        score = finite(None if first.verdict is None else first.verdict.score)
         if score is not None:
             headers["x-tracer-score"] = str(score)
     return headers

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tracer_serve.records import Ints, Text, Vectors
+from tracer_serve.records import Ints, Text, Vectors, sides_of
 
 Hashes = NDArray[np.uint64]
 Grams = NDArray[np.uint32]
@@ -84,9 +84,7 @@ def _count_chunk(texts: Sequence[Text], first_row: int) -> Counts:
 
 def _hash(texts: Sequence[Text]) -> tuple[Hashes, Hashes]:
     """Return row and 32-bit hash of every gram of every text, repeats included."""
-    sides = [
-        (i, side, text) for i, t in enumerate(texts) for side, text in enumerate((t,) if isinstance(t, str) else t)
-    ]
+    sides = [(i, side, part) for i, text in enumerate(texts) for side, part in enumerate(sides_of(text))]
     pieces = [" " + " ".join(_TOKEN.findall(text.lower())) for _, _, text in sides]
     codes = np.frombuffer(("".join(pieces) + " ").encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
     piece = np.repeat(np.arange(len(pieces)), [len(p) for p in pieces])

@@ -12,13 +12,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tracer_serve.errors import TeacherError, TracerServeError
-from tracer_serve.records import Decision, Text
+from tracer_serve.records import Decision
 from tracer_serve.service.body import explain, read_json
 from tracer_serve.service.chat.forward import Forwarder, Relay
 from tracer_serve.service.chat.recognise import Call, Recogniser
 from tracer_serve.service.chat.request import ChatRequest
 from tracer_serve.service.chat.stream import events
-from tracer_serve.service.classify import encode, headers_of, metadata_of, usage_of
+from tracer_serve.service.classify import encode, headers_of, metadata_of, says_something, usage_of
 from tracer_serve.service.failures import RefusalError
 from tracer_serve.service.runtime import Runtime, runtime_of
 from tracer_serve.spec.task import Spec
@@ -96,7 +96,8 @@ def _parsed(body: bytes, chat: Chat) -> ChatRequest | None:
 
 
 async def _label(runtime: Runtime, request: Request, asked: ChatRequest, call: Call) -> Decision:
-    _require_text(call.text)
+    if not says_something(call.text):
+        raise RefusalError(400, "the text to classify is empty", param="messages")
     (result,) = await runtime.router.route([call.text], metadata_of(asked.user and asked.user[:_USER], request))
     if isinstance(result, TracerServeError):
         raise result
@@ -114,11 +115,6 @@ def _answer(asked: ChatRequest, call: Call, result: Decision) -> Response:
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
     answer = head | {"object": "chat.completion", "choices": [choice], "usage": usage}
     return Response(encode(answer), headers=headers, media_type="application/json")
-
-
-def _require_text(text: Text) -> None:
-    if not all(part.strip() for part in ((text,) if isinstance(text, str) else text)):
-        raise RefusalError(400, "the text to classify is empty", param="messages")
 
 
 def _head(asked: ChatRequest, result: Decision) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """``POST /v1/explain``: what would become of a text, and why. The teacher is not asked, and nothing is stored."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,7 @@ from tracer_serve.redaction import WITHHELD
 from tracer_serve.report.plain import joined
 from tracer_serve.report.words import BRIEF
 from tracer_serve.service.body import Briefly, read_model
-from tracer_serve.service.classify import encode, inputs_of
+from tracer_serve.service.classify import encode, finite, inputs_of, says_something
 from tracer_serve.service.failures import RefusalError
 from tracer_serve.service.runtime import Runtime, runtime_of
 
@@ -72,8 +71,7 @@ async def explain(request: Request) -> Response:
     texts, single = inputs_of([*asked.input] if isinstance(asked.input, list) else asked.input, runtime)
     if not single:
         raise RefusalError(400, "explain takes one text", param="input")
-    parts = (texts[0],) if isinstance(texts[0], str) else texts[0]
-    if not all(part.strip() for part in parts):
+    if not says_something(texts[0]):
         raise BadInputError("the text is empty")
     return Response(encode(await explained(runtime, texts[0])), media_type="application/json")
 
@@ -131,8 +129,8 @@ def _outcome(loaded: Loaded | None, verdict: Verdict | None, reason: str) -> dic
     return found | {
         "label": verdict.label,
         "runner_up": verdict.runner_up,
-        "score": _finite(verdict.score),
-        "threshold": _finite(float(thresholds[int(np.flatnonzero(classes == verdict.label)[0])])),
+        "score": finite(verdict.score),
+        "threshold": finite(float(thresholds[int(np.flatnonzero(classes == verdict.label)[0])])),
         "labels": [{"label": str(classes[i]), "prob": round(float(verdict.proba[i]), 4)} for i in best],
     }
 
@@ -174,7 +172,3 @@ def _nearest(runtime: Runtime, index: NeighbourIndex, file: Path, vectors: Vecto
         if len(found) == _KIN:
             break
     return found
-
-
-def _finite(score: float) -> float | None:
-    return round(score, 6) if math.isfinite(score) else None

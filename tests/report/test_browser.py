@@ -60,6 +60,26 @@ def test_every_section_renders_without_a_console_error(visit: Callable[..., Any]
     assert complaints(driver) == []
 
 
+def test_a_refusal_with_odd_labels_is_tidy_on_a_telephone(browser: Any, page: Path, tmp_path: Path) -> None:
+    """No chart or table without content, no Python on the page, and a label without a space runs out of no card."""
+    report = json.loads(page.read_text(encoding="utf-8").split('id="report">')[1].split("</script>")[0])
+    report["contrast"][0]["handled"]["runner_up"] = "https://example.org/" + "long" * 40
+    for kind in ("disagreed", "deferred"):
+        report["slices"][kind]["slices"] = []
+    report["why"]["pairs"] = report["plateau"]["labels"] = []
+    report["certificate"]["diagnosis"] = {"cause": "rows", "sentence": "Too few.", "numbers": {"rows": 1.0}}
+    file = tmp_path / "report.html"
+    file.write_text(render_html(report), encoding="utf-8")
+    open_page(browser, file.as_uri(), width=390)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+    assert not browser.find_element("id", "slices-chart").is_displayed()
+    bodies = "return [...document.querySelectorAll('tbody')].filter((b) => !b.rows.length).map((b) => b.innerHTML)"
+    assert browser.execute_script(bodies) == []
+    said = text_of(browser, "certificate")
+    assert not [word for word in ("{'", "True", "False") if word in said]
+    assert complaints(browser) == []
+
+
 def test_paper_is_light_whatever_the_screen(visit: Callable[..., Any]) -> None:
     """Printed from a dark screen, page and charts take the light palette, and screen colours come back after it."""
     driver = visit("dark")

@@ -39,6 +39,18 @@ def test_closeness_is_the_mean_of_the_three_nearest_and_leaves_duplicates_out(sm
         assert found == pytest.approx(np.sort(seen.vectors[others] @ seen.vectors[row])[-3:].mean(), abs=1e-5)
 
 
+def test_the_only_row_of_a_label_is_no_mistake_for_that() -> None:
+    """That nothing is near to a label's only row speaks for no other label: its card stays under a half."""
+    texts, labels, vectors = blobs(120, 4, seed=3)
+    lonely = np.append(labels[:-8], [f"new_{i}" for i in range(8)])
+    fresh = np.random.default_rng(3).normal(size=(8, vectors.shape[1])).astype(np.float32)
+    vectors[-8:] = fresh / np.linalg.norm(fresh, axis=1, keepdims=True)
+    cards = case_of(make_task(), texts, lonely, vectors, np.arange(0)).report["cards"]["cards"]
+    found = [card["suspicion"] for card in cards if card["teacher"].startswith("new_")]
+    assert len(found) == 8
+    assert max(found) < 0.5
+
+
 def test_cards_bring_evidence_that_is_not_the_row_itself(banking: Case) -> None:
     """Every card's evidence carries the surrogate's label and another text."""
     cards = banking.report["cards"]["cards"]

@@ -1,5 +1,6 @@
 """What stands beside a number says which number it is."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -48,6 +49,39 @@ def test_where_nothing_is_certified_no_threshold_is_blamed(hopeless: Case) -> No
     assert "no_certificate" in [row["cause"] for row in why["causes"]]
     assert not [row["why"] for row in why["examples"] if "threshold" in row["why"]]
     assert not [row for row in why["causes"] if row["cause"] == "unsure"]
+
+
+def test_a_row_whose_kin_agree_on_nothing_is_no_clear_case() -> None:
+    """Where labels are drawn by lot no row is called a clear or weak case of a label that few of its kin carry."""
+    texts, labels, vectors = blobs(400, 12, seed=1, width=8)
+    report = case_of(make_task(), texts, np.random.default_rng(1).permutation(labels), vectors, np.arange(0)).report
+    words = {row["cause"]: row["words"] for row in report["why"]["causes"]}
+    assert words.keys() <= {"far", "kin_differ", "hesitates", "scattered"}
+    assert words["scattered"] == "the nearest traces agree on no label"
+    said = [row["why"] for row in report["why"]["examples"] if row["cause"] == "scattered"]
+    assert said
+    assert all(re.search(r"label: [0-7] of 1\d carry label_", sentence) for sentence in said)
+
+
+def test_a_refusal_is_never_told_that_there_is_nothing_to_do(hopeless: Case) -> None:
+    """Its advice begins with what keeps the gate shut, and no monitor is said to watch."""
+    diagnosed = hopeless.report["certificate"]["diagnosis"]
+    assert diagnosed["cause"] == "representation"
+    assert hopeless.report["actions"][0]["title"] == "Try a better embedder"
+    bare = {"slices": {"disagreed": {"slices": []}, "deferred": {"slices": []}}, "cards": {"cards": []}}
+    for cause in ("representation", "teacher", "rows"):
+        changed = {"certificate": hopeless.report["certificate"] | {"diagnosis": diagnosed | {"cause": cause}}}
+        said = str(actions_of(hopeless.report | bare | changed))
+        assert "Nothing to do" not in said
+        assert "monitor" not in said
+
+
+def test_too_little_certified_asks_whether_it_would_do(hopeless: Case) -> None:
+    """Where only gate.min_coverage is in the way, the first advice names what could be certified."""
+    short = hopeless.report["certificate"] | {"reason": "coverage", "coverage": 0.48}
+    first = actions_of(hopeless.report | {"certificate": short})[0]
+    assert first["title"] == "Decide whether 48.0 % would be worth serving"
+    assert first["gain"] == 0.48
 
 
 def test_earlier_shares_name_the_traces_they_had(small: Case) -> None:

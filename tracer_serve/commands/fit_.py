@@ -49,7 +49,9 @@ def as_json(outcome: Outcome) -> dict[str, object]:
 
 def summary(task: Task, outcome: Outcome) -> None:
     """Print what a refit came to."""
-    serves = "serves now" if outcome.activated else f"version {outcome.serving} goes on serving"
+    serves = f"version {outcome.serving} goes on serving"
+    if outcome.activated:
+        serves = "serves now" if outcome.certificate.certified else "loaded, and defers everything"
     chosen = next(c for c in outcome.candidates if c.status == "chosen")
     facts(
         [

@@ -3,8 +3,20 @@
 from collections.abc import Mapping
 from typing import Any
 
+from tracer_serve.report.words import percent
+
 _SUSPICIOUS = 0.5  # suspicion from which on a card is worth a look for its own sake
 _WORTH = 0.02  # coverage
+_MENDS = {
+    "representation": (
+        "Try a better embedder",
+        "Unless the teacher does not repeat itself: `tracer-serve check TASK.yaml --teacher-noise 200` asks it again.",
+    ),
+    "teacher": (
+        "Make the teacher's prompt and labels clearer, or lower alpha",
+        "It gives too many texts another label when it is asked again.",
+    ),
+}
 _KINDS = {"label": "the label", "length": "texts of", "cluster": "texts", "ngram": "texts with"}
 
 
@@ -13,16 +25,16 @@ def actions_of(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     ``gain`` is the coverage an action is expected to add, None where the report cannot tell.
     """
-    found = [*_missing_rows(report), *_teacher_mistakes(report), *_more_traces(report), *_alpha(report)]
-    found += _worst_slice(report)
-    return found or [
-        {
-            "action": "watch",
-            "title": "Nothing to do: keep it running",
-            "why": "No slice, label or setting stands out; the live monitor watches the agreement.",
-            "gain": None,
-        }
-    ]
+    found = [*_missing_rows(report), *_weakness(report), *_teacher_mistakes(report), *_more_traces(report)]
+    found += [*_alpha(report), *_worst_slice(report)]
+    if found:
+        return found
+    if not report["headline"]["certified"]:
+        return [
+            _action("traces", "Collect traces", "Nothing is certified yet: every answer of the teacher is one more.")
+        ]
+    why = "No slice, label or setting stands out; the live monitor watches the agreement."
+    return [_action("watch", "Nothing to do: keep it running", why)]
 
 
 def _missing_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -36,6 +48,26 @@ def _missing_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [_action("traces", f"Bring about {needed:,} more traces", why)]
 
 
+def _weakness(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Name what keeps the gate shut though there are rows enough."""
+    found = report["certificate"]
+    if report["headline"]["certified"] or found["diagnosis"] is None or found["diagnosis"]["cause"] == "rows":
+        return []
+    small = (
+        [
+            _action(
+                "coverage",
+                f"Decide whether {percent(found['coverage'])} would be worth serving",
+                "So much could be certified, were gate.min_coverage not above it.",
+                found["coverage"],
+            )
+        ]
+        if found["reason"] == "coverage"
+        else []
+    )
+    return [*small, _action("mend", *_MENDS[found["diagnosis"]["cause"]])]
+
+
 def _teacher_mistakes(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     cards = [card for card in report["cards"]["cards"] if card["suspicion"] >= _SUSPICIOUS]
     if not cards:
@@ -43,7 +75,7 @@ def _teacher_mistakes(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         _action(
             "review",
-            f"Review {len(cards)} likely teacher mistakes",
+            f"Review {len(cards)} likely teacher mistake{'' if len(cards) == 1 else 's'}",
             "On these score and other traces speak for the surrogate's label. One that is corrected to it counts as an"
             " agreement at the next refit.",
         )

@@ -58,7 +58,8 @@ def suspicion_of(seen: Seen, rows: Ints) -> Floats:
     scores = leave_one_out(seen.vectors, seen.truth, len(seen.classes), rows)
     each, top, truth = np.arange(len(rows)), seen.top[rows], seen.truth[rows]
     lean = scores[each, top] - scores[each, truth]
-    nearer = closeness(seen, rows, top) - closeness(seen, rows, truth)
+    # a label without another row, a new one say, tells nothing: that nothing is near to it is no mistake of the teacher
+    nearer = np.nan_to_num(closeness(seen, rows, top) - closeness(seen, rows, truth))
     trust = np.log(np.maximum(seen.predicted[rows], 1e-9))
     log_odds = _TRUST * trust + _LEAN * lean + _NEARER * nearer / _spread(seen) - _DOUBT
     suspicion: Floats = 1.0 / (1.0 + np.exp(-np.clip(log_odds, -50.0, 50.0)))
@@ -68,7 +69,8 @@ def suspicion_of(seen: Seen, rows: Ints) -> Floats:
 def _spread(seen: Seen) -> float:
     """Return how much rows differ in closeness to their own label: embedders differ in what a cosine means."""
     usual = np.random.default_rng(0).permutation(np.flatnonzero(seen.agreed))[:_USUAL]
-    return max(1e-6, float(closeness(seen, usual, seen.truth[usual]).std())) if len(usual) else 1.0
+    own = closeness(seen, usual, seen.truth[usual])
+    return max(1e-6, float(np.nanstd(own))) if np.isfinite(own).any() else 1.0
 
 
 def _evidence(seen: Seen, kin: Kin, i: int, label: Ints | int, among: Bools) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ _CELLS = 4_000_000  # cosines held at once: 16 MB
 
 
 def closeness(seen: Seen, rows: Ints, labels: Ints) -> Floats:
-    """Return the mean cosine of each row to the three nearest other rows of a label, -1 where there are none.
+    """Return the mean cosine of each row to the three nearest other rows of a label, NaN where there are none.
 
     Parameters
     ----------
@@ -18,7 +18,7 @@ def closeness(seen: Seen, rows: Ints, labels: Ints) -> Floats:
     labels : a label for each of them, index into ``seen.classes``, shape (m,)
     """
     unit = seen.vectors / np.maximum(np.linalg.norm(seen.vectors, axis=1, keepdims=True), 1e-12)
-    found: Floats = np.full(len(rows), -1.0)
+    found: Floats = np.full(len(rows), np.nan)
     for label in np.unique(labels):
         members, asked = np.flatnonzero(seen.truth == label), np.flatnonzero(labels == label)
         parts = max(1, len(asked) * len(members) // _CELLS)
@@ -33,5 +33,5 @@ def _mean_of_best(cosine: Floats) -> Floats:
     best = -np.sort(-cosine, axis=1)[:, :_NEAREST]
     known = np.isfinite(best)
     total = np.where(known, best, 0.0).sum(axis=1)
-    mean: Floats = np.where(known.any(axis=1), total / np.maximum(known.sum(axis=1), 1), -1.0)
+    mean: Floats = np.where(known.any(axis=1), total / np.maximum(known.sum(axis=1), 1), np.nan)
     return mean

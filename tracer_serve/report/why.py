@@ -15,11 +15,13 @@ CAUSES = {
     "far": "far from anything seen",
     "kin_differ": "the nearest traces carry another label",
     "hesitates": "hesitates between two labels",
+    "scattered": "the nearest traces agree on no label",
     "unsure": "a weak case of its label",
 }
 """What stands behind ``below_threshold`` (and behind ``no_certificate``), in words."""
 _FAR = 0.05  # quantile of the handled rows' best cosine
 _RIVAL = 0.2  # share of the kin from which on the runner-up counts as a rival
+_MOST = 0.5  # share of the kin under which they speak for no label
 _LISTED = 30
 
 
@@ -60,8 +62,8 @@ def _causes(seen: Seen, kin: Kin, usual: float) -> Labels:
     top, second = seen.top[kin.of], seen.second[kin.of]
     mine, rival = kin.votes(seen.truth, top), kin.votes(seen.truth, second)
     found = np.select(
-        [kin.similarity[:, 0] < usual, mine < _others(seen, kin), rival >= _RIVAL],
-        ["far", "kin_differ", "hesitates"],
+        [kin.similarity[:, 0] < usual, mine < _others(seen, kin), rival >= _RIVAL, mine < _MOST],
+        ["far", "kin_differ", "hesitates", "scattered"],
         "unsure",
     )
     return found.astype(np.str_)
@@ -78,7 +80,7 @@ def _others(seen: Seen, kin: Kin) -> Floats:
 
 def _pairs(seen: Seen, kin: Kin, causes: Labels) -> list[dict[str, Any]]:
     """Return the pairs of labels that deferred rows stand between, most frequent first."""
-    between = np.isin(causes, ["hesitates", "kin_differ", "unsure"])
+    between = np.isin(causes, ["hesitates", "kin_differ", "scattered", "unsure"])
     rows = kin.of[between]
     two = np.sort(np.stack([seen.top[rows], seen.second[rows]], axis=1), axis=1)
     kinds, inverse, counts = np.unique(two, axis=0, return_inverse=True, return_counts=True)
@@ -124,15 +126,13 @@ def _sentence(seen: Seen, kin: Kin, i: int, cause: str) -> str:
     top, second = str(seen.classes[seen.top[row]]), str(seen.classes[seen.second[row]])
     near = Counter(seen.classes[seen.truth[kin.row[i][kin.known[i]]]].tolist())
     total = sum(near.values())
-    if cause == "far" and not total:
-        return "Far from anything seen but its own near-duplicates."
-    if cause == "far":
-        return f"Far from anything seen: its nearest trace has cosine {kin.similarity[i, 0]:.2f}."
-    if cause == "kin_differ":
-        label, n = near.most_common(1)[0]
-        return f"The surrogate says {top}, but {n} of its {total} nearest traces are {label}."
-    if cause == "hesitates":
-        return f"Between {top} ({near[top]} of {total} nearest traces) and {second} ({near[second]})."
-    if cause == "unsure":
-        return f"{near[top]} of {total} nearest traces are {top} as well, yet the score is under the threshold."
-    return REASONS[cause][0].upper() + REASONS[cause][1:] + "."
+    label, most = near.most_common(1)[0] if near else (top, 0)
+    distance = f": its nearest trace has cosine {kin.similarity[i, 0]:.2f}" if total else " but its own near-duplicates"
+    told = {
+        "far": f"Far from anything seen{distance}.",
+        "kin_differ": f"The surrogate says {top}, but {most} of its {total} nearest traces are {label}.",
+        "hesitates": f"Between {top} ({near[top]} of {total} nearest traces) and {second} ({near[second]}).",
+        "scattered": f"Its nearest traces agree on no label: {near[top]} of {total} carry {top}.",
+        "unsure": f"{near[top]} of {total} nearest traces are {top} as well, yet the score is under the threshold.",
+    }
+    return told[cause] if cause in told else REASONS[cause][0].upper() + REASONS[cause][1:] + "."

@@ -30,6 +30,8 @@ function flows() {
 
 function causes() {
   const { causes: rows } = report.why;
+  if (!rows.length) return;
+  $("causes-chart").style.height = `${3 * rows.length + 1.5}rem`;
   chart("causes-chart", () => ({
     grid: { left: 8, right: 48, top: 4, bottom: 8, containLabel: true },
     tooltip: { ...common().tooltip, formatter: ({ dataIndex: i }) => tip(rows[i].words, [`${count(rows[i].rows)} deferred rows, ${percent(rows[i].share)}`]) },

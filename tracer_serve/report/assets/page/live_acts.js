@@ -54,8 +54,8 @@ function explanation(found) {
   if (found.nearest.length) {
     const list = element("ul", undefined, "evidence");
     list.append(...found.nearest.map((near) => {
-      const item = element("li", `“${near.text}” `);
-      item.append(element("b", near.label), `, cosine ${near.cosine.toFixed(2)}`);
+      const item = element("li", "“");
+      item.append(element("bdi", near.text), "” ", element("b", near.label), `, cosine ${near.cosine.toFixed(2)}`);
       return item;
     }));
     card.append(part("The nearest traces, and what the teacher said", list));

@@ -41,7 +41,8 @@ function slices() {
   const show = (value) => {
     event = value;
     for (const table of document.querySelectorAll("[data-event]")) table.hidden = table.dataset.event !== event;
-    if (drawn) drawn.draw();
+    $("slices-figure").hidden = !wanted().length;
+    if (drawn && wanted().length) drawn.draw();
   };
   choice($("slices-event"), show);
   for (const button of $("slices-event").querySelectorAll("button")) {

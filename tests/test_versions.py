@@ -171,6 +171,14 @@ def test_a_version_is_chosen_or_cleared_away_not_both(tmp_path: Path, monkeypatc
     assert Versions(tmp_path).current() == 2
 
 
+def test_what_is_forgotten_at_once_adds_up(tmp_path: Path) -> None:
+    """Two people who remove rows at the same time leave the sum of both on the version's manifest."""
+    write(Versions(tmp_path))
+    with ThreadPoolExecutor(4) as people:
+        list(people.map(lambda n: Versions(tmp_path).mark_forgotten(1, n), range(1, 9)))
+    assert Versions(tmp_path).manifest(1).forgotten == sum(range(1, 9))
+
+
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     """What raises while it fills leaves no version, and the next write gets its number."""
     versions = Versions(tmp_path)

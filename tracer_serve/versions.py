@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from tracer_serve.errors import ArtifactError
 from tracer_serve.manifest import Manifest, checksums
@@ -184,15 +183,15 @@ class Versions:
 
     def pin(self, number: int, pinned: bool = True) -> None:
         """Keep a version whatever the retention, or no longer."""
-        self._note(number, pinned=pinned)
+        self._note(number, lambda manifest: replace(manifest, pinned=pinned))
 
     def mark_forgotten(self, number: int, rows: int) -> None:
         """Note that so many further rows that a version was fitted on were removed."""
-        self._note(number, forgotten=self.manifest(number).forgotten + rows)
+        self._note(number, lambda manifest: replace(manifest, forgotten=manifest.forgotten + rows))
 
-    def _note(self, number: int, **facts: Any) -> None:
+    def _note(self, number: int, change: Callable[[Manifest], Manifest]) -> None:
         with self._alone():
-            self._replace(self.folder(number) / "manifest.json", replace(self.manifest(number), **facts).as_json())
+            self._replace(self.folder(number) / "manifest.json", change(self.manifest(number)).as_json())
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -1,7 +1,10 @@
 """Versions in an object store: the same on every machine, whole or absent, kept and fetched once, verified."""
 
 import json
+import os
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from tests.test_versions import manifest
 from tests.tiny import tiny_task
 from tracer_serve.errors import ArtifactError, BusyError
 from tracer_serve.manifest import Manifest
-from tracer_serve.shared import Objects, SharedVersions, open_versions
+from tracer_serve.shared import Objects, SharedVersions, current, open_versions
 from tracer_serve.shared import versions as module
 from tracer_serve.standing import LEASE
 from tracer_serve.traces import TraceStore
@@ -257,3 +260,50 @@ def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)
     with pytest.raises(ArtifactError, match=r"pip install 'tracer-serve\[s3\]'"):
         Objects("s3://bucket/folder")
+
+
+def test_what_several_machines_note_at_once_is_all_there(machine: Machine) -> None:
+    """Rows that are forgotten on two machines add up, and a version that is pinned meanwhile stays pinned."""
+    write(machine("one"))
+    both = [machine("one"), machine("other")]
+    with ThreadPoolExecutor(5) as people:
+        notes = [people.submit(both[n % 2].mark_forgotten, 1, 1) for n in range(8)]
+        notes.append(people.submit(both[1].pin, 1))
+    assert all(note.result() is None for note in notes)
+    assert (both[0].manifest(1).forgotten, both[1].manifest(1).forgotten) == (8, 8)
+    assert machine("third").manifest(1).pinned
+
+
+def test_a_version_that_goes_is_not_made_current_meanwhile(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who goes back to a version while another machine removes it is told so, and the present one stays."""
+    one, other = machine("one"), machine("other")
+    for text in "abc":
+        write(one, text)
+    one.activate(3)
+    other.verify(1)  # its files are on that machine
+    removing = one._objects.delete
+
+    def slowly(names: Any) -> None:
+        time.sleep(0.3)
+        removing(names)
+
+    monkeypatch.setattr(one._objects, "delete", slowly)
+    with ThreadPoolExecutor(1) as person:
+        gone = person.submit(one.collect, 1)
+        time.sleep(0.1)
+        with pytest.raises(ArtifactError, match="there is no version 1"):
+            other.activate(1)
+        assert gone.result() == [1, 2]
+    assert (other.current(), other.numbers()) == (3, [3])
+
+
+def test_who_waits_too_long_is_told_for_whom(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where another process keeps changing the versions the error names it, and nothing is changed."""
+    monkeypatch.setattr(current, "_PATIENCE_S", 0.1)
+    one, other = machine("one"), machine("other")
+    write(one)
+    with one._current.alone(), pytest.raises(BusyError, match=rf"being changed by process {os.getpid()} "):
+        other.activate(1)
+    assert other.current() is None
+    other.activate(1)
+    assert one.current() == 1

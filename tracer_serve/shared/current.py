@@ -5,15 +5,20 @@ then in one database, so a refit that was taken for dead cannot activate anythin
 replicas may ask twice a second; and no store's conditional put is needed to replace it.
 """
 
+import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 
-from tracer_serve.errors import BusyError
+from tracer_serve.errors import BusyError, StoreError
+from tracer_serve.holder import in_words, live_holder, new_holder, take_lease
 from tracer_serve.standing import LEASE
 from tracer_serve.traces import TraceStore
 
 CURRENT = "versions.current"
 """The value's key: the number of the version that serves."""
+
+_CHANGES = "versions"  # the lease of whoever says what serves, what is kept and what goes
+_CHANGES_S, _PATIENCE_S = 60.0, 30.0
 
 
 class Current:
@@ -33,6 +38,30 @@ class Current:
         with self._opened() as store:
             found: int | None = store.get_value(CURRENT)
         return found
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let one thread of one machine at a time say what serves, what is kept and what goes.
+
+        Raises
+        ------
+        BusyError
+            Where somebody else has been at it for half a minute.
+        """
+        holder, until = new_holder(), time.monotonic() + _PATIENCE_S
+        with self._opened() as store:
+            while not take_lease(store, _CHANGES, holder, _CHANGES_S):
+                if time.monotonic() > until:
+                    raise BusyError(
+                        f"the versions are being changed by {in_words(live_holder(store, _CHANGES))}; try again. If it"
+                        f" died on another machine it is in nobody's way {_CHANGES_S:.0f} s after"
+                    )
+                time.sleep(0.05)
+            try:
+                yield
+            finally:
+                with suppress(StoreError):  # then it runs out
+                    store.release_lease(_CHANGES, holder)
 
     def set(self, number: int) -> None:
         """Let a version serve.

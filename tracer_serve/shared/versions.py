@@ -7,11 +7,9 @@ used is fetched into a folder of this machine first, checked by sha256, and read
 
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from tracer_serve.errors import ArtifactError
 from tracer_serve.manifest import Manifest, checksums
@@ -118,15 +116,19 @@ class SharedVersions(Versions):
 
     def activate(self, number: int) -> None:
         """Make a version the current one, after verifying it; replicas follow within seconds."""
-        self.verify(number)
-        self._current.set(number)
+        self.verify(number)  # which may fetch it: nobody waits for that
+        with self._alone():
+            self._forget_listing()
+            self.manifest(number)  # else it was collected meanwhile
+            self._current.set(number)
 
     def collect(self, keep: int) -> list[int]:
         """Delete the oldest versions beyond `keep`; never the current one nor a pinned one. Return their numbers."""
-        self._forget_listing()
-        everything, current = self.manifests(), self.current()
-        gone = [m for m in everything[:-keep] if m.version != current and not m.pinned]
-        self._objects.delete([_manifest(m.version) for m in gone])
+        with self._alone():
+            self._forget_listing()
+            everything, current = self.manifests(), self.current()
+            gone = [m for m in everything[:-keep] if m.version != current and not m.pinned]
+            self._objects.delete([_manifest(m.version) for m in gone])
         stay = {digest for m in everything if m not in gone for digest in m.files.values()}
         unused = [_blob(digest) for m in gone for digest in m.files.values() if digest not in stay]
         stray = [name for name in map(_blob, self._objects.names("blobs")) if name[6:] not in stay]
@@ -164,10 +166,16 @@ class SharedVersions(Versions):
             )
         self._copies.take(folder, manifest)
 
-    def _note(self, number: int, **facts: Any) -> None:
-        self._forget_listing()
-        self._objects.write(_manifest(number), replace(self.manifest(number), **facts).as_json().encode())
-        self._forget_listing()
+    def _note(self, number: int, change: Callable[[Manifest], Manifest]) -> None:
+        with self._alone():
+            self._forget_listing()
+            self._objects.write(_manifest(number), change(self.manifest(number)).as_json().encode())
+            self._forget_listing()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with self._current.alone():
+            yield
 
     def _fetch(self, digest: str, to: Path) -> None:
         fetched = self._objects.fetch(_blob(digest), to)

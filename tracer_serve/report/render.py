@@ -8,7 +8,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,20 +43,42 @@ _IN_SCRIPT = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028
 
 def render_html(report: Mapping[str, Any]) -> str:
     """Return report.html, drawn from report.json and nothing else."""
-    style = asset("report.css")
-    scripts = [asset("echarts.js"), "\n".join(asset(f"page/{name}.js") for name in _PAGE)]
-    return (
-        environment()
-        .get_template("report.html")
+    return page("report.html", _PAGE, report, report=report, sections=SECTIONS)[0]
+
+
+def page(
+    template: str,
+    scripts: Sequence[str],
+    data: Mapping[str, Any],
+    *,
+    styles: Sequence[str] = ("report",),
+    connect: str = "'none'",
+    **context: object,
+) -> tuple[str, str]:
+    """Return a page that brings all it needs, and the Content-Security-Policy that allows it no more.
+
+    Parameters
+    ----------
+    scripts, styles : names of our own files; the charts' library comes before the scripts
+    data : what the scripts draw
+    connect : whom the scripts may ask
+    context : what else the template is filled with
+    """
+    style = "\n".join(asset(f"{name}.css") for name in styles)
+    inlined = [asset("echarts.js"), "\n".join(asset(f"page/{name}.js") for name in scripts)]
+    policy = _security_policy(style, inlined, connect)
+    html = (
+        _environment()
+        .get_template(template)
         .render(
-            report=report,
-            sections=SECTIONS,
-            policy=Markup(security_policy(style, scripts)),  # noqa: S704  # hashes and keywords only
-            style=Markup(style),  # noqa: S704  # our own file
-            scripts=[Markup(script) for script in scripts],  # noqa: S704  # our own files
-            data=Markup(json_in_script(report)),  # noqa: S704  # no character in it can end the script element
+            context,
+            policy=Markup(policy),  # noqa: S704  # hashes and keywords only
+            style=Markup(style),  # noqa: S704  # our own files
+            scripts=[Markup(script) for script in inlined],  # noqa: S704  # our own files
+            data=Markup(_json_in_script(data)),  # noqa: S704  # no character in it can end the script element
         )
     )
+    return html, policy
 
 
 def content_security_policy(page: str) -> str:
@@ -73,13 +95,8 @@ def content_security_policy(page: str) -> str:
     return found[1]
 
 
-def security_policy(style: str, scripts: list[str], connect: str = "'none'") -> str:
-    """Return the Content-Security-Policy that allows this style and these scripts and nothing else.
-
-    Parameters
-    ----------
-    connect : whom the scripts may ask
-    """
+def _security_policy(style: str, scripts: list[str], connect: str) -> str:
+    """Return the Content-Security-Policy that allows this style and these scripts and nothing else."""
     hashes = " ".join(map(_hash, scripts))
     return (
         f"default-src 'none'; script-src {hashes}; style-src {_hash(style)}; img-src data: blob:;"
@@ -92,9 +109,9 @@ def _hash(content: str) -> str:
     return f"'sha256-{digest}'"
 
 
-def json_in_script(report: Mapping[str, Any]) -> str:
+def _json_in_script(data: Mapping[str, Any]) -> str:
     """Return JSON that no character of can end the script element."""
-    whole = json.dumps(report, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    whole = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return "".join(_IN_SCRIPT.get(character, character) for character in whole)
 
 
@@ -103,7 +120,7 @@ def asset(name: str) -> str:
     return (_HERE / "assets" / name).read_text(encoding="utf-8").strip()
 
 
-def environment() -> "Environment":
+def _environment() -> "Environment":
     """Return the templates, autoescaped."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # noqa: PLC0415
 

@@ -8,10 +8,7 @@ import numpy as np
 
 from tracer_serve.load import Task
 from tracer_serve.records import Labels, Text
-from tracer_serve.report.money import characters_around
-
-_CHARACTERS_PER_TOKEN = 4.0
-_ENVELOPE_TOKENS = 8.0  # what a chat API adds around two messages
+from tracer_serve.report.money import estimate_call
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +36,8 @@ class Price:
         task : says how its teacher asks
         price : ``prompt_per_1m``, ``completion_per_1m``, perhaps ``currency``
         """
-        around = characters_around(task, np.unique(labels).tolist())
-        mean = float(np.mean([len(t) if isinstance(t, str) else len(t[0]) + len(t[1]) for t in texts]))
-        tokens = (around + mean) / _CHARACTERS_PER_TOKEN + _ENVELOPE_TOKENS
-        answer = float(np.char.str_len(labels).mean()) / _CHARACTERS_PER_TOKEN + 1.0
-        each = (tokens * float(price["prompt_per_1m"]) + answer * float(price["completion_per_1m"])) / 1e6
-        basis = f"about {tokens:.0f} prompt and {answer:.0f} completion tokens a call, four characters a token"
+        prompt, completion, each = estimate_call(task, texts, labels, np.unique(labels).tolist(), price)
+        basis = f"about {prompt:.0f} prompt and {completion:.0f} completion tokens a call, four characters a token"
         return cls(each, basis, str(price.get("currency", "USD")))
 
     def saved(self, share: float) -> float:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from tracer_serve.report.layout import layout
+from tracer_serve.report.plain import joined
 from tracer_serve.report.seen import Seen
 
 MOST = 5_000
@@ -26,13 +27,9 @@ def atlas_of(seen: Seen, seed: int = 0) -> dict[str, Any]:
         "labels": seen.classes,
         "x": place[:, 0].round(3),
         "y": place[:, 1].round(3),
-        "text": [_short(seen.shown(int(i))) for i in rows],
+        "text": [joined(seen.texts[i], _TEXT) for i in rows.tolist()],
         "teacher": seen.truth[rows],
         "surrogate": seen.top[rows],
         "handled": seen.handled[rows].astype(int),
         "percentile": below.round(3),
     }
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _TEXT else text[: _TEXT - 1] + "…"

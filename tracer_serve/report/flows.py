@@ -18,8 +18,7 @@ def flows_of(seen: Seen, limit: int = 60) -> dict[str, Any]:
     handled = np.bincount(inverse, seen.handled[wrong], len(kinds)).astype(int)
     total = np.bincount(inverse, minlength=len(kinds))
     order = np.lexsort((kinds, -total, -handled))
-    by_total = np.lexsort((kinds, -total))[:limit]
-    kept = [i for i in order if i in set(by_total.tolist())]
+    kept = order[np.isin(order, np.lexsort((kinds, -total))[:limit])]
     return {
         "disagreements": len(wrong),
         "listed": int(total[kept].sum()),

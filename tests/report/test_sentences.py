@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.report.conftest import Case, Looked, blobs, case_of, make_task
+from tracer_serve.certificate import StageRow
 from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.fit.rows import Rows
 from tracer_serve.records import Text
@@ -101,6 +102,35 @@ def test_evidence_against_a_card_is_shown_without_any_for_it(small: Case) -> Non
     card = next(card for card in cards["cards"] if card["opposing"]) | {"agreeing": []}
     report = small.report | {"cards": cards | {"cards": [card]}}
     assert "against: “" in render_html(report)
+
+
+def test_a_cascade_names_which_of_its_stages_a_number_is_of(small: Case) -> None:
+    """The refits are of its last stage, and so are the parts; the stages' rows are all rows, not the certificate's."""
+    rows = [StageRow(name, None, 300, 290, 0.5, asked, 0.1, 1.0) for name, asked in (("a", 1.0), ("b", 0.5))]
+    slow = tuple(replace(candidate, seconds=600.0) for candidate in small.fitted.candidates)
+    certificate = replace(small.fitted.certificate, stages=tuple(rows))
+    fitted = replace(small.fitted, policy=replace(small.fitted.policy, certificate=certificate), candidates=slow)
+    report = build_report(small.task, fitted, small.texts, [small.report])
+    assert report["plateau"]["method"].startswith("The last stage is refitted")
+    page = render_html(report)
+    assert "In the order in which they are asked, of all 600 rows" in page
+    assert "the agreement of a cascade is that of its last stage" in page
+    assert "gave way to a, then b with " in page
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"mode": "strict"}, "No forecast: the served model"),
+        ({"per_class": True}, "No forecast: the refits"),
+        ({"guarantee": "overall"}, "No forecast: the refits"),
+        ({}, "There is too little to forecast from."),
+    ],
+)
+def test_why_there_is_no_forecast(small: Case, change: dict[str, str | bool], said: str) -> None:
+    """Too few traces are blamed only where more of them would bring a forecast."""
+    plateau = small.report["plateau"] | {"forecast": None}
+    assert said in render_html(small.report | {"plateau": plateau, "certificate": small.report["certificate"] | change})
 
 
 def test_lists_that_are_cut_say_so(small: Case) -> None:

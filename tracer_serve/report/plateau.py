@@ -28,7 +28,7 @@ from tracer_serve.report.seen import Seen
 from tracer_serve.stages import gather
 
 METHOD = (
-    "The chosen surrogate is refitted on random parts of the calibration rows and certified by the gate on other rows."
+    "{what} is refitted on random parts of the calibration rows and certified by the gate on other rows."
     " Forecast: the deferred share follows a power law of the traces; its range comes from omitting one size at a time."
 )
 _PARTS = ((1 / 8, 3), (1 / 4, 2), (1 / 2, 1))  # share of the traces, repetitions
@@ -64,7 +64,7 @@ def plateau_of(task: Task, fitted: Fitted, seen: Seen) -> dict[str, Any]:
         points.append({"traces": len(seen), "coverage": found.handled_share, "measured": "certificate"})
     sizes, coverage = (np.array([p[key] for p in points], float) for key in ("traces", "coverage"))
     return {
-        "method": METHOD,
+        "method": METHOD.format(what="The last stage" if found.stages[1:] else "The chosen surrogate"),
         "points": points,
         "forecast": forecast(sizes, coverage) if comparable else None,
         "labels_at": measured[-1].traces if measured else None,

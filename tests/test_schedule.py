@@ -21,10 +21,11 @@ from tracer_serve.cli import parser
 from tracer_serve.due import ATTEMPT, REQUEST, request_refit
 from tracer_serve.gate.bounds import n_min
 from tracer_serve.load import Task
+from tracer_serve.past_refits import LAST
 from tracer_serve.policy import CERTIFICATE
 from tracer_serve.records import Trace
 from tracer_serve.refit_process import Finding, RefitProcess
-from tracer_serve.schedule import LAST, Schedule
+from tracer_serve.schedule import Schedule
 from tracer_serve.standing import close_gate, closing_of, note_teacher
 from tracer_serve.traces import TraceStore, new_id, open_store
 from tracer_serve.versions import Versions
@@ -171,6 +172,35 @@ def test_stopping_ends_the_refit_within_seconds(world: World) -> None:
     assert world.store.lease_holder("schedule") is None
 
 
+def test_a_refit_that_the_service_took_along_is_made_up_for(world: World) -> None:
+    """After a restart amid the refit of a closed gate the next process runs it again, for the same reason, once."""
+    describe(world)
+    close_gate(world.store, version=1, audits=50, agreements=20, evidence=40.0)
+    world.add(4 * n_min(0.95, 0.05))
+    stopped = world.schedule("import time; time.sleep(600)")
+    stopped.start()
+    until(lambda: world.started)
+    stopped.stop()
+    after = world.schedule()
+    after.poll()
+    after.poll()
+    assert world.started == ["alarm"] * 2
+    assert world.outcomes == ["stopped", "certified"]
+
+
+def test_a_first_version_is_asked_for_until_there_is_one(world: World) -> None:
+    """What a start asked for begins once the lease is free, and not at all where a version came meanwhile."""
+    schedule = world.schedule()
+    request_refit(world.store, "start")
+    schedule.poll()
+    assert world.started == ["start"]
+    describe(world)
+    request_refit(world.store, "start")
+    schedule.poll()
+    assert world.started == ["start"]
+    assert world.store.get_value(REQUEST) is None
+
+
 def run(script: str, limit_s: float = 20.0) -> tuple[str, int | None, str]:
     """Run a refit process made of a script."""
     found = RefitProcess(Path("t.yaml"), limit_s, None, 0.5, [sys.executable, "-S", "-c", script]).run("hand")
@@ -211,6 +241,7 @@ def test_the_command_that_is_started_exists() -> None:
     _, _, module, name, *words = RefitProcess(Path("task.yaml")).command
     assert (module, name) == ("tracer_serve.cli", "refit")
     args = parser(name).parse_args([name, *words, "cron"])
+    assert args.parent == os.getpid()
     assert (args.task, args.json, args.trigger) == (Path("task.yaml"), True, "cron")
 
 

@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -29,7 +30,11 @@ COMMANDS = {
     "traces": "`traces copy FROM TO`: move a store from SQLite to Postgres, or back; `traces prune`: let old rows go",
     "schema": "print the JSON Schema of the YAML, for editors",
 }
-_UNEXPECTED = 3
+_UNEXPECTED, _INTERRUPTED, _TERMINATED = 3, 128 + signal.SIGINT, 128 + signal.SIGTERM
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM, which ends a command as ctrl-c does: it lets go of what it holds."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns
     -------
-    0 done, 1 the input is wrong, 2 usage, 3 unexpected (with a log file)
+    0 done, 1 the input is wrong, 2 usage, 3 unexpected (with a log file), 130 interrupted, 143 terminated
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] not in COMMANDS and _is_path(words[0]):
@@ -49,9 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TracerServeError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         sys.stderr.write("interrupted; what was not finished was not kept\n")
-        return 130
+        return _TERMINATED if isinstance(stopped, _TerminatedError) else _INTERRUPTED
     except Exception as error:  # noqa: BLE001  # the last line of defence: tell, log, and say so by exit code
         log = Path(tempfile.mkdtemp(prefix="tracer-serve-")) / "error.log"
         log.write_text(traceback.format_exc(), encoding="utf-8")
@@ -92,8 +97,16 @@ def _run(words: list[str]) -> int:
 
 
 def entry() -> NoReturn:
-    """Console script."""
+    """Console script.
+
+    SIGTERM is handled: by default it would free no lease, and would not even reach the first process of a container.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(main())
+
+
+def _terminate(*_: object) -> NoReturn:
+    raise _TerminatedError
 
 
 if __name__ == "__main__":

@@ -38,8 +38,8 @@ class Due:
 
         Somebody asked for one, the gate has to be opened again, or enough that is new came in.
         """
-        if self._store.get_value(REQUEST) is not None:
-            return "hand"
+        if (requested := self._requested()) is not None:
+            return requested
         if (repair := self._repair()) is not None and repair.due:
             return repair.trigger
         if self._enough_new():
@@ -64,14 +64,22 @@ class Due:
             ),
             "new_traces": self._enough_new,
             "new_label": self._new_label,
-            "hand": lambda: self._store.get_value(REQUEST) is not None,
         }
-        if not still.get(trigger, lambda: repair is not None and repair.due)():
+        if self._requested() != trigger and not still.get(trigger, lambda: repair is not None and repair.due)():
             return False
         self._store.put_value(REQUEST, None)  # whatever started it, a refit answers every request made before it
         attempt = {"started": now.isoformat(), "latest": self._store.latest_id() or ""}
         self._store.put_value(ATTEMPT, attempt | {"repair": repair.tried() if repair else None})
         return True
+
+    def _requested(self) -> str | None:
+        """Return what a refit was asked for that waits; one for a first version is void once there is one."""
+        request = self._store.get_value(REQUEST)
+        trigger: str | None = None if request is None else request.get("trigger", "hand")
+        if trigger == "start" and self._versions.numbers():
+            self._store.put_value(REQUEST, None)
+            return None
+        return trigger
 
     def _cron_due(self, since: datetime, now: datetime) -> bool:
         due = cron_of(self._schedule).get_next_fire_time(None, since)
@@ -112,6 +120,6 @@ def cron_of(spec: ScheduleSpec) -> CronTrigger:
     return CronTrigger.from_crontab(spec.cron, timezone=spec.timezone)
 
 
-def request_refit(store: TraceStore) -> None:
-    """Ask whichever process comes first to refit; it starts within seconds."""
-    store.put_value(REQUEST, {"asked": datetime.now(UTC).isoformat()})
+def request_refit(store: TraceStore, trigger: str = "hand") -> None:
+    """Ask whichever process comes first to refit; it starts within seconds, or after one that is under way."""
+    store.put_value(REQUEST, {"asked": datetime.now(UTC).isoformat(), "trigger": trigger})

@@ -1,9 +1,14 @@
-"""Calls something at intervals, in a thread of its own: how a process follows what others write."""
+"""Calls something at intervals, in a thread of its own: how a process follows what others write, and its parent."""
 
+import os
+import signal
 import threading
+import time
 from collections.abc import Callable
 
 from tracer_serve.log_task import within
+
+_LOOK_S = 1.0
 
 
 class Follower:
@@ -45,3 +50,14 @@ class Follower:
     def _follow(self) -> None:
         while not self._stop.wait(self._every_s):
             self._refresh()
+
+
+def follow_parent(parent: int) -> None:
+    """From now on end this process by SIGTERM once its parent is gone, even if that was killed and could not tell."""
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK_S)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=look, name="tracer-parent", daemon=True).start()

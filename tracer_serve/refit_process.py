@@ -20,6 +20,7 @@ _log = logging.getLogger(__name__)
 _NICENESS = 10
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _TICK_S = 0.2
+_ENDED = {code for s in (signal.SIGTERM, signal.SIGINT) for code in (-s, 128 + s)}  # by itself, and by our command
 _BEAT_S = 15.0
 
 
@@ -59,7 +60,8 @@ class RefitProcess:
         grace_s: float = 5.0,
         command: Sequence[str] | None = None,
     ) -> None:
-        module = (sys.executable, "-m", "tracer_serve.cli", "refit", str(file), "--json", "--trigger")
+        words = ("refit", str(file), "--json", "--parent", str(os.getpid()), "--trigger")
+        module = (sys.executable, "-m", "tracer_serve.cli", *words)
         self.command, self._limit_s, self._grace_s = tuple(command or module), limit_s, grace_s
         self._memory = None if memory_mb is None else int(memory_mb * 1e6)
         self._stop = threading.Event()
@@ -113,7 +115,7 @@ class RefitProcess:
 
     def _end(self, process: "subprocess.Popen[str]", outcome: str, message: str) -> Finding:
         """Ask the process to end, insist after a while; a version is written whole or not at all."""
-        process.send_signal(signal.SIGINT)
+        process.terminate()  # not SIGINT, which whatever was started in a shell's background ignores
         try:
             process.communicate(timeout=self._grace_s)
         except subprocess.TimeoutExpired:
@@ -132,7 +134,7 @@ def _read(code: int, said: str, complained: str) -> Finding:
             return Finding("certified" if certificate["certified"] else "abstained", report["version"], message)
         except (ValueError, KeyError, TypeError) as error:
             return Finding("failed", None, f"its report cannot be read: {error!r}")
-    if code in (-signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGINT):
+    if code in _ENDED:
         return Finding("stopped", None, "it was ended from outside")
     if code == -signal.SIGKILL:
         return Finding("failed", None, "it was killed; by the kernel, perhaps, for want of memory: dmesg | tail")

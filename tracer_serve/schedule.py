@@ -14,11 +14,12 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
-from tracer_serve.due import Due, cron_of
+from tracer_serve.due import Due, cron_of, request_refit
 from tracer_serve.errors import ArtifactError, BusyError, StoreError
 from tracer_serve.holder import live_holder, new_holder, take_lease
 from tracer_serve.load import Task
 from tracer_serve.log_task import within
+from tracer_serve.past_refits import LAST
 from tracer_serve.refit_process import Finding, RefitProcess
 from tracer_serve.retention import prune
 from tracer_serve.standing import LEASE
@@ -27,11 +28,9 @@ from tracer_serve.versions import Versions
 
 _log = logging.getLogger(__name__)
 
-LAST = "schedule.last"
-"""The value in the store: how the last refit ended."""
-
 _LEASE, _LEASE_S = "schedule", 60.0
 _PRUNE_MINUTE = 17
+_FAREWELL_S = 20.0  # from the signals of a supervisor that stops, which reach a refit too, to `stop`
 _GRACE_S = 3_600  # a cron time that passed while the machine slept is made up for within this
 
 
@@ -137,6 +136,8 @@ class Schedule:
         log("refit (%s) ended: %s, %s", trigger, found.outcome, found.message)
         self._on_outcome(found.outcome)
         self._store.put_value(LAST, _as_json(found, trigger))
+        if found.outcome == "stopped" and self._stopping.wait(_FAREWELL_S):
+            request_refit(self._store, trigger)  # as due as before: for another replica, or the next start
 
 
 def _as_json(found: Finding, trigger: str) -> dict[str, Any]:

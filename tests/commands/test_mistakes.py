@@ -13,6 +13,7 @@ import yaml
 from tests.tasks import write_task, write_traces
 from tracer_serve.cli import main
 from tracer_serve.load import Task
+from tracer_serve.standing import LEASE
 from tracer_serve.stock import store_of, versions_of
 
 
@@ -234,8 +235,9 @@ def test_a_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert "nowhere.yaml: no such file" in failing(capsys, "nowhere.yaml")
 
 
-def test_ctrl_c_is_told_in_a_word(tmp_path: Path) -> None:
-    """An interrupted fit ends with code 130, one line and no traceback, and leaves no version."""
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_fit_tells_it_in_a_word(tmp_path: Path, sent: signal.Signals) -> None:
+    """It ends with code 128 + n, one line and no traceback, leaves no version, and has let go of its lease."""
     task = write_task(tmp_path, rows=900)
     words = [sys.executable, "-m", "tracer_serve.cli", "fit", str(task.file)]
     # a shell's background job ignores ctrl-c, and so would the command that it starts
@@ -244,8 +246,13 @@ def test_ctrl_c_is_told_in_a_word(tmp_path: Path) -> None:
         signal.signal(signal.SIGINT, before)
         assert process.stderr is not None
         assert process.stderr.readline() == "comparing candidates ...\n"
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         told = process.stderr.read()
-    assert (process.returncode, told.splitlines()[-1:]) == (130, ["interrupted; what was not finished was not kept"])
+    assert process.returncode == 128 + sent
+    assert told.splitlines()[-1:] == ["interrupted; what was not finished was not kept"]
     assert "Traceback" not in told
     assert versions_of(task).numbers() == []
+    store = store_of(task)
+    assert store.lease_holder(LEASE) is None
+    assert [entry.outcome for entry in store.refits()] == ["stopped"]
+    store.close()

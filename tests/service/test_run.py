@@ -126,6 +126,15 @@ def test_a_worker_that_is_not_wanted_ends(task: MakeTask) -> None:
     assert not spec.state.exists()
 
 
+def test_a_worker_that_dies_at_its_start_is_told_as_that(task: MakeTask) -> None:
+    """One that ends without having read what it was asked leaves an error that says so, and its exit code."""
+    spec = task()
+    with announced([spec.file]), Ahead("this") as worker:
+        worker.prepare()
+        with pytest.raises(RuntimeError, match="ended early, with 0"):
+            worker.told()
+
+
 def _answering(server: "subprocess.Popen[bytes]") -> set[int]:
     """Return the processes whose parent is the server."""
     return set(map(int, Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()))

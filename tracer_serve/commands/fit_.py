@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tracer_serve.commands._finding import finding
 from tracer_serve.console import facts, print_json, progress_bar
+from tracer_serve.following import follow_parent
 from tracer_serve.load import Task, load_task
 from tracer_serve.policy import CERTIFICATE
 from tracer_serve.refit import Outcome, refit
@@ -18,11 +19,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("task", type=Path, help="YAML file of the task")
     parser.add_argument("--trigger", default="hand", help="why, for the history")
+    parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)  # the process to end with, of a schedule
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Fit, gate, write; exit code 0 also where the gate abstains: that is a finding, not a failure."""
+    if args.parent is not None:
+        follow_parent(args.parent)
     task = load_task(args.task)
     with progress_bar(quiet=args.json) as progress:
         outcome = refit(task, args.trigger, progress)

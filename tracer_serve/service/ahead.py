@@ -91,7 +91,8 @@ class Ahead:
 
     def prepare(self) -> None:
         """Let it check its tasks, import their traces and look for their versions."""
-        self._line.send(_PREPARE)
+        with suppress(ConnectionError):  # it has ended already, as `told` will find
+            self._line.send(_PREPARE)
 
     def told(self) -> Any:
         """Wait for what it found when it prepared.
@@ -103,7 +104,8 @@ class Ahead:
         RuntimeError
             Where it ended without a word.
         """
-        with self._line.makefile(encoding="utf-8") as lines:
+        line = ""
+        with self._line.makefile(encoding="utf-8") as lines, suppress(ConnectionError):
             line = lines.readline()
         if not line:
             raise RuntimeError(f"the worker ended early, with {self.process.wait()}; its words stand above")

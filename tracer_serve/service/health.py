@@ -9,8 +9,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from tracer_serve.errors import StoreError
 from tracer_serve.holder import live_holder
 from tracer_serve.metrics import CONTENT_TYPE, render
+from tracer_serve.past_refits import last_refit
 from tracer_serve.report.headline import bound_of, promise_of
-from tracer_serve.schedule import LAST
 from tracer_serve.service.classify import encode
 from tracer_serve.service.runtime import Runtime, runtime_of
 from tracer_serve.standing import LEASE, PROGRESS
@@ -46,8 +46,9 @@ def health(runtime: Runtime) -> dict[str, Any]:
     progress: Any = None
     new: dict[str, int] = {}
     try:
-        last = runtime.store.get_value(LAST)
-        progress = runtime.store.get_value(PROGRESS) if live_holder(runtime.store, LEASE) else None
+        under_way = refitting(runtime)
+        last = last_refit(runtime.store, under_way=under_way)
+        progress = runtime.store.get_value(PROGRESS) if under_way else None
         new = _new_labels(runtime)
     except StoreError as error:
         problems.append(str(error))
@@ -65,6 +66,11 @@ def health(runtime: Runtime) -> dict[str, Any]:
         "refit": progress,
         "new_labels": new,
     }
+
+
+def refitting(runtime: Runtime) -> bool:
+    """Return whether a refit is under way, here or elsewhere."""
+    return live_holder(runtime.store, LEASE) is not None
 
 
 def _new_labels(runtime: Runtime) -> dict[str, int]:

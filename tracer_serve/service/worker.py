@@ -10,20 +10,18 @@ import logging.config
 import os
 import signal
 import sys
-import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from socket import socket
 from typing import Any
 
 from tracer_serve.compute import cores
+from tracer_serve.following import follow_parent
 from tracer_serve.load import Task
 from tracer_serve.service.ahead import METRICS, TASK, Line
 from tracer_serve.service.tasks import load_tasks
 
 _KEEP_ALIVE_S = 30
-_LOOK_S = 1.0
 _YOUNG = 10_000  # objects made between two walks over the new ones; Python has 700, which are a few requests
 _LOG: dict[str, Any] = {
     "version": 1,
@@ -120,14 +118,7 @@ def prepare_process(tasks: Sequence[Task]) -> None:
     log_as_configured(logger)
     # nobody reads an access log of uvicorn's, but it would format one as long as a handler might
     logging.getLogger("uvicorn.access").propagate = False
-    threading.Thread(target=_follow_parent, args=(os.getppid(),), name="tracer-parent", daemon=True).start()
-
-
-def _follow_parent(parent: int) -> None:
-    """Stop with the supervisor, even if it was killed and could not tell."""
-    while os.getppid() == parent:
-        time.sleep(_LOOK_S)
-    os.kill(os.getpid(), signal.SIGTERM)
+    follow_parent(os.getppid())
 
 
 def main() -> None:

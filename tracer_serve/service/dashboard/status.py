@@ -13,15 +13,16 @@ from starlette.responses import Response
 from tracer_serve.due import REQUEST
 from tracer_serve.errors import ArtifactError, StoreError
 from tracer_serve.gate.monitor import anytime_lower_bound
+from tracer_serve.past_refits import refits_told
 from tracer_serve.policy import CERTIFICATE
 from tracer_serve.service.admin import KEY
 from tracer_serve.service.classify import encode
 from tracer_serve.service.dashboard.recent import LOOKED_AT, recent_of
 from tracer_serve.service.dashboard.traffic import counts, traffic_of
-from tracer_serve.service.health import health
+from tracer_serve.service.health import health, refitting
 from tracer_serve.service.runtime import Runtime, runtime_of
 from tracer_serve.teachers._health import Health
-from tracer_serve.traces import Refit, Tally
+from tracer_serve.traces import Tally
 
 _REFITS = 8
 
@@ -66,7 +67,7 @@ def status_of(runtime: Runtime, now: datetime | None = None) -> dict[str, Any]:
         facts["recent"] = recent_of(runtime.store.recent(LOOKED_AT))
         facts["versions"] = _versions(runtime)
         facts["refit_requested"] = runtime.store.get_value(REQUEST) is not None
-        facts["refits"] = [_refit(entry) for entry in runtime.store.refits(_REFITS)]
+        facts["refits"] = refits_told(runtime.store, _REFITS, under_way=refitting(runtime))
     except (StoreError, ArtifactError) as error:
         if str(error) not in facts["problems"]:
             facts["problems"].append(str(error))
@@ -124,13 +125,3 @@ def _certified_coverage(folder: Path) -> float | None:
         return CERTIFICATE.validate_json((folder / "certificate.json").read_bytes()).coverage
     except FileNotFoundError:
         return None
-
-
-def _refit(entry: Refit) -> dict[str, Any]:
-    return {
-        "reason": entry.reason,
-        "started": entry.started.isoformat(timespec="seconds"),
-        "ended": None if entry.ended is None else entry.ended.isoformat(timespec="seconds"),
-        "outcome": entry.outcome,
-        "version": entry.version,
-    }

@@ -51,6 +51,11 @@ class Task:
             return Path(moved).resolve() / self.spec.name
         return (self.spec.state or Path(".tracer") / self.spec.name).resolve()
 
+    @property
+    def database(self) -> Path | str:
+        """Where its traces are: the shared database that the spec names, or a file of SQLite in the state folder."""
+        return self.spec.traces.url or self.state / "traces.db"
+
     def resolve(self, path: Path) -> Path:
         """Return a path of the YAML as an absolute one."""
         return (self.base / path).resolve()

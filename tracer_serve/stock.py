@@ -10,8 +10,8 @@ from tracer_serve.versions import Versions
 
 
 def store_of(task: Task) -> TraceStore:
-    """Open the task's trace store: the shared one the spec names, or SQLite in the state folder."""
-    return open_store(task.spec.traces.url or task.state / "traces.db", task.spec.name)
+    """Open the task's trace store."""
+    return open_store(task.database, task.spec.name)
 
 
 def versions_of(task: Task) -> Versions:

@@ -1,7 +1,7 @@
 """Machines that share versions: each with a folder of its own, all with one object store and one trace store."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from uuid import uuid4
 
@@ -10,7 +10,6 @@ from fsspec import get_filesystem_class
 
 from tests.shared import object_store
 from tracer_serve.shared import Current, Objects, SharedVersions
-from tracer_serve.shared.current import borrowed
 from tracer_serve.traces import TraceStore, open_store
 
 Machine = Callable[..., SharedVersions]
@@ -56,6 +55,6 @@ def machine(tmp_path: Path, store: TraceStore, url: str) -> Machine:
     """Return one machine's view of the versions, by the machine's name."""
 
     def of(name: str, at: str = url, holder: str | None = None) -> SharedVersions:
-        return SharedVersions(tmp_path / name, Objects(at), Current(lambda: borrowed(store), holder))
+        return SharedVersions(tmp_path / name, Objects(at), Current(lambda: nullcontext(store), holder))
 
     return of

@@ -1,5 +1,6 @@
 """What has to be looked at before a task is served."""
 
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,20 +40,17 @@ def prepare(task: Task) -> Prepared:
     """
     check(task)
     versions = versions_of(task)
-    store = store_of(task)
-    try:
+    with closing(store_of(task)) as store:
         import_traces(task, store)
-        any_traces, closing = store.latest_id() is not None, closing_of(store)
+        any_traces, closed = store.latest_id() is not None, closing_of(store)
         tried = example(task, store)
-    finally:
-        store.close()
     current = versions.current()
     if current is None:
         return Prepared(any_traces, [], tried)
     versions.verify(current)
     certificate = certificate_of(versions, current)
     rows = [("task", task.spec.name), ("version", str(current)), *finding(task, current, certificate)]
-    manifest, demands = versions.manifest(current), Demands(teacher_fingerprint(task), task.spec.gate, closing)
+    manifest, demands = versions.manifest(current), Demands(teacher_fingerprint(task), task.spec.gate, closed)
     void = demands.void(certificate, manifest.teacher, manifest.after) if certificate.certified else None
     if void is not None:
         rows.append(("gate", f"CLOSED, everything goes to the teacher: {void.message}"))

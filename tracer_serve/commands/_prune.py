@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -27,16 +28,11 @@ def run(args: argparse.Namespace) -> int:
     """Remove and tell."""
     task = load_task(args.task)
     age = args.older_than or _configured(task)
-    store = store_of(task)
-    try:
-        if args.dry_run:
-            rows = store.prunable(cutoff(age))
-        else:
-            total = store.prunable(cutoff(age))
+    with closing(store_of(task)) as store:
+        rows = total = store.prunable(cutoff(age))
+        if not args.dry_run:
             with progress_bar(quiet=args.json) as progress:
                 rows = prune(store, age, told=lambda removed: progress("removing old rows", removed, total))
-    finally:
-        store.close()
     if args.json:
         print_json({"rows": rows, "older_than_s": age.total_seconds(), "dry_run": args.dry_run})
     else:

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+from contextlib import closing
 from pathlib import Path
 
 from tracer_serve.checks import check_plugins
@@ -116,12 +117,8 @@ def _noise(task: Task, inputs: int, *, quiet: bool) -> str:
     """Estimate the teacher's noise, warn where alpha is out of reach, and return the finding."""
     from tracer_serve.commands._noise import estimate_noise  # noqa: PLC0415  # the fit's libraries, which `serve` spares
 
-    store = store_of(task)
-    try:
-        with progress_bar(quiet=quiet) as progress:
-            noise = estimate_noise(task, store, inputs, progress)
-    finally:
-        store.close()
+    with closing(store_of(task)) as store, progress_bar(quiet=quiet) as progress:
+        noise = estimate_noise(task, store, inputs, progress)
     alpha = task.spec.gate.alpha
     if noise.forbids(alpha):
         err.print("[bold]warning[/bold]: gate.alpha is above what any surrogate can reach on this teacher")

@@ -1,6 +1,7 @@
 """``tracer-serve forget``: remove a user's rows, and mark what was fitted on them."""
 
 import argparse
+from contextlib import closing
 from pathlib import Path
 
 from tracer_serve.console import facts, print_json
@@ -21,11 +22,9 @@ def run(args: argparse.Namespace) -> int:
     A refit reads the rows up to `last_trace` of its manifest, so a version had read a row whose id is no greater.
     """
     task = load_task(args.task)
-    store, versions = store_of(task), versions_of(task)
-    try:
+    versions = versions_of(task)
+    with closing(store_of(task)) as store:
         removed = store.forget_user(args.user)
-    finally:
-        store.close()
     marked: dict[int, int] = {}
     for manifest in versions.manifests():
         rows = sum(trace_id <= manifest.last_trace for trace_id in removed)

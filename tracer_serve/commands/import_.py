@@ -1,6 +1,7 @@
 """``tracer-serve import``: bring labelled traces into the store."""
 
 import argparse
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,8 @@ def run(args: argparse.Namespace) -> int:
     task = load_task(args.task)
     load_plugins(task)
     redact = redaction(make_redactors(task))
-    store = store_of(task)
-    closing = closing_of(store)
-    try:
+    with closing(store_of(task)) as store:
+        closed = closing_of(store)
         summaries = [
             import_file(
                 store,
@@ -56,14 +56,12 @@ def run(args: argparse.Namespace) -> int:
                 any_teacher=args.any_teacher,
                 fingerprint=None if args.any_teacher else teacher_fingerprint(task),
                 fair=not args.train_only,
-                since=closing.moment if closing else None,
+                since=closed.moment if closed else None,
                 redact=redact,
                 dry_run=args.dry_run,
             )
             for file in args.files
         ]
-    finally:
-        store.close()
     if args.json:
         print_json([_as_json(summary) for summary in summaries])
         return 0
@@ -98,7 +96,6 @@ def _show(summary: ImportSummary) -> None:
     if summary.already and not summary.rows:
         facts([("file", str(summary.path)), ("imported", _BEFORE)])
         return
-    once = [label for label, rows in summary.labels.items() if rows == 1]
     shown = ", ".join(f"{label} {rows:,}" for label, rows in list(summary.labels.items())[:_SHOWN])
     more = f" and {len(summary.labels) - _SHOWN} more" if len(summary.labels) > _SHOWN else ""
     came = ("imported", f"{summary.imported:,} of {summary.rows:,} rows")
@@ -109,8 +106,8 @@ def _show(summary: ImportSummary) -> None:
         came,
         ("labels", f"{len(summary.labels)}: {shown}{more}"),
     ]
-    if once:
-        rows.append(("seen once", ", ".join(once[:_SHOWN]) + ": one row teaches nothing; these will defer"))
+    if summary.once:
+        rows.append(("seen once", ", ".join(summary.once[:_SHOWN]) + ": one row teaches nothing; these will defer"))
     if summary.duplicates:
         rows.append(("duplicates", f"{summary.duplicates:,} rows repeat an earlier one; kept, they are traffic"))
     if summary.contradictory:

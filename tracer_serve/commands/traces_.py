@@ -63,7 +63,7 @@ def _store(text: str) -> tuple[Path | str, str | None]:
     """Return where a store is, and the task that a YAML means."""
     if text.endswith((".yaml", ".yml")):
         task = load_task(text)
-        return task.spec.traces.url or task.state / "traces.db", task.spec.name
+        return task.database, task.spec.name
     return (text if "://" in text else Path(text)), None
 
 

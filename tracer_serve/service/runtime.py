@@ -27,7 +27,8 @@ from tracer_serve.router import AT_ONCE, Router
 from tracer_serve.schedule import Schedule
 from tracer_serve.shared import open_versions
 from tracer_serve.standing import known_labels, note_teacher
-from tracer_serve.traces import TraceStore, open_store
+from tracer_serve.stock import store_of
+from tracer_serve.traces import TraceStore
 from tracer_serve.versions import Versions
 from tracer_serve.watch import Watch
 from tracer_serve.writer import TraceWriter
@@ -119,7 +120,7 @@ async def running(task: Task, *, schedule: bool = True) -> AsyncIterator[Runtime
 async def _started(task: Task, stack: AsyncExitStack) -> Runtime:
     """Open the store, load the version that is current, and watch both; the stack ends what was begun."""
     load_plugins(task)
-    store = open_store(task.spec.traces.url or task.state / "traces.db", task.spec.name)
+    store = store_of(task)
     stack.callback(store.close)
     versions = open_versions(task, store)
     metrics = Metrics(task.spec.name, lambda: live.loaded, lambda: watch)

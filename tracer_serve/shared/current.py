@@ -76,9 +76,3 @@ class Current:
                 store.put_value(CURRENT, number)
             elif not store.put_value_under(LEASE, self._holder, CURRENT, number):
                 raise BusyError("this refit was taken for dead and another one was let in; nothing of it serves")
-
-
-@contextmanager
-def borrowed(store: TraceStore) -> Iterator[TraceStore]:
-    """Give a store that somebody else closes."""
-    yield store

@@ -1,12 +1,10 @@
 """Where a task's versions are: in its state folder, in a folder that is mounted everywhere, or in an object store."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 
 from tracer_serve.load import Task
-from tracer_serve.shared.current import Current, borrowed
+from tracer_serve.shared.current import Current
 from tracer_serve.shared.objects import Objects
 from tracer_serve.shared.versions import SharedVersions
 from tracer_serve.traces import TraceStore, open_store
@@ -27,16 +25,10 @@ def open_versions(task: Task, store: TraceStore | None = None, holder: str | Non
     protocol, found, path = url.partition("://")
     if not found or protocol in ("file", "local"):
         return Versions(Path(path if found else url).resolve() / task.spec.name)
-    opened = partial(_opened, task) if store is None else partial(borrowed, store)
+
+    def opened() -> AbstractContextManager[TraceStore]:
+        return closing(open_store(task.database, task.spec.name)) if store is None else nullcontext(store)
+
     return SharedVersions(
         task.state / "versions", Objects(f"{url.rstrip('/')}/{task.spec.name}"), Current(opened, holder)
     )
-
-
-@contextmanager
-def _opened(task: Task) -> Iterator[TraceStore]:
-    store = open_store(task.spec.traces.url or task.state / "traces.db", task.spec.name)
-    try:
-        yield store
-    finally:
-        store.close()

@@ -1,6 +1,7 @@
 """A task's traces, values and history from one database to another, checked by counting."""
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,12 +44,9 @@ def tasks_of(location: Path | str) -> list[str]:
     """
     if isinstance(location, Path) and not location.is_file():
         raise StoreError(f"{location}: there is no such file")
-    database = Database(location)
-    try:
+    with closing(Database(location)) as database:
         migrate(database)
         return tasks_in(database)
-    finally:
-        database.close()
 
 
 def copy_task(source: Path | str, target: Path | str, task: str, progress: Progress) -> Copied:
@@ -61,17 +59,10 @@ def copy_task(source: Path | str, target: Path | str, task: str, progress: Progr
     StoreError
         Where either cannot be opened, both are the same, or the counts disagree afterwards.
     """
-    giver = open_store(source, task)
-    try:
-        taker = open_store(target, task)
-        try:
-            if giver.name == taker.name:
-                raise StoreError(f"{giver.name}: source and target are the same database")
-            return _copy(giver, taker, progress)
-        finally:
-            taker.close()
-    finally:
-        giver.close()
+    with closing(open_store(source, task)) as giver, closing(open_store(target, task)) as taker:
+        if giver.name == taker.name:
+            raise StoreError(f"{giver.name}: source and target are the same database")
+        return _copy(giver, taker, progress)
 
 
 def _copy(giver: TraceStore, taker: TraceStore, progress: Progress) -> Copied:

@@ -28,7 +28,9 @@ async def test_a_third_of_faults_makes_no_wrong_shape_no_wrong_label_and_no_hang
 ) -> None:
     """Every answer has the asked shape or is a typed error; labels are certified, the teacher's, or marked degraded."""
     teacher = {"type": "openai", "base_url": stub_llm.url, "model": "stub-1", "timeout_s": 0.4, "retries": 1}
-    spec = task(teacher=teacher | {"deadline_s": DEADLINE_S, "cache": {"size": 0}}, on_teacher_down=on_teacher_down)
+    teacher |= {"deadline_s": DEADLINE_S, "cache": {"size": 0}}
+    teacher |= {"breaker": {"failures": 100}}  # opened by a moment in which the machine stood still, it would end all
+    spec = task(teacher=teacher, on_teacher_down=on_teacher_down)
     make_version(spec)
     truth = {**LABELS, **UNKNOWN}
     stub_llm.labels = truth

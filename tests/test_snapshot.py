@@ -36,7 +36,7 @@ def add(store: TraceStore, text: str, label: str | None = "x", **facts: Any) -> 
     return trace.id
 
 
-def fair(store: TraceStore, since: TeacherSince = OWN, **bounds: str) -> dict[Any, bool]:
+def fair(store: TraceStore, since: TeacherSince = OWN, **bounds: Any) -> dict[Any, bool]:
     """Return which texts calibrate."""
     rows = take_snapshot(store, since, **bounds).rows
     return dict(zip(rows.texts, map(bool, rows.calibrates), strict=True))
@@ -115,6 +115,20 @@ def test_another_teachers_labels_train_until_the_present_one_labels_the_same_tex
     ]
     assert since.before == "old"
     assert note_teacher(store, "own") == since
+
+
+def test_a_refit_works_on_the_newest_rows(store: TraceStore) -> None:
+    """Beyond the most rows the older ones are left out and counted; what is kept of a rare label trains only."""
+    for i in range(30):
+        add(store, f"old {i}", "rare" if i < 25 else "x", decision="deferred", label_source="teacher")
+    for i in range(50):
+        add(store, f"new {i}", decision="deferred", label_source="teacher")
+    taken = take_snapshot(store, OWN, most=40)
+    calibrating = [text for text, fair in zip(taken.rows.texts, taken.rows.calibrates, strict=True) if fair]
+    assert calibrating == [f"new {i}" for i in range(10, 50)]
+    assert sorted(taken.rows.texts) == sorted([*calibrating, *(f"old {i}" for i in range(5, 25))])
+    assert taken.left_out == 20
+    assert take_snapshot(store, OWN, most=80).left_out == 0
 
 
 def test_an_empty_store_says_what_to_do(store: TraceStore) -> None:

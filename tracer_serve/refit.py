@@ -43,6 +43,7 @@ class Outcome:
     activated : whether that version now serves
     serving : the version that serves after the refit
     traces : labelled rows it was fitted on
+    left_out : older ones, beyond `fit.max_traces`
     seconds : wall time
     moved : which labels moved, where a new teacher was asked about old texts
     """
@@ -54,6 +55,7 @@ class Outcome:
     candidates: tuple[CandidateResult, ...]
     traces: int
     seconds: float
+    left_out: int = 0
     moved: Moved | None = None
 
 
@@ -96,6 +98,7 @@ def refit(task: Task, trigger: str = "hand", progress: Progress = silent) -> Out
                 certificate=certificate,
                 candidates=fresh.fitted.candidates,
                 traces=len(fresh.taken.rows),
+                left_out=fresh.taken.left_out,
                 seconds=time.monotonic() - began,
                 moved=moved,
             )
@@ -117,7 +120,8 @@ def _fit(task: Task, store: TraceStore, versions: Versions, since: TeacherSince,
     """Fit on the labelled rows up to now, and certify on those of them that may."""
     closing, spent = closing_of(store), max((m.spent for m in versions.manifests()), default="")
     series = task.spec.gate.spend == "series"
-    taken = take_snapshot(store, since, closed=closing.after if closing else "", spent=spent if series else "")
+    closed, most = closing.after if closing else "", task.spec.fit.max_traces
+    taken = take_snapshot(store, since, most=most, closed=closed, spent=spent if series else "")
     _require_fair(task, taken, since)
     noise = TeacherNoise.from_json(store.get_value(KEY))
     if noise is not None and noise.teacher != since.fingerprint:

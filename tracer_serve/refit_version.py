@@ -114,6 +114,6 @@ def _fill(folder: Path, task: Task, fresh: Fresh, versions: Versions) -> None:
     history = [versions.folder(number) / "report.json" for number in versions.numbers()]
     earlier = [json.loads(file.read_text(encoding="utf-8")) for file in history if file.is_file()]
     texts = [taken.rows.texts[i] for i in fitted.calibration.row]
-    report = build_report(task, fitted, texts, earlier, fresh.migration)
+    report = build_report(task, fitted, texts, earlier, fresh.migration, left_out=taken.left_out)
     (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
     (folder / "report.html").write_text(render_html(report), encoding="utf-8")

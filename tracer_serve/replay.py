@@ -72,7 +72,7 @@ def replay(task: Task, store: TraceStore, since: TeacherSince, rows: int, progre
     TeacherError
         Where the teacher does not answer the first texts at all.
     """
-    texts, old = _sample(store, since, rows)
+    texts, old = _sample(store, since, rows, task.spec.fit.max_traces)
     return asyncio.run(_replay(task, store, since, list(zip(texts, old, strict=True)), progress))
 
 
@@ -113,10 +113,10 @@ async def _ask(teacher: Teacher, texts: Sequence[Text]) -> list[Answer | Teacher
     return await asyncio.gather(*map(one, texts))
 
 
-def _sample(store: TraceStore, since: TeacherSince, rows: int) -> tuple[list[Text], list[str]]:
+def _sample(store: TraceStore, since: TeacherSince, rows: int, most: int) -> tuple[list[Text], list[str]]:
     """Return the latest fair texts of other teachers, oldest first, and their labels."""
     closing = closing_of(store)
-    columns = store.columns(None if closing is None else closing.after)
+    columns = store.columns(None if closing is None else closing.after, newest=store.newest(most))
     own = columns.fingerprint.is_value(since.fingerprint)
     known = {columns.texts[i] for i in np.flatnonzero(own)}
     labels = columns.label.decode()

@@ -7,7 +7,9 @@ A row calibrates where all of this holds:
 * the present teacher labelled it. A person's correction stays, as the row was drawn before anybody looked; a person's
   label on a row that the teacher never answered does not calibrate, as people look at what went wrong;
 * it came after the last closing of the gate;
-* with ``gate.spend: series``, no earlier certificate was tested on it.
+* with ``gate.spend: series``, no earlier certificate was tested on it;
+
+* it is among the newest `fit.max_traces` labelled rows: when it was served decides that, of an imported one chance.
 
 Rows without a label are left out. A teacher that is down fails whatever the text is, so an outage thins the sample
 evenly; texts that a teacher refuses by their content are not in the promise, which speaks of texts that it labels.
@@ -26,6 +28,9 @@ from tracer_serve.records import Bools
 from tracer_serve.standing import TeacherSince
 from tracer_serve.traces import Columns, TraceStore
 
+_EACH = 20
+"""Rows of each label that train however rare it has become: a label without any would be unknown to the version."""
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -35,21 +40,26 @@ class Snapshot:
     ----------
     ids : trace ids of the rows, ASCII, shape (n,)
     until : id of the newest row that was looked at
-    after : calibration rows came after this id; empty: from the first on
+    after : calibration rows came after the closing of this id; empty: from the first on
+    left_out : older labelled rows, beyond those that a refit works on
     """
 
     rows: Rows
     ids: NDArray[np.bytes_]
     until: str
     after: str
+    left_out: int = 0
 
 
-def take_snapshot(store: TraceStore, teacher: TeacherSince, *, closed: str = "", spent: str = "") -> Snapshot:
+def take_snapshot(
+    store: TraceStore, teacher: TeacherSince, *, most: int = 1_000_000, closed: str = "", spent: str = ""
+) -> Snapshot:
     """Read the labelled rows up to now.
 
     Parameters
     ----------
     teacher : whose labels calibrate
+    most : of more than these the newest
     closed : the last closing of the gate, as a trace id
     spent : rows up to this id were in a certificate that may not be repeated
 
@@ -59,7 +69,8 @@ def take_snapshot(store: TraceStore, teacher: TeacherSince, *, closed: str = "",
         Where there are none.
     """
     until = store.latest_id()
-    columns = None if until is None else store.columns(until_id=until)
+    newest = store.newest(most, _EACH)
+    columns = None if until is None else store.columns(until_id=until, newest=newest)
     if until is None or columns is None or not len(columns):
         raise FitError(
             "there are no labelled traces to fit on; bring some (`tracer-serve import TASK.yaml traces.jsonl`),"
@@ -67,11 +78,14 @@ def take_snapshot(store: TraceStore, teacher: TeacherSince, *, closed: str = "",
         )
     own = _own(columns, teacher)
     fair = drawn(columns) & own & (columns.ids > max(closed, spent).encode("ascii"))
+    if newest is not None:
+        fair &= ~np.isin(columns.ids, np.array(newest.older, dtype=np.bytes_))
+    left_out = 0 if newest is None else store.counts().total.labelled - len(columns)
     rows, ids = Rows(columns.texts, columns.label.decode(), fair), columns.ids
     superseded = _superseded(columns, own)
     if superseded.any():
         rows, ids = rows.take(np.flatnonzero(~superseded)), ids[~superseded]
-    return Snapshot(rows, ids, until, closed)
+    return Snapshot(rows, ids, until, closed, max(0, left_out))
 
 
 def drawn(columns: Columns) -> Bools:

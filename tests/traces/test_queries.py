@@ -16,6 +16,7 @@ _CALLS: dict[str, Callable[[TraceStore], Any]] = {
     "latest_id": lambda store: store.latest_id(),
     "labelled": lambda store: list(store.labelled("0", "x")),
     "columns": lambda store: store.columns("0"),
+    "newest": lambda store: store.columns(newest=store.newest(0, 1)),
     "columns of all": lambda store: store.columns(labelled_only=False),
     "labelled_since": lambda store: store.labelled_since("0"),
     "recent": lambda store: store.recent(5, before_id="x"),

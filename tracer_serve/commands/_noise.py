@@ -31,7 +31,7 @@ def estimate_noise(task: Task, store: TraceStore, inputs: int, progress: Progres
     TeacherError
         Where the teacher answers none of them.
     """
-    texts, labels = _sample(store, inputs, task.spec.fit.seed)
+    texts, labels = _sample(store, inputs, task)
     answers = asyncio.run(_ask_all(task, texts, known_labels(store), progress))
     given = [(label, answer) for label, answer in zip(labels, answers, strict=True) if answer is not None]
     noise = TeacherNoise(
@@ -44,11 +44,11 @@ def estimate_noise(task: Task, store: TraceStore, inputs: int, progress: Progres
     return noise
 
 
-def _sample(store: TraceStore, inputs: int, seed: int) -> tuple[list[Text], list[str]]:
-    columns = store.columns()
+def _sample(store: TraceStore, inputs: int, task: Task) -> tuple[list[Text], list[str]]:
+    columns = store.columns(newest=store.newest(task.spec.fit.max_traces))
     usable = np.flatnonzero(columns.labelled & drawn(columns) & ~columns.source.is_value("human"))
     once: dict[Text, int] = {}
-    for row in np.random.default_rng(seed).permutation(usable).tolist():
+    for row in np.random.default_rng(task.spec.fit.seed).permutation(usable).tolist():
         once.setdefault(columns.texts[row], row)
         if len(once) == inputs:
             break

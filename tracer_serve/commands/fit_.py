@@ -44,6 +44,7 @@ def as_json(outcome: Outcome) -> dict[str, object]:
         "activated": outcome.activated,
         "serving": outcome.serving,
         "traces": outcome.traces,
+        "left_out": outcome.left_out,
         "seconds": outcome.seconds,
         "moved": None if outcome.moved is None else outcome.moved.to_json(),
         "certificate": CERTIFICATE.dump_python(outcome.certificate, mode="json", exclude={"walk"}),
@@ -56,11 +57,14 @@ def summary(task: Task, outcome: Outcome) -> None:
     serves = f"version {outcome.serving} goes on serving"
     if outcome.activated:
         serves = "serves now" if outcome.certificate.certified else "loaded, and defers everything"
+    rows = f"{outcome.traces:,} traces"
+    if outcome.left_out:
+        rows = f"the newest {rows} (fit.max_traces; {outcome.left_out:,} older ones were left out)"
     chosen = next(c for c in outcome.candidates if c.status == "chosen")
     facts(
         [
             ("task", task.spec.name),
-            ("version", f"{outcome.version}, from {outcome.traces:,} traces in {outcome.seconds:.0f} s; {serves}"),
+            ("version", f"{outcome.version}, from {rows} in {outcome.seconds:.0f} s; {serves}"),
             ("surrogate", f"{chosen.surrogate}, {chosen.acceptor or 'accept all'}"),
             *finding(task, outcome.version, outcome.certificate),
             *_moves(outcome.moved),

@@ -43,6 +43,8 @@ def build_report(
     texts: Sequence[Text],
     earlier: Sequence[dict[str, Any]],
     migration: Mapping[str, Any] | None = None,
+    *,
+    left_out: int = 0,
 ) -> dict[str, Any]:
     """Return report.json: finite numbers, strings, lists and objects only, None for what is not known.
 
@@ -52,6 +54,7 @@ def build_report(
     texts : `texts[i]` belongs to row i of ``fitted.calibration``
     earlier : report.json of earlier versions, oldest first
     migration : which labels moved when this teacher was asked about another one's texts; see `migration_of`
+    left_out : labelled rows that the fit left out, as older than `fit.max_traces` others
     """
     if len(texts) != len(fitted.calibration.row):
         raise ValueError(f"{len(texts)} texts for {len(fitted.calibration.row)} calibration rows")
@@ -82,6 +85,7 @@ def build_report(
             "examples": examples_of(seen, seed=seed),
             "candidates": fitted.candidates,
             "migration": migration_of(migration),
+            "left_out": left_out,
         }
     )
     report["changes"] = plain(changes_of(report, [old for old in earlier if old.get("schema") == SCHEMA]))

@@ -13,6 +13,12 @@ class FitSpec(Frozen):
     budget_s: float = Field(
         default=1800.0, gt=0, description="Seconds after which no further candidate is started; cheap ones go first."
     )
+    max_traces: int = Field(
+        default=1_000_000,
+        ge=100,
+        description="Most labelled traces that a refit works on: the newest that were served, then a random part of the"
+        " imported ones. Of a label that is rare among them its newest 20 train as well.",
+    )
     heavy_floor: Share = Field(
         default=0.1,
         description="A candidate that trains for minutes (encoder) is tried only where cheaper ones defer at least this"

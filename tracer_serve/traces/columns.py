@@ -6,16 +6,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection, Row, Select
 
 from tracer_serve.records import Bools, Labels, Text
 from tracer_serve.traces.codec import unpack, unpack_some
+from tracer_serve.traces.newest import Newest
 from tracer_serve.traces.querying import between
 from tracer_serve.traces.tables import traces
 
 _PAGE = 20_000
 _CODED = ("teacher_label", "surrogate_label", "decision", "label_source", "teacher_fingerprint")
 _PLAIN = ("id", "input", "version", "audit_rate", "u", "score")
+_NAMED = 500  # ids in one statement
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class Coded:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """n traces in the order of their ids.
+    """n traces in the order of their ids, behind those that `Newest` keeps besides.
 
     Parameters
     ----------
@@ -94,13 +96,22 @@ class _Coder:
 
 
 def gather(
-    connection: Connection, task: str, after_id: str | None, until_id: str | None, *, labelled_only: bool
+    connection: Connection,
+    task: str,
+    after_id: str | None,
+    until_id: str | None,
+    *,
+    labelled_only: bool,
+    newest: Newest | None = None,
 ) -> Columns:
     """Read rows page by page into columns."""
     texts: list[Text] = []
     coders = {name: _Coder() for name in _CODED}
     parts: dict[str, list[NDArray[Any]]] = {name: [] for name in ("id", "version", "audit_rate", "u", "score")}
-    for page in _pages(connection, task, after_id, until_id, labelled_only=labelled_only):
+    query = between(task, None, until_id).with_only_columns(*(traces.c[name] for name in (*_PLAIN, *_CODED)))
+    if labelled_only:
+        query = query.where(traces.c.teacher_label.is_not(None))
+    for page in _pages(connection, query, after_id, newest):
         columns = dict(zip((*_PLAIN, *_CODED), zip(*page, strict=True), strict=True))
         texts.extend(map(unpack, columns["input"]))
         parts["id"].append(np.array(columns["id"], dtype=np.bytes_))
@@ -125,13 +136,16 @@ def gather(
 
 
 def _pages(
-    connection: Connection, task: str, after_id: str | None, until_id: str | None, *, labelled_only: bool
+    connection: Connection, query: Select[Any], after_id: str | None, newest: Newest | None
 ) -> Iterator[Sequence[Row[Any]]]:
+    if newest is not None:
+        for start in range(0, len(newest.older), _NAMED):
+            yield connection.execute(query.where(traces.c.id.in_(newest.older[start : start + _NAMED]))).all()
+        query = query.where(newest.chosen)
     while True:
-        query = between(task, after_id, until_id).with_only_columns(*(traces.c[name] for name in (*_PLAIN, *_CODED)))
-        if labelled_only:
-            query = query.where(traces.c.teacher_label.is_not(None))
-        page = connection.execute(query.limit(_PAGE)).all()
+        page = connection.execute(
+            (query if after_id is None else query.where(traces.c.id > after_id)).limit(_PAGE)
+        ).all()
         if page:
             yield page
         if len(page) < _PAGE:

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from sqlalchemy import func, select
 
 from tracer_serve.records import Trace
-from tracer_serve.traces.activity import Activity
 from tracer_serve.traces.codec import pack
 from tracer_serve.traces.columns import Columns, gather
+from tracer_serve.traces.newest import Newest, Recency
 from tracer_serve.traces.querying import between, fetch
 from tracer_serve.traces.rows import from_row
 from tracer_serve.traces.tables import traces
@@ -15,7 +15,7 @@ from tracer_serve.traces.tables import traces
 _PAGE = 5_000
 
 
-class Reading(Activity):
+class Reading(Recency):
     """The part of the store that gives rows back."""
 
     def get(self, trace_id: str) -> Trace | None:
@@ -41,7 +41,12 @@ class Reading(Activity):
             after_id = page[-1].id
 
     def columns(
-        self, after_id: str | None = None, until_id: str | None = None, *, labelled_only: bool = True
+        self,
+        after_id: str | None = None,
+        until_id: str | None = None,
+        *,
+        labelled_only: bool = True,
+        newest: Newest | None = None,
     ) -> Columns:
         """Return many traces as columns: what a refit needs of a million rows without a million objects.
 
@@ -49,9 +54,10 @@ class Reading(Activity):
         ----------
         after_id, until_id : bounds as in `labelled`
         labelled_only : leave out handled rows that were never audited
+        newest : leave out the others
         """
         with self._db.read() as connection:
-            return gather(connection, self._task, after_id, until_id, labelled_only=labelled_only)
+            return gather(connection, self._task, after_id, until_id, labelled_only=labelled_only, newest=newest)
 
     def recent(self, n: int = 50, *, before_id: str | None = None) -> list[Trace]:
         """Return the newest n traces, newest first; `before_id` is where the last page ended."""

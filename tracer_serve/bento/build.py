@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from tracer_serve.embedders.sentence_transformers import SentenceTransformers
 from tracer_serve.errors import ArtifactError, SpecError
 from tracer_serve.load import Task
 from tracer_serve.manifest import Manifest
+from tracer_serve.service.ahead import CARRIED, TASK
 from tracer_serve.service.bento import STATE, single
 from tracer_serve.stock import versions_of
 
@@ -118,12 +119,13 @@ def _exports(task: Task) -> dict[int, Path]:
 def _certified(task: Task) -> Manifest:
     versions = versions_of(task)
     current = versions.current()
-    if current is None or not versions.verify(current).certified:
+    manifest = None if current is None else versions.verify(current)
+    if manifest is None or not manifest.certified:
         raise ArtifactError(
             f"no version of {task.spec.name} is certified yet in {task.state}, so there is nothing to serve."
             f" Try: tracer-serve fit {task.file}"
         )
-    return versions.manifest(current)
+    return manifest
 
 
 def _pack(folder: Path, tag: str) -> str:
@@ -132,15 +134,12 @@ def _pack(folder: Path, tag: str) -> str:
     words = [sys.executable, "-m", "bentoml", "build", "--output", "tag"]
     words += ["--name", name] if name else []
     words += ["--version", version] if version else []
-    away = ("TRACER_SERVE_TASK", "TRACER_SERVE_CARRIED")
-    env = {key: value for key, value in os.environ.items() if key not in away} | {"BENTOML_DO_NOT_TRACK": "True"}
+    kept = {key: value for key, value in os.environ.items() if key not in (TASK, CARRIED)}
+    env = kept | {"BENTOML_DO_NOT_TRACK": "True"}
     done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)  # noqa: S603  # ours
     tags = [line.removeprefix("__tag__:") for line in done.stdout.splitlines() if line.startswith("__tag__:")]
     if done.returncode or not tags:
         last = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
-        raise ArtifactError(f"bentoml build failed: {last}. Is there room and right to write in {_home(env)}?")
+        home = env.get("BENTOML_HOME") or "~/bentoml"
+        raise ArtifactError(f"bentoml build failed: {last}. Is there room and right to write in {home}?")
     return tags[0]
-
-
-def _home(env: Mapping[str, str]) -> str:
-    return env.get("BENTOML_HOME") or "~/bentoml"

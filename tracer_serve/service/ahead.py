@@ -23,6 +23,8 @@ from tracer_serve.errors import TracerServeError
 WORKER = "tracer_serve.service.worker"
 TASK = "TRACER_SERVE_TASK"
 METRICS = "TRACER_SERVE_METRICS"
+CARRIED = "TRACER_SERVE_CARRIED"
+"""Names the folder of what a bento brings along."""
 _PREPARE, _SERVE = b"p", b"s"
 _PATIENCE_S = 15  # to end what was begun
 

@@ -8,10 +8,10 @@ from typing import Any
 from tracer_serve.components import load_plugins, make_embedders
 from tracer_serve.embedders.sentence_transformers import SentenceTransformers
 from tracer_serve.load import Task
+from tracer_serve.service.ahead import CARRIED, TASK
 from tracer_serve.stock import versions_of
 from tracer_serve.versions import Versions
 
-CARRIED = "TRACER_SERVE_CARRIED"
 STATE = "/state"
 """Where a container keeps what changes: mount a volume there."""
 BASE = "python:3.11.14-slim-bookworm"
@@ -27,7 +27,7 @@ def bento_service(folder: Path, task: str) -> Any:
     task : its YAML, relative to that; ``TRACER_SERVE_TASK`` names another
     """
     settings = {
-        "TRACER_SERVE_TASK": str(folder / task),
+        TASK: str(folder / task),
         "TRACER_SERVE_STATE": str(Path.home() / ".tracer"),  # BentoML's working folder is inside the bento
         "BENTOML_DO_NOT_TRACK": "True",
         "OPENBLAS_NUM_THREADS": "1",

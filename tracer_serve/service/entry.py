@@ -12,12 +12,9 @@ from typing import Any
 import bentoml
 from pydantic import BaseModel
 
-from tracer_serve.service.ahead import METRICS, TASK
+from tracer_serve.service.ahead import CARRIED, METRICS, TASK
 from tracer_serve.service.tasks import load_tasks
 from tracer_serve.service.worker import application_of, prepare_process, started
-
-CARRIED = "TRACER_SERVE_CARRIED"
-"""Folder of what a bento brings along."""
 
 
 class Arguments(BaseModel):

@@ -27,7 +27,8 @@ from tracer_serve.load import load_task
 from tracer_serve.metrics import Metrics
 from tracer_serve.policy import Policy
 from tracer_serve.records import Inputs, Trace
-from tracer_serve.service.classify import ClassifyRequest, encode
+from tracer_serve.service.answers import encode
+from tracer_serve.service.classify import ClassifyRequest
 from tracer_serve.stages import gather
 from tracer_serve.stock import versions_of
 from tracer_serve.traces import new_id, open_store

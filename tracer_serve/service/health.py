@@ -6,12 +6,14 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from tracer_serve.errors import StoreError
+from tracer_serve.due import awaited
+from tracer_serve.errors import ArtifactError, StoreError
 from tracer_serve.holder import live_holder
 from tracer_serve.metrics import CONTENT_TYPE, render
 from tracer_serve.past_refits import last_refit
+from tracer_serve.repair import Repair
 from tracer_serve.report.headline import bound_of, promise_of
-from tracer_serve.service.classify import encode
+from tracer_serve.service.answers import JsonAnswer
 from tracer_serve.service.runtime import Runtime, runtime_of
 from tracer_serve.standing import LEASE, PROGRESS
 
@@ -36,7 +38,7 @@ def readiness(runtime: Runtime) -> dict[str, Any]:
 
 def healthz(request: Request) -> Response:
     """Answer with the details; 200 as long as requests are answered."""
-    return Response(encode(health(runtime_of(request))), media_type="application/json")
+    return JsonAnswer(health(runtime_of(request)))
 
 
 def health(runtime: Runtime) -> dict[str, Any]:
@@ -44,20 +46,22 @@ def health(runtime: Runtime) -> dict[str, Any]:
     problems = runtime.problems()
     last: Any = None
     progress: Any = None
+    repair: Repair | None = None
     new: dict[str, int] = {}
     try:
         under_way = refitting(runtime)
         last = last_refit(runtime.store, under_way=under_way)
         progress = runtime.store.get_value(PROGRESS) if under_way else None
         new = _new_labels(runtime)
-    except StoreError as error:
+        repair = None if runtime.closed is None else awaited(runtime.task.spec, runtime.store, runtime.versions)
+    except (StoreError, ArtifactError) as error:
         problems.append(str(error))
     return {
         "status": "degraded" if problems else "ok",
         "task": runtime.task.spec.name,
         "mode": runtime.task.spec.mode,
         "version": _version(runtime),
-        "gate": _gate(runtime),
+        "gate": _gate(runtime) | {"repair": None if repair is None else _repair(repair)},
         "monitor": _monitor(runtime),
         "problems": problems,
         "traces_waiting": runtime.writer.waiting,
@@ -85,10 +89,14 @@ def _new_labels(runtime: Runtime) -> dict[str, int]:
 def _gate(runtime: Runtime) -> dict[str, Any]:
     loaded, closed = runtime.live.loaded, runtime.closed
     certified = loaded is not None and loaded.policy.certificate.certified
-    reason = closed[0] if closed else None if certified else "no_certificate"
+    reason = closed.reason if closed else None if certified else "no_certificate"
     closing = runtime.watch.closing
     last = None if closing is None else {"at": closing.at, "version": closing.version, "message": closing.message}
     return {"open": reason is None, "reason": reason, "last_closing": last}
+
+
+def _repair(repair: Repair) -> dict[str, Any]:
+    return {"rows": repair.rows, "needed": repair.needed, "tried_at": repair.before or None, "words": repair.words}
 
 
 def _monitor(runtime: Runtime) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from tracer_serve.metrics import CONTENT_TYPE, render
 from tracer_serve.report.words import at_least, percent
-from tracer_serve.service.classify import encode
+from tracer_serve.service.answers import JsonAnswer
 from tracer_serve.service.documents import model
 from tracer_serve.service.health import health, readiness
 from tracer_serve.service.openapi import openapi
@@ -56,7 +56,7 @@ def healthz(request: Request) -> Response:
     """Answer with the details of each task; degraded as soon as one is."""
     tasks = {side.name: health(side.runtime) for side in sides_of(request)}
     ok = all(task["status"] == "ok" for task in tasks.values())
-    return Response(encode({"status": "ok" if ok else "degraded", "tasks": tasks}), media_type="application/json")
+    return JsonAnswer({"status": "ok" if ok else "degraded", "tasks": tasks})
 
 
 def metrics(request: Request) -> Response:

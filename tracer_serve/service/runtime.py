@@ -29,6 +29,7 @@ from tracer_serve.shared import open_versions
 from tracer_serve.standing import known_labels, note_teacher
 from tracer_serve.stock import store_of
 from tracer_serve.traces import TraceStore
+from tracer_serve.validity import Void
 from tracer_serve.versions import Versions
 from tracer_serve.watch import Watch
 from tracer_serve.writer import TraceWriter
@@ -73,19 +74,18 @@ class Runtime:
         if self.live.problem is not None:
             found.append(self.live.problem)
         if self.closed is not None:
-            found.append(f"the gate is closed, everything goes to the teacher: {self.closed[1]}")
+            found.append(f"the gate is closed, everything goes to the teacher: {self.closed.message}")
         if self.watch.problem is not None:
             found.append(f"the monitor stands still: {self.watch.problem}")
         return found
 
     @property
-    def closed(self) -> tuple[str, str] | None:
-        """Why the certified version may not answer, as a word and in words; None where it may."""
+    def closed(self) -> Void | None:
+        """Why the certified version may not answer; None where it may."""
         loaded = self.live.loaded
         if loaded is None or not loaded.policy.certificate.certified:
             return None
-        found = self.watch.void(loaded)
-        return None if found is None else (found.reason, found.message)
+        return self.watch.void(loaded)
 
 
 def runtime_of(request: Request) -> Runtime:
@@ -111,7 +111,7 @@ async def running(task: Task, *, schedule: bool = True) -> AsyncIterator[Runtime
             scheduler.start()
             stack.push_async_callback(asyncio.to_thread, scheduler.stop)
         if runtime.closed is not None:
-            _log.warning("the gate is closed, everything goes to the teacher: %s", runtime.closed[1])
+            _log.warning("the gate is closed, everything goes to the teacher: %s", runtime.closed.message)
         yield runtime
         TASK.set(task.spec.name)  # others may have started since, in the same context
         _log.info("stopping: waiting for audits and rows under way")

@@ -13,12 +13,13 @@ from starlette.responses import Response
 
 from tracer_serve.errors import TeacherError, TracerServeError
 from tracer_serve.records import Decision
+from tracer_serve.service.answers import JsonAnswer
 from tracer_serve.service.body import explain, read_json
 from tracer_serve.service.chat.forward import Forwarder, Relay
 from tracer_serve.service.chat.recognise import Call, Recogniser
 from tracer_serve.service.chat.request import ChatRequest
 from tracer_serve.service.chat.stream import events
-from tracer_serve.service.classify import encode, headers_of, metadata_of, says_something, usage_of
+from tracer_serve.service.classify import headers_of, metadata_of, says_something, usage_of
 from tracer_serve.service.failures import RefusalError
 from tracer_serve.service.runtime import Runtime, runtime_of
 from tracer_serve.spec.task import Spec
@@ -114,7 +115,7 @@ def _answer(asked: ChatRequest, call: Call, result: Decision) -> Response:
         return Response(content, headers=headers | {"cache-control": "no-cache"}, media_type="text/event-stream")
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
     answer = head | {"object": "chat.completion", "choices": [choice], "usage": usage}
-    return Response(encode(answer), headers=headers, media_type="application/json")
+    return JsonAnswer(answer, headers=headers)
 
 
 def _head(asked: ChatRequest, result: Decision) -> dict[str, Any]:

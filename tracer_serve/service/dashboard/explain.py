@@ -22,8 +22,9 @@ from tracer_serve.records import Inputs, Text, Vectors, Verdict
 from tracer_serve.redaction import WITHHELD
 from tracer_serve.report.plain import joined
 from tracer_serve.report.words import BRIEF
+from tracer_serve.service.answers import JsonAnswer
 from tracer_serve.service.body import Briefly, read_model
-from tracer_serve.service.classify import encode, finite, inputs_of, says_something
+from tracer_serve.service.classify import finite, inputs_of, says_something
 from tracer_serve.service.failures import RefusalError
 from tracer_serve.service.runtime import Runtime, runtime_of
 
@@ -73,7 +74,7 @@ async def explain(request: Request) -> Response:
         raise RefusalError(400, "explain takes one text", param="input")
     if not says_something(texts[0]):
         raise BadInputError("the text is empty")
-    return Response(encode(await explained(runtime, texts[0])), media_type="application/json")
+    return JsonAnswer(await explained(runtime, texts[0]))
 
 
 async def explained(runtime: Runtime, text: Text) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from tracer_serve.gate.monitor import anytime_lower_bound
 from tracer_serve.past_refits import refits_told
 from tracer_serve.policy import CERTIFICATE
 from tracer_serve.service.admin import KEY
-from tracer_serve.service.classify import encode
+from tracer_serve.service.answers import JsonAnswer
 from tracer_serve.service.dashboard.recent import LOOKED_AT, recent_of
 from tracer_serve.service.dashboard.traffic import counts, traffic_of
 from tracer_serve.service.health import health, refitting
@@ -39,7 +39,7 @@ async def status(request: Request) -> Response:
     """Answer with the numbers of the dashboard; computed in a thread, so that no request waits for them."""
     runtime = runtime_of(request)
     facts = await run_in_threadpool(status_of, runtime)
-    return Response(encode(facts), headers={"cache-control": "no-store"}, media_type="application/json")
+    return JsonAnswer(facts, headers={"cache-control": "no-store"})
 
 
 def status_of(runtime: Runtime, now: datetime | None = None) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def status_of(runtime: Runtime, now: datetime | None = None) -> dict[str, Any]:
     facts["breakers"] = _breakers(runtime)
     try:
         facts["traffic"] = traffic_of(runtime.store, runtime.task.spec.teacher.params.get("price"), now)
-        facts["recent"] = recent_of(runtime.store.recent(LOOKED_AT))
+        facts["recent"] = recent_of(runtime.store.recent(LOOKED_AT), facts["version"] and facts["version"]["number"])
         facts["versions"] = _versions(runtime)
         facts["refit_requested"] = runtime.store.get_value(REQUEST) is not None
         facts["refits"] = refits_told(runtime.store, _REFITS, under_way=refitting(runtime))

@@ -5,7 +5,7 @@ import logging
 
 from tracer_serve.errors import TeacherError
 from tracer_serve.metrics import Metrics
-from tracer_serve.protocols import Teacher
+from tracer_serve.protocols import Remembering, Teacher
 from tracer_serve.records import Answer, Text, Trace
 from tracer_serve.watch import Watch
 from tracer_serve.writer import TraceWriter
@@ -15,8 +15,15 @@ _log = logging.getLogger(__name__)
 _MEMORY = 0.98  # weight of the past in the running mean of an answer's cost
 
 
-async def ask(teacher: Teacher, text: Text) -> Answer:
-    """Ask the teacher; whatever a plugin's teacher raises becomes a `TeacherError` of that text alone."""
+async def ask(teacher: Teacher, text: Text, *, anew: bool = False) -> Answer:
+    """Ask the teacher; whatever a plugin's teacher raises becomes a `TeacherError` of that text alone.
+
+    Parameters
+    ----------
+    anew : whether the answer is to say what the teacher says now, whatever it remembers of the text
+    """
+    if anew and isinstance(teacher, Remembering):
+        teacher.forget(text)
     try:
         return await teacher.label(text)
     except TeacherError:
@@ -85,7 +92,7 @@ class Audits:
     async def _ask(self, trace: Trace, text: Text) -> None:
         async with self._slots:
             try:
-                answer = await ask(self._teacher, text)
+                answer = await ask(self._teacher, text, anew=True)  # a remembered label would hide that it changed
             except TeacherError as error:
                 self._metrics.teacher_error(error.reason)
                 self._metrics.audits["unanswered"].inc()

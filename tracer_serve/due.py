@@ -104,15 +104,24 @@ class Due:
         return recurs and self._store.labelled_since(self._attempt().get("latest", "")) >= enough
 
     def _repair(self) -> Repair | None:
-        return repair_of(self._spec, self._store, self._versions, self._attempt().get("repair"))
+        return awaited(self._spec, self._store, self._versions)
 
     def _attempt(self) -> dict[str, Any]:
-        found: dict[str, Any] = self._store.get_value(ATTEMPT) or {}
-        return found
+        return _attempt_of(self._store)
 
     def _newest(self) -> Manifest | None:
         numbers = self._versions.numbers()
         return self._versions.manifest(numbers[-1]) if numbers else None
+
+
+def awaited(spec: Spec, store: TraceStore, versions: Versions) -> Repair | None:
+    """Return what the version that is current waits for; None where its certificate holds, or where it has none."""
+    return repair_of(spec, store, versions, _attempt_of(store).get("repair"))
+
+
+def _attempt_of(store: TraceStore) -> dict[str, Any]:
+    found: dict[str, Any] = store.get_value(ATTEMPT) or {}
+    return found
 
 
 def cron_of(spec: ScheduleSpec) -> CronTrigger:

@@ -111,6 +111,13 @@ class Teacher(Protocol):
     async def close(self) -> None: ...
 
 
+@runtime_checkable
+class Remembering(Protocol):
+    """A teacher that remembers its answers; a text that is forgotten is asked about anew."""
+
+    def forget(self, text: Text) -> None: ...
+
+
 class Redactor(Protocol):
     """Takes out of a text what must not be kept: the same text always comes out the same."""
 

@@ -1,5 +1,6 @@
 """What a closed gate waits for: when a refit is worth its while that may open it again."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,13 +24,39 @@ class Repair:
     trigger : of the refit: ``alarm``, ``teacher`` or ``promise``
     cause : in words; with another cause nothing counts as tried
     rows : labelled rows that may calibrate it, and more
-    due : whether they are worth a refit
+    needed : so many of them are worth a refit
+    before : so many there were at the last attempt, which did not open the gate; 0 before the first
     """
 
     trigger: str
     cause: str
     rows: int
-    due: bool
+    needed: int
+    before: int = 0
+
+    @property
+    def due(self) -> bool:
+        """Whether the rows are worth a refit."""
+        return self.rows >= self.needed
+
+    @property
+    def words(self) -> str:
+        """Say what is missing, for people.
+
+        Examples
+        --------
+        >>> Repair("alarm", "drift", 45, 60).words
+        'A refit starts at 60 labelled rows since then; 45 are there.'
+        >>> Repair("alarm", "drift", 75, 90, before=60).words
+        'A refit on 60 labelled rows since then did not open the gate; the next starts at 90, and 75 are there.'
+        """
+        if self.due:
+            return f"There are {self.rows:,} labelled rows since then: a refit starts within seconds, or runs."
+        there = "1 is" if self.rows == 1 else f"{self.rows:,} are"
+        if not self.before:
+            return f"A refit starts at {self.needed:,} labelled rows since then; {there} there."
+        tried = f"A refit on {self.before:,} labelled rows since then did not open the gate"
+        return f"{tried}; the next starts at {self.needed:,}, and {there} there."
 
     def tried(self) -> dict[str, Any]:
         """Return what to keep of an attempt, for `repair_of`."""
@@ -57,9 +84,10 @@ def repair_of(spec: Spec, store: TraceStore, versions: Versions, tried: dict[str
     cause, rows = f"{void.message} {after}".strip(), store.labelled_since(after)
     # a promise is tried at once on the rows that are there, and paired labels are asked for by the refit itself
     at_once = trigger == "promise" or (trigger == "teacher" and spec.traces.migrate == "paired")
-    needed: float = _ROWS * n_min(spec.gate.alpha, spec.gate.delta)
+    needed, before = _ROWS * n_min(spec.gate.alpha, spec.gate.delta), 0
     if tried is not None and tried.get("cause") == cause:
-        needed = max(needed, _GROWTH * tried["rows"])
+        before = tried["rows"]
+        needed = max(needed, math.ceil(_GROWTH * before))
     elif at_once:
         needed = 0
-    return Repair(trigger, cause, rows, rows >= needed)
+    return Repair(trigger, cause, rows, needed, before)

@@ -180,7 +180,8 @@ class _Request:
             if len(self.down) >= self.router.at_once:
                 raise self.down[-1]
             try:
-                answer = await ask(self.router.teacher, text)
+                # after an alarm what comes now calibrates, not what the teacher said before, or while it erred
+                answer = await ask(self.router.teacher, text, anew=self.held == "gate_closed")
             except TeacherError as error:
                 if error.reason in DOWN:
                     self.down.append(error)

@@ -14,6 +14,7 @@ from tests.stub_llm import Faults, StubLLM
 from tracer_serve.load import Task
 from tracer_serve.service.body import WHOLE
 from tracer_serve.service.replies import ClassifyResponse, ErrorBody
+from tracer_serve.standing import close_gate
 
 pytestmark = pytest.mark.anyio
 MakeTask = Callable[..., Task]
@@ -56,6 +57,29 @@ async def test_a_deferred_text_gets_the_teachers_label_and_is_stored_before_the_
     )
     assert trace.propensity == 1.0
     assert trace.metadata == {"user": "u1", "traceparent": TRACEPARENT, "reason": "below_threshold"}
+
+
+async def test_what_is_evidence_is_never_answered_from_the_teachers_memory(task: MakeTask, stub_llm: StubLLM) -> None:
+    """A text that comes again is paid once; its audits, and whatever comes while the gate is closed, ask anew."""
+    teacher = {"type": "openai", "base_url": stub_llm.url, "model": "stub-1"}
+    spec = task(traces={"audit_rate": 1.0}, teacher=teacher)
+    make_version(spec)
+    async with serving(spec) as (client, runtime):
+
+        async def asked_for(text: str) -> int:
+            before = stub_llm.count
+            for _ in range(2):
+                await client.post("/v1/classify", json={"input": text})
+                for audit in [*runtime.router.audits._running]:
+                    await audit
+            return stub_llm.count - before
+
+        assert await asked_for(DEFERRED) == 1
+        assert await asked_for(HANDLED) == 2
+        close_gate(runtime.store, 1, 20, 3, 50.0)
+        runtime.watch.refresh()
+        assert await asked_for(DEFERRED) == 2
+        assert await asked_for(HANDLED) == 2
 
 
 async def test_a_list_keeps_its_order_and_one_failure_does_not_fail_the_rest(task: MakeTask, stub_llm: StubLLM) -> None:

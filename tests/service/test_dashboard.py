@@ -11,6 +11,8 @@ import pytest
 
 from tests.service.worlds import BLUE, DEFERRED, HANDLED, LABELS, RED, make_policy, make_version, serving
 from tests.stub_llm import StubLLM
+from tracer_serve.due import ATTEMPT, awaited
+from tracer_serve.gate.bounds import n_min
 from tracer_serve.gate.monitor import anytime_lower_bound
 from tracer_serve.load import Task
 from tracer_serve.records import Trace
@@ -19,7 +21,7 @@ from tracer_serve.service.dashboard.status import status_of
 from tracer_serve.service.dashboard.traffic import traffic_of
 from tracer_serve.service.replies import ErrorBody
 from tracer_serve.spec.base import Component
-from tracer_serve.standing import LEASE, PROGRESS
+from tracer_serve.standing import LEASE, PROGRESS, close_gate
 from tracer_serve.stock import store_of
 from tracer_serve.traces import Refit, new_id
 
@@ -68,6 +70,43 @@ async def test_numbers_are_those_of_the_traffic(task: MakeTask, stub_llm: StubLL
     version = found["versions"][0]
     assert (version["number"], version["serves"], version["live"]["handled"]) == (1, True, 6)
     assert found["breakers"][0]["state"] == "closed"
+
+
+async def test_answers_that_are_held_back_are_compared_with_the_teachers(task: MakeTask, stub_llm: StubLLM) -> None:
+    """In mode observe the numbers say how often the version would have agreed; uncertified answers do not count."""
+    spec = task(mode="observe")
+    stub_llm.labels = LABELS | {BLUE[0]: "red"}
+    make_version(spec)
+    async with serving(spec) as (client, runtime):
+        await client.post("/v1/classify", json={"input": [HANDLED] * 3 + [BLUE[0], DEFERRED]})
+        runtime.writer.close()
+        recent = status_of(runtime)["recent"]
+        others = recent_of(runtime.store.recent(10), version=2)
+    assert [row["rows"] for row in recent["reasons"]] == [4, 1]
+    assert recent["held_back"] == {"rows": 4, "agreed": 3}
+    assert others["held_back"] == {"rows": 0, "agreed": 0}
+
+
+async def test_a_closed_gate_says_what_its_repair_waits_for(task: MakeTask) -> None:
+    """How many labelled rows came since, at how many a refit starts, and after one in vain at how many the next."""
+    spec = task(gate={"alpha": 0.9, "delta": 0.1})
+    make_version(spec)
+    async with serving(spec) as (client, runtime):
+        assert (await client.get("/healthz")).json()["gate"]["repair"] is None
+        close_gate(runtime.store, 1, 20, 3, 50.0)
+        runtime.watch.refresh()
+        await client.post("/v1/classify", json={"input": [HANDLED, DEFERRED]})
+        runtime.writer.close()
+        first = (await client.get("/healthz")).json()["gate"]["repair"]
+        waiting = awaited(spec.spec, runtime.store, runtime.versions)
+        assert waiting is not None
+        runtime.store.put_value(ATTEMPT, {"repair": replace(waiting, rows=100).tried()})
+        second = status_of(runtime)["gate"]["repair"]
+    least = 4 * n_min(0.9, 0.1)
+    words = f"A refit starts at {least} labelled rows since then; 2 are there."
+    assert first == {"rows": 2, "needed": least, "tried_at": None, "words": words}
+    assert (second["rows"], second["needed"], second["tried_at"]) == (2, 150, 100)
+    assert second["words"].endswith("did not open the gate; the next starts at 150, and 2 are there.")
 
 
 async def test_two_workers_say_the_same(task: MakeTask) -> None:

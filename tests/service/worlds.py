@@ -16,7 +16,7 @@ from tracer_serve.components import make_embedder, teacher_fingerprint
 from tracer_serve.load import Task, load_task
 from tracer_serve.manifest import NEAREST, Manifest
 from tracer_serve.neighbours import NeighbourIndex
-from tracer_serve.policy import Policy
+from tracer_serve.policy import CERTIFICATE, Policy
 from tracer_serve.protocols import Embedder
 from tracer_serve.records import Inputs
 from tracer_serve.registry import acceptors, surrogates
@@ -101,6 +101,7 @@ def make_version(
         policy.save(folder / "model")
         if ids:
             np.save(folder / NEAREST, np.array([name.encode() for name in ids]))
+        (folder / "certificate.json").write_bytes(CERTIFICATE.dump_json(policy.certificate))
         (folder / "report.html").write_text("<!doctype html><title>report</title>", encoding="utf-8")
 
     def describe(number: int, files: dict[str, str]) -> Manifest:

@@ -37,6 +37,10 @@ class Cache(Generic[K, V]):
         self._kept.move_to_end(key)
         return found[1]
 
+    def drop(self, key: K) -> None:
+        """Forget an answer, if it is there."""
+        self._kept.pop(key, None)
+
     def put(self, key: K, value: V) -> None:
         """Keep an answer."""
         self._kept[key] = self.clock() + self.ttl_s, value

@@ -45,7 +45,7 @@ class BreakerParams(Frozen):
 
 
 class CacheParams(Frozen):
-    """Answers remembered by exact text; used only at temperature 0."""
+    """Answers remembered by exact text; used at temperature 0 only, and not for audits or while the gate is closed."""
 
     size: int = Field(default=10_000, ge=0, description="Most answers kept; 0 turns the cache off.")
     ttl_s: float = Field(default=3600.0, gt=0, description="Seconds an answer is kept.")

@@ -129,6 +129,10 @@ class OpenAI:
             raise
         return Answer(answer.label, answer.usage, answer.cost, (time.monotonic() - start) * 1e3)
 
+    def forget(self, text: Text) -> None:
+        """Ask anew when the text comes next."""
+        self._cache.drop(text)
+
     async def close(self) -> None:
         """Close the connections; calls in flight end in an error."""
         for endpoint in self.endpoints:

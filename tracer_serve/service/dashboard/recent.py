@@ -13,10 +13,17 @@ LOOKED_AT = 500
 """Newest rows of the store that are looked at."""
 
 
-def recent_of(traces: Sequence[Trace]) -> dict[str, Any]:
+_HELD = ("observe", "canary", "gate_closed")
+
+
+def recent_of(traces: Sequence[Trace], version: int | None = None) -> dict[str, Any]:
     """Sum up rows, newest first; imported ones say nothing about the service and are left out.
 
     Times are of computing and of the teacher: what a request waited for others in its batch is in `/metrics`.
+
+    Parameters
+    ----------
+    version : the one whose answers, where mode or gate held them back, are compared with the teacher's
     """
     decided = [trace for trace in traces if trace.decision is not None]
     asked = [trace for trace in decided if trace.decision != "handled"]
@@ -25,6 +32,7 @@ def recent_of(traces: Sequence[Trace]) -> dict[str, Any]:
         "rows": len(decided),
         "since": decided[-1].ts.isoformat(timespec="seconds") if decided else None,
         "reasons": _reasons(asked),
+        "held_back": _held_back([trace for trace in asked if trace.version == version]),
         "latency_ms": {
             kind: _quantiles([t for t in decided if t.decision == kind and "error" not in t.metadata])
             for kind in ("handled", "deferred")
@@ -45,6 +53,12 @@ def _reasons(asked: Sequence[Trace]) -> list[dict[str, Any]]:
         {"reason": reason, "words": BRIEF.get(reason, reason.replace("_", " ")), "rows": rows}
         for reason, rows in counts.most_common()
     ]
+
+
+def _held_back(asked: Sequence[Trace]) -> dict[str, int]:
+    """Return how many certified answers were held back, and on how many of them the teacher said the same."""
+    held = [t for t in asked if t.metadata.get("reason") in _HELD and t.teacher_label is not None]
+    return {"rows": len(held), "agreed": sum(t.surrogate_label == t.teacher_label for t in held)}
 
 
 def _waited(trace: Trace) -> float:

@@ -31,7 +31,7 @@ function headline({ version, gate, mode, traffic }) {
 
 function promised({ version, gate, mode, promise }) {
   if (!version || gate.reason === "no_certificate") return "A version serves once the gate has shown that it agrees with the teacher often enough.";
-  if (!gate.open) return "Its certificate no longer holds; the teacher's answers calibrate the next one.";
+  if (!gate.open) return `Its certificate no longer holds; the teacher's answers calibrate the next one. ${gate.repair ? gate.repair.words : ""}`;
   if (mode === "observe") return "The version's answers are compared with the teacher's, and given to nobody.";
   return `${version.promise} ${promise.audits ? "Audits watch it live." : "No audit has come in yet."}`;
 }
@@ -44,15 +44,20 @@ function counted({ version, gate, mode }, live) {
   return `version ${version.number}: ${seen}${gate.open && mode !== "observe" ? "" : ", none now"}; ${share}`;
 }
 
+/** What the version would have answered where mode or gate held it back, beside what the teacher said. */
+const held = (recent) => (recent && recent.held_back.rows
+  ? `${count(recent.held_back.agreed)} of the latest ${plural(recent.held_back.rows, "answer")} held back ${recent.held_back.agreed === 1 ? "agrees" : "agree"} with the teacher's` : "");
+
 function tiles({ version, gate, mode, traffic, promise, recent, versions }) {
   const serving = versions.find((v) => v.serves);
   const live = serving && serving.live;
   put("coverage", live && live.requests ? percent(live.coverage) : gate.open && mode !== "observe" ? "-" : "0 %");
   put("coverage-note", counted({ version, gate, mode }, live));
-  put("agreement", promise && promise.audits ? percent(promise.agreement) : "-");
+  const shadow = held(recent);
+  put("agreement", promise && promise.audits ? percent(promise.agreement) : shadow ? percent(recent.held_back.agreed / recent.held_back.rows) : "-");
   put("agreement-note", promise && promise.audits
     ? `${count(promise.agreements)} of ${plural(promise.audits, "audit")}; at least ${atLeast(promise.lower_bound)} at any time, with ${exact(promise.confidence)} confidence`
-    : version ? "no audit yet" : "nothing to audit");
+    : shadow ? `${shadow}; no audit yet` : version ? "no audit yet" : "nothing to audit");
   const cash = traffic && traffic.money;
   put("saved-name", cash ? "Saved today" : "Teacher calls saved today");
   put("saved", !traffic ? "-" : cash ? money(cash.saved, cash.currency) : count(traffic.today.teacher_calls_saved));
@@ -64,7 +69,7 @@ function tiles({ version, gate, mode, traffic, promise, recent, versions }) {
   put("latency-note", [...tail("handled", handled), ...tail("deferred", deferred), ...(deferred.p50 !== null && deferred.p50 < 1 ? ["answers from a cache count"] : [])].join("; ") || "no request yet");
 }
 
-function watched({ version, gate, mode, monitor, promise }) {
+function watched({ version, gate, mode, monitor, promise, recent }) {
   const alarm = monitor ? monitor.alarm_at : 20;
   const share = monitor ? Math.min(1, Math.max(0, Math.log(Math.max(monitor.evidence, 1)) / Math.log(alarm))) : 0;
   $("evidence").value = gate.reason === "drift" ? 1 : share;
@@ -72,7 +77,8 @@ function watched({ version, gate, mode, monitor, promise }) {
   put("evidence-alarm", monitor ? short(alarm) : "-");
   put("audits", promise ? count(promise.audits) : "-");
   put("audit-rate", monitor ? percent(monitor.audit_rate) : "-");
-  put("verdict", !version || gate.reason === "no_certificate" ? "Nothing is promised yet, so nothing is watched."
+  const shadow = held(recent);
+  const verdict = !version || gate.reason === "no_certificate" ? "Nothing is promised yet, so nothing is watched."
     : gate.reason === "drift" ? "No. The audits showed that agreement fell, and the gate closed at once."
       : gate.reason === "promise_changed" ? "The YAML promises more than this version was certified for, so nothing is handled."
         : !gate.open ? `Nothing is handled, so nothing can break it: ${gate.reason.replaceAll("_", " ")}.`
@@ -80,7 +86,8 @@ function watched({ version, gate, mode, monitor, promise }) {
         : !promise.audits ? "No audit has come in yet, so nothing speaks for or against it."
         : share >= 0.5 ? "Doubtful: the audits disagree more often than they should. More of them are drawn now."
           : promise.agreement < promise.required ? `Too early to tell: fewer audits agree than ${exact(promise.required)}, as so few may by chance.`
-            : `Yes, as far as the audits tell: at least ${exact(promise.required)} have to agree.`);
+            : `Yes, as far as the audits tell: at least ${exact(promise.required)} have to agree.`;
+  put("verdict", shadow ? `${verdict} Meanwhile ${shadow}.` : verdict);
 }
 
 function show() {

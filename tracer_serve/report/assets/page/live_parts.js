@@ -79,7 +79,7 @@ function versionRow(v) {
     cell(v.live.requests ? percent(v.live.coverage) : "-", "n"), cell(v.live.audits ? `${percent(v.live.agreement)} of ${count(v.live.audits)}` : "-", "n"), report]);
 }
 
-function tables({ gate, mode, versions, refits, refit, refit_requested: requested, recent, breakers }) {
+function tables({ gate, mode, versions, refits, refit, last_refit: last, refit_requested: requested, recent, breakers }) {
   const current = !gate.open ? "gate closed" : mode === "observe" ? "observes" : "serves";
   listed("versions-rows", versions.map((v) => ({ ...v, pill: !v.serves ? "" : v.certified ? current : "loaded" })), versionRow);
   $("versions-none").hidden = versions.length > 0;
@@ -89,6 +89,7 @@ function tables({ gate, mode, versions, refits, refit, refit_requested: requeste
   $("refit-progress").hidden = !refit;
   if (refit) $("refit-progress").value = refit.total ? refit.done / refit.total : 0;
   put("refit-words", refit ? `A refit is under way: ${refit.stage}, ${refit.done} of ${refit.total}.` : requested ? "A refit was asked for and starts within seconds."
+    : last && !["certified", "abstained", "stopped"].includes(last.outcome) ? `The last refit (${last.trigger.replaceAll("_", " ")}) came to nothing: ${last.message}.`
     : versions.length ? "Certified is the share the gate allows, handled live the share of the requests that came while the version was the current one." : "");
   const failing = recent && recent.teacher.error_rate;
   put("teacher-words", !recent || !recent.teacher.asked ? "It was not asked lately." : failing ? `It failed on ${count(recent.teacher.failed)} of its latest ${plural(recent.teacher.asked, "question")}.` : `Answered: ${recent.teacher.asked === 1 ? "its latest question" : `all of its latest ${plural(recent.teacher.asked, "question")}`}.`);

@@ -63,6 +63,11 @@ class Versions:
             raise ArtifactError(f"{self.root}/current holds {text!r}, not a number; choose one with rollback")
         return int(text)
 
+    def certified_before(self) -> int | None:
+        """Return the last certified version before the one that serves, None where there is none."""
+        current = self.current() or 0
+        return max((m.version for m in self.manifests() if m.certified and m.version < current), default=None)
+
     def manifest(self, number: int) -> Manifest:
         """Read a version's manifest.
 
@@ -98,7 +103,7 @@ class Versions:
             Where the disk is full or may not be written; the versions that are there stay as they are.
         """
         try:
-            with self._writing():
+            with writing(self.root):
                 return self._write(fill, describe)
         except ArtifactError:
             self._sweep()  # which makes room again
@@ -113,22 +118,10 @@ class Versions:
         fill(aside)
         manifest = describe(number, checksums(aside))
         (aside / "manifest.json").write_text(manifest.as_json(), encoding="utf-8")
-        for path in [*aside.rglob("*"), aside]:
-            _sync(path)
+        _sync_all(aside)
         aside.rename(self.folder(number))
         _sync(self.root)
         return number
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Say what a failing disk means."""
-        try:
-            yield
-        except OSError as error:
-            raise ArtifactError(
-                f"{self.root} cannot be written: {error.strerror or error}. What serves goes on serving."
-                f" Look at room and owner: df -h {self.root}; ls -ld {self.root}"
-            ) from error
 
     def _sweep(self) -> None:
         for leftover in self.root.glob(f"{_ASIDE}*"):
@@ -152,12 +145,11 @@ class Versions:
         return number
 
     def _take_in(self, folder: Path, number: int) -> None:
-        with self._writing():
+        with writing(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
             aside = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=self.root))
             shutil.copytree(folder, aside / "new")
-            for path in [*aside.rglob("*"), aside]:
-                _sync(path)
+            _sync_all(aside)
             with suppress(OSError):  # another worker was faster, with the same files
                 (aside / "new").rename(self.folder(number))
             shutil.rmtree(aside, ignore_errors=True)
@@ -199,7 +191,7 @@ class Versions:
         if not self.root.is_dir():
             yield
             return
-        with self._writing():
+        with writing(self.root):
             handle = os.open(self.root, os.O_RDONLY)
         try:
             with suppress(OSError):  # a file system that locks no folders: then nobody waits
@@ -209,7 +201,7 @@ class Versions:
             os.close(handle)
 
     def _replace(self, file: Path, text: str) -> None:
-        with self._writing():
+        with writing(self.root):
             aside = self.root / f"{file.name}{_ASIDE}"  # in a version's folder it would be a file too many
             aside.write_text(text, encoding="utf-8")
             _sync(aside)
@@ -226,6 +218,23 @@ class Versions:
                 self.folder(number).rename(aside)
                 shutil.rmtree(aside)
             return gone
+
+
+@contextmanager
+def writing(root: Path) -> Iterator[None]:
+    """Say what a disk means that fails below a folder of versions, by an `ArtifactError`."""
+    try:
+        yield
+    except OSError as error:
+        raise ArtifactError(
+            f"{root} cannot be written: {error.strerror or error}. What serves goes on serving."
+            f" Look at room and owner: df -h {root}; ls -ld {root}"
+        ) from error
+
+
+def _sync_all(folder: Path) -> None:
+    for path in [*folder.rglob("*"), folder]:
+        _sync(path)
 
 
 def _sync(path: Path) -> None:

@@ -20,13 +20,10 @@ def run(args: argparse.Namespace) -> int:
     """Activate a version; running servers notice within a second."""
     versions = versions_of(load_task(args.task))
     current = versions.current()
-    target = args.to
+    target = versions.certified_before() if args.to is None else args.to
     if target is None:
-        earlier = [m.version for m in versions.manifests() if m.certified and m.version < (current or 0)]
-        if not earlier:
-            before = "there is no version yet" if current is None else f"no certified version before {current}"
-            raise ArtifactError(f"{before}; look: tracer-serve versions {args.task}")
-        target = earlier[-1]
+        before = "there is no version yet" if current is None else f"no certified version before {current}"
+        raise ArtifactError(f"{before}; look: tracer-serve versions {args.task}")
     versions.activate(target)
     out.print(f"version {target} serves now (before: {current})")
     return 0

@@ -49,11 +49,9 @@ async def rollback(request: Request) -> Response:
 
 def _roll_back(versions: Versions, target: int | None) -> tuple[int | None, int]:
     current = versions.current()
+    target = versions.certified_before() if target is None else target
     if target is None:
-        earlier = [m.version for m in versions.manifests() if m.certified and m.version < (current or 0)]
-        if not earlier:
-            raise ArtifactError(f"there is no certified version before {current}")
-        target = earlier[-1]
+        raise ArtifactError(f"there is no certified version before {current}")
     versions.activate(target)
     return current, target
 

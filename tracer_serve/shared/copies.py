@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from tracer_serve.errors import ArtifactError
 from tracer_serve.manifest import Manifest, checksums
-from tracer_serve.versions import Versions
+from tracer_serve.versions import Versions, writing
 
 _ASIDE = ".fetched-"
 _LEFT_S = 86_400.0
@@ -103,18 +103,13 @@ class Copies:
     @contextmanager
     def aside(self) -> Iterator[Path]:
         """Give a new folder to write to, which is gone afterwards."""
-        try:
+        with writing(self._root):
             self._root.mkdir(parents=True, exist_ok=True)
             folder = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=self._root))
             try:
                 yield folder
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
-        except OSError as error:
-            raise ArtifactError(
-                f"{self._root} cannot be written: {error.strerror or error}. What serves goes on serving."
-                f" Look at room and owner: df -h {self._root}; ls -ld {self._root}"
-            ) from error
 
     @contextmanager
     def _replacing(self, file: Path) -> Iterator[Path]:

@@ -55,11 +55,12 @@ def test_a_bare_file_gives_table_page_and_json(
 
 def test_the_terminal_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The table has a line per alpha, says what audits cost, and which lines were left out as no traces."""
-    traces = write_traces(tmp_path / "traces.jsonl", *banking(120))
+    task = write_task(tmp_path)  # its surrogate takes a tenth of the default's time
+    traces = write_traces(tmp_path / "scanned.jsonl", *banking(120))
     with traces.open("a", encoding="utf-8") as file:
         file.write('{"input": "", "teacher": "x"}\n{broken\n')
-    words = ["scan", str(traces), "--skip-bad", "--prompt-per-1m", "0.4", "--completion-per-1m", "1.6"]
-    assert main(words) == 0
+    prices = ["--prompt-per-1m", "0.4", "--completion-per-1m", "1.6"]
+    assert main(["scan", str(traces), "--task", str(task.file), "--skip-bad", *prices]) == 0
     printed = capsys.readouterr().out
     assert "2 lines, such as line 121: the text is empty" in printed
     for alpha in ALPHAS:

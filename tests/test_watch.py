@@ -1,6 +1,7 @@
 """Gate and monitor while serving: alarms close, teachers change, labels appear, texts are redacted."""
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -171,6 +172,32 @@ def test_what_another_release_wrote_does_not_end_the_watch(
     store.put_value(MONITOR, None)
     watch.refresh()
     assert watch.monitor(loaded).seen == 1
+
+
+def test_drift_does_not_wait_for_a_store_that_is_away(tmp_path: Path, loaded: Loaded) -> None:
+    """Audits that nobody can be told of close the gate where they were asked, and for all once the store is back."""
+    store = open_store(tmp_path / "traces.db", "colours", busy_timeout_s=0.01)
+    watch, elsewhere = watching(store, loaded), watching(store, loaded)
+    watch.refresh()
+    other = sqlite3.connect(tmp_path / "traces.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    watch.note_audit(7, agree=False)
+    watch.refresh()
+    assert watch.closed(loaded) is None
+    for _ in range(5):
+        watch.note_audit(7, agree=False)
+    watch.refresh()
+    assert "another process" in (watch.problem or "")
+    assert watch.closed(loaded) == "drift"
+    assert closing_of(store) is None
+    other.execute("ROLLBACK")
+    other.close()
+    watch.refresh()
+    elsewhere.refresh()
+    assert watch.closed(loaded) == elsewhere.closed(loaded) == "drift"
+    assert watch.closing == closing_of(store)
+    assert (watch.problem, watch.monitor(loaded).seen) == (None, 6)
+    store.close()
 
 
 def test_a_new_version_inherits_the_evidence(store: TraceStore, loaded: Loaded) -> None:

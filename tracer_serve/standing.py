@@ -57,13 +57,15 @@ def closing_of(store: TraceStore) -> Closing | None:
     return None if value is None else Closing(**value)
 
 
-def close_gate(store: TraceStore, version: int, audits: int, agreements: int, evidence: float) -> Closing:
-    """Close the gate for every version whose calibration rows came before now; of two closings the later counts.
-
-    An infinite evidence is kept as the largest finite number: JSON has no infinity.
-    """
+def closing_at(after: str, version: int, audits: int, agreements: int, evidence: float) -> Closing:
+    """Return the closing of now; an infinite evidence as the largest finite number: JSON has no infinity."""
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    closing = Closing(_now(store), version, at, audits, agreements, min(evidence, 1e300))
+    return Closing(after, version, at, audits, agreements, min(evidence, 1e300))
+
+
+def close_gate(store: TraceStore, version: int, audits: int, agreements: int, evidence: float) -> Closing:
+    """Close the gate for every version whose calibration rows came before now; of two closings the later counts."""
+    closing = closing_at(_now(store), version, audits, agreements, evidence)
 
     def later(present: dict[str, Any] | None) -> dict[str, Any]:
         return present if present is not None and present["after"] >= closing.after else asdict(closing)

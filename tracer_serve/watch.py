@@ -1,7 +1,8 @@
 """Whether the gate is open, how often to audit, and the monitor: the same in all processes, and in memory.
 
 A thread exchanges it with the trace store every second: it folds the audits that were answered here into the state of
-the version that serves, and reads what the others found. While the store cannot be reached the last known stays.
+the version that serves, and reads what the others found. While the store cannot be reached the last known stays, and
+what this process finds out closes the gate for itself.
 """
 
 import logging
@@ -16,11 +17,11 @@ from tracer_serve.audit_rate import Traffic, rate_in_force
 from tracer_serve.errors import StoreError
 from tracer_serve.evidence import MONITOR, folding, state_of
 from tracer_serve.following import Follower
-from tracer_serve.gate.monitor import MonitorState
+from tracer_serve.gate.monitor import MonitorState, update
 from tracer_serve.live import Live, Loaded
 from tracer_serve.spec.task import Spec
-from tracer_serve.standing import Closing, close_gate, closing_of
-from tracer_serve.traces import TraceStore
+from tracer_serve.standing import Closing, close_gate, closing_at, closing_of
+from tracer_serve.traces import TraceStore, new_id
 from tracer_serve.validity import Demands, Void
 
 _log = logging.getLogger(__name__)
@@ -122,6 +123,24 @@ class Watch:
                 why = None if isinstance(error, StoreError) else error
                 _log.warning("the monitor cannot read the trace store, what was known stays: %s", error, exc_info=why)
             self.problem = str(error)
+            self._close_alone()
+
+    def _close_alone(self) -> None:
+        """Close the gate in this process where audits that the store has not heard of raise the alarm.
+
+        Drift does not wait for a store that is away. Once it is back its state counts, these audits in it.
+        """
+        loaded = self._live.loaded
+        if loaded is None or self.closed(loaded) is not None:
+            return
+        with self._guard:
+            outcomes = [*self._pending[loaded.number]]
+        state = self.monitor(loaded)
+        for agree in outcomes:
+            state = update(state, agree)
+        if state.alarm:
+            self.closing = closing_at(new_id(), loaded.number, state.seen, state.agreements, state.evidence)
+            _log.error("the gate is closed here, the store is away: %s", self.closing.message)
 
     def _fold(self) -> None:
         """Bring the audits that were answered here into the state that all processes share."""

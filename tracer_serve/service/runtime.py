@@ -76,7 +76,7 @@ class Runtime:
         if self.closed is not None:
             found.append(f"the gate is closed, everything goes to the teacher: {self.closed.message}")
         if self.watch.problem is not None:
-            found.append(f"the monitor stands still: {self.watch.problem}")
+            found.append(f"the monitor hears of this worker's audits only: {self.watch.problem}")
         return found
 
     @property

@@ -154,10 +154,8 @@ def test_columns_say_what_the_rows_say(store: TraceStore, monkeypatch: pytest.Mo
     assert found.source.decode().tolist() == [one.label_source for one in made]
     assert found.decision.decode("none").tolist() == [one.decision or "none" for one in made]
     assert found.fingerprint.decode().tolist() == [one.teacher_fingerprint or "" for one in made]
-    assert found.version.tolist() == [-1 if one.version is None else one.version for one in made]
     assert found.u.tolist() == [one.u for one in made]
     assert found.audit_rate.tolist() == [one.audit_rate for one in made]
-    assert np.isnan(found.score).tolist() == [one.score is None for one in made]
     assert found.label.is_value("l1").sum() == 3
     assert not found.label.is_value("no such label").any()
     assert len(store.columns(after_id=made[8].id)) == 2

@@ -15,8 +15,9 @@ from tracer_serve.traces.querying import between
 from tracer_serve.traces.tables import traces
 
 _PAGE = 20_000
-_CODED = ("teacher_label", "surrogate_label", "decision", "label_source", "teacher_fingerprint")
-_PLAIN = ("id", "input", "version", "audit_rate", "u", "score")
+_CODED = ("teacher_label", "decision", "label_source", "teacher_fingerprint")
+_NUMBERS = ("audit_rate", "u")
+_READ = ("id", "input", *_NUMBERS, *_CODED)
 _NAMED = 500  # ids in one statement
 
 
@@ -50,20 +51,15 @@ class Columns:
     ----------
     ids : ASCII, shape (n,); ``ids[i].decode()`` is the trace's id
     texts : n texts or pairs
-    version : epoch, -1 where there was none, int64, shape (n,)
     audit_rate, u : as in `Trace`, float64, shape (n,)
-    score : NaN where there is none, float64, shape (n,)
-    label, surrogate_label, decision, source, fingerprint : coded columns
+    label, decision, source, fingerprint : coded columns
     """
 
     ids: NDArray[np.bytes_]
     texts: list[Text]
-    version: NDArray[np.int64]
     audit_rate: NDArray[np.float64]
     u: NDArray[np.float64]
-    score: NDArray[np.float64]
     label: Coded
-    surrogate_label: Coded
     decision: Coded
     source: Coded
     fingerprint: Coded
@@ -107,28 +103,25 @@ def gather(
     """Read rows page by page into columns."""
     texts: list[Text] = []
     coders = {name: _Coder() for name in _CODED}
-    parts: dict[str, list[NDArray[Any]]] = {name: [] for name in ("id", "version", "audit_rate", "u", "score")}
-    query = between(task, None, until_id).with_only_columns(*(traces.c[name] for name in (*_PLAIN, *_CODED)))
+    ids: list[NDArray[np.bytes_]] = []
+    numbers: dict[str, list[NDArray[np.float64]]] = {name: [] for name in _NUMBERS}
+    query = between(task, None, until_id).with_only_columns(*(traces.c[name] for name in _READ))
     if labelled_only:
         query = query.where(traces.c.teacher_label.is_not(None))
     for page in _pages(connection, query, after_id, newest):
-        columns = dict(zip((*_PLAIN, *_CODED), zip(*page, strict=True), strict=True))
+        columns = dict(zip(_READ, zip(*page, strict=True), strict=True))
         texts.extend(map(unpack, columns["input"]))
-        parts["id"].append(np.array(columns["id"], dtype=np.bytes_))
-        parts["version"].append(np.array([-1 if v is None else v for v in columns["version"]], dtype=np.int64))
-        for name in ("audit_rate", "u", "score"):
-            parts[name].append(np.array(columns[name], dtype=np.float64))
+        ids.append(np.array(columns["id"], dtype=np.bytes_))
+        for name, parts in numbers.items():
+            parts.append(np.array(columns[name], dtype=np.float64))
         for name, coder in coders.items():
             coder.add(columns[name])
     return Columns(
-        ids=_joined(parts["id"], np.bytes_),
+        ids=_joined(ids, np.bytes_),
         texts=texts,
-        version=_joined(parts["version"], np.int64),
-        audit_rate=_joined(parts["audit_rate"], np.float64),
-        u=_joined(parts["u"], np.float64),
-        score=_joined(parts["score"], np.float64),
+        audit_rate=_joined(numbers["audit_rate"], np.float64),
+        u=_joined(numbers["u"], np.float64),
         label=coders["teacher_label"].coded(),
-        surrogate_label=coders["surrogate_label"].coded(),
         decision=coders["decision"].coded(),
         source=coders["label_source"].coded(),
         fingerprint=coders["teacher_fingerprint"].coded(),

@@ -39,19 +39,24 @@ class Repair:
         """Whether the rows are worth a refit."""
         return self.rows >= self.needed
 
-    @property
-    def words(self) -> str:
+    def words(self, *, under_way: bool = False) -> str:
         """Say what is missing, for people.
+
+        Parameters
+        ----------
+        under_way : whether a refit runs
 
         Examples
         --------
-        >>> Repair("alarm", "drift", 45, 60).words
+        >>> Repair("alarm", "drift", 45, 60).words()
         'A refit starts at 60 labelled rows since then; 45 are there.'
-        >>> Repair("alarm", "drift", 75, 90, before=60).words
+        >>> Repair("alarm", "drift", 75, 90, before=60).words()
         'A refit on 60 labelled rows since then did not open the gate; the next starts at 90, and 75 are there.'
         """
+        if under_way:
+            return "A refit is under way that opens the gate if it certifies."
         if self.due:
-            return f"There are {self.rows:,} labelled rows since then: a refit starts within seconds, or runs."
+            return f"There are {self.rows:,} labelled rows since then: a refit starts within seconds."
         there = "1 is" if self.rows == 1 else f"{self.rows:,} are"
         if not self.before:
             return f"A refit starts at {self.needed:,} labelled rows since then; {there} there."

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from openai import AsyncOpenAI
 
 from tests.service.chat.conftest import running_app
 from tests.service.test_hostile import mangled
-from tests.service.worlds import HANDLED, make_task, make_version
+from tests.service.worlds import DEFERRED, HANDLED, make_task, make_version
 from tests.stub_llm import StubLLM
 from tracer_serve.errors import SpecError
 from tracer_serve.load import Task
@@ -125,8 +126,10 @@ async def test_errors_say_which_tasks_there_are(tasks: Any) -> None:
 
 
 async def test_each_task_has_its_pages_and_the_overview_leads_to_them(tasks: Any) -> None:
-    """Health, report and dashboard are below the prefix; above it there are sums and links."""
+    """Health, report and dashboard are below the prefix; above it there are sums and links, and today's counts."""
     async with serving(tasks()) as client:
+        for text in (HANDLED, DEFERRED):  # the second's row is written before its reply, and the first's with it
+            (await client.post("/t/colours/v1/classify", json={"input": text})).raise_for_status()
         overview = await client.get("/")
         health, ready = (await client.get("/healthz")).json(), (await client.get("/readyz")).json()
         moved = await client.get("/t/colours")
@@ -134,6 +137,9 @@ async def test_each_task_has_its_pages_and_the_overview_leads_to_them(tasks: Any
         documented = (await client.get("/docs.json")).json()
     assert 'href="t/colours/"' in overview.text
     assert 'href="t/moods/"' in overview.text
+    assert re.findall("handled today, of 2</dt><dd>([^<]*)<", overview.text) == ["50.0 %"]
+    assert overview.text.count("needs a look") == 0
+    assert "script-src 'none'" in overview.headers["content-security-policy"]
     assert health["tasks"]["colours"]["version"]["number"] == 1
     assert ready["tasks"]["moods"]["version"] is None
     assert (moved.status_code, moved.headers["location"]) == (307, "/t/colours/")

@@ -59,13 +59,13 @@ def page(
 
     Parameters
     ----------
-    scripts, styles : names of our own files; the charts' library comes before the scripts
+    scripts, styles : names of our own files; the charts' library comes before the scripts, where there are any
     data : what the scripts draw
     connect : whom the scripts may ask
     context : what else the template is filled with
     """
     style = "\n".join(asset(f"{name}.css") for name in styles)
-    inlined = [asset("echarts.js"), "\n".join(asset(f"page/{name}.js") for name in scripts)]
+    inlined = [asset("echarts.js"), "\n".join(asset(f"page/{name}.js") for name in scripts)] if scripts else []
     policy = _security_policy(style, inlined, connect)
     html = (
         _environment()
@@ -97,7 +97,7 @@ def content_security_policy(page: str) -> str:
 
 def _security_policy(style: str, scripts: list[str], connect: str) -> str:
     """Return the Content-Security-Policy that allows this style and these scripts and nothing else."""
-    hashes = " ".join(map(_hash, scripts))
+    hashes = " ".join(map(_hash, scripts)) or "'none'"
     return (
         f"default-src 'none'; script-src {hashes}; style-src {_hash(style)}; img-src data: blob:;"
         f" connect-src {connect}; base-uri 'none'; form-action 'none'"

@@ -11,7 +11,6 @@ from tracer_serve.errors import ArtifactError, StoreError
 from tracer_serve.holder import live_holder
 from tracer_serve.metrics import CONTENT_TYPE, render
 from tracer_serve.past_refits import last_refit
-from tracer_serve.repair import Repair
 from tracer_serve.report.headline import bound_of, promise_of
 from tracer_serve.service.answers import JsonAnswer
 from tracer_serve.service.runtime import Runtime, runtime_of
@@ -46,14 +45,14 @@ def health(runtime: Runtime) -> dict[str, Any]:
     problems = runtime.problems()
     last: Any = None
     progress: Any = None
-    repair: Repair | None = None
+    repair: dict[str, Any] | None = None
     new: dict[str, int] = {}
     try:
         under_way = refitting(runtime)
         last = last_refit(runtime.store, under_way=under_way)
         progress = runtime.store.get_value(PROGRESS) if under_way else None
         new = _new_labels(runtime)
-        repair = None if runtime.closed is None else awaited(runtime.task.spec, runtime.store, runtime.versions)
+        repair = _repair(runtime, under_way=under_way)
     except (StoreError, ArtifactError) as error:
         problems.append(str(error))
     return {
@@ -61,7 +60,7 @@ def health(runtime: Runtime) -> dict[str, Any]:
         "task": runtime.task.spec.name,
         "mode": runtime.task.spec.mode,
         "version": _version(runtime),
-        "gate": _gate(runtime) | {"repair": None if repair is None else _repair(repair)},
+        "gate": _gate(runtime) | {"repair": repair},
         "monitor": _monitor(runtime),
         "problems": problems,
         "traces_waiting": runtime.writer.waiting,
@@ -95,8 +94,13 @@ def _gate(runtime: Runtime) -> dict[str, Any]:
     return {"open": reason is None, "reason": reason, "last_closing": last}
 
 
-def _repair(repair: Repair) -> dict[str, Any]:
-    return {"rows": repair.rows, "needed": repair.needed, "tried_at": repair.before or None, "words": repair.words}
+def _repair(runtime: Runtime, *, under_way: bool) -> dict[str, Any] | None:
+    """Return what a closed gate waits for."""
+    repair = None if runtime.closed is None else awaited(runtime.task.spec, runtime.store, runtime.versions)
+    if repair is None:
+        return None
+    facts = {"rows": repair.rows, "needed": repair.needed, "tried_at": repair.before or None}
+    return facts | {"words": repair.words(under_way=under_way)}
 
 
 def _monitor(runtime: Runtime) -> dict[str, Any] | None:

@@ -1,44 +1,22 @@
 """What several tasks say together: each caller sees those that its key opens."""
 
-import base64
-import hashlib
+from datetime import UTC, datetime
+from typing import Any
 
-from jinja2 import Environment
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from tracer_serve.errors import StoreError
 from tracer_serve.metrics import CONTENT_TYPE, render
-from tracer_serve.report.words import at_least, percent
+from tracer_serve.report.render import page
 from tracer_serve.service.answers import JsonAnswer
+from tracer_serve.service.dashboard.traffic import traffic_of
 from tracer_serve.service.documents import model
 from tracer_serve.service.health import health, readiness
 from tracer_serve.service.openapi import openapi
 from tracer_serve.service.pages import SAFE
+from tracer_serve.service.runtime import Runtime
 from tracer_serve.service.side import sides_of
-
-_STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:56rem;margin:3rem auto;padding:0 1rem;color:#1a1a1a}"
-    "div{overflow-x:auto}table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.3rem .8rem .3rem 0;"
-    "border-bottom:1px solid #ddd}.bad{color:#a00}"
-    "@media(prefers-color-scheme:dark){body{background:#161616;color:#e6e6e6}td,th{border-color:#444}"
-    "a{color:#8ab4f8}.bad{color:#ff8a80}}"
-)
-_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-_POLICY = f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none'; form-action 'none'"
-_PAGE = Environment(autoescape=True).from_string(
-    """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{{ title }}</title><style>{{ style|safe }}</style>
-<h1>{{ title }}</h1>
-<div role="region" aria-label="Tasks" tabindex="0">
-<table><tr><th>task<th>mode<th>version<th>gate<th>certified coverage<th>agreement, at least<th>problems
-{% for t in tasks %}{% set v = t.version %}
-<tr><td><a href="t/{{ t.task }}/">{{ t.task }}</a><td>{{ t.mode }}<td>{{ v.number if v else "none yet" }}
-<td>{{ "open" if t.gate.open else t.gate.reason|replace("_", " ") }}
-{% if v and v.certified %}<td>{{ percent(v.coverage) }}<td>{{ at_least(v.lower_bound) }}
-{% else %}<td><td>{% endif %}<td class="bad">{{ t.problems|join("; ") }}{% endfor %}</table></div></html>
-"""
-)
 
 
 def models(request: Request) -> Response:
@@ -81,7 +59,15 @@ def docs(request: Request) -> Response:
 
 def index(request: Request) -> Response:
     """Answer with a page that leads to the tasks' dashboards."""
-    tasks = [health(side.runtime) for side in sides_of(request)]
+    tasks = [health(side.runtime) | {"today": _today(side.runtime)} for side in sides_of(request)]
     title = f"{len(tasks)} task{'' if len(tasks) == 1 else 's'}"
-    page = _PAGE.render(style=_STYLE, title=title, tasks=tasks, percent=percent, at_least=at_least)
-    return HTMLResponse(page, headers={"content-security-policy": _POLICY} | SAFE)
+    html, policy = page("overview.html", (), {}, styles=("report", "dashboard"), title=title, tasks=tasks)
+    return HTMLResponse(html, headers={"content-security-policy": policy} | SAFE)
+
+
+def _today(runtime: Runtime) -> dict[str, Any] | None:
+    """Return today's counts, None while the store does not answer, which `health` tells as a problem."""
+    try:
+        return dict(traffic_of(runtime.store, None, datetime.now(UTC))["today"])
+    except StoreError:
+        return None

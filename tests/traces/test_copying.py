@@ -10,7 +10,7 @@ from tests.tiny import tiny_task
 from tests.traces.make import handled, trace
 from tracer_serve.cli import main
 from tracer_serve.errors import StoreError
-from tracer_serve.traces import Refit, TraceStore, new_id, open_store, transfer
+from tracer_serve.traces import Refit, TraceStore, new_id, open_store, querying
 from tracer_serve.traces.copying import Copied, copy_task, tasks_of
 
 
@@ -46,7 +46,7 @@ def test_everything_arrives_and_comes_back(
     tmp_path: Path, postgres_url: str, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows, counts, values, history and notes of imports are the same after SQLite to Postgres to SQLite."""
-    monkeypatch.setattr(transfer, "_PAGE", 4)
+    monkeypatch.setattr(querying, "_PAGE", 4)
     first = open_store(tmp_path / "first.db", task)
     fill(first)
     rows = first.counts().total.rows
@@ -84,7 +84,7 @@ def test_a_repetition_brings_what_is_new(
 
 def test_an_interrupted_copy_is_gone_on_with(tmp_path: Path, task: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was copied before the interruption stays and is not copied twice."""
-    monkeypatch.setattr(transfer, "_PAGE", 2)
+    monkeypatch.setattr(querying, "_PAGE", 2)
     source = open_store(tmp_path / "source.db", task)
     fill(source)
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from tests.traces.make import NOON, handled, trace
 from tests.traces.test_codec import hostile
 from tracer_serve.records import Answer, Trace
-from tracer_serve.traces import TraceStore, columns, new_id, open_store, reading
+from tracer_serve.traces import TraceStore, columns, new_id, open_store, querying
 from tracer_serve.traces.rows import Row
 
 
@@ -113,7 +113,7 @@ def test_tasks_do_not_see_each_other(location: Path | str, store: TraceStore) ->
 
 def test_labelled_streams_in_order(store: TraceStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Labelled traces come in the order of their ids, over many pages, within the bounds; unlabelled ones do not."""
-    monkeypatch.setattr(reading, "_PAGE", 7)
+    monkeypatch.setattr(querying, "_PAGE", 7)
     made = [trace(store.task, str(number)) for number in range(50)]
     store.add([*reversed(made), *(handled(store.task) for _ in range(20))])
     assert list(store.labelled()) == made
@@ -124,7 +124,7 @@ def test_labelled_streams_in_order(store: TraceStore, monkeypatch: pytest.Monkey
 
 def test_rows_added_while_streaming_do_not_disturb(store: TraceStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A snapshot until the latest id holds the same rows whatever is added meanwhile."""
-    monkeypatch.setattr(reading, "_PAGE", 5)
+    monkeypatch.setattr(querying, "_PAGE", 5)
     made = [trace(store.task, str(number)) for number in range(20)]
     store.add(made)
     seen = []

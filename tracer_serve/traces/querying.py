@@ -1,11 +1,15 @@
 """Selections of rows."""
 
+from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import ColumnElement, Connection, Select, select
 
+from tracer_serve.traces.database import Database
 from tracer_serve.traces.rows import Row
 from tracer_serve.traces.tables import traces
+
+_PAGE = 5_000
 
 
 def between(task: str, after_id: str | None, until_id: str | None) -> Select[Any]:
@@ -19,3 +23,17 @@ def between(task: str, after_id: str | None, until_id: str | None) -> Select[Any
 def fetch(connection: Connection, query: Select[Any]) -> list[Row]:
     """Return the rows that a selection of whole rows finds."""
     return list(map(Row._make, connection.execute(query).all()))
+
+
+def pages(
+    database: Database, task: str, after_id: str | None, until_id: str | None, *where: ColumnElement[bool]
+) -> Iterator[list[Row]]:
+    """Yield such rows a page at a time, in the order of their ids: no lock between two pages, and flat memory."""
+    while True:
+        with database.read() as connection:
+            page = fetch(connection, between(task, after_id, until_id).where(*where).limit(_PAGE))
+        if page:
+            yield page
+        if len(page) < _PAGE:
+            return
+        after_id = page[-1].id

@@ -8,11 +8,9 @@ from tracer_serve.records import Trace
 from tracer_serve.traces.codec import pack
 from tracer_serve.traces.columns import Columns, gather
 from tracer_serve.traces.newest import Newest, Recency
-from tracer_serve.traces.querying import between, fetch
+from tracer_serve.traces.querying import fetch, pages
 from tracer_serve.traces.rows import from_row
 from tracer_serve.traces.tables import traces
-
-_PAGE = 5_000
 
 
 class Reading(Recency):
@@ -31,14 +29,8 @@ class Reading(Recency):
         ----------
         after_id, until_id : bounds, the first exclusive, the second inclusive; `latest_id` makes a snapshot
         """
-        while True:
-            query = between(self._task, after_id, until_id).where(traces.c.teacher_label.is_not(None))
-            with self._db.read() as connection:
-                page = fetch(connection, query.limit(_PAGE))
+        for page in pages(self._db, self._task, after_id, until_id, traces.c.teacher_label.is_not(None)):
             yield from map(from_row, page)
-            if len(page) < _PAGE:
-                return
-            after_id = page[-1].id
 
     def columns(
         self,

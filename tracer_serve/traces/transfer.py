@@ -9,13 +9,12 @@ from tracer_serve.traces.change import Change
 from tracer_serve.traces.database import Database
 from tracer_serve.traces.inserting import insert
 from tracer_serve.traces.part import Part
-from tracer_serve.traces.querying import between, fetch
+from tracer_serve.traces.querying import between, fetch, pages
 from tracer_serve.traces.rows import Row
 from tracer_serve.traces.statements import insert_into
 from tracer_serve.traces.tables import imports, refits, settings, tallies, traces
 from tracer_serve.traces.tally import GONE
 
-_PAGE = 5_000
 _BESIDE = (settings, refits, imports)  # leases are held by processes, tallies are counted anew but for rows that went
 _PASSING = ("refit.progress", "schedule.request")
 
@@ -24,16 +23,8 @@ class Transfer(Part):
     """The part of the store that gives all it has, and takes in what another one gives."""
 
     def pages(self, until_id: str | None) -> Iterator[list[Row]]:
-        """Yield all rows up to an id, in the order of their ids."""
-        after_id: str | None = None
-        while True:
-            with self._db.read() as connection:
-                page = fetch(connection, between(self._task, after_id, until_id).limit(_PAGE))
-            if page:
-                yield page
-            if len(page) < _PAGE:
-                return
-            after_id = page[-1].id
+        """Return all rows up to an id, in the order of their ids."""
+        return pages(self._db, self._task, None, until_id)
 
     def absorb(self, page: Sequence[Row]) -> tuple[int, int]:
         """Write the rows that are not here, and the labels that are not; on disk on return.

@@ -16,15 +16,13 @@ _BULK = 64  # rows from which Postgres is told by COPY: it parses no statement p
 
 def insert(connection: Connection, rows: Sequence[Row], table: str = traces.name) -> None:
     """Write rows, not their counts; an id that is there raises the driver's integrity error."""
-    if connection.dialect.name != "postgresql":
-        marks = ", ".join("?" * len(Row._fields))
-        # straight to the driver: compiling a statement per call costs more than SQLite's own insert of one row
-        connection.exec_driver_sql(f"INSERT INTO {table} ({COLUMNS}) VALUES ({marks})", list(rows))  # noqa: S608
-    elif len(rows) < _BULK:
-        marks = ", ".join(["%s"] * len(Row._fields))
-        connection.exec_driver_sql(f"INSERT INTO {table} ({COLUMNS}) VALUES ({marks})", list(rows))  # noqa: S608
-    else:
+    postgres = connection.dialect.name == "postgresql"
+    if postgres and len(rows) >= _BULK:
         _copy(connection, rows, table)
+        return
+    marks = ", ".join(["%s" if postgres else "?"] * len(Row._fields))
+    # straight to the driver: compiling a statement per call costs more than SQLite's own insert of one row
+    connection.exec_driver_sql(f"INSERT INTO {table} ({COLUMNS}) VALUES ({marks})", list(rows))  # noqa: S608
 
 
 def _copy(connection: Connection, rows: Sequence[Row], table: str) -> None:

@@ -156,6 +156,23 @@ def test_a_label_seen_once_is_told_and_fits(tmp_path: Path, capsys: pytest.Captu
     assert main(["fit", str(task.file)]) == 0
 
 
+def test_labels_that_look_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two spellings of a label, and a label for every row, are told, and the next command with them."""
+    task = write_task(tmp_path, rows=60)
+    odd = write_traces(tmp_path / "odd.jsonl", ["a", "b", "c"], ["lost", "Lost", "x"])
+    assert main(["import", str(task.file), str(odd), "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert "'Lost' and 'lost' differ in case or spaces only" in told
+    assert f"tracer-serve import {task.file} {odd}, with the same options but --dry-run" in told
+    each = write_traces(
+        tmp_path / "each.jsonl", [f"t {n}" for n in range(40)], [f"a text of its own, {n}" for n in range(40)]
+    )
+    assert main(["import", str(task.file), str(each)]) == 0
+    told = capsys.readouterr().out
+    assert "most rows have a label of their own" in told
+    assert f"tracer-serve refit {task.file}" in told
+
+
 def test_no_traces_to_fit_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Fitting nothing says how to bring traces."""
     error = failing(capsys, "fit", edit(write_task(tmp_path), traces={}))

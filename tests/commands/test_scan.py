@@ -59,9 +59,11 @@ def test_the_terminal_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixtur
     traces = write_traces(tmp_path / "scanned.jsonl", *banking(120))
     with traces.open("a", encoding="utf-8") as file:
         file.write('{"input": "", "teacher": "x"}\n{broken\n')
+        file.write('{"input": "a", "teacher": "One"}\n{"input": "b", "teacher": "one"}\n')
     prices = ["--prompt-per-1m", "0.4", "--completion-per-1m", "1.6"]
     assert main(["scan", str(traces), "--task", str(task.file), "--skip-bad", *prices]) == 0
-    printed = capsys.readouterr().out
+    printed, told = capsys.readouterr()
+    assert "'One' and 'one' differ in case or spaces only" in told.partition("comparing")[0]
     assert "2 lines, such as line 121: the text is empty" in printed
     for alpha in ALPHAS:
         assert f"{alpha:g}" in printed

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tracer_serve.commands._fields import add_text_field, text_field_of
+from tracer_serve.commands._labels import label_warnings, short_label
 from tracer_serve.components import load_plugins, make_redactors, teacher_fingerprint
 from tracer_serve.console import facts, print_json
 from tracer_serve.load import Task, load_task
@@ -67,6 +68,9 @@ def run(args: argparse.Namespace) -> int:
         return 0
     for summary in summaries:
         _show(summary)
+    again = " ".join(["tracer-serve import", str(args.task), *map(str, args.files)])
+    dry = f"{again}, with the same options but --dry-run, writes them"
+    facts([("next", dry if args.dry_run else f"tracer-serve refit {args.task} makes a version of all traces")])
     return 0
 
 
@@ -96,18 +100,20 @@ def _show(summary: ImportSummary) -> None:
     if summary.already and not summary.rows:
         facts([("file", str(summary.path)), ("imported", _BEFORE)])
         return
-    shown = ", ".join(f"{label} {rows:,}" for label, rows in list(summary.labels.items())[:_SHOWN])
-    more = f" and {len(summary.labels) - _SHOWN} more" if len(summary.labels) > _SHOWN else ""
+    shown = ", ".join(f"{short_label(label)} {rows:,}" for label, rows in list(summary.labels.items())[:_SHOWN])
+    more = f" and {len(summary.labels) - _SHOWN:,} more" if len(summary.labels) > _SHOWN else ""
     came = ("imported", f"{summary.imported:,} of {summary.rows:,} rows")
     if summary.dry_run:
         came = ("dry run", _BEFORE if summary.already else f"{summary.rows:,} rows are good; nothing was written")
     rows = [
         ("file", str(summary.path)),
         came,
-        ("labels", f"{len(summary.labels)}: {shown}{more}"),
+        ("labels", f"{len(summary.labels):,}: {shown}{more}"),
     ]
     if summary.once:
-        rows.append(("seen once", ", ".join(summary.once[:_SHOWN]) + ": one row teaches nothing; these will defer"))
+        few = ", ".join(map(short_label, summary.once[:_SHOWN])) + (" ..." if len(summary.once) > _SHOWN else "")
+        rows.append(("seen once", f"{few}: one row teaches nothing; these will defer"))
+    rows += label_warnings(summary)
     if summary.duplicates:
         rows.append(("duplicates", f"{summary.duplicates:,} rows repeat an earlier one; kept, they are traffic"))
     if summary.contradictory:

@@ -11,9 +11,10 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from tracer_serve.commands._fields import add_text_field, require_place, text_field_of
+from tracer_serve.commands._labels import label_warnings
 from tracer_serve.commands._scan_page import render_scan
 from tracer_serve.components import load_plugins, make_embedders
-from tracer_serve.console import facts, out, print_json, progress_bar
+from tracer_serve.console import err, facts, out, print_json, progress_bar
 from tracer_serve.fit.rows import Rows
 from tracer_serve.load import Task, load_task
 from tracer_serve.records import Trace
@@ -48,6 +49,8 @@ def run(args: argparse.Namespace) -> int:
         require_place(args.html)
     task = load_task(args.task) if args.task else None
     traces, summary = _read(args, task)
+    for name, odd in label_warnings(summary):
+        err.print(f"{name}: {odd}", markup=False)
     rows = Rows.of([t.input for t in traces], [str(t.teacher_label) for t in traces])
     task = task or bare_task(
         args.traces, pair=isinstance(traces[0].input, tuple), embedder=args.embedder, delta=args.delta

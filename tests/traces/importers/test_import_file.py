@@ -123,11 +123,20 @@ def test_a_refused_line_refuses_the_file(file_store: TraceStore, write: Write, b
 
 
 def test_many_refusals_are_few_lines(file_store: TraceStore, write: Write) -> None:
-    """The error shows the first refusals and counts the rest."""
+    """The error shows the first refusal of each reason and counts the rest."""
     with pytest.raises(ImportFileError) as caught:
-        import_file(file_store, write(*[{"input": "a"}] * 2_000))
-    assert str(caught.value).count("traces.jsonl: line") == 5
-    assert "and 1995 more" in str(caught.value)
+        import_file(file_store, write(*[{"input": "a"}, {"input": "", "teacher": "x"}] * 1_000))
+    assert str(caught.value).count("traces.jsonl: line") == 2
+    assert "line 2: the text is empty (and so 499 more)" in str(caught.value)
+    assert "and 1,000 more" in str(caught.value)
+
+
+def test_another_case_of_a_closed_label(file_store: TraceStore, write: Write) -> None:
+    """It is read as the label that is meant, as in the teacher's answers; where two could be, it is refused."""
+    path = write({"input": "a", "teacher": "CARD_lost "}, {"input": "b", "teacher": "Card_Lost"})
+    assert import_file(file_store, path, labels=["card_lost", "x"]).labels == {"card_lost": 2}
+    with pytest.raises(ImportFileError, match="label 'CARD_lost' is not in the task's label set"):
+        import_file(file_store, path, labels=["card_lost", "card_LOST"], dry_run=True)
 
 
 def test_files_without_traces(file_store: TraceStore, write: Write, tmp_path: Path) -> None:

@@ -50,6 +50,19 @@ def _spans(*spans: dict[str, Any]) -> dict[str, Any]:
 
 
 _CALL = {"function": {"name": "f", "arguments": '{"label": "card_arrival"}'}}
+
+
+def _chained(kind: str, content: str) -> dict[str, Any]:
+    """Return a message as LangChain serialises it."""
+    kwargs = {"content": content, "type": kind.lower()}
+    return {
+        "lc": 1,
+        "type": "constructor",
+        "id": ["langchain", "schema", "messages", f"{kind}Message"],
+        "kwargs": kwargs,
+    }
+
+
 _PLAIN = [
     {"input": "where is my card", "teacher": "card_arrival"},
     *(
@@ -77,6 +90,9 @@ _CHATS: dict[str, dict[str, Any]] = {
             {"role": "assistant", "tool_calls": [_CALL]},
         ]
     },
+    "code block": {
+        "messages": [_USER, {"role": "assistant", "content": '```json\n{"intent": "card_arrival"}\n```'}],
+    },
     "completion": {**_COMPLETION, "messages": [_SYSTEM, _USER]},
     "request and response": {"request": {"messages": [_USER], "model": "gpt-4.1-mini"}, "response": _COMPLETION},
     "langfuse": {
@@ -99,6 +115,20 @@ _CHATS: dict[str, dict[str, Any]] = {
         "response": json.dumps(_COMPLETION), "proxy_server_request": json.dumps({"messages": [_USER]}),
         "startTime": "2024-08-28T15:14:49+00:00",
     },
+    "langsmith run": {
+        "id": "r1", "run_type": "llm", "start_time": "2024-08-28T15:14:49", "error": None,
+        "inputs": {"messages": [[_chained("System", "Classify."), _chained("Human", "where is my card")]]},
+        "outputs": {"generations": [[{"text": "card_arrival", "message": _chained("AI", "card_arrival")}]],
+        "llm_output": {"model_name": "gpt-4.1-mini"}}, "prompt_tokens": 24, "completion_tokens": 3, "total_cost": 0.5,
+    },
+    "langsmith tool call": {
+        "run_type": "llm", "inputs": {"messages": [{"type": "human", "data": {"content": "where is my card"}}]},
+        "outputs": {"generations": [[{"text": "", "message": {"kwargs": {"type": "ai", "content": "", "tool_calls":
+        [{"name": "f", "args": {"label": "card_arrival"}, "id": "c1"}]}}}]]},
+    },
+    "langsmith client": {"run_type": "llm", "inputs": {"messages": [_SYSTEM, _USER]}, "outputs": _COMPLETION},
+    "langsmith table": {"inputs": '{"question": "where is my card"}', "outputs": '{"answer": "card_arrival"}'},
+    "langsmith example": {"inputs": {"ticket": "where is my card"}, "outputs": {"queue": "card_arrival"}},
     "otlp": _spans(_span(_GEN_AI)),
     "otlp structured": _spans(_span(_STRUCTURED)),
     "span": {"name": "chat", "attributes": _STRUCTURED, "start_time": "2024-08-28T15:14:49Z"},
@@ -169,6 +199,8 @@ def test_what_is_no_call_is_left_out(tmp_path: Path) -> None:
         {**_CHATS["langfuse"], "type": "SPAN"},
         {**_CHATS["litellm"], "status": "failure"},
         {**_CHATS["litellm"], "call_type": "aembedding"},
+        {**_CHATS["langsmith run"], "run_type": "chain"},
+        {**_CHATS["langsmith run"], "error": "RateLimitError"},
         _spans(_span({"http.method": "GET"})),
         _spans(_span(_GEN_AI), _span({"db": "x"}), _span(_GEN_AI)),
     )
@@ -193,7 +225,8 @@ def test_odd_numbers_do_no_harm(tmp_path: Path, number: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "delimiter"), [("t.csv", ","), ("t.csv", ";"), ("t.tsv", "\t"), ("t", ","), ("t.csv.gz", ",")]
+    ("name", "delimiter"),
+    [("t.csv", ","), ("t.csv", ";"), ("t.csv", "|"), ("t.tsv", "\t"), ("t", ","), ("t.csv.gz", ",")],
 )
 def test_tables(tmp_path: Path, name: str, delimiter: str) -> None:
     """CSV and TSV with named columns, quotes, line breaks in a text, a byte-order mark, gzipped or not."""
@@ -239,10 +272,35 @@ def test_a_time_that_is_none_is_not_told(tmp_path: Path, ts: Any) -> None:
 
 @pytest.mark.parametrize("wrap", [lambda rows: rows, lambda rows: {"data": rows, "meta": {}}], ids=["list", "data"])
 def test_a_json_list(tmp_path: Path, wrap: Any) -> None:
-    """A JSON file with a list of objects, bare or under `data`, over many lines."""
+    """A JSON file with a list of objects, bare or under `data`, over many lines or on one."""
     path = tmp_path / "t.json"
-    path.write_text(json.dumps(wrap([{"input": "a", "teacher": "x"}, {"input": "b", "teacher": "y"}]), indent=2))
-    assert [one.input for one in read_traces(path, "task")] == ["a", "b"]
+    for indent in (2, None):
+        rows = [{"input": "a", "teacher": "x"}, {"input": "b", "teacher": "y"}]
+        path.write_text(json.dumps(wrap(rows), indent=indent) + "\n")
+        assert [one.input for one in read_traces(path, "task")] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("t.csv", "text,label\na,x\n".encode("utf-16"), r"is UTF-16. Convert it: iconv -f utf-16 .*t\.utf8\.csv"),
+        ("t.xlsx", b"PK\x03\x04 and so on", "Excel workbook. Unpack it, or save its sheet as CSV"),
+        ("t.json", b'{\n"text": "a"\n}\n{\n"text": "b"\n}\n', r"make a line each: jq -c \. .*t\.json > .*t\.jsonl"),
+    ],
+    ids=["utf-16", "workbook", "documents"],
+)
+def test_a_file_that_is_something_else(tmp_path: Path, name: str, content: bytes, says: str) -> None:
+    """It is told as a whole, with the way out, not line by line."""
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ImportFileError, match=says):
+        list(read_traces(path, "task"))
+
+
+def test_fields_that_nobody_knows(tmp_path: Path) -> None:
+    """Text and label are asked for at once."""
+    with pytest.raises(ImportFileError, match=r"Name it: --text-field NAME, and the label: --label-field NAME"):
+        _read(tmp_path / "t.jsonl", {"Kundentext": "a", "Kategorie": "x"})
 
 
 def test_a_json_file_with_lines(tmp_path: Path) -> None:

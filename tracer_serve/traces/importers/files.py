@@ -32,6 +32,7 @@ def records(path: Path, fmt: Format = "auto") -> Numbered:
     ImportFileError
         The file as a whole cannot be read.
     """
+    _refuse_foreign(path)
     container = fmt if fmt in CONTAINERS else _container(path)
     if container == "parquet":
         yield from _parquet(path)
@@ -57,6 +58,17 @@ def split_key(path: Path) -> tuple[Path, str | None]:
     return (path.with_name(f"{name}.json"), key) if mark and key else (path, None)
 
 
+def _refuse_foreign(path: Path) -> None:
+    """Say what else a file is, by its first bytes, before its lines are refused one by one."""
+    with opened(path) as lines:
+        start = lines.read(4)
+    if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        utf8 = path.with_stem(f"{path.stem}.utf8")
+        raise ImportFileError(f"{path}: is UTF-16. Convert it: iconv -f utf-16 -t utf-8 {path} > {utf8}")
+    if start == b"PK\x03\x04":
+        raise ImportFileError(f"{path}: is a zip archive or an Excel workbook. Unpack it, or save its sheet as CSV")
+
+
 def _container(path: Path) -> str:
     path, key = split_key(path)
     if key is not None:
@@ -66,13 +78,13 @@ def _container(path: Path) -> str:
     if found is not None and found != "json":
         return found
     with opened(path) as lines:
-        start = lines.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")
+        bare = (line.strip(b"\xef\xbb\xbf \t\r\n") for line in lines)
+        start = next(filter(None, bare), b"")
+        alone = not any(bare)
     if start[:1] == b"[" and found is not None:
         return "json"
-    if start[:1] in (b"{", b"["):
-        # one object per line, or one object over many lines
-        first = start.split(b"\n", 1)[0].strip()
-        return "jsonl" if first.endswith((b"}", b"]")) or len(first) > 1024 else "json"  # noqa: PLR2004
+    if start[:1] in (b"{", b"["):  # an object a line, or one document, on one line or over many
+        return "jsonl" if start.endswith((b"}", b"]")) and not (alone and found) else "json"
     if start.startswith(b"PAR1"):
         return "parquet"
     return "jsonl" if found else "csv"
@@ -128,7 +140,8 @@ def _not_utf8(content: bytes, at: int) -> str:
 def _json(path: Path, lines: BufferedIOBase) -> Numbered:
     value = _parsed(lines.read().removeprefix(b"\xef\xbb\xbf").strip().join((b'{"it":', b"}")))
     if isinstance(value, Refusal):
-        raise ImportFileError(f"{path}: {value.reason}")
+        lines_of = f"jq -c . {path} > {path.with_suffix('.jsonl')}"
+        raise ImportFileError(f"{path}: {value.reason}. Of several documents in one file make a line each: {lines_of}")
     found, key = value["it"], split_key(path)[1]
     if key is not None:
         if not isinstance(found, dict) or key not in found:
@@ -154,7 +167,7 @@ def _csv_rows(path: Path, text: io.TextIOWrapper, delimiter: str | None) -> Numb
     header_line = text.readline()
     if not header_line.strip():
         raise ImportFileError(f"{path}: is empty; a CSV file starts with a line of column names, such as text,label")
-    delimiter = delimiter or max((",", ";", "\t"), key=header_line.count)
+    delimiter = delimiter or max((",", ";", "\t", "|"), key=header_line.count)
     header = [name.strip() for name in next(csv.reader([header_line], delimiter=delimiter))]
     rows, before = csv.reader(text, delimiter=delimiter, strict=True), 0
     while True:

@@ -149,16 +149,28 @@ def _unchanged(summary: ImportSummary, traces: Iterator[Trace]) -> Iterator[Trac
 
 def _check(summary: ImportSummary, *, skip_bad: bool) -> None:
     if summary.refused and not skip_bad:
-        shown = "\n".join(f"{summary.path}: {refusal}" for refusal in summary.refusals[:_SHOWN])
-        more = f"\n... and {summary.refused - _SHOWN} more" if summary.refused > _SHOWN else ""
-        leave = f"; or leave them out: tracer-serve import TASK.yaml {summary.path} --skip-bad" if summary.rows else ""
+        leave = ", or leave them out: --skip-bad, of tracer-serve import and scan" if summary.rows else ""
         raise ImportFileError(
-            f"{shown}{more}\n{summary.refused:,} of {summary.rows + summary.refused:,} lines are refused, so"
+            f"{_told(summary)}\n{summary.refused:,} of {summary.rows + summary.refused:,} lines are refused, so"
             f" nothing was taken. Mend them{leave}"
         )
     if not summary.rows:
         why = f"; the first refusal: {summary.refusals[0]}" if summary.refusals else ""
         raise ImportFileError(f'{summary.path}: holds no traces{why}. One per line: {{"input": ..., "teacher": ...}}')
+
+
+def _told(summary: ImportSummary) -> str:
+    """Return the first refusals, one for each reason."""
+    alike: dict[str, list[Refusal]] = {}
+    for refusal in summary.refusals:
+        alike.setdefault(refusal.reason, []).append(refusal)
+    lines = [f"{summary.path}: {same[0]}{_as_many(len(same) - 1)}" for same in list(alike.values())[:_SHOWN]]
+    rest = summary.refused - sum(len(same) for same in list(alike.values())[:_SHOWN])
+    return "\n".join([*lines, f"... and {rest:,} more"] if rest else lines)
+
+
+def _as_many(more: int) -> str:
+    return f" (and so {more:,} more)" if more else ""
 
 
 def _check_teachers(summary: ImportSummary, teacher: str | None) -> None:

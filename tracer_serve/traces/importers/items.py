@@ -1,5 +1,7 @@
 """What an importer reads: items and refusals."""
 
+import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -9,7 +11,7 @@ from tracer_serve.records import Text
 
 Format = Literal[
     "auto", "jsonl", "json", "csv", "tsv", "parquet",
-    "plain", "messages", "completions", "batch", "langfuse", "litellm", "otel",
+    "plain", "messages", "completions", "batch", "langfuse", "langsmith", "litellm", "otel",
 ]  # fmt: skip
 """How a file is written (its container), or how its records are shaped; the other of the two is detected."""
 FORMATS: tuple[str, ...] = get_args(Format)
@@ -35,6 +37,19 @@ class Item:
     usage: dict[str, int] = field(default_factory=dict)
     cost: float = 0.0
     user: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The parts of a record that make a trace, not yet checked."""
+
+    text: Any
+    label: Any
+    teacher: Any = None
+    when: Any = None
+    usage: Mapping[str, Any] = field(default_factory=dict)
+    cost: Any = None
+    user: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +95,23 @@ class Reading:
     def __post_init__(self) -> None:
         if self.fmt not in FORMATS:
             raise ValueError(f"fmt={self.fmt!r} is not one of {', '.join(FORMATS)}")
+
+    def closed(self, label: str) -> str:
+        """Return the label of the closed set that is meant; another case is read as in the teacher's answers.
+
+        Raises
+        ------
+        RefusedError
+            There is none.
+        """
+        if not self.labels or label in self.labels:
+            return label
+        alike = [one for one in self.labels if one.casefold() == label.casefold()]
+        if len(alike) == 1:
+            return alike[0]
+        near = difflib.get_close_matches(label, self.labels, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise RefusedError(f"label {label[:80]!r} is not in the task's label set{hint}")
 
 
 Record = dict[str, Any]

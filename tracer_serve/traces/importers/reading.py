@@ -1,6 +1,5 @@
 """A file to checked items, one at a time."""
 
-import difflib
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,9 +7,9 @@ from typing import Any
 
 from tracer_serve.errors import ImportFileError
 from tracer_serve.traces.importers.files import records
-from tracer_serve.traces.importers.items import Item, Reading, Record, Refusal, RefusedError, SkippedError
-from tracer_serve.traces.importers.shapes import SHAPES, Found, first, moment
-from tracer_serve.traces.importers.values import LABEL_NAMES, label_of, text_of
+from tracer_serve.traces.importers.items import Found, Item, Reading, Record, Refusal, RefusedError, SkippedError
+from tracer_serve.traces.importers.shapes import SHAPES, moment
+from tracer_serve.traces.importers.values import LABEL_NAMES, first, label_of, text_of
 
 TEXT_NAMES = ("input", "text", "query", "prompt", "message", "sentence", "question", "utterance", "messages")
 PAIR_NAMES = (
@@ -58,8 +57,13 @@ def _shape(record: Record, reading: Reading) -> Iterator[Found]:
 
 def _plain(record: Record, reading: Reading) -> Iterator[Found]:
     lower = _lower(record)
+    try:
+        text = plain_text(record, reading.text_field)
+    except RefusedError as error:  # both at once: nobody wants to mend one to be told of the other
+        unnamed = reading.label_field is None and not any(name in lower for name in LABEL_NAMES)
+        raise RefusedError(f"{error}{', and the label: --label-field NAME' if unnamed else ''}") from None
     yield Found(
-        text=plain_text(record, reading.text_field),
+        text=text,
         label=_named(record, lower, LABEL_NAMES, reading.label_field, "label"),
         teacher=first(lower, "model", "teacher_model"),
         when=first(lower, "ts", "timestamp", "created_at"),
@@ -98,7 +102,7 @@ def _named(record: Record, lower: Record, names: tuple[str, ...], wanted: str | 
         return first(lower, *found)
     has = ", ".join(repr(name) for name in list(record)[:12])
     looked = repr(wanted) if wanted else ", ".join(names)
-    raise RefusedError(f"has no {what}: no field {looked}; it has {has or 'none'}. Name it: --{what}-field")
+    raise RefusedError(f"has no {what}: no field {looked}; it has {has or 'none'}. Name it: --{what}-field NAME")
 
 
 def _item(line: int, found: Found, reading: Reading) -> Item:
@@ -106,11 +110,7 @@ def _item(line: int, found: Found, reading: Reading) -> Item:
     if reading.pair is not None and reading.pair != isinstance(text, tuple):
         has, wants = ("one text", "a pair") if reading.pair else ("a pair", "one text")
         raise RefusedError(f"has {has}, the task wants {wants} (`input: {'pair' if reading.pair else 'text'}`)")
-    label = label_of(found.label)
-    if reading.labels and label not in reading.labels:
-        near = difflib.get_close_matches(label, reading.labels, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise RefusedError(f"label {label[:80]!r} is not in the task's label set{hint}")
+    label = reading.closed(label_of(found.label))
     return Item(
         line=line,
         text=text,

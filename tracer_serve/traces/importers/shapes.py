@@ -6,35 +6,12 @@ OpenTelemetry semantic conventions for generative AI (``gen_ai.*``) in OTLP/JSON
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from tracer_serve.traces.importers.items import Record, RefusedError, SkippedError
-from tracer_serve.traces.importers.values import unquoted
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The parts of a record that make a trace, not yet checked."""
-
-    text: Any
-    label: Any
-    teacher: Any = None
-    when: Any = None
-    usage: Mapping[str, Any] = field(default_factory=dict)
-    cost: Any = None
-    user: Any = None
-
-
-def first(record: Mapping[str, Any], *names: str) -> Any:
-    """Return the first of the named values that is there and not null."""
-    return next((record[name] for name in names if record.get(name) is not None), None)
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    value = unquoted(value)
-    return value if isinstance(value, Mapping) else {}
+from tracer_serve.traces.importers.items import Found, Record, RefusedError, SkippedError
+from tracer_serve.traces.importers.langsmith import langsmith
+from tracer_serve.traces.importers.values import first, mapping, unquoted
 
 
 def messages(record: Record) -> Iterator[Found]:
@@ -49,8 +26,8 @@ def messages(record: Record) -> Iterator[Found]:
 
 def completions(record: Record) -> Iterator[Found]:
     """Read stored chat completions, alone or as request and response, with the prompt's messages beside the choices."""
-    request = _mapping(first(record, "request", "body"))
-    answer = record if "choices" in record else _mapping(first(record, "response", "completion"))
+    request = mapping(first(record, "request", "body"))
+    answer = record if "choices" in record else mapping(first(record, "response", "completion"))
     prompt = first(record, "messages", "input", "prompt") or first(request, "messages", "input", "prompt")
     if prompt is None:
         raise RefusedError("a completion without its 'messages': the prompt is not in this file")
@@ -59,21 +36,21 @@ def completions(record: Record) -> Iterator[Found]:
 
 def _completed(prompt: Any, answer: Mapping[str, Any], record: Record) -> Found:
     when, user = first(answer, "created"), first(record, "user", "safety_identifier")
-    return Found(prompt, dict(answer), answer.get("model"), when, _mapping(answer.get("usage")), None, user)
+    return Found(prompt, dict(answer), answer.get("model"), when, mapping(answer.get("usage")), None, user)
 
 
 def batch(record: Record) -> Iterator[Found]:
     """Read a line of a batch's output, with the request joined to it as ``request``."""
-    if _mapping(record.get("error")):
-        raise SkippedError(f"the request failed: {_mapping(record['error']).get('message', 'error')}")
-    response = _mapping(record.get("response"))
+    if mapping(record.get("error")):
+        raise SkippedError(f"the request failed: {mapping(record['error']).get('message', 'error')}")
+    response = mapping(record.get("response"))
     if response.get("status_code", 200) != 200:  # noqa: PLR2004
         raise SkippedError(f"the request failed with status {response['status_code']}")
-    request = _mapping(record.get("request")) or record
-    prompt = first(_mapping(request.get("body")), "messages", "prompt")
+    request = mapping(record.get("request")) or record
+    prompt = first(mapping(request.get("body")), "messages", "prompt")
     if prompt is None:
         raise RefusedError("a batch's output holds no texts; name its input file too: --requests batch_input.jsonl")
-    yield _completed(prompt, _mapping(response.get("body")), record)
+    yield _completed(prompt, mapping(response.get("body")), record)
 
 
 def langfuse(record: Record) -> Iterator[Found]:
@@ -87,8 +64,8 @@ def langfuse(record: Record) -> Iterator[Found]:
         label=record.get("output"),
         teacher=first(record, "model", "providedModelName", "provided_model_name"),
         when=first(record, "startTime", "start_time", "timestamp"),
-        usage=_mapping(first(record, "usageDetails", "usage_details", "usage")),
-        cost=cost if cost is not None else _mapping(first(record, "costDetails", "cost_details")).get("total"),
+        usage=mapping(first(record, "usageDetails", "usage_details", "usage")),
+        cost=cost if cost is not None else mapping(first(record, "costDetails", "cost_details")).get("total"),
         user=first(record, "userId", "user_id"),
     )
 
@@ -99,7 +76,7 @@ def litellm(record: Record) -> Iterator[Found]:
         raise SkippedError("the request failed")
     if "embedding" in str(record.get("call_type")):
         raise SkippedError("an embedding, not a completion")
-    stored = (record.get("messages"), _mapping(record.get("proxy_server_request")).get("messages"))
+    stored = (record.get("messages"), mapping(record.get("proxy_server_request")).get("messages"))
     prompt = next((said for said in stored if said not in (None, "", "{}", "[]", {}, [])), None)
     if prompt is None:
         raise RefusedError("holds no messages; LiteLLM stores them with store_prompts_in_spend_logs: true")
@@ -174,6 +151,7 @@ SHAPES: dict[str, tuple[Callable[[Record], bool], Callable[[Record], Iterator[Fo
     "batch": (lambda r: "custom_id" in r and "response" in r, batch),
     "completions": (lambda r: "choices" in r or ({"request", "response"} <= r.keys()), completions),
     "langfuse": (lambda r: bool({"traceId", "trace_id", "projectId", "project_id"} & r.keys()), langfuse),
+    "langsmith": (lambda r: {"inputs", "outputs"} <= r.keys(), langsmith),
     "messages": (lambda r: "messages" in r and not {"teacher", "label"} & r.keys(), messages),
 }
 """Shapes that are told by their fields, the most telling first; what is none of them is plain."""

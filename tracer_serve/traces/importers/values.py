@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from tracer_serve.records import Text
@@ -12,6 +14,19 @@ LABEL_NAMES = (
     "entailment_judgment",
 )  # fmt: skip
 _PAIR = 2
+_FENCED = re.compile(r"```(?:json)?\s*(?P<inside>.*?)\s*```", re.DOTALL)
+"""A model that was asked for JSON often puts a code block around it."""
+
+
+def first(record: Mapping[str, Any], *names: str) -> Any:
+    """Return the first of the named values that is there and not null."""
+    return next((record[name] for name in names if record.get(name) is not None), None)
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """Return an object, also one that stands in a string as JSON; anything else as an empty one."""
+    value = unquoted(value)
+    return value if isinstance(value, Mapping) else {}
 
 
 def text_of(value: Any) -> Text:
@@ -86,7 +101,8 @@ def label_of(value: Any) -> str:
     RefusedError
         There is none, or more than one value could be it.
     """
-    value = unquoted(value)
+    fenced = _FENCED.fullmatch(value.strip()) if isinstance(value, str) else None
+    value = unquoted(fenced["inside"] if fenced else value)
     if isinstance(value, str):
         if not value.strip():
             raise RefusedError("the label is empty")

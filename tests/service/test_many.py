@@ -5,7 +5,7 @@ import logging
 import random
 import re
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from tracer_serve.service.guard import OPEN
 from tracer_serve.service.many import ROUTES, make_apps
 from tracer_serve.service.replies import ErrorBody
 from tracer_serve.service.tasks import load_tasks, require_one_address
+from tracer_serve.standing import close_gate
+from tracer_serve.stock import store_of
 
 pytestmark = pytest.mark.anyio
 MakeTask = Callable[..., Task]
@@ -127,7 +129,8 @@ async def test_errors_say_which_tasks_there_are(tasks: Any) -> None:
 
 async def test_each_task_has_its_pages_and_the_overview_leads_to_them(tasks: Any) -> None:
     """Health, report and dashboard are below the prefix; above it there are sums and links, and today's counts."""
-    async with serving(tasks()) as client:
+    made = tasks()
+    async with serving(made) as client:
         for text in (HANDLED, DEFERRED):  # the second's row is written before its reply, and the first's with it
             (await client.post("/t/colours/v1/classify", json={"input": text})).raise_for_status()
         overview = await client.get("/")
@@ -135,10 +138,16 @@ async def test_each_task_has_its_pages_and_the_overview_leads_to_them(tasks: Any
         moved = await client.get("/t/colours")
         pages = [await client.get(f"/t/colours/{path}") for path in ("", "healthz", "versions/1/report.html")]
         documented = (await client.get("/docs.json")).json()
+        with closing(store_of(made[0])) as store:
+            close_gate(store, 1, 20, 3, 50.0)
+        async with asyncio.timeout(20):
+            while "gate: drift" not in (closed := (await client.get("/")).text):
+                await asyncio.sleep(0.1)
     assert 'href="t/colours/"' in overview.text
     assert 'href="t/moods/"' in overview.text
     assert re.findall("handled today, of 2</dt><dd>([^<]*)<", overview.text) == ["50.0 %"]
     assert overview.text.count("needs a look") == 0
+    assert re.findall("certified coverage</dt><dd>([^<]*)<", closed) == ["-", "-"]
     assert "script-src 'none'" in overview.headers["content-security-policy"]
     assert health["tasks"]["colours"]["version"]["number"] == 1
     assert ready["tasks"]["moods"]["version"] is None

@@ -168,16 +168,9 @@ def _spoken(winner: Candidate, local: Sequence[Candidate], speaker: Ints) -> Pat
 
 def _padded(candidate: Candidate, stages: int, winner: Candidate) -> Paths:
     """Return a candidate's paths on the winner's scale; stages that it lacks come first, and never answer."""
-    paths = candidate.paths
-    score = (
-        translate(paths.score, path(paths.score), path(winner.paths.score)) if candidate is not winner else paths.score
-    )
+    paths, score = candidate.paths, candidate.paths.score
+    if candidate is not winner:
+        score = translate(score, path(score), path(winner.paths.score))
     missing = ((stages - len(score), 0), (0, 0))
-    return Paths(
-        score=np.pad(score, missing, constant_values=np.nan),
-        agreed=np.pad(paths.agreed, missing),
-        top=np.pad(paths.top, missing),
-        second=np.pad(paths.second, missing),
-        eligible=np.pad(paths.eligible, missing),
-        scope=np.pad(paths.scope, missing),
-    )
+    padded = {part.name: np.pad(getattr(paths, part.name), missing) for part in fields(Paths)}
+    return Paths(**padded | {"score": np.pad(score, missing, constant_values=np.nan)})

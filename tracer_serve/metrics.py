@@ -154,16 +154,11 @@ class _VersionCollector(Collector):
         if loaded is None:
             return
         certificate = loaded.policy.certificate
-        values = {
-            "tracer_coverage_ratio": ("Certified share of traffic that is handled.", certificate.handled_share),
-            "tracer_agreement_lower_bound": ("Certified bound of teacher agreement, if any.", bound_of(certificate)),
-            "tracer_agreement_target": ("Required teacher agreement, alpha.", certificate.alpha),
-        }
-        for name, (text, value) in values.items():
-            family = GaugeMetricFamily(name, text, labels=("task",))
-            if value is not None:
-                family.add_metric((self._task,), value)
-            yield family
+        yield from self._gauges(
+            tracer_coverage_ratio=("Certified share of traffic that is handled.", certificate.handled_share),
+            tracer_agreement_lower_bound=("Certified bound of teacher agreement, if any.", bound_of(certificate)),
+            tracer_agreement_target=("Required teacher agreement, alpha.", certificate.alpha),
+        )
         info = GaugeMetricFamily(
             "tracer_policy_info", "The version that serves.", labels=("task", "version", "teacher", "embedder")
         )
@@ -181,11 +176,15 @@ class _VersionCollector(Collector):
             closed.add_metric((self._task, reason), float(watch.closed(loaded) == reason))
         yield closed
         evidence = "The monitor's evidence that agreement is below alpha; an alarm at 1/delta."
-        values = {
-            "tracer_audit_rate": ("Probability that a handled text is audited.", watch.rate),
-            "tracer_monitor_evidence": (evidence, watch.monitor(loaded).evidence),
-        }
+        yield from self._gauges(
+            tracer_audit_rate=("Probability that a handled text is audited.", watch.rate),
+            tracer_monitor_evidence=(evidence, watch.monitor(loaded).evidence),
+        )
+
+    def _gauges(self, **values: tuple[str, float | None]) -> Iterable[Metric]:
+        """Yield a family per name, of its text and its value, where there is one."""
         for name, (text, value) in values.items():
             family = GaugeMetricFamily(name, text, labels=("task",))
-            family.add_metric((self._task,), value)
+            if value is not None:
+                family.add_metric((self._task,), value)
             yield family

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from apscheduler.triggers.cron import CronTrigger
@@ -17,6 +17,7 @@ from tracer_serve.versions import Versions
 ATTEMPT, REQUEST = "schedule.attempt", "schedule.request"
 """Values in the store: the last start, and a person's request that waits."""
 
+_STARTING = timedelta(minutes=1)
 _LABELS_S = 30.0  # counting all labels takes longer than the other looks
 
 
@@ -117,6 +118,19 @@ class Due:
 def awaited(spec: Spec, store: TraceStore, versions: Versions) -> Repair | None:
     """Return what the version that is current waits for; None where its certificate holds, or where it has none."""
     return repair_of(spec, store, versions, _attempt_of(store).get("repair"))
+
+
+def just_begun(store: TraceStore, ended: str | None) -> bool:
+    """Say whether a refit was begun so lately that its process may not run yet.
+
+    Parameters
+    ----------
+    ended : when the last refit ended
+    """
+    began = _attempt_of(store).get("started")
+    if began is None or (ended is not None and datetime.fromisoformat(ended) >= datetime.fromisoformat(began)):
+        return False
+    return datetime.now(UTC) - datetime.fromisoformat(began) < _STARTING
 
 
 def _attempt_of(store: TraceStore) -> dict[str, Any]:

@@ -103,14 +103,19 @@ async def test_a_closed_gate_says_what_its_repair_waits_for(task: MakeTask) -> N
         assert waiting is not None
         runtime.store.put_value(ATTEMPT, {"repair": replace(waiting, rows=100).tried()})
         second = status_of(runtime)["gate"]["repair"]
-        assert take_lease(runtime.store, LEASE, "another", 60.0)
+        begun = {"repair": replace(waiting, rows=100).tried(), "started": datetime.now(UTC).isoformat()}
+        runtime.store.put_value(ATTEMPT, begun)
         third = status_of(runtime)["gate"]["repair"]
+        runtime.store.put_value(ATTEMPT, begun | {"started": "2026-01-01T00:00:00+00:00"})
+        assert status_of(runtime)["gate"]["repair"] == second
+        assert take_lease(runtime.store, LEASE, "another", 60.0)
+        fourth = status_of(runtime)["gate"]["repair"]
     least = 4 * n_min(0.9, 0.1)
     words = f"A refit starts at {least} labelled rows since then; 2 are there."
     assert first == {"rows": 2, "needed": least, "tried_at": None, "words": words}
     assert (second["rows"], second["needed"], second["tried_at"]) == (2, 150, 100)
     assert second["words"].endswith("did not open the gate; the next starts at 150, and 2 are there.")
-    assert third["words"] == "A refit is under way that opens the gate if it certifies."
+    assert third["words"] == fourth["words"] == "A refit is under way that opens the gate if it certifies."
 
 
 async def test_two_workers_say_the_same(task: MakeTask) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from tracer_serve.due import awaited
+from tracer_serve.due import awaited, just_begun
 from tracer_serve.errors import ArtifactError, StoreError
 from tracer_serve.holder import live_holder
 from tracer_serve.metrics import CONTENT_TYPE, render
@@ -52,7 +52,8 @@ def health(runtime: Runtime) -> dict[str, Any]:
         last = last_refit(runtime.store, under_way=under_way)
         progress = runtime.store.get_value(PROGRESS) if under_way else None
         new = _new_labels(runtime)
-        repair = _repair(runtime, under_way=under_way)
+        ended = None if last is None else last["ended"]
+        repair = _repair(runtime, under_way=under_way or just_begun(runtime.store, ended))
     except (StoreError, ArtifactError) as error:
         problems.append(str(error))
     return {

@@ -1,8 +1,6 @@
 """Disks that fill up, turn read-only or are locked: answers go on, refits stop and say why, nothing is lost by it."""
 
 import asyncio
-import os
-import shutil
 import sqlite3
 import subprocess
 import time
@@ -12,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests import disks
 from tests.tiny import TEXTS, rows_now, tiny_task
 from tracer_serve.errors import ArtifactError, FitError, StoreError
 from tracer_serve.records import Decision
@@ -27,16 +26,8 @@ UNLIKE = "a qqqq wwww"  # out of scope for the surrogate, and the teacher knows 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 8 MB."""
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("mounting a small disk needs root")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)]
-    done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"no tmpfs here: {done.stderr}")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+    with disks.small_disk(tmp_path / "disk", 8, lazy=True) as disk:
+        yield disk
 
 
 def fill(disk: Path) -> Path:

@@ -2,9 +2,7 @@
 
 import importlib.util
 import os
-import shutil
 import sqlite3
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, event
 
+from tests import disks
 from tests.traces.make import process, trace
 from tracer_serve.errors import StoreError
 from tracer_serve.records import Trace
@@ -166,16 +165,8 @@ def test_a_server_that_restarts(postgres_url: str) -> None:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 3 MB."""
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("mounting a small disk needs root")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)]
-    done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"no tmpfs here: {done.stderr}")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with disks.small_disk(tmp_path / "disk", 3) as disk:
+        yield disk
 
 
 def _fill(store: TraceStore, acknowledged: list[Trace]) -> None:

@@ -69,6 +69,13 @@ class ReturnsNothing(GoodSurrogate):
         super().fit(inputs, labels)
 
 
+class KeepsItsMeansInItsClass(GoodSurrogate):
+    def fit(self, inputs: Inputs, labels: Labels) -> Self:
+        super().fit(inputs, labels)
+        type(self).means_ = self.__dict__.pop("means_")
+        return self
+
+
 class ClassesInOrderOfSight(GoodSurrogate):
     def fit(self, inputs: Inputs, labels: Labels) -> Self:
         super().fit(inputs, labels)
@@ -331,6 +338,7 @@ SURROGATES = {
     LogitsForProbabilities: "proba_is_a_distribution",
     ColumnsReversed: "columns_follow_classes",
     Unseeded: "fits_are_deterministic",
+    KeepsItsMeansInItsClass: "fits_stand_alone",
     ScaledByTheBatch: "rows_are_independent",
     NormalisesInPlace: "inputs_stay_as_they_were",
     NeedsTwoClasses: "a_single_class_is_certain",

@@ -6,13 +6,14 @@ import pytest
 import yaml
 
 from tests.surrogates.worlds import blobs, share_right
-from tests.tasks import CONFIGS
+from tests.tasks import CONFIGS, banking, write_traces
 from tracer_serve.checks import check_acceptor, check_surrogate
 from tracer_serve.cli import main
 from tracer_serve.components import load_plugins, make_acceptor, make_surrogate
 from tracer_serve.errors import PluginError, SpecError
 from tracer_serve.load import Task, load_task
 from tracer_serve.plugins import load_plugin
+from tracer_serve.refit_process import RefitProcess
 from tracer_serve.state import load_component, save_component
 
 EXAMPLES = Path(__file__).parent.parent / "plugins"
@@ -155,3 +156,56 @@ def test_check_refuses_a_plugin_that_breaks_the_contract(tmp_path: Path, capsys:
         error = capsys.readouterr().err
         assert "unnormalised" in error
         assert "sum" in error
+
+
+HASHED = """
+import numpy as np
+from tracer_serve.registry import embedders
+
+@embedders.register("hashed")
+class Hashed:
+    trainable = False
+    fingerprint = "hashed"
+    def fit(self, texts):
+        return self
+    def embed(self, texts):
+        vectors = np.zeros((len(texts), 64), np.float32)
+        for row, text in enumerate(texts):
+            for word in text.split():
+                vectors[row, hash(word) % 64] += 1
+        return vectors
+"""
+
+
+def test_check_refuses_what_does_not_survive_a_restart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Vectors that hang on `hash()`, another one in each process, are found, and a way out is named."""
+    (tmp_path / "hashed.py").write_text(HASHED, encoding="utf-8")
+    made = task(tmp_path, plugins=["hashed.py"], surrogates=["knn"], acceptors=["top1"], embedder="hashed")
+    assert main(["check", str(made.file)]) == 1
+    error = capsys.readouterr().err
+    assert "hashed says something else after a restart" in error
+    assert "hashlib" in error
+
+
+def test_a_plugin_called_like_a_library(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file `random.py` in the working folder is that plugin, and not what other processes import by that name."""
+    file = tmp_path / "random.py"
+    file.write_text((EXAMPLES / "prototype.py").read_text(encoding="utf-8").replace('"prototype"', '"lucky"'))
+    monkeypatch.chdir(tmp_path)
+    few = write_traces(tmp_path / "few.jsonl", *banking(60))
+    made = task(
+        tmp_path, plugins=["random.py"], surrogates=["lucky"], acceptors=["top1"], traces={"import": [str(few)]}
+    )
+    assert main(["check", str(made.file)]) == 0
+    assert "kept by lucky" in capsys.readouterr().out
+    assert RefitProcess(made.file, limit_s=60).run("by hand").outcome != "failed"
+
+
+def test_a_plugin_may_not_take_a_built_ins_name(tmp_path: Path) -> None:
+    """Whether or not the built-in was imported before."""
+    file = tmp_path / "taken.py"
+    file.write_text(BROKEN.replace('"unnormalised"', '"random_forest"'), encoding="utf-8")
+    with pytest.raises(PluginError, match=r"surrogate 'random_forest' is built in; register Unnormalised by another"):
+        load_plugin(file)

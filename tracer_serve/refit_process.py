@@ -61,7 +61,7 @@ class RefitProcess:
         command: Sequence[str] | None = None,
     ) -> None:
         words = ("refit", str(file), "--json", "--parent", str(os.getpid()), "--trigger")
-        module = (sys.executable, "-m", "tracer_serve.cli", *words)
+        module = (sys.executable, "-P", "-m", "tracer_serve.cli", *words)
         self.command, self._limit_s, self._grace_s = tuple(command or module), limit_s, grace_s
         self._memory = None if memory_mb is None else int(memory_mb * 1e6)
         self._stop = threading.Event()

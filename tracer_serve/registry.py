@@ -38,6 +38,8 @@ class Registry(Generic[C]):
         """Register the decorated class under `name`; a plugin may not take a built-in's name."""
 
         def keep(cls: Built) -> Built:
+            if name in self._builtin_names() and cls.__module__ != f"{self.package}.{name}":
+                raise PluginError(f"{self.kind} {name!r} is built in; register {cls.__qualname__} by another name")
             taken = self._classes.get(name)
             if taken is not None and taken.__qualname__ != cls.__qualname__:
                 raise PluginError(f"{self.kind} {name!r} is registered twice, by {taken!r} and {cls!r}")

@@ -1,6 +1,7 @@
 """Run checks one after the other and name the first that fails."""
 
 import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,7 @@ from tracer_serve.state import load_component, save_component
 
 Case = TypeVar("Case")
 Made = TypeVar("Made")
+_HERE = Path(__file__).resolve().parents[1]
 
 
 class BrokenError(Exception):
@@ -23,6 +25,11 @@ def require(holds: object, how_it_shows: str) -> None:
     """Raise where a property does not hold."""
     if not holds:
         raise BrokenError(how_it_shows)
+
+
+def require_array(found: object) -> None:
+    """Raise where what should be a numpy array is none."""
+    require(isinstance(found, np.ndarray), f"it is a {type(found).__name__}, not a numpy array")
 
 
 def require_close(found: ArrayLike, expected: ArrayLike, within: float, what: str) -> None:
@@ -45,11 +52,20 @@ def run(checks: Sequence[Callable[[Case], None]], case: Case, name: str) -> None
         try:
             check(case)
         except Exception as error:  # whatever a user's class raises is told with the check's name, and ends the load
-            shown = str(error) if isinstance(error, BrokenError) else f"it raised {type(error).__name__}: {error}"
+            raised = f"it raised {type(error).__name__}: {error}{_where(error)}"
+            shown = str(error) if isinstance(error, BrokenError) else raised
             raise PluginError(
                 f"{name} fails the check {check.__name__!r}. Required: {check.__doc__} Found: {shown}."
                 " The contract is in tracer_serve/protocols.py"
             ) from error
+
+
+def _where(error: Exception) -> str:
+    """Return the last line of the user's own that an error went through; libraries' lines tell little."""
+    frames = traceback.extract_tb(error.__traceback__)
+    foreign = [one for one in frames if not one.filename.startswith("<") and "site-packages" not in one.filename]
+    own = [one for one in foreign if _HERE not in Path(one.filename).parents]
+    return f" (line {own[-1].lineno} of {own[-1].filename})" if own else ""
 
 
 def reloaded(component: Made) -> Made:

@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from tracer_serve.checks._run import reloaded, require, require_close, run
+from tracer_serve.checks._run import reloaded, require, require_array, require_close, run
 from tracer_serve.protocols import Acceptor
 from tracer_serve.records import Bools, Evidence, Floats, Inputs, Neighbours, Vectors
 
@@ -56,15 +56,17 @@ def plant(rows: int, classes: int, members: int = 2) -> tuple[Evidence, Bools]:
 
 def features_are_a_float_table(case: AcceptorCase) -> None:
     """`features` returns a float32 table with one row per input."""
+    require_array(case.features)
     shape, dtype = case.features.shape, case.features.dtype
     require(len(shape) == 2 and shape[0] == _ROWS, f"shape {shape}")  # noqa: PLR2004
-    require(dtype == np.float32, f"dtype {dtype}")
+    require(dtype == np.float32, f"dtype {dtype}; `.astype(np.float32)` makes it")
 
 
 def fit_returns_the_acceptor(case: AcceptorCase) -> None:
     """`fit` returns the acceptor itself."""
     acceptor = case.factory()
-    require(acceptor.fit(case.features, case.agreed) is acceptor, "`fit` returned something else")
+    found: object = acceptor.fit(case.features, case.agreed)
+    require(found is acceptor, f"`fit` returned {type(found).__name__}; end it with `return self`")
 
 
 def features_learn_nothing(case: AcceptorCase) -> None:
@@ -76,6 +78,7 @@ def features_learn_nothing(case: AcceptorCase) -> None:
 
 def score_is_finite_or_nan(case: AcceptorCase) -> None:
     """`score` returns one number per row, finite or NaN, and not NaN for every row."""
+    require_array(case.score)
     require(case.score.shape == (_ROWS,), f"shape {case.score.shape}")
     require(not np.isinf(case.score).any(), "some scores are infinite")
     require(not np.isnan(case.score).all(), "all scores are NaN")

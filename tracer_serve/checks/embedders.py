@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from tracer_serve.checks._run import reloaded, require, require_close, run
+from tracer_serve.checks._run import reloaded, require, require_array, require_close, run
 from tracer_serve.protocols import Embedder
 from tracer_serve.records import Text, Vectors
 
@@ -41,9 +41,10 @@ class EmbedderCase:
 
 def vectors_are_a_float_table(case: EmbedderCase) -> None:
     """`embed` returns a float32 table with one row per text, all of them finite."""
+    require_array(case.vectors)
     shape, dtype = case.vectors.shape, case.vectors.dtype
     require(len(shape) == 2 and shape[0] == len(case.texts), f"shape {shape}")  # noqa: PLR2004
-    require(dtype == np.float32, f"dtype {dtype}")
+    require(dtype == np.float32, f"dtype {dtype}; `.astype(np.float32)` makes it")
     require(np.isfinite(case.vectors).all(), "some numbers are not finite")
 
 

@@ -4,6 +4,7 @@ from functools import partial
 
 from tracer_serve.checks.acceptors import check_acceptor
 from tracer_serve.checks.embedders import check_embedder
+from tracer_serve.checks.restart import Seam, check_restart
 from tracer_serve.checks.surrogates import check_surrogate
 from tracer_serve.components import make_acceptor, make_embedder, make_surrogate
 from tracer_serve.load import Task
@@ -17,20 +18,22 @@ def check_plugins(task: Task) -> list[str]:
     PluginError
         Naming the component and the check that failed.
     """
-    spec, checked = task.spec, []
+    spec, own = task.spec, list[tuple[Seam, int, str]]()
     for i, surrogate in enumerate(spec.surrogates):
         if _is_foreign(make_surrogate(task, i)):
             check_surrogate(partial(make_surrogate, task, i), surrogate.type)
-            checked.append(surrogate.type)
+            own.append(("surrogate", i, surrogate.type))
     for i, acceptor in enumerate(spec.acceptors):
         if _is_foreign(make_acceptor(task, i)):
             check_acceptor(partial(make_acceptor, task, i), acceptor.type)
-            checked.append(acceptor.type)
+            own.append(("acceptor", i, acceptor.type))
     for place, embedder in enumerate(spec.embedders if spec.input == "text" else ()):
         if _is_foreign(make_embedder(task, place=place)):
             check_embedder(partial(make_embedder, task, place=place), embedder.type)
-            checked.append(embedder.type)
-    return checked
+            own.append(("embedder", place, embedder.type))
+    if own:
+        check_restart(task, own)
+    return [name for _, _, name in own]
 
 
 def _is_foreign(component: object) -> bool:

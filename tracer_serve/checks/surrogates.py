@@ -5,7 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
-from tracer_serve.checks._run import reloaded, require, require_close, run
+from tracer_serve.checks._run import reloaded, require, require_array, require_close, run
 from tracer_serve.protocols import Ensemble, Surrogate
 from tracer_serve.records import Floats, Inputs, Labels
 
@@ -45,7 +45,8 @@ class SurrogateCase:
 def fit_returns_the_surrogate(case: SurrogateCase) -> None:
     """`fit` returns the surrogate itself."""
     surrogate = case.factory()
-    require(surrogate.fit(case.inputs, case.labels) is surrogate, "`fit` returned something else")
+    found: object = surrogate.fit(case.inputs, case.labels)
+    require(found is surrogate, f"`fit` returned {type(found).__name__}; end it with `return self`")
 
 
 def classes_are_sorted(case: SurrogateCase) -> None:
@@ -59,6 +60,7 @@ def classes_are_sorted(case: SurrogateCase) -> None:
 def proba_has_one_column_per_class(case: SurrogateCase) -> None:
     """`predict_proba` returns one row per input and one column per class."""
     expected = (len(case.inputs), len(case.fitted.classes_))
+    require_array(case.proba)
     require(case.proba.shape == expected, f"shape {case.proba.shape} instead of {expected}")
 
 
@@ -77,6 +79,13 @@ def columns_follow_classes(case: SurrogateCase) -> None:
 def fits_are_deterministic(case: SurrogateCase) -> None:
     """Two fits on the same rows say the same."""
     require_close(case.fit().predict_proba(case.inputs), case.proba, _SAME, "two fits")
+
+
+def fits_stand_alone(case: SurrogateCase) -> None:
+    """Another surrogate's fit changes nothing of what this one says: what is learnt is kept in `self`."""
+    first = case.fit()
+    case.fit(np.full(len(case.labels), _CLASSES[2]))
+    require_close(first.predict_proba(case.inputs), case.proba, _SAME, "before and after another's fit")
 
 
 def rows_are_independent(case: SurrogateCase) -> None:
@@ -147,9 +156,10 @@ CHECKS: Sequence[Callable[[SurrogateCase], None]] = (
     proba_is_a_distribution,
     columns_follow_classes,
     fits_are_deterministic,
+    a_single_class_is_certain,
+    fits_stand_alone,
     rows_are_independent,
     inputs_stay_as_they_were,
-    a_single_class_is_certain,
     a_class_with_one_row_survives,
     strange_texts_survive,
     an_empty_batch_survives,

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from tracer_serve.errors import BadInputError
 from tracer_serve.load import Task, load_task
 from tracer_serve.stock import store_of
 from tracer_serve.traces.importers import Reading, survey_file
+
+_SLOW_S = 5.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +63,10 @@ def check(task: Task) -> dict[str, str]:
         Naming the first thing that is wrong.
     """
     spec = task.spec
+    began = time.monotonic()
     plugins = load_plugins(task)
+    took = time.monotonic() - began
+    slow = f"; {took:.0f} s to import, in every process: import heavy libraries where they are used"
     make_embedders(task)
     for index in range(len(spec.surrogates)):
         make_surrogate(task, index)
@@ -76,7 +82,7 @@ def check(task: Task) -> dict[str, str]:
         "surrogates": ", ".join(c.name for c in spec.surrogates),
         "acceptors": ", ".join(c.type for c in spec.acceptors),
         "teacher": spec.teacher.type,
-        "plugins": ", ".join(plugins) or "none",
+        "plugins": (", ".join(plugins) or "none") + (slow if took > _SLOW_S else ""),
         "contract": f"kept by {', '.join(checked)}" if checked else "built-ins only",
         "state": str(task.state),
     }

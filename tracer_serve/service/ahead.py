@@ -66,7 +66,7 @@ class Ahead:
         self._line, theirs = socket.socketpair()
         with theirs:
             self.process = psutil.Popen(
-                [sys.executable, "-m", module, str(theirs.fileno())],
+                [sys.executable, "-P", "-m", module, str(theirs.fileno())],
                 # what counts has to know where before it is imported
                 env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": os.environ[METRICS]},
                 stdin=subprocess.DEVNULL,

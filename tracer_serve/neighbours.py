@@ -49,7 +49,7 @@ class NeighbourIndex:
         rng, rows = np.random.default_rng(self.seed), np.arange(len(embeddings))
         if len(rows) > self.cap:
             rows = np.sort(rng.choice(rows, self.cap, replace=False))
-        vectors = _unit(embeddings[rows])
+        vectors = unit(embeddings[rows])
         self.centres, cell = _cells(vectors, rng)
         order = np.argsort(cell, kind="stable")
         self.vectors, self.rows = vectors[order], rows[order]
@@ -79,8 +79,8 @@ class NeighbourIndex:
         """Return similarities and positions in `vectors`, both (m, k)."""
         step = max(1, _CHUNK_CELLS // max(1, len(self.vectors)))
         if len(embeddings) <= step:
-            return self._search_chunk(_unit(embeddings))
-        parts = [self._search_chunk(_unit(embeddings[i : i + step])) for i in range(0, len(embeddings), step)]
+            return self._search_chunk(unit(embeddings))
+        parts = [self._search_chunk(unit(embeddings[i : i + step])) for i in range(0, len(embeddings), step)]
         return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
     def _search_chunk(self, queries: Vectors) -> tuple[Vectors, Ints]:
@@ -135,12 +135,13 @@ def _cells(vectors: Vectors, rng: np.random.Generator) -> tuple[Vectors, Ints]:
     for _ in range(_PASSES):
         cell, mine = np.unique((sample @ centres.T).argmax(axis=1), return_inverse=True)
         order = np.argsort(mine, kind="stable")
-        centres = _unit(np.add.reduceat(sample[order], np.searchsorted(mine[order], np.arange(len(cell)))))
+        centres = unit(np.add.reduceat(sample[order], np.searchsorted(mine[order], np.arange(len(cell)))))
     used, cell = np.unique((vectors @ centres.T).argmax(axis=1), return_inverse=True)
     return centres[used], cell
 
 
-def _unit(vectors: Vectors) -> Vectors:
+def unit(vectors: Vectors) -> Vectors:
+    """Return vectors (n, d) at length 1, those of length 0 as they are."""
     norm = np.linalg.norm(vectors, axis=1, keepdims=True)
     scaled: Vectors = (vectors / np.maximum(norm, 1e-12)).astype(np.float32, copy=False)
     return scaled

@@ -13,6 +13,7 @@ from transformers import AutoModel
 from tracer_serve import pretrained
 from tracer_serve.errors import ArtifactError
 from tracer_serve.finetune.stack import Stack
+from tracer_serve.neighbours import unit
 from tracer_serve.records import Labels, Vectors
 
 _SHARPNESS = 16.0  # cosines to logits where the head starts from prototypes
@@ -101,9 +102,8 @@ class Network(torch.nn.Module):
 
     def start_from(self, pooled: Vectors, codes: np.ndarray) -> None:
         """Set each class's direction to the mean of its rows: vectors (n, width), class indices (n,)."""
-        unit = pooled / np.maximum(np.linalg.norm(pooled, axis=1, keepdims=True), 1e-12)
         sums = np.zeros((len(self.classes), self.width), np.float32)
-        np.add.at(sums, codes, unit)
+        np.add.at(sums, codes, unit(pooled))
         with torch.no_grad():
             self.head.weight.copy_(functional.normalize(torch.from_numpy(sums), dim=1))
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from tracer_serve.neighbours import unit
 from tracer_serve.records import Floats, Ints
 from tracer_serve.report.seen import Seen
 
@@ -17,13 +18,12 @@ def closeness(seen: Seen, rows: Ints, labels: Ints) -> Floats:
     rows : shape (m,); near-duplicates of a row do not count for it
     labels : a label for each of them, index into ``seen.classes``, shape (m,)
     """
-    unit = seen.vectors / np.maximum(np.linalg.norm(seen.vectors, axis=1, keepdims=True), 1e-12)
-    found: Floats = np.full(len(rows), np.nan)
+    vectors, found = unit(seen.vectors), np.full(len(rows), np.nan)
     for label in np.unique(labels):
         members, asked = np.flatnonzero(seen.truth == label), np.flatnonzero(labels == label)
         parts = max(1, len(asked) * len(members) // _CELLS)
         for part in np.array_split(asked, parts):
-            cosine = unit[rows[part]] @ unit[members].T
+            cosine = vectors[rows[part]] @ vectors[members].T
             cosine[seen.group[rows[part]][:, None] == seen.group[members]] = -np.inf
             found[part] = _mean_of_best(cosine)
     return found

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from tracer_serve.neighbours import unit
 from tracer_serve.records import Ints
 from tracer_serve.report.reasons import row_of
 from tracer_serve.report.seen import Seen
@@ -34,14 +35,10 @@ def contrast_of(seen: Seen, limit: int = 30) -> list[dict[str, Any]]:
 def _nearest(seen: Seen, handled: Ints, deferred: Ints) -> list[tuple[float, int, int]]:
     if not len(handled) or not len(deferred):
         return []
-    cosine = _unit(seen.vectors[handled]) @ _unit(seen.vectors[deferred]).T
+    cosine = unit(seen.vectors[handled]) @ unit(seen.vectors[deferred]).T
     pairs = []
     for _ in range(min(_PER_LABEL, *cosine.shape)):
         a, b = np.unravel_index(int(cosine.argmax()), cosine.shape)
         pairs.append((float(cosine[a, b]), int(handled[a]), int(deferred[b])))
         cosine[a, :], cosine[:, b] = -np.inf, -np.inf
     return pairs
-
-
-def _unit(vectors: Any) -> Any:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

@@ -114,6 +114,8 @@ def _fill(folder: Path, task: Task, fresh: Fresh, versions: Versions) -> None:
     history = [versions.folder(number) / "report.json" for number in versions.numbers()]
     earlier = [json.loads(file.read_text(encoding="utf-8")) for file in history if file.is_file()]
     texts = [taken.rows.texts[i] for i in fitted.calibration.row]
-    report = build_report(task, fitted, texts, earlier, fresh.migration, left_out=taken.left_out)
+    closing, teacher = fresh.demands.closing, fresh.demands.teacher
+    told: dict[str, Any] = {"left_out": taken.left_out, "alarm": closing and closing.at, "teacher": teacher}
+    report = build_report(task, fitted, texts, earlier, fresh.migration, **told)
     (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
     (folder / "report.html").write_text(render_html(report), encoding="utf-8")

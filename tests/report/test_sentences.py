@@ -118,6 +118,20 @@ def test_a_cascade_names_which_of_its_stages_a_number_is_of(small: Case) -> None
     assert "gave way to a, then b with " in page
 
 
+def test_a_repair_says_so_and_blames_no_embedder(hopeless: Case) -> None:
+    """After an alarm the rows are told to be since then; what changed is asked before the embedder is doubted."""
+    fitted, texts = hopeless.fitted, hopeless.texts
+    before = hopeless.report | {"basis": hopeless.report["basis"] | {"teacher": "one"}}
+    report = build_report(hopeless.task, fitted, texts, [before], alarm="2026-11-23T03:31:07+00:00", teacher="other")
+    assert report["basis"]["sentence"].endswith(
+        " All came after the alarm of 2026-11-23 03:31 UTC; older ones only train."
+    )
+    assert report["actions"][0]["title"] == "Find out what changed at the alarm"
+    assert "the teacher is another one, and only its own labels calibrate." in render_html(report)
+    again = build_report(hopeless.task, fitted, texts, [before], teacher="one")
+    assert "another one" not in render_html(again)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

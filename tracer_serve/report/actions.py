@@ -8,6 +8,10 @@ from tracer_serve.report.words import percent
 _SUSPICIOUS = 0.5  # suspicion from which on a card is worth a look for its own sake
 _WORTH = 0.02  # coverage
 _MENDS = {
+    "alarm": (
+        "Find out what changed at the alarm",
+        "Rows that contradict each other certify little. The dashboard says whether the former version agrees again.",
+    ),
     "representation": (
         "Try a better embedder",
         "Unless the teacher does not repeat itself: `tracer-serve check TASK.yaml --teacher-noise 200` asks it again.",
@@ -65,7 +69,10 @@ def _weakness(report: Mapping[str, Any]) -> list[dict[str, Any]]:
         if found["reason"] == "coverage"
         else []
     )
-    return [*small, _action("mend", *_MENDS[found["diagnosis"]["cause"]])]
+    cause = found["diagnosis"]["cause"]
+    if cause == "representation" and report["basis"]["alarm"]:
+        cause = "alarm"
+    return [*small, _action("mend", *_MENDS[cause])]
 
 
 def _teacher_mistakes(report: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -45,6 +45,8 @@ def build_report(
     migration: Mapping[str, Any] | None = None,
     *,
     left_out: int = 0,
+    alarm: str | None = None,
+    teacher: str | None = None,
 ) -> dict[str, Any]:
     """Return report.json: finite numbers, strings, lists and objects only, None for what is not known.
 
@@ -55,6 +57,8 @@ def build_report(
     earlier : report.json of earlier versions, oldest first
     migration : which labels moved when this teacher was asked about another one's texts; see `migration_of`
     left_out : labelled rows that the fit left out, as older than `fit.max_traces` others
+    alarm : when the gate closed last (UTC, ISO 8601): only rows since then calibrate
+    teacher : fingerprint of whose labels calibrate
     """
     if len(texts) != len(fitted.calibration.row):
         raise ValueError(f"{len(texts)} texts for {len(fitted.calibration.row)} calibration rows")
@@ -65,7 +69,7 @@ def build_report(
             "schema": SCHEMA,
             "task": task.spec.name,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "basis": basis_of(seen),
+            "basis": basis_of(seen, alarm) | {"alarm": alarm, "teacher": teacher},
             "headline": headline_of(task, seen),
             "money": money_of(task, seen),
             "certificate": fitted.certificate,

@@ -31,6 +31,7 @@ def changes_of(report: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]) 
             "coverage": _difference(old["headline"]["coverage"], new["headline"]["coverage"]),
             "rows": new["basis"]["rows"] - old["basis"]["rows"],
             "policy": [old["policy"], new["policy"]],
+            "teacher": [old["basis"].get("teacher"), new["basis"]["teacher"]],
             "alpha": [old["certificate"]["alpha"], new["certificate"]["alpha"]],
         },
         "moved": _moved(before, after),

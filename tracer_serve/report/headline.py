@@ -10,8 +10,8 @@ if TYPE_CHECKING:  # it brings the fit, which a server that only says what it se
     from tracer_serve.report.seen import Seen
 
 
-def basis_of(seen: "Seen") -> dict[str, Any]:
-    """Say on which rows every number of the report stands."""
+def basis_of(seen: "Seen", alarm: str | None = None) -> dict[str, Any]:
+    """Say on which rows every number of the report stands; after an alarm, that they came after it."""
     pilot = seen.certificate.pilot
     how = (
         "held-out calibration rows, which the served model has never seen"
@@ -19,7 +19,12 @@ def basis_of(seen: "Seen") -> dict[str, Any]:
         else "out-of-fold calibration rows, each scored by models fitted without it (cross-fitted)"
     )
     spent = f" The certificate leaves out {pilot:,} of them, on which its first test was chosen." if pilot else ""
-    return {"mode": seen.certificate.mode, "rows": len(seen), "sentence": f"{len(seen):,} {how}.{spent}"}
+    since = (
+        ""
+        if alarm is None
+        else f" All came after the alarm of {alarm[:16].replace('T', ' ')} UTC; older ones only train."
+    )
+    return {"mode": seen.certificate.mode, "rows": len(seen), "sentence": f"{len(seen):,} {how}.{spent}{since}"}
 
 
 def headline_of(task: Task, seen: "Seen") -> dict[str, Any]:

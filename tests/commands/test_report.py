@@ -22,3 +22,5 @@ def test_labels_stay_text_and_disagreement_is_not_called_an_error(capsys: pytest
     assert "Look at [/red]. [bold]x[/bold]" in said
     assert "where surrogate and teacher differ most" in said
     assert "errs" not in said
+    assert "basis" in said
+    assert "300 out-of-fold calibration rows" in said

@@ -153,6 +153,9 @@ def test_lists_that_are_cut_say_so(small: Case) -> None:
     assert "disagreements." not in render_html(small.report)
     part = small.report | {"flows": flows | {"flows": flows["flows"][:1], "listed": flows["flows"][0]["rows"]}}
     assert f"{flows['flows'][0]['rows']} of {flows['disagreements']} disagreements." in render_html(part)
+    why = small.report["why"]
+    assert "the 15 most frequent pairs" not in render_html(small.report | {"why": why | {"pairs": why["pairs"][:15]}})
+    assert "the 15 most frequent pairs" in render_html(small.report | {"why": why | {"pairs": 16 * why["pairs"][:1]}})
 
 
 def test_rows_that_chose_the_first_test_are_accounted_for() -> None:

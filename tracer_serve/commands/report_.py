@@ -46,7 +46,7 @@ def _show(report: dict[str, Any], number: int, page: Path) -> None:
     if head["certified"]:
         bound = "" if head["lower_bound"] is None else f", at least {at_least(head['lower_bound'])}"
         rows += [("coverage", percent(head["coverage"])), ("agreement", f"{percent(head['agreement'])}{bound}")]
-    facts([*rows, ("page", str(page))])
+    facts([*rows, ("basis", report["basis"]["sentence"]), ("page", str(page))])
     for kind, what in (("disagreed", "where surrogate and teacher differ most"), ("deferred", "where it defers most")):
         slices = report["slices"][kind]["slices"][:_SHOWN]
         if slices:

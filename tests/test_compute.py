@@ -33,6 +33,7 @@ from tracer_serve.refit import refit
 from tracer_serve.registry import embedders
 from tracer_serve.spec.compute import ComputeSpec
 from tracer_serve.stock import store_of, versions_of
+from tracer_serve.surrogates import mlp
 from tracer_serve.validity import certificate_of
 from tracer_serve.versions import Versions
 
@@ -152,6 +153,7 @@ def test_an_endpoint_is_asked_from_here(tmp_path: Path, cluster: Any) -> None:
 
 def test_folds_abreast_are_those_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two cores fit the folds side by side, and every number is the one that a single core comes to."""
+    monkeypatch.setattr(mlp, "_FEWEST_STEPS", 60)  # as many numbers, sooner
     task = write_task(tmp_path, surrogates=["mlp"], fit={"folds": 4})
     rows, ticks = Rows.of(*banking(200)), list[int]()
 

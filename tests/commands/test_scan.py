@@ -17,6 +17,7 @@ from tracer_serve.fit.rows import Rows
 from tracer_serve.load import Task
 from tracer_serve.savings import Price
 from tracer_serve.scan import ALPHAS, scan
+from tracer_serve.surrogates import mlp
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +29,10 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_bare_file_gives_table_page_and_json(
-    traces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    traces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a YAML: every alpha, less coverage the stricter it is, a curve, money net of audits, one closed page."""
+    monkeypatch.setattr(mlp, "_FEWEST_STEPS", 60)  # sixty fits of it: how well it is trained is not looked at here
     page = tmp_path / "<b>scan.html"
     words = ["scan", str(traces), "--json", "--html", str(page), "--price-per-call", "0.01", "--calls-per-day", "1000"]
     assert main(words) == 0

@@ -112,6 +112,7 @@ def test_a_cascade_names_which_of_its_stages_a_number_is_of(small: Case) -> None
     fitted = replace(small.fitted, policy=replace(small.fitted.policy, certificate=certificate), candidates=slow)
     report = build_report(small.task, fitted, small.texts, [small.report])
     assert report["plateau"]["method"].startswith("The last stage is refitted")
+    assert ("Forecast" in report["plateau"]["method"]) == (report["plateau"]["forecast"] is not None)
     page = render_html(report)
     assert "In the order in which they are asked, of all 600 rows" in page
     assert "the agreement of a cascade is that of its last stage" in page

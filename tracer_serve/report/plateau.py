@@ -27,8 +27,8 @@ from tracer_serve.records import Floats, Inputs, Ints
 from tracer_serve.report.seen import Seen
 from tracer_serve.stages import gather
 
-METHOD = (
-    "{what} is refitted on random parts of the calibration rows and certified by the gate on other rows."
+METHOD = "{what} is refitted on random parts of the calibration rows and certified by the gate on other rows."
+FORECAST = (
     " Forecast: the deferred share follows a power law of the traces; its range comes from omitting one size at a time."
 )
 _PARTS = ((1 / 8, 3), (1 / 4, 2), (1 / 2, 1))  # share of the traces, repetitions
@@ -63,10 +63,12 @@ def plateau_of(task: Task, fitted: Fitted, seen: Seen) -> dict[str, Any]:
     if comparable:
         points.append({"traces": len(seen), "coverage": found.handled_share, "measured": "certificate"})
     sizes, coverage = (np.array([p[key] for p in points], float) for key in ("traces", "coverage"))
+    ahead = forecast(sizes, coverage) if comparable else None
+    what = "The last stage" if found.stages[1:] else "The chosen surrogate"
     return {
-        "method": METHOD.format(what="The last stage" if found.stages[1:] else "The chosen surrogate"),
+        "method": METHOD.format(what=what) + (FORECAST if ahead else ""),
         "points": points,
-        "forecast": forecast(sizes, coverage) if comparable else None,
+        "forecast": ahead,
         "labels_at": measured[-1].traces if measured else None,
         "labels": _labels(seen, measured[-1].handled if measured else None),
     }

@@ -45,8 +45,8 @@ def bento(fitted: Task, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENTOML_HOME", str(home))
-        assert main(["build", str(fitted.file), "--tag", "tiny:first"]) == 0
-    folder = home / "bentos" / "tiny" / "first"
+        assert main(["build", str(fitted.file), "--tag", "bank:first"]) == 0
+    folder = home / "bentos" / "bank" / "first"  # a name that BentoML prints as a picture
     yield folder
     shutil.rmtree(home)
 

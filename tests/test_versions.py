@@ -92,6 +92,14 @@ def test_a_current_that_is_no_number_is_an_error(tmp_path: Path) -> None:
         Versions(tmp_path).current()
 
 
+def test_a_current_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    """What the disk says is told with the place to look at, as an error that every follower expects."""
+    root = tmp_path / "versions"
+    (root / "current").mkdir(parents=True)
+    with pytest.raises(ArtifactError, match=r"current cannot be read: Is a directory\. Look at its folder: ls -ld"):
+        Versions(root).current()
+
+
 def test_retention_keeps_the_newest_the_current_and_the_pinned(tmp_path: Path) -> None:
     """Collecting deletes the oldest, but never the one that serves nor a pinned one."""
     versions = Versions(tmp_path)

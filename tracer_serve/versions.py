@@ -53,12 +53,16 @@ class Versions:
         Raises
         ------
         ArtifactError
-            Where `current` does not hold a number, which no crash of ours can cause.
+            Where `current` cannot be read, or does not hold a number, which no crash of ours can cause.
         """
         try:
             text = (self.root / "current").read_text(encoding="ascii").strip()
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise ArtifactError(
+                f"{self.root}/current cannot be read: {error.strerror}. Look at its folder: ls -ld {self.root}"
+            ) from error
         if not text.isdigit():
             raise ArtifactError(f"{self.root}/current holds {text!r}, not a number; choose one with rollback")
         return int(text)

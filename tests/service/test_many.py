@@ -6,6 +6,7 @@ import random
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.service.chat.conftest import running_app
 from tests.service.test_hostile import mangled
 from tests.service.worlds import DEFERRED, HANDLED, make_task, make_version
 from tests.stub_llm import StubLLM
+from tracer_serve.commands._worker import _prepared
 from tracer_serve.errors import SpecError
 from tracer_serve.load import Task
 from tracer_serve.service.guard import OPEN
@@ -193,6 +195,21 @@ async def test_all_start_or_none(tasks: Any) -> None:
         async with app.router.lifespan_context(app):
             pytest.fail("it started")
     assert set(asyncio.all_tasks()) == before
+
+
+def test_all_that_keeps_tasks_from_starting_is_told_by_file(tasks: Any) -> None:
+    """Before the start each is prepared: what is wrong with two of three is told together, each by its YAML."""
+    good, bad = tasks()
+    missing = replace(bad, spec=bad.spec.model_copy(update={"plugins": (Path("nowhere.py"),)}))
+    bad.state.mkdir(parents=True)
+    (bad.state / "traces.db").mkdir()
+    with pytest.raises(SpecError) as caught:
+        _prepared((good, bad, missing))
+    first, second, last = str(caught.value).splitlines()
+    assert first.startswith(f"{bad.file}: {bad.state}/traces.db: ")
+    assert second.startswith(f"{bad.file}: ")
+    assert "nowhere.py" in second
+    assert last == "none of the 3 tasks was started"
 
 
 def test_a_folder_is_its_yamls_in_order(tasks: Any, tmp_path: Path) -> None:

@@ -17,10 +17,11 @@ import pytest
 from tests.service.worlds import DEFERRED, HANDLED, make_task, make_version
 from tests.serving import free_port
 from tests.stub_llm import StubLLM
-from tracer_serve.errors import BusyError, SpecError
+from tracer_serve.errors import BusyError, SpecError, StoreError
 from tracer_serve.load import Task
 from tracer_serve.service.ahead import Ahead, announced
 from tracer_serve.service.run import address_of, require_free_port
+from tracer_serve.service.worker import application_of, started
 from tracer_serve.traces import open_store
 
 MakeTask = Callable[..., Task]
@@ -133,6 +134,39 @@ def test_a_worker_that_dies_at_its_start_is_told_as_that(task: MakeTask) -> None
         worker.prepare()
         with pytest.raises(RuntimeError, match="ended early, with 0"):
             worker.told()
+
+
+@pytest.mark.parametrize("module", ["tracer_serve.service.worker", "tracer_serve.service.entry"])
+def test_a_worker_that_cannot_read_its_task_says_why(tmp_path: Path, module: str) -> None:
+    """One line without the calls that led to it, ours and under `bentoml serve`."""
+    env = os.environ | {"TRACER_SERVE_TASK": str(tmp_path / "gone.yaml")}
+    done = subprocess.run([sys.executable, "-m", module, "0"], env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error: {tmp_path}/gone.yaml: no such file")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_worker_that_cannot_start_says_why(task: MakeTask) -> None:
+    """Where the store cannot be opened the log has one line for it, not forty."""
+    spec = task()
+    spec.state.mkdir(parents=True)
+    (spec.state / "traces.db").mkdir()
+    sent: list[dict[str, str]] = []
+
+    async def start() -> None:
+        async def receive() -> dict[str, str]:
+            return {"type": "lifespan.startup"}
+
+        async def send(message: dict[str, str]) -> None:
+            sent.append(message)
+
+        await application_of([spec])({"type": "lifespan", "app": None, "state": {}}, receive, started(send))
+
+    with pytest.raises(StoreError):
+        asyncio.run(start())
+    assert [message["type"] for message in sent] == ["lifespan.startup.failed"]
+    assert sent[0]["message"].startswith(f"error: {spec.state}/traces.db: ")
+    assert "\n" not in sent[0]["message"]
 
 
 def _answering(server: "subprocess.Popen[bytes]") -> set[int]:

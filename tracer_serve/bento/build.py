@@ -33,6 +33,14 @@ from tracer_serve.service.bento import bento_service
 
 svc = bento_service(Path(__file__).parent, {task!r})
 '''
+_PACK = """
+import sys
+from bentoml.bentos import build_bentofile
+
+name, version = sys.argv[1:]
+print(build_bentofile(name=name or None, version=version or None, build_ctx=".").tag)
+"""
+"""BentoML's own command would print a picture for the name of one: ``:bank:`` in ``bank:v1``."""
 _README = """\
 # {name}
 
@@ -129,17 +137,14 @@ def _certified(task: Task) -> Manifest:
 
 
 def _pack(folder: Path, tag: str) -> str:
-    """Run BentoML's own command: it imports the service, which belongs into a process of its own."""
+    """Let BentoML import and pack the service, which belongs into a process of its own."""
     name, _, version = tag.partition(":")
-    words = [sys.executable, "-m", "bentoml", "build", "--output", "tag"]
-    words += ["--name", name] if name else []
-    words += ["--version", version] if version else []
+    words = [sys.executable, "-c", _PACK, name, version]
     kept = {key: value for key, value in os.environ.items() if key not in (TASK, CARRIED)}
     env = kept | {"BENTOML_DO_NOT_TRACK": "True"}
     done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)  # noqa: S603  # ours
-    tags = [line.removeprefix("__tag__:") for line in done.stdout.splitlines() if line.startswith("__tag__:")]
-    if done.returncode or not tags:
+    if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
         home = env.get("BENTOML_HOME") or "~/bentoml"
         raise ArtifactError(f"bentoml build failed: {last}. Is there room and right to write in {home}?")
-    return tags[0]
+    return done.stdout.splitlines()[-1]

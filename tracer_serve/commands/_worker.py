@@ -3,25 +3,30 @@
 import gc
 import importlib
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from tracer_serve.errors import TracerServeError
+from tracer_serve.errors import SpecError, TracerServeError
+from tracer_serve.load import Task
 from tracer_serve.service.ahead import Line
 from tracer_serve.service.worker import serve, tasks_named
+
+if TYPE_CHECKING:
+    from tracer_serve.commands._prepare import Prepared
 
 
 def main() -> int:
     """Prepare, tell what was found, and serve unless something has to be done before."""
     gc.disable()
     line = Line(int(sys.argv[1]))
-    from tracer_serve.commands._prepare import prepare  # noqa: PLC0415
-
+    importlib.import_module("tracer_serve.commands._prepare")
     importlib.import_module("tracer_serve.service.app")  # what answers, while the supervisor reads the YAML
     if not line.may_prepare():
         return 0
     try:
         tasks = tasks_named()
-        found = [prepare(task) for task in tasks]
+        found = _prepared(tasks)
     except TracerServeError as error:
         line.fail(error)
         return error.exit_code
@@ -31,6 +36,24 @@ def main() -> int:
     if serves:
         serve(tasks, line)
     return 0
+
+
+def _prepared(tasks: Sequence[Task]) -> list["Prepared"]:
+    """Prepare all tasks, or tell what is wrong with any of them together, each by the name of its file."""
+    from tracer_serve.commands._prepare import prepare  # noqa: PLC0415
+
+    if len(tasks) == 1:
+        return [prepare(tasks[0])]
+    found, problems = [], []
+    for task in tasks:
+        try:
+            found.append(prepare(task))
+        except TracerServeError as error:
+            told = str(error)
+            problems.append(told if told.startswith(str(task.file)) else f"{task.file}: {told}")
+    if problems:
+        raise SpecError("\n".join(problems) + f"\nnone of the {len(tasks)} tasks was started")
+    return found
 
 
 if __name__ == "__main__":

@@ -5,13 +5,17 @@ BentoML starts its own workers then, each of which imports this module again; `t
 middlewares, whose tracing alone costs more than our answer.
 """
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import bentoml
 from pydantic import BaseModel
 
+from tracer_serve.errors import TracerServeError
 from tracer_serve.service.ahead import CARRIED, METRICS, TASK
 from tracer_serve.service.tasks import load_tasks
 from tracer_serve.service.worker import application_of, prepare_process, started
@@ -33,6 +37,12 @@ class FrontedService(bentoml.Service):  # type: ignore[misc]  # bentoml has no u
 
     def to_asgi(self, is_main: bool = True) -> Any:
         """Return what uvicorn runs; only workers come here, so only they import what answers requests."""
+        try:
+            return self._application(is_main)
+        except TracerServeError as error:
+            raise SystemExit(f"error: {error}") from None
+
+    def _application(self, is_main: bool) -> Any:
         prepare_process(_tasks)
         from uvicorn.config import HTTP_PROTOCOLS  # noqa: PLC0415
 
@@ -49,9 +59,8 @@ class FrontedService(bentoml.Service):  # type: ignore[misc]  # bentoml has no u
         self.mount_asgi_app(app)
         inner = super().to_asgi(is_main=is_main)
         keyless = any(not task.spec.server.api_keys for task in _tasks)
-        # our own command has looked at the address before it was bound
-        unseen = METRICS not in os.environ and not os.environ.get("TRACER_SERVE_INSECURE")
-        guarded = Loopback(app) if keyless and unseen else app
+        # nobody has looked at the address before it was bound, as our own command does
+        guarded = Loopback(app) if keyless and not os.environ.get("TRACER_SERVE_INSECURE") else app
 
         async def front(scope: Any, receive: Any, send: Any) -> None:
             if scope["type"] == "lifespan":
@@ -66,8 +75,17 @@ class Served:
     """Classification by a certified surrogate, and by its teacher where the certificate ends."""
 
 
+if METRICS not in os.environ:
+    # in the supervisor, for its workers: BentoML's own folder is one for all servers of a machine, emptied by each that
+    # starts, and in a store that may not be writable
+    os.environ[METRICS] = tempfile.mkdtemp(prefix="tracer-serve-")
+    atexit.register(shutil.rmtree, os.environ[METRICS], ignore_errors=True)
+
 _arguments = bentoml.use_arguments(Arguments)
-_tasks = load_tasks([Path(path) for path in (os.environ.get(TASK) or _arguments.task).split(os.pathsep)])
+try:
+    _tasks = load_tasks([Path(path) for path in (os.environ.get(TASK) or _arguments.task).split(os.pathsep)])
+except TracerServeError as error:
+    raise SystemExit(f"error: {error}") from None  # `bentoml serve` would tell it by a screen of its own calls
 
 svc: Any = bentoml.service(
     name=_tasks[0].spec.name if len(_tasks) == 1 else "tracer-serve",

@@ -16,6 +16,7 @@ from socket import socket
 from typing import Any
 
 from tracer_serve.compute import cores
+from tracer_serve.errors import TracerServeError
 from tracer_serve.following import follow_parent
 from tracer_serve.load import Task
 from tracer_serve.service.ahead import METRICS, TASK, Line
@@ -92,6 +93,9 @@ def started(send: Any, first: Any = None) -> Any:
     """
 
     async def settle_and_send(message: Any) -> None:
+        problem = sys.exc_info()[1]  # of whoever sends: Starlette would tell it by all calls that led to it
+        if message["type"] == "lifespan.startup.failed" and isinstance(problem, TracerServeError):
+            message["message"] = f"error: {problem}"
         if message["type"] == "lifespan.startup.complete":
             gc.freeze()  # with a few thousand objects that are garbage: to look for them takes an eighth of a second
             gc.set_threshold(_YOUNG)
@@ -107,9 +111,7 @@ def prepare_process(tasks: Sequence[Task]) -> None:
     """Set up what belongs to a process rather than to an application."""
     workers = tasks[0].spec.server.workers
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // workers)))  # graphs and torch read it
-    if METRICS in os.environ:
-        # BentoML's own folder is one for all servers of a machine, and emptied by each that starts; this has to be
-        # set before prometheus_client is imported for the first time
+    if METRICS in os.environ:  # before prometheus_client is imported for the first time
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.environ[METRICS]
     from tracer_serve.service.tracing import log_as_configured  # noqa: PLC0415
 
@@ -124,7 +126,10 @@ def prepare_process(tasks: Sequence[Task]) -> None:
 def main() -> None:
     """Serve the tasks that the environment names."""
     gc.disable()  # a start makes a million objects that stay; `started` enables it again
-    serve(tasks_named(), Line(int(sys.argv[1])))
+    try:
+        serve(tasks_named(), Line(int(sys.argv[1])))
+    except TracerServeError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

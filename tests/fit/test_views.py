@@ -96,7 +96,8 @@ def cascade(tmp_path_factory: pytest.TempPathFactory) -> Fitted:
 @pytest.mark.parametrize("mode", ["cross_fit", "strict"])
 def test_both_views_are_certified_as_one_policy(tmp_path: Path, mode: str) -> None:
     """Both stages answer, the promise holds on new rows, and the certificate says what each costs with its embedder."""
-    fitted = fit_policy(task_in(tmp_path, mode=mode), rows(1500), Dear())
+    known = rows(1500)
+    fitted = fit_policy(task_in(tmp_path, mode=mode), known, Dear())
     found, new = fitted.certificate, rows(2000, seed=1)
     assert found.certified
     assert [row.surrogate for row in found.stages] == ["logreg on cheap", "logreg"]
@@ -105,7 +106,7 @@ def test_both_views_are_certified_as_one_policy(tmp_path: Path, mode: str) -> No
     seen = fitted.policy.score(new.texts)
     assert all((seen.handled & (seen.stage == number)).mean() > 0.1 for number in (0, 1))
     assert (fitted.policy.classes[seen.top] == new.labels)[seen.handled].mean() >= 0.9
-    np.testing.assert_allclose(fitted.vectors, Dear().embed([rows(1500).texts[i] for i in fitted.calibration.row]))
+    np.testing.assert_allclose(fitted.vectors, Dear().embed([known.texts[i] for i in fitted.calibration.row]))
 
 
 def test_what_the_first_stage_handles_is_not_embedded_again(cascade: Fitted) -> None:

@@ -39,7 +39,12 @@ def test_minimal_task_has_the_documented_defaults(tmp_path: Path) -> None:
         (MINIMAL + "gate: {alpha: high}\n", ["gate.alpha", "valid number", "'high'"]),
         (MINIMAL + "server: {port: 99999}\n", ["server.port", "65535"]),
         (MINIMAL + "surrogates: []\n", ["surrogates", "at least 1"]),
-        (MINIMAL + "labels: [yes, no]\n", ["labels[0]: has to be a text; quotes", "(got True)"]),
+        (MINIMAL + "labels: [1, b]\n", ["labels[0]: has to be a text; quotes", "(got 1)"]),
+        (MINIMAL + "gate: {alpha: 95}\n", ["gate.alpha", "a share such as 0.95, not a percentage (got 95)"]),
+        (MINIMAL + "gate:\nalpha: 0.9\n", ["alpha: unknown key. It belongs under `gate:`; indent it there"]),
+        (MINIMAL + "gate:\n\talpha: 0.9\n", ["is not YAML: line 4", "Indent with spaces, not with tabs"]),
+        (MINIMAL + "gate:\n  alpha: 0.9\n   delta: 0.1\n", ["line 5", "indented like its neighbours"]),
+        ("name: t\nteacher: {typ: offline}\n", ["teacher.type: is required, as in teacher: {type: NAME", "are: typ"]),
         (MINIMAL + "surrogates: blend\n", ["surrogates: has to be a list", "(got 'blend')"]),
         (MINIMAL + "gate: 0.9\n", ["gate: has to be a block of keys", "(got 0.9)"]),
         (MINIMAL + "labels: [a, b, a]\n", ["labels", "'a' is there twice"]),
@@ -66,6 +71,14 @@ def test_a_mistake_is_named_with_file_path_and_what_is_allowed(tmp_path: Path, t
 def test_labels_are_refused_in_the_form_that_was_meant(tmp_path: Path, labels: str) -> None:
     """A mistake in a list of labels does not also complain that the list is no map, nor the other way round."""
     assert len(problem(tmp_path, MINIMAL + f"labels: {labels}\n").splitlines()) == 1
+
+
+def test_words_that_yaml_once_took_for_truth_values(tmp_path: Path) -> None:
+    """`no` and `on` are labels, as in YAML 1.2; where a truth value belongs they still are one."""
+    words = "labels: {yes: 'they agree', no: 'they do not', on: 'y', off: 'n'}\ngate: {per_class: yes}\n"
+    spec = load_task(write(tmp_path, MINIMAL + words)).spec
+    assert spec.label_names == ("yes", "no", "on", "off")
+    assert spec.gate.per_class is True
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:

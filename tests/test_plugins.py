@@ -72,8 +72,8 @@ def test_a_plugin_is_a_member_of_a_blend(tmp_path: Path) -> None:
     ("block", "problem"),
     [
         ({"type": "prototype", "temprature": 1}, "unknown parameter 'temprature'. Did you mean 'temperature'"),
-        ({"type": "prototype", "temperature": 0}, "parameter 'temperature': Input should be greater than 0"),
-        ({"type": "prototype", "temperature": "warm"}, "parameter 'temperature': Input should be a valid number"),
+        ({"type": "prototype", "temperature": 0}, "parameter 'temperature': has to be greater than 0"),
+        ({"type": "prototype", "temperature": "warm"}, "parameter 'temperature': has to be a valid number"),
         ("prototipe", "Did you mean 'prototype'"),
     ],
 )

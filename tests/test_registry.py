@@ -51,11 +51,11 @@ def test_an_unknown_name_lists_what_is_there_and_the_nearest(registry: Registry[
 @pytest.mark.parametrize(
     ("params", "problem"),
     [
-        ({}, "parameter 'size': Field required"),
-        ({"size": 0}, "parameter 'size': Input should be greater than or equal to 1"),
-        ({"size": "many"}, "parameter 'size': Input should be a valid integer"),
+        ({}, "parameter 'size' is required"),
+        ({"size": 0}, "parameter 'size': has to be greater than or equal to 1"),
+        ({"size": "many"}, "parameter 'size': has to be a valid integer"),
         ({"size": 1, "nane": "y"}, "unknown parameter 'nane'. Did you mean 'name'? Allowed: size, name, tags"),
-        ({"size": 1, "tags": "a"}, "parameter 'tags': Input should be a valid tuple"),
+        ({"size": 1, "tags": "a"}, "parameter 'tags': has to be a valid tuple"),
     ],
 )
 def test_parameters_are_checked_by_the_signature(

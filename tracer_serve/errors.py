@@ -6,6 +6,11 @@ A message names the culprit, the likely cause and, where there is one, the next 
 from pathlib import Path
 from typing import ClassVar
 
+TEACHER_REASONS = (
+    "timeout", "rate_limited", "unavailable", "rejected", "unknown_label", "circuit_open", "overloaded",
+)  # fmt: skip
+"""Why a teacher gave no usable label: bounded words for metrics."""
+
 
 class TracerServeError(Exception):
     """Base of every error that tracer-serve raises on purpose."""
@@ -107,8 +112,7 @@ class TeacherError(TracerServeError):
     Parameters
     ----------
     problem : what happened
-    reason : a bounded word for metrics: ``timeout``, ``rate_limited``, ``unavailable``, ``rejected``,
-        ``unknown_label``, ``circuit_open``, ``overloaded``
+    reason : one of `TEACHER_REASONS`
     retry_after_s : seconds after which asking again may help
     answer : the raw answer, where there was one
     """

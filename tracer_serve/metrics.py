@@ -13,6 +13,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from tracer_serve.errors import TEACHER_REASONS
 from tracer_serve.following import Follower
 from tracer_serve.gathered import Count, Seconds
 from tracer_serve.live import Loaded
@@ -27,6 +28,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _WRITE_S = 0.5
 _DECISIONS = ("handled", "deferred", "degraded", "error")
+_OUTCOMES = ("certified", "abstained", "busy", "failed", "timeout", "stopped")
 _STAGES = ("total", "embed", "predict", "teacher")
 
 
@@ -68,6 +70,9 @@ class Metrics:
         self.cost = {kind: Count(cost.labels(task, kind)) for kind in ("spent", "avoided", "audit")}
         self._teacher_errors = counter("teacher_errors_total", "Teacher calls without a usable label.", "reason")
         self._refits = counter("refit_total", "Refits, by how they ended.", "outcome")
+        for series, values in ((self._teacher_errors, TEACHER_REASONS), (self._refits, _OUTCOMES)):
+            for value in values:  # from 0 on: a series that appears with its first failure has no increase to alert on
+                series.labels(task, value)
         self.lost = counter("traces_lost_total", "Traces that never reached the store.").labels(task)
         self.delayed = counter("traces_delayed_total", "Traces that had to wait for the store.").labels(task)
         self.policy_failures = counter("policy_failures_total", "Texts deferred as the policy failed.").labels(task)

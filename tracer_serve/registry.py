@@ -139,14 +139,16 @@ class Registry(Generic[C]):
 
 
 def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    errors = error.errors()  # a misspelt name before the one that is missing for it
+    first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
+    where, allowed = ".".join(str(part) for part in first["loc"]), ", ".join(model.model_fields) or "none"
     if first["type"] == "extra_forbidden":
         near = difflib.get_close_matches(where, model.model_fields, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        allowed = ", ".join(model.model_fields) or "none"
         return f"unknown parameter {where!r}.{hint} Allowed: {allowed}"
-    return f"parameter {where!r}: {first['msg']}"
+    if first["type"] == "missing":
+        return f"parameter {where!r} is required. Parameters: {allowed}"
+    return f"parameter {where!r}: {first['msg'].replace('Input should ', 'has to ', 1)}"  # not what was given: it may be a key
 
 
 embedders: Registry[Embedder] = Registry("embedder", "tracer_serve.embedders")

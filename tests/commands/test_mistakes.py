@@ -75,7 +75,7 @@ def test_labels_of_another_set(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main(["check", file]) == 0
     told = capsys.readouterr()
     assert "mine.jsonl: rows 1, labels 1" in told.out
-    assert "line 2: label 'up' is not in the task's label set. Lines refused: 1." in told.err
+    assert "line 2: label 'up' is not in the task's label set, which begins on, off. Lines refused: 1." in told.err
     assert f"import {file}" in told.err
 
 

@@ -9,7 +9,7 @@ import yaml
 
 from tracer_serve.components import embedders_of, paths_of
 from tracer_serve.errors import SpecError
-from tracer_serve.load import Task
+from tracer_serve.load import Task, parse_yaml
 
 _HEAD = """\
 # Made by `tracer-serve build` from {name}. `traces.import` was left out: traces go to the state folder or the shared
@@ -67,7 +67,7 @@ def _without_traces(task: Task) -> str:
     """Return the YAML as it was written, its variables unfilled, or without its imports where it has some."""
     if not task.spec.traces.import_:
         return task.source
-    raw = yaml.safe_load(task.source)
+    raw = parse_yaml(task.source)
     raw["traces"].pop("import", None)
     raw["traces"].pop("import_", None)
     return _HEAD.format(name=task.file.name) + yaml.safe_dump(raw, sort_keys=False, allow_unicode=True)

@@ -110,7 +110,7 @@ class Reading:
         if len(alike) == 1:
             return alike[0]
         near = difflib.get_close_matches(label, self.labels, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"; did you mean {near[0]!r}?" if near else f", which begins {', '.join(self.labels[:3])}"
         raise RefusedError(f"label {label[:80]!r} is not in the task's label set{hint}")
 
 

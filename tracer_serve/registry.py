@@ -148,7 +148,7 @@ def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:
         return f"unknown parameter {where!r}.{hint} Allowed: {allowed}"
     if first["type"] == "missing":
         return f"parameter {where!r} is required. Parameters: {allowed}"
-    return f"parameter {where!r}: {first['msg'].replace('Input should ', 'has to ', 1)}"  # without the value, maybe a key
+    return f"parameter {where!r}: {first['msg'].replace('Input should ', 'has to ', 1)}"  # its value may be a key
 
 
 embedders: Registry[Embedder] = Registry("embedder", "tracer_serve.embedders")

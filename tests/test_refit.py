@@ -202,6 +202,25 @@ def test_forget_removes_rows_and_marks_what_was_fitted_on_them(
     assert "0 rows of user ann" in capsys.readouterr().out
 
 
+def test_forget_cut_short_leaves_no_version_unmarked(
+    task: Task, store: TraceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ended before the rows went, the versions are marked already; repeated, the rows go."""
+    store.add(rows_now(10, metadata={"user": "ann"}))
+    refit(task)
+
+    def cut(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TraceStore, "forget_user", cut)
+        assert main(["forget", str(task.file), "--user", "ann"]) == 130
+    assert versions_of(task).manifest(2).forgotten == 10
+    assert len(store.ids_of_user("ann")) == 10
+    assert main(["forget", str(task.file), "--user", "ann"]) == 0
+    assert store.ids_of_user("ann") == []
+
+
 def test_imports_may_be_told_to_train_only(tmp_path: Path) -> None:
     """A file that is no fair sample of traffic trains and never certifies, by the command and by the spec."""
     made = tiny_task(tmp_path, traces={})

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tracer_serve.errors import TracerServeError
 from tracer_serve.following import Follower
 from tracer_serve.policy import Policy
 from tracer_serve.records import Text, Verdict
@@ -86,9 +87,12 @@ class Live:
                 _log.info("version %d serves", number)
         except Exception as error:  # noqa: BLE001  a plugin's load may raise anything; the last good version stays
             self._failed = (number, time.monotonic())
-            problem = f"version {number} does not load: {error}"
+            which = "the current version" if number is None else f"version {number}"
+            problem = f"{which} does not load: {error}"
             if problem != self.problem:
-                _log.exception("version %s does not load, %s stays", number, self.loaded and self.loaded.number)
+                stays = f"version {self.loaded.number} stays" if self.loaded else "none serves"
+                trace = not isinstance(error, TracerServeError)  # which says all there is to say
+                _log.error("%s; %s", problem, stays, exc_info=trace)
                 self._on_failure()
             self.problem = problem
 

@@ -173,8 +173,13 @@ class Policy:
             facts = json.loads((folder / "policy.json").read_text(encoding="utf-8"))
             numbers = range(facts["views"]), range(facts["stages"])
             certificate = CERTIFICATE.validate_python(facts["certificate"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except OSError as error:
             raise ArtifactError(f"{folder}/policy.json cannot be read: {error}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise ArtifactError(
+                f"{folder}/policy.json is not as this release writes it ({' '.join(repr(error).split())}). Another one"
+                " may have: `tracer-serve refit TASK.yaml` writes a version anew"
+            ) from error
         views = [View.load(folder / f"view_{number}", embedders) for number in numbers[0]]
         stages = tuple(Stage.load(folder / f"stage_{number}", views) for number in numbers[1])
         return cls(stages, certificate)

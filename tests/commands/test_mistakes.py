@@ -1,10 +1,12 @@
 """A newcomer's mistakes: each gets a clear error and exit code 1, and loses nothing."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import yaml
 from tests.tasks import write_task, write_traces
 from tracer_serve.cli import main
 from tracer_serve.load import Task
+from tracer_serve.manifest import checksums
 from tracer_serve.standing import LEASE
 from tracer_serve.stock import store_of, versions_of
 
@@ -107,6 +110,20 @@ def test_a_state_that_is_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture
     labelled = ("classify", str(task.file), str(tmp_path / "traces.jsonl"), str(tmp_path / "out.csv"))
     for words in (labelled, ("report", str(task.file))):
         assert f"no version yet in {task.state}" in failing(capsys, *words)
+
+
+def test_a_version_of_another_release_is_told_as_that(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What an older format lacks is no missing version: the file is named, and what writes one anew."""
+    task = write_task(tmp_path)
+    assert main(["fit", str(task.file)]) == 0
+    folder = versions_of(task).folder(1)
+    (folder / "model" / "policy.json").write_text("{}", encoding="utf-8")
+    manifest = versions_of(task).manifest(1)
+    (folder / "manifest.json").unlink()
+    whole = replace(manifest, files=checksums(folder))
+    (folder / "manifest.json").write_text(whole.as_json(), encoding="utf-8")
+    error = failing(capsys, "classify", str(task.file), str(tmp_path / "traces.jsonl"), str(tmp_path / "out.jsonl"))
+    assert re.search(r"version 1 does not load: .+policy\.json is not as this release writes it .+refit TASK", error)
 
 
 def test_nothing_to_roll_back_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,6 +61,8 @@ async def _classify(
             async for tally in classify_asking(lines, router, sink, at_once=router.at_once, batch=args.batch):
                 told(tally.rows)
             return tally
+        if runtime.live.loaded is None and runtime.live.problem is not None:
+            raise ArtifactError(runtime.live.problem)
         if runtime.live.loaded is None:
             raise ArtifactError(
                 f"{args.task} has no version yet in {task.state}, so everything would be deferred."

@@ -1,12 +1,14 @@
 """``tracer-serve forget``: remove a user's rows, and mark what was fitted on them."""
 
 import argparse
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 from tracer_serve.console import facts, print_json
 from tracer_serve.load import load_task
 from tracer_serve.stock import store_of, versions_of
+from tracer_serve.versions import Versions
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -24,13 +26,9 @@ def run(args: argparse.Namespace) -> int:
     task = load_task(args.task)
     versions = versions_of(task)
     with closing(store_of(task)) as store:
+        # first the marks: cut short in between, the command repeated counts some rows twice, but leaves none unmarked
+        marked = _mark(versions, store.ids_of_user(args.user))
         removed = store.forget_user(args.user)
-    marked: dict[int, int] = {}
-    for manifest in versions.manifests():
-        rows = sum(trace_id <= manifest.last_trace for trace_id in removed)
-        if rows:
-            versions.mark_forgotten(manifest.version, rows)
-            marked[manifest.version] = rows
     if args.json:
         print_json({"removed": len(removed), "versions": marked})
         return 0
@@ -43,3 +41,14 @@ def run(args: argparse.Namespace) -> int:
         shown.append(("", f"quote them; those go as new ones come (versions.keep), or by hand: {versions.root}"))
     facts(shown)
     return 0
+
+
+def _mark(versions: Versions, ids: Sequence[str]) -> dict[int, int]:
+    """Mark every version that had read any of some rows; return how many of them each had."""
+    marked: dict[int, int] = {}
+    for manifest in versions.manifests():
+        rows = sum(trace_id <= manifest.last_trace for trace_id in ids)
+        if rows:
+            versions.mark_forgotten(manifest.version, rows)
+            marked[manifest.version] = rows
+    return marked

@@ -123,6 +123,12 @@ class TraceStore(Fencing, History, Imports, Reading, Transfer, Pruning):
                 Change().add([before], -1).add([after]).write(connection)
             return not stands_against(before, source)
 
+    def ids_of_user(self, user: str) -> list[str]:
+        """Return the ids that `forget_user` would remove."""
+        query = select(traces.c.id).where(traces.c.task == self._task, traces.c.user_id == pack(user))
+        with self._db.read() as connection:
+            return list(connection.execute(query.order_by(traces.c.id)).scalars())
+
     def forget_user(self, user: str) -> list[str]:
         """Remove every trace whose ``metadata["user"]`` is this user, from the disk too; return the ids removed."""
         where = (traces.c.task == self._task, traces.c.user_id == pack(user))

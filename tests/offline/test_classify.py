@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.stub_llm import StubLLM
 from tests.tiny import LABELS, TEXTS, tiny_task
 from tracer_serve.cli import main
 from tracer_serve.components import make_embedder
@@ -170,6 +171,23 @@ def test_the_teacher_labels_what_is_deferred_and_every_row_becomes_a_trace(tmp_p
     store = store_of(task)
     assert sum(1 for _ in store.labelled()) == len(TEXTS)
     store.close()
+
+
+def test_an_outage_costs_no_answer_that_was_paid_for(tmp_path: Path, stub_llm: StubLLM) -> None:
+    """What the teacher said before it went down is in the partial output, and is not asked for again."""
+    teacher = {"type": "openai", "base_url": stub_llm.url, "model": "stub-1", "retries": 0, "max_concurrency": 1}
+    task = tiny_task(tmp_path, teacher=teacher, labels=["red", "blue"])
+    stub_llm.labels = dict(zip(TEXTS, LABELS, strict=True))
+    source, out = tmp_path / "in.csv", tmp_path / "out.jsonl"
+    source.write_text("text\n" + "\n".join(TEXTS) + "\n", encoding="utf-8")
+    stub_llm.script.extend(["ok"] * 10 + ["500"] * 6)
+    assert classify(task, source, out, "--teacher") == 1
+    assert len(rows_of(out.with_name("out.jsonl.partial"))) == 10
+    asked = stub_llm.count
+    stub_llm.script.clear()
+    assert classify(task, source, out, "--teacher") == 0
+    assert [row["tracer_label"] for row in rows_of(out)] == LABELS
+    assert stub_llm.count - asked == len(TEXTS) - 10
 
 
 def test_a_closed_gate_defers_everything(tmp_path: Path) -> None:

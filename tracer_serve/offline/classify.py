@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import TypeGuard
 
 from tracer_serve.errors import BadInputError, TeacherError
 from tracer_serve.live import Loaded
@@ -84,10 +85,14 @@ async def classify_asking(
 
     for part in _batches(lines, sink, min(batch, 16 * at_once)):
         results = iter(await asyncio.gather(*(ask(line.text) for line in part if line.text is not None)))
-        rows = [_refused(line) if line.text is None else _told(line, next(results)) for line in part]
-        await asyncio.to_thread(sink.write, rows)
+        told = [(line, None if line.text is None else next(results)) for line in part]
+        down = next((i for i, (_, result) in enumerate(told) if _is_down(result)), len(told))
+        rows = [_refused(line) if result is None else _told(line, result) for line, result in told[:down]]
+        await asyncio.to_thread(sink.write, rows)  # those before an outage too: they are paid for
         tally.add(rows)
         yield tally
+        if _is_down(problem := told[down][1] if down < len(told) else None):
+            raise problem
     await asyncio.to_thread(sink.finish)
 
 
@@ -135,11 +140,14 @@ def _decided(
     return rows
 
 
+def _is_down(result: Result | None) -> TypeGuard[TeacherError]:
+    """Whether a text has no answer because nobody answers now, whatever the text."""
+    return isinstance(result, TeacherError) and result.reason in DOWN
+
+
 def _told(line: Line, result: Result) -> Row:
     """Return the row of a routed text."""
     if isinstance(result, TeacherError):
-        if result.reason in DOWN:
-            raise result
         return _row(line, "error", result.reason)
     if isinstance(result, BadInputError):
         return _row(line, "refused", str(result))

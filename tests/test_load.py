@@ -73,6 +73,13 @@ def test_labels_are_refused_in_the_form_that_was_meant(tmp_path: Path, labels: s
     assert len(problem(tmp_path, MINIMAL + f"labels: {labels}\n").splitlines()) == 1
 
 
+def test_no_default_is_proposed_for_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that is not set has to be set: a default in the file would be the literal that is refused."""
+    monkeypatch.delenv("NOT_SET", raising=False)
+    told = problem(tmp_path, "name: t\nteacher: {type: openai, model: m, api_key: '${NOT_SET}'}\n")
+    assert told.endswith("export NOT_SET=...")
+
+
 def test_words_that_yaml_once_took_for_truth_values(tmp_path: Path) -> None:
     """`no` and `on` are labels, as in YAML 1.2; where a truth value belongs they still are one."""
     words = "labels: {yes: 'they agree', no: 'they do not', on: 'y', off: 'n'}\ngate: {per_class: yes}\n"

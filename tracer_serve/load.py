@@ -169,9 +169,9 @@ def _fill(value: Any, file: Path, path: str) -> Any:
     def look_up(match: re.Match[str]) -> str:
         found = os.environ.get(match["name"]) or match["default"]
         if found is None:
+            otherwise = "" if _SECRETS.search(path) else f" or write ${{{match['name']}:-default}}"
             raise SpecError(
-                f"environment variable {match['name']} is not set; export {match['name']}=..."
-                f" or write ${{{match['name']}:-default}}",
+                f"environment variable {match['name']} is not set; export {match['name']}=...{otherwise}",
                 file=file,
                 path=path,
             )

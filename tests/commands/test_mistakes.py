@@ -196,6 +196,12 @@ def test_no_traces_to_fit_on(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "tracer-serve import" in error
 
 
+def test_an_open_door(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`check` tells already what `serve` will refuse: an address that others reach, without keys."""
+    assert main(["check", edit(write_task(tmp_path), server={"host": "0.0.0.0"})]) == 0
+    assert "server.host: 0.0.0.0 can be reached from elsewhere" in capsys.readouterr().err
+
+
 def test_a_port_in_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The port is named before anything slow starts; no version is written."""
     task = write_task(tmp_path)

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import time
 from contextlib import closing
 from pathlib import Path
@@ -17,8 +18,9 @@ from tracer_serve.components import (
     make_teacher,
 )
 from tracer_serve.console import err, facts, print_json, progress_bar
-from tracer_serve.errors import BadInputError
+from tracer_serve.errors import BadInputError, SpecError
 from tracer_serve.load import Task, load_task
+from tracer_serve.service.run import require_keys
 from tracer_serve.stock import store_of
 from tracer_serve.traces.importers import Reading, survey_file
 
@@ -43,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     """Check spec, plugins, components and the files of traces; with --teacher also that it answers."""
     task = load_task(args.task)
     found = check(task) | _traces(task)
+    _warn_of_strangers(task)
     if args.teacher is not None:
         found["answer"] = asyncio.run(_ask(task, args.teacher))
     if args.teacher_noise is not None:
@@ -52,6 +55,14 @@ def run(args: argparse.Namespace) -> int:
     else:
         facts([("ok", str(args.task)), *((key, value) for key, value in found.items()), ("next", _next(task))])
     return 0
+
+
+def _warn_of_strangers(task: Task) -> None:
+    """Tell what `serve` will refuse, unless it is said there that it is meant."""
+    try:
+        require_keys(task.spec.server, insecure=bool(os.environ.get("TRACER_SERVE_INSECURE")), file=task.file)
+    except SpecError as error:
+        err.print(f"warning: {error}", markup=False)
 
 
 def check(task: Task) -> dict[str, str]:

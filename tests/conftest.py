@@ -1,11 +1,25 @@
 """Fixtures of the whole suite; what one folder needs stands in its own conftest."""
 
+import os
 from collections.abc import Iterator
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from tests.stub_llm import StubLLM, serve
 from tests.traces import postgres
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _bytecode() -> Iterator[None]:
+    """Where nobody keeps bytecode, the processes that tests start share what one of them has compiled: seconds each."""
+    if not os.environ.get("PYTHONDONTWRITEBYTECODE"):
+        yield
+        return
+    with TemporaryDirectory(prefix="bytecode-") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTHONDONTWRITEBYTECODE")
+        patch.setenv("PYTHONPYCACHEPREFIX", folder)
+        yield
 
 
 @pytest.fixture

@@ -3,6 +3,9 @@
 import csv
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -188,6 +191,25 @@ def test_an_outage_costs_no_answer_that_was_paid_for(tmp_path: Path, stub_llm: S
     assert classify(task, source, out, "--teacher") == 0
     assert [row["tracer_label"] for row in rows_of(out)] == LABELS
     assert stub_llm.count - asked == len(TEXTS) - 10
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_ends_behind_its_batch_and_goes_on(task: Task, tmp_path: Path, sent: signal.Signals) -> None:
+    """It does not classify the rest of the file first, and what it has is where the same command goes on."""
+    source, out = tmp_path / "in.csv", tmp_path / "out.jsonl"
+    source.write_text("text\n" + "\n".join(TEXTS * 2_000) + "\n", encoding="utf-8")
+    words = [sys.executable, "-m", "tracer_serve.cli", "classify", str(task.file), str(source), str(out)]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's children ignore ctrl-c
+    with subprocess.Popen([*words, "--batch", "64"], stderr=subprocess.PIPE, text=True) as process:
+        signal.signal(signal.SIGINT, before)
+        assert process.stderr is not None
+        assert process.stderr.readline() == "classifying ...\n"
+        process.send_signal(sent)
+        process.communicate()
+    assert process.returncode == 128 + sent
+    assert not out.exists()
+    begun = open_sink(out, source, {"task": "tiny", "text_field": []}).rows
+    assert 0 < begun < len(TEXTS) * 2_000
 
 
 def test_a_closed_gate_defers_everything(tmp_path: Path) -> None:

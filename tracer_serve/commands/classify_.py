@@ -4,8 +4,10 @@ import argparse
 import asyncio
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from tracer_serve.commands._fields import add_text_field, count, require_place, text_field_of
@@ -68,13 +70,22 @@ async def _classify(
                 f"{args.task} has no version yet in {task.state}, so everything would be deferred."
                 f" Fit one: tracer-serve fit {args.task} (or have the teacher answer: --teacher)"
             )
-        return await asyncio.to_thread(_alone, runtime, lines, sink, args.batch, told)
+        stop = Event()
+        try:
+            return await asyncio.to_thread(_alone, runtime, lines, sink, args.batch, told=told, stop=stop)
+        finally:
+            stop.set()  # a thread hears of no signal, and would go on to the file's end
 
 
-def _alone(runtime: Runtime, lines: Iterator[Line], sink: Sink, batch: int, told: Callable[[int], None]) -> Tally:
+def _alone(
+    runtime: Runtime, lines: Iterator[Line], sink: Sink, batch: int, *, told: Callable[[int], None], stop: Event
+) -> Tally:
     tally = Tally()
-    for tally in classify(lines, runtime.router, sink, batch=batch):
-        told(tally.rows)
+    with closing(classify(lines, runtime.router, sink, batch=batch)) as batches:
+        for tally in batches:
+            told(tally.rows)
+            if stop.is_set():
+                break
     return tally
 
 

@@ -7,7 +7,7 @@ the gate lets it, by the same rule as over HTTP; what it defers is left to the t
 import asyncio
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeGuard
@@ -49,7 +49,7 @@ class Tally:
         self.reasons.update(row["tracer_reason"] for row in rows if row["tracer_decision"] in ("deferred", "error"))
 
 
-def classify(lines: Iterable[Line], router: Router, sink: Sink, *, batch: int = BATCH) -> Iterator[Tally]:
+def classify(lines: Iterable[Line], router: Router, sink: Sink, *, batch: int = BATCH) -> Generator[Tally, None, None]:
     """Write every line with its decision, and yield the tally after each batch; the teacher is not asked.
 
     Deferred rows have no label. Nothing becomes a trace: no teacher has spoken.

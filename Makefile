@@ -8,6 +8,9 @@ TASK   ?= configs/banking.yaml
 FLOOR  ?= 85
 BENCH  ?= --dataset banking77 --alpha 0.95
 
+# A file's tests in one process, which share its fixtures, and as many processes as there are cores.
+ABREAST := -n logical --dist loadfile --no-loadscope-reorder
+
 BIN   := $(VENV)/bin
 PIP    = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 CORE  := $(VENV)/.core-installed
@@ -53,7 +56,7 @@ lint: $(EXTRA) ## ruff, mypy --strict, layers
 	$(BIN)/lint-imports
 
 test: lint ## lint, then the fast tests with branch coverage of at least FLOOR percent
-	$(BIN)/python -m pytest --cov --cov-report=term-missing --cov-fail-under=$(FLOOR)
+	$(BIN)/python -m pytest $(ABREAST) --cov --cov-report=term-missing --cov-fail-under=$(FLOOR)
 
 test-slow: $(EXTRA) ## Monte Carlo, fault and soak proofs
 	$(BIN)/python -m pytest -m slow

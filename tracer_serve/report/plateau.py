@@ -37,6 +37,8 @@ _BUDGET_S = 10.0  # CPU seconds that the refits may take, by the clock of the fi
 _FEWEST = 60  # traces of a point
 _FITTED = 0.8
 _FOLDS = 5
+_GREW = 0.05
+_FEW = 30  # traces under which a label's own lack of examples is the likelier cause
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -162,10 +164,6 @@ def forecast(traces: Floats, coverage: Floats) -> dict[str, Any] | None:
 def _slope(x: Floats, y: Floats) -> float:
     centred = x - x.mean()
     return float(centred @ y / (centred @ centred))
-
-
-_GREW = 0.05
-_FEW = 30  # traces under which a label's own lack of examples is the likelier cause
 
 
 def _labels(seen: Seen, earlier: Floats | None) -> list[dict[str, Any]]:

@@ -14,14 +14,12 @@ from tracer_serve.log_task import TASK, name_lines
 
 FORMAT = "TRACER_SERVE_LOG_FORMAT"
 _TOLD = ("decision", "version", "score", "trace-id")
+_KNOWN = frozenset({"/v1/classify", "/v1/chat/completions", "/v1/feedback", "/v1/models"})
 
 
 def wanted() -> bool:
     """Return whether anybody looks at traces."""
     return telemetry.configured() or os.environ.get(FORMAT) == "json"
-
-
-_KNOWN = frozenset({"/v1/classify", "/v1/chat/completions", "/v1/feedback", "/v1/models"})
 
 
 class Tracing:
@@ -41,9 +39,8 @@ class Tracing:
         if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
             await self._app(scope, receive, send)
             return
-        name = (
-            f"{scope['method']} {scope['path']}" if scope["path"] in _KNOWN else "/v1"
-        )  # few names, whatever is asked
+        # few names, whatever is asked
+        name = f"{scope['method']} {scope['path']}" if scope["path"] in _KNOWN else "/v1"
         with telemetry.request(name, Headers(scope=scope)) as note:
 
             async def noting(message: Message) -> None:

@@ -19,7 +19,7 @@ from tracer_serve.load import Task
 from tracer_serve.policy import CERTIFICATE
 from tracer_serve.refit import refit
 from tracer_serve.refit_version import may_serve
-from tracer_serve.standing import LEASE, PROGRESS, Closing, close_gate, note_teacher
+from tracer_serve.standing import ATTEMPT, LEASE, PROGRESS, Closing, close_gate, note_teacher
 from tracer_serve.stock import store_of, versions_of
 from tracer_serve.traces import TraceStore
 from tracer_serve.validity import Demands
@@ -53,6 +53,22 @@ def test_a_repair_calibrates_on_what_came_after_the_alarm(task: Task, store: Tra
     assert outcome.certificate.rows + outcome.certificate.pilot == 40
     assert versions_of(task).manifest(2).after == closing.after
     assert [entry.outcome for entry in store.refits()] == ["certified", "failed", "certified"]
+
+
+def test_a_teacher_that_erred_for_a_while_holds_a_repair_up_for_as_long(task: Task, store: TraceStore) -> None:
+    """Each second attempt takes the newer half of the rows since the alarm, and later refits what followed."""
+    refit(task)
+    closing = close_gate(store, version=1, audits=20, agreements=5, evidence=30.0)
+    store.add(rows_now(60, teacher_label="red")[1::2] + rows_now(60, teacher_label="blue")[::2])  # the drift goes on
+    store.add(rows_now(140))
+    for attempts, certifies in ((1, False), (2, True)):
+        store.put_value(ATTEMPT, {"repair": {"cause": "drift", "rows": 1, "attempts": attempts}})
+        repair = refit(task, "alarm")
+        assert repair.certificate.certified == repair.activated == certifies
+    store.add(rows_now(60))
+    later, versions = refit(task, "cron"), versions_of(task)
+    assert later.certificate.certified
+    assert versions.manifest(later.version).after == versions.manifest(repair.version).after > closing.after
 
 
 def test_a_series_certifies_on_no_row_twice(tmp_path: Path) -> None:

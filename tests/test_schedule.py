@@ -18,7 +18,7 @@ from tests.stub_llm import StubLLM
 from tests.traces.make import past
 from tracer_serve.certificate import Certificate
 from tracer_serve.cli import parser
-from tracer_serve.due import ATTEMPT, REQUEST, request_refit
+from tracer_serve.due import REQUEST, request_refit
 from tracer_serve.gate.bounds import n_min
 from tracer_serve.load import Task
 from tracer_serve.past_refits import LAST
@@ -26,7 +26,7 @@ from tracer_serve.policy import CERTIFICATE
 from tracer_serve.records import Trace
 from tracer_serve.refit_process import Finding, RefitProcess
 from tracer_serve.schedule import Schedule
-from tracer_serve.standing import close_gate, closing_of, note_teacher
+from tracer_serve.standing import ATTEMPT, close_gate, closing_of, note_teacher
 from tracer_serve.traces import TraceStore, new_id, open_store
 from tracer_serve.versions import Versions
 
@@ -238,7 +238,7 @@ def test_a_refit_is_niced_and_keeps_to_one_core() -> None:
 
 def test_the_command_that_is_started_exists() -> None:
     """The module and the options that the subprocess is started with are the command line's own."""
-    _, _, module, name, *words = RefitProcess(Path("task.yaml")).command
+    _, _, _, module, name, *words = RefitProcess(Path("task.yaml")).command
     assert (module, name) == ("tracer_serve.cli", "refit")
     args = parser(name).parse_args([name, *words, "cron"])
     assert args.parent == os.getpid()

@@ -11,11 +11,12 @@ from tracer_serve.manifest import Manifest
 from tracer_serve.repair import Repair, repair_of
 from tracer_serve.spec.schedule import ScheduleSpec
 from tracer_serve.spec.task import Spec
+from tracer_serve.standing import ATTEMPT
 from tracer_serve.traces import TraceStore
 from tracer_serve.versions import Versions
 
-ATTEMPT, REQUEST = "schedule.attempt", "schedule.request"
-"""Values in the store: the last start, and a person's request that waits."""
+REQUEST = "schedule.request"
+"""The value in the store: a person's request that waits."""
 
 _STARTING = timedelta(minutes=1)
 _LABELS_S = 30.0  # counting all labels takes longer than the other looks

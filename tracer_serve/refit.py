@@ -23,7 +23,7 @@ from tracer_serve.refit_version import Fresh, may_serve, write_version
 from tracer_serve.replay import Moved, replay
 from tracer_serve.shared import open_versions
 from tracer_serve.snapshot import Snapshot, take_snapshot
-from tracer_serve.standing import TeacherSince, closing_of, note_teacher
+from tracer_serve.standing import ATTEMPT, Closing, TeacherSince, closing_of, note_teacher
 from tracer_serve.stock import import_traces, store_of
 from tracer_serve.traces import TraceStore
 from tracer_serve.validity import Demands
@@ -84,7 +84,7 @@ def refit(task: Task, trigger: str = "hand", progress: Progress = silent) -> Out
             moved = _migrate(task, store, since, tell)
             versions, began = open_versions(task, store, holder), time.monotonic()
             with computing(task):
-                fresh = _fit(task, store, versions, since, tell)
+                fresh = _fit(task, store, versions, since, tell, repairs=trigger == "alarm")
             require()
             number = write_version(task, versions, fresh, plugins)
             require()
@@ -116,11 +116,13 @@ def _migrate(task: Task, store: TraceStore, since: TeacherSince, progress: Progr
     return moved
 
 
-def _fit(task: Task, store: TraceStore, versions: Versions, since: TeacherSince, progress: Progress) -> Fresh:
+def _fit(
+    task: Task, store: TraceStore, versions: Versions, since: TeacherSince, progress: Progress, *, repairs: bool
+) -> Fresh:
     """Fit on the labelled rows up to now, and certify on those of them that may."""
     closing, spent = closing_of(store), max((m.spent for m in versions.manifests()), default="")
     series = task.spec.gate.spend == "series"
-    closed, most = closing.after if closing else "", task.spec.fit.max_traces
+    closed, most = _closed(store, versions, closing, repairs=repairs), task.spec.fit.max_traces
     taken = take_snapshot(store, since, most=most, closed=closed, spent=spent if series else "")
     _require_fair(task, taken, since)
     noise = TeacherNoise.from_json(store.get_value(KEY))
@@ -141,6 +143,22 @@ def _fit(task: Task, store: TraceStore, versions: Versions, since: TeacherSince,
     )
     migration = store.get_value(_MIGRATION.format(since.fingerprint))
     return Fresh(taken, fitted, spent, Demands(since.fingerprint, task.spec.gate, closing), migration)
+
+
+def _closed(store: TraceStore, versions: Versions, closing: Closing | None, *, repairs: bool) -> str:
+    """Return the id after which rows calibrate: the alarm's, or where those of the repair began that serves.
+
+    Each second attempt at a repair takes the newer half of the rows since the alarm. Where the teacher erred for a
+    while these are right long before the others are outnumbered; as only the count decides, they are as fair a sample.
+    """
+    if closing is None:
+        return ""
+    serving = versions.current()
+    closed = max(closing.after, "" if serving is None else versions.manifest(serving).after)
+    tried = (store.get_value(ATTEMPT) or {}).get("repair")
+    if repairs and tried is not None and tried["attempts"] % 2 == 0:
+        return max(closed, store.newest_after(store.labelled_since(closed) // 2))
+    return closed
 
 
 def _activate(task: Task, versions: Versions, number: int, fresh: Fresh) -> bool:

@@ -26,6 +26,7 @@ class Repair:
     rows : labelled rows that may calibrate it, and more
     needed : so many of them are worth a refit
     before : so many there were at the last attempt, which did not open the gate; 0 before the first
+    attempts : how many there were
     """
 
     trigger: str
@@ -33,6 +34,7 @@ class Repair:
     rows: int
     needed: int
     before: int = 0
+    attempts: int = 0
 
     @property
     def due(self) -> bool:
@@ -65,7 +67,7 @@ class Repair:
 
     def tried(self) -> dict[str, Any]:
         """Return what to keep of an attempt, for `repair_of`."""
-        return {"cause": self.cause, "rows": self.rows}
+        return {"cause": self.cause, "rows": self.rows, "attempts": self.attempts + 1}
 
 
 def repair_of(spec: Spec, store: TraceStore, versions: Versions, tried: dict[str, Any] | None) -> Repair | None:
@@ -89,10 +91,10 @@ def repair_of(spec: Spec, store: TraceStore, versions: Versions, tried: dict[str
     cause, rows = f"{void.message} {after}".strip(), store.labelled_since(after)
     # a promise is tried at once on the rows that are there, and paired labels are asked for by the refit itself
     at_once = trigger == "promise" or (trigger == "teacher" and spec.traces.migrate == "paired")
-    needed, before = _ROWS * n_min(spec.gate.alpha, spec.gate.delta), 0
+    needed, before, attempts = _ROWS * n_min(spec.gate.alpha, spec.gate.delta), 0, 0
     if tried is not None and tried.get("cause") == cause:
-        before = tried["rows"]
+        before, attempts = tried["rows"], tried["attempts"]
         needed = max(needed, math.ceil(_GROWTH * before))
     elif at_once:
         needed = 0
-    return Repair(trigger, cause, rows, needed, before)
+    return Repair(trigger, cause, rows, needed, before, attempts)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.service.worlds import BLUE, DEFERRED, HANDLED, LABELS, RED, make_policy, make_version, serving
 from tests.stub_llm import StubLLM
-from tracer_serve.due import ATTEMPT, awaited
+from tracer_serve.due import awaited
 from tracer_serve.gate.bounds import n_min
 from tracer_serve.gate.monitor import anytime_lower_bound
 from tracer_serve.holder import take_lease
@@ -22,7 +22,7 @@ from tracer_serve.service.dashboard.status import status_of
 from tracer_serve.service.dashboard.traffic import traffic_of
 from tracer_serve.service.replies import ErrorBody
 from tracer_serve.spec.base import Component
-from tracer_serve.standing import LEASE, PROGRESS, close_gate
+from tracer_serve.standing import ATTEMPT, LEASE, PROGRESS, close_gate
 from tracer_serve.stock import store_of
 from tracer_serve.traces import Refit, new_id
 

@@ -42,6 +42,13 @@ class Newest:
 class Recency(Activity):
     """The part of the store that tells new rows from old ones."""
 
+    def newest_after(self, n: int) -> str:
+        """Return the id that the newest n labelled rows have greater ones than; empty where there are no more."""
+        labelled = (traces.c.task == self._task, traces.c.teacher_label.is_not(None))
+        ids = select(traces.c.id).where(*labelled).order_by(traces.c.id.desc()).offset(n).limit(1)
+        with self._db.read() as connection:
+            return connection.execute(ids).scalar_one_or_none() or ""
+
     def newest(self, n: int, each: int = 0) -> Newest | None:
         """Return which labelled rows are the newest n or nearly so; None where there are no more than that.
 

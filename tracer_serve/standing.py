@@ -12,8 +12,8 @@ from typing import Any
 from tracer_serve.traces import TraceStore, new_id
 
 CLOSING, TEACHER, PROGRESS, ATTEMPT = "gate.closing", "teacher", "refit.progress", "schedule.attempt"
-"""Values in the store: the last closing of the gate, the spec's teacher, how far the refit is that runs, and which one a
-schedule started last."""
+"""Values in the store: the last closing of the gate, the spec's teacher, how far the refit is that runs, and which
+one a schedule started last."""
 LEASE = "refit"
 """The lease that every refit holds."""
 

@@ -1,6 +1,9 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 
 from tests.surrogates.worlds import blobs, share_right
+from tests.tasks import banking
 from tracer_serve.records import Inputs
 from tracer_serve.surrogates.ngram_svc import NgramSvc
 
@@ -11,6 +14,16 @@ def test_learns_from_the_texts_alone() -> None:
     blind = Inputs(inputs.texts, np.zeros_like(inputs.embeddings))
     model = NgramSvc().fit(blind, labels)
     assert share_right(model.predict_proba(blind), model.classes_, labels) == 1
+
+
+def test_fits_abreast_are_the_fit_alone() -> None:
+    """Folds that are fitted in threads side by side get the model that they get alone."""
+    texts, named = banking(400)
+    inputs, labels = Inputs(texts, np.zeros((len(texts), 2), np.float32)), np.array(named)
+    alone = NgramSvc().fit(inputs, labels)
+    with ThreadPoolExecutor(2) as pool:
+        for one in pool.map(lambda _: NgramSvc().fit(inputs, labels), range(4)):
+            np.testing.assert_array_equal(one.coef_, alone.coef_)
 
 
 def test_learns_pairs_by_side() -> None:

@@ -1,5 +1,6 @@
 """Linear support vector machine on the texts themselves: what an embedding blurs, exact words keep apart."""
 
+import threading
 import warnings
 from itertools import pairwise
 from typing import Annotated, Self
@@ -11,6 +12,10 @@ from tracer_serve.records import Inputs, Labels, Vectors
 from tracer_serve.registry import surrogates
 from tracer_serve.surrogates._arrays import encode, per_row, softmax, two_sided
 from tracer_serve.surrogates._ngrams import Grams, count_ngrams, learn_vocabulary, weigh
+
+# liblinear has one generator of random numbers per process: folds that are fitted abreast would draw from it in turns,
+# and the same seed give another model each time. Filters of warnings are the process's as well.
+_LIBLINEAR = threading.Lock()
 
 
 @surrogates.register("ngram_svc")
@@ -71,10 +76,10 @@ class NgramSvc:
 
             refit_rows = self.refit_rows and min(self.refit_rows, self.max_rows)
             model = LinearSVC(C=per_row(self.C, len(y), refit_rows), max_iter=self.max_iter, random_state=self.seed)
-            with warnings.catch_warnings():
+            weights = csr_matrix(weigh(counts, len(y), self.grams_, self.idf_), shape=(len(y), len(self.grams_)))
+            with _LIBLINEAR, warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # few passes are meant
-                weights = weigh(counts, len(y), self.grams_, self.idf_)
-                model.fit(csr_matrix(weights, shape=(len(y), len(self.grams_))), y)
+                model.fit(weights, y)
             self.coef_[:, model.classes_] = two_sided(model.coef_).T  # a text reads whole rows of it
             self.intercept_[model.classes_] = two_sided(np.atleast_2d(model.intercept_).T).ravel()
         return self

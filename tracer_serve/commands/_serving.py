@@ -3,17 +3,16 @@
 import argparse
 import json
 import shlex
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 from tracer_serve.console import facts, out, progress_bar
-from tracer_serve.due import request_refit
 from tracer_serve.errors import BusyError
 from tracer_serve.load import Task
 from tracer_serve.service.ahead import Ahead
 from tracer_serve.service.run import require_free_port, require_keys, supervise, supervisor
 from tracer_serve.service.tasks import load_tasks, require_one_address
-from tracer_serve.stock import store_of
 
 
 def go(args: argparse.Namespace, worker: Ahead) -> int:
@@ -78,11 +77,11 @@ def _first(task: Task) -> None:
 
 def _ask_for_first(task: Task) -> None:
     """Have version 1 written by whichever process comes first, should the one that is at it not live to."""
-    store = store_of(task)
-    try:
+    from tracer_serve.due import request_refit  # noqa: PLC0415  # numpy and SQLAlchemy, half a second at each start
+    from tracer_serve.stock import store_of  # noqa: PLC0415
+
+    with closing(store_of(task)) as store:
         request_refit(store, "start")
-    finally:
-        store.close()
 
 
 def invite(example: object, task: Task, *others: Task) -> None:

@@ -19,7 +19,7 @@ from tracer_serve.live import Loaded
 from tracer_serve.load import Task
 from tracer_serve.policy import Policy
 from tracer_serve.records import Bools, Labels, Trace
-from tracer_serve.snapshot import take_snapshot
+from tracer_serve.snapshot import calibrates_after, take_snapshot
 from tracer_serve.standing import TeacherSince, close_gate, closing_of
 from tracer_serve.traces import TraceStore, new_id
 
@@ -47,6 +47,7 @@ class Arm:
     loaded: Loaded | None = None
     version: int = 0
     tried: float = 0.0
+    attempts: int = 0
 
     def run(self) -> list[Day]:
         """Live through all days, a refit each night."""
@@ -70,11 +71,12 @@ class Arm:
         """The monitor's state."""
         return state_of(self.store.get_value(MONITOR), self._serving, self.task.spec.gate)
 
-    def refit(self) -> None:
+    def refit(self, attempt: int = 1) -> None:
         """Refit as the product does: a version that does not certify never replaces one that does."""
-        closing = closing_of(self.store)
+        serving = "" if self.loaded is None else self.loaded.after
+        closed = calibrates_after(self.store, closing_of(self.store), serving, attempt)
         try:
-            taken = take_snapshot(self.store, _TEACHER, closed=closing.after if closing else "")
+            taken = take_snapshot(self.store, _TEACHER, closed=closed)
             fitted = fit_policy(self.task, taken.rows, Given(self.world.pool), index=self.version + 1)
         except FitError:
             return
@@ -96,7 +98,8 @@ class Arm:
             if not was_closed and self.monitor.alarm:
                 facts |= self._alarm(state, facts["agreement"])
             elif was_closed and self._repair_due():
-                self.refit()
+                self.attempts += 1
+                self.refit(self.attempts)
                 if not self.closed:
                     facts |= {"reopened": start + _CHUNK - rows.start}
         certificate = morning.certificate
@@ -120,7 +123,7 @@ class Arm:
 
     def _alarm(self, morning: MonitorState, agreed: float) -> dict[str, Any]:
         """Close the gate; return after how many audits of the day, and how many were to be expected."""
-        state, self.tried = self.monitor, 0.0
+        state, self.tried, self.attempts = self.monitor, 0.0, 0
         close_gate(self.store, self._serving.number, state.seen, state.agreements, state.evidence)
         median, late = expected_audits(morning, agreed)
         assert state.alarmed_at is not None

@@ -22,8 +22,8 @@ from tracer_serve.refit_bounds import lease, recorded, told
 from tracer_serve.refit_version import Fresh, may_serve, write_version
 from tracer_serve.replay import Moved, replay
 from tracer_serve.shared import open_versions
-from tracer_serve.snapshot import Snapshot, take_snapshot
-from tracer_serve.standing import ATTEMPT, Closing, TeacherSince, closing_of, note_teacher
+from tracer_serve.snapshot import Snapshot, calibrates_after, take_snapshot
+from tracer_serve.standing import ATTEMPT, TeacherSince, closing_of, note_teacher
 from tracer_serve.stock import import_traces, store_of
 from tracer_serve.traces import TraceStore
 from tracer_serve.validity import Demands
@@ -122,14 +122,16 @@ def _fit(
     """Fit on the labelled rows up to now, and certify on those of them that may."""
     closing, spent = closing_of(store), max((m.spent for m in versions.manifests()), default="")
     series = task.spec.gate.spend == "series"
-    closed, most = _closed(store, versions, closing, repairs=repairs), task.spec.fit.max_traces
+    serving, most = versions.current(), task.spec.fit.max_traces
+    tried = (store.get_value(ATTEMPT) or {}).get("repair") if repairs else None
+    began = "" if serving is None else versions.manifest(serving).after
+    closed = calibrates_after(store, closing, began, 1 if tried is None else tried["attempts"])
     taken = take_snapshot(store, since, most=most, closed=closed, spent=spent if series else "")
     _require_fair(task, taken, since)
     noise = TeacherNoise.from_json(store.get_value(KEY))
     if noise is not None and noise.teacher != since.fingerprint:
         noise = None  # of another teacher
     embedder, *beside = make_embedders(task, task.state / "cache")
-    serving = versions.current()
     earlier = None if serving is None else versions.folder(serving) / "model"
     fitted = fit_policy(
         task,
@@ -143,22 +145,6 @@ def _fit(
     )
     migration = store.get_value(_MIGRATION.format(since.fingerprint))
     return Fresh(taken, fitted, spent, Demands(since.fingerprint, task.spec.gate, closing), migration)
-
-
-def _closed(store: TraceStore, versions: Versions, closing: Closing | None, *, repairs: bool) -> str:
-    """Return the id after which rows calibrate: the alarm's, or where those of the repair began that serves.
-
-    Each second attempt at a repair takes the newer half of the rows since the alarm. Where the teacher erred for a
-    while these are right long before the others are outnumbered; as only the count decides, they are as fair a sample.
-    """
-    if closing is None:
-        return ""
-    serving = versions.current()
-    closed = max(closing.after, "" if serving is None else versions.manifest(serving).after)
-    tried = (store.get_value(ATTEMPT) or {}).get("repair")
-    if repairs and tried is not None and tried["attempts"] % 2 == 0:
-        return max(closed, store.newest_after(store.labelled_since(closed) // 2))
-    return closed
 
 
 def _activate(task: Task, versions: Versions, number: int, fresh: Fresh) -> bool:

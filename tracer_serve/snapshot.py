@@ -25,7 +25,7 @@ from tracer_serve.errors import FitError
 from tracer_serve.fit.rows import Rows
 from tracer_serve.gate.thinning import calibration_rows
 from tracer_serve.records import Bools
-from tracer_serve.standing import TeacherSince
+from tracer_serve.standing import Closing, TeacherSince
 from tracer_serve.traces import Columns, TraceStore
 
 _EACH = 20
@@ -86,6 +86,24 @@ def take_snapshot(
     if superseded.any():
         rows, ids = rows.take(np.flatnonzero(~superseded)), ids[~superseded]
     return Snapshot(rows, ids, until, closed, max(0, left_out))
+
+
+def calibrates_after(store: TraceStore, closing: Closing | None, serving: str, attempt: int = 1) -> str:
+    """Return the id after which rows calibrate: the alarm's, or where those of the repair began that serves.
+
+    Each second attempt at a repair takes the newer half of the rows since the alarm. Where the teacher erred for a
+    while these are right long before the others are outnumbered; as only the count decides, they are as fair a sample.
+
+    Parameters
+    ----------
+    closing : the last closing of the gate
+    serving : where the calibration rows of the version that serves began
+    attempt : at a repair, counted from 1
+    """
+    if closing is None:
+        return ""
+    after = max(closing.after, serving)
+    return after if attempt % 2 else max(after, store.newest_after(store.labelled_since(after) // 2))
 
 
 def drawn(columns: Columns) -> Bools:

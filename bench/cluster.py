@@ -208,7 +208,7 @@ def _compare(folder: Path, rows: int, spec: dict[str, Any]) -> list[Row]:
     found = [apart(measure, rows, Setting(str(folder / "local")))]
     for name in ("dask", "killed"):
         with (
-            distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+            distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
             distributed.Client(cluster) as client,
         ):
             kill = cluster.workers[0].process.pid if name == "killed" else None

@@ -58,7 +58,7 @@ def _one_thread() -> Iterator[None]:
 def cluster() -> Iterator[Any]:
     """Two worker processes of a thread each."""
     distributed = pytest.importorskip("distributed", reason="pip install 'tracer-serve[dask]'")
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as local:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as local:
         yield local
 
 

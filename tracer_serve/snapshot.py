@@ -40,7 +40,7 @@ class Snapshot:
     ----------
     ids : trace ids of the rows, ASCII, shape (n,)
     until : id of the newest row that was looked at
-    after : calibration rows came after the closing of this id; empty: from the first on
+    after : calibration rows came after this id; empty: from the first on
     left_out : older labelled rows, beyond those that a refit works on
     """
 
@@ -80,12 +80,12 @@ def take_snapshot(
     fair = drawn(columns) & own & (columns.ids > max(closed, spent).encode("ascii"))
     if newest is not None:
         fair &= ~np.isin(columns.ids, np.array(newest.older, dtype=np.bytes_))
-    left_out = 0 if newest is None else store.counts().total.labelled - len(columns)
+    left_out = 0 if newest is None else max(0, newest.of - len(columns))
     rows, ids = Rows(columns.texts, columns.label.decode(), fair), columns.ids
     superseded = _superseded(columns, own)
     if superseded.any():
         rows, ids = rows.take(np.flatnonzero(~superseded)), ids[~superseded]
-    return Snapshot(rows, ids, until, closed, max(0, left_out))
+    return Snapshot(rows, ids, until, closed, left_out)
 
 
 def calibrates_after(store: TraceStore, closing: Closing | None, serving: str, attempt: int = 1) -> str:

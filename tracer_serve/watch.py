@@ -134,7 +134,7 @@ class Watch:
         if loaded is None or self.closed(loaded) is not None:
             return
         with self._guard:
-            outcomes = [*self._pending[loaded.number]]
+            outcomes = [*self._pending.get(loaded.number, ())]
         state = self.monitor(loaded)
         for agree in outcomes:
             state = update(state, agree)

@@ -1,9 +1,10 @@
 """The newest labelled rows: what a refit reads of a store that has grown beyond what one can work on."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select
 
 from tracer_serve.traces.activity import Activity
 from tracer_serve.traces.codec import pack, unpack_text
@@ -22,11 +23,13 @@ class Newest:
     Parameters
     ----------
     after : the rows that were served after this id; empty: all of them
+    of : how many labelled rows there are
     imported : the share of the imported rows that are among them, chosen by their ids' random part: a file may be in
         any order, so that its last rows are a sample of nothing
     older : ids of others that are kept besides
     """
 
+    of: int
     after: str
     imported: float
     older: tuple[str, ...] = ()
@@ -44,10 +47,8 @@ class Recency(Activity):
 
     def newest_after(self, n: int) -> str:
         """Return the id that the newest n labelled rows have greater ones than; empty where there are no more."""
-        labelled = (traces.c.task == self._task, traces.c.teacher_label.is_not(None))
-        ids = select(traces.c.id).where(*labelled).order_by(traces.c.id.desc()).offset(n).limit(1)
         with self._db.read() as connection:
-            return connection.execute(ids).scalar_one_or_none() or ""
+            return self._behind(connection, n)
 
     def newest(self, n: int, each: int = 0) -> Newest | None:
         """Return which labelled rows are the newest n or nearly so; None where there are no more than that.
@@ -62,24 +63,33 @@ class Recency(Activity):
         counts = self.counts()
         imported = counts.by_decision.get(None, 0)
         served = counts.total.labelled - imported
-        if served + imported <= n:
+        total = counts.total.labelled
+        if total <= n:
             return None
-        labelled = (traces.c.task == self._task, traces.c.teacher_label.is_not(None))
         with self._db.read() as connection:
-            found = Newest("", (n - served) / max(imported, 1))
+            found = Newest(total, "", (n - served) / max(imported, 1))
             if served >= n:
-                ids = select(traces.c.id).where(*labelled, traces.c.decision.is_not(None)).order_by(traces.c.id.desc())
-                found = Newest(connection.execute(ids.offset(n).limit(1)).scalar_one_or_none() or "", 0.0)
-            inside = connection.execute(select(traces.c.teacher_label).where(*labelled, found.chosen)).scalars()
+                found = Newest(total, self._behind(connection, n, traces.c.decision.is_not(None)), 0.0)
+            if not each:
+                return found
+            inside = connection.execute(self._labelled(traces.c.teacher_label).where(found.chosen)).scalars()
             among = {unpack_text(label): rows for label, rows in Counter(inside).items()}
             wanted = {label: min(each, rows) for label, rows in label_counts(connection, self._task).items()}
-            lacking = {label: n - among.get(label, 0) for label, n in wanted.items() if n > among.get(label, 0)}
-            return Newest(found.after, found.imported, self._others(connection, ~found.chosen, lacking))
+            lacking = {label: w - among.get(label, 0) for label, w in wanted.items() if w > among.get(label, 0)}
+            return replace(found, older=self._others(connection, ~found.chosen, lacking))
+
+    def _labelled(self, *columns: ColumnElement[Any]) -> Select[Any]:
+        return select(*columns).where(traces.c.task == self._task, traces.c.teacher_label.is_not(None))
+
+    def _behind(self, connection: Connection, n: int, *where: ColumnElement[bool]) -> str:
+        """Return the id of the newest labelled row behind n others, empty where there is none."""
+        ids = self._labelled(traces.c.id).where(*where).order_by(traces.c.id.desc())
+        return connection.execute(ids.offset(n).limit(1)).scalar_one_or_none() or ""
 
     def _others(self, connection: Connection, where: ColumnElement[bool], lacking: dict[str, int]) -> tuple[str, ...]:
         """Return the newest rows of some labels, of each as many as it lacks."""
         others: list[str] = []
-        query = select(traces.c.id, traces.c.teacher_label).where(traces.c.task == self._task, where)
+        query = self._labelled(traces.c.id, traces.c.teacher_label).where(where)
         query, before = query.order_by(traces.c.id.desc()).limit(_PAGE), None
         while lacking:
             page = query.where(traces.c.teacher_label.in_([pack(label) for label in lacking]))

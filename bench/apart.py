@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tracer_serve.fit.rows import Progress
+from tracer_serve.fit.dataset import Progress
 
 R = TypeVar("R")
 

@@ -24,7 +24,7 @@ from rich.table import Table
 
 from bench.data import Dataset, load
 from bench.serving_ours import handled_texts, serve, task_of
-from tracer_serve.console import out, progress_bar
+from tracer_serve.cli.console import out, progress_bar
 
 SYSTEMS = ("tracer-serve, ngrams", "tracer-serve, onnx")
 _PORT = 3970

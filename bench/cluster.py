@@ -24,14 +24,14 @@ from rich.table import Table
 
 from bench.apart import apart, peak_mb
 from bench.data import read
-from tracer_serve.compute import cpu_time
-from tracer_serve.console import out
-from tracer_serve.load import Task, load_task
-from tracer_serve.records import Trace
-from tracer_serve.refit import refit
-from tracer_serve.spec.compute import ComputeSpec
-from tracer_serve.stock import store_of, versions_of
-from tracer_serve.traces import new_id
+from tracer_serve.cli.console import out
+from tracer_serve.config.compute import ComputeSpec
+from tracer_serve.config.load import Task, load_task
+from tracer_serve.infra.parallel import cpu_time
+from tracer_serve.lifecycle.refit import refit
+from tracer_serve.storage.traces import new_id
+from tracer_serve.storage.versions.opening import open_versions, store_of
+from tracer_serve.types import Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ def measure(rows: int, setting: Setting) -> Row:
 
     began = cpu_time()
     found = refit(task, progress=progress)
-    manifest = versions_of(task).manifest(found.version)
+    manifest = open_versions(task).manifest(found.version)
     return Row(
         system="local" if setting.address is None else "dask" if setting.kill is None else "dask, a worker killed",
         rows=rows,
@@ -147,7 +147,7 @@ def measure(rows: int, setting: Setting) -> Row:
 
 def version_of(folder: Path) -> Path:
     """Return the folder of the version that a refit wrote."""
-    return versions_of(task_of(folder)).folder(1)
+    return open_versions(task_of(folder)).folder(1)
 
 
 def differences(one: Path, other: Path) -> tuple[str, ...]:

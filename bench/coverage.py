@@ -27,7 +27,7 @@ from bench.coverage_ours import OURS, Wanted, ours
 from bench.coverage_peer import peers
 from bench.coverage_row import Row
 from bench.data import DATASETS, Dataset, load, with_noise
-from tracer_serve.console import out, progress_bar
+from tracer_serve.cli.console import out, progress_bar
 
 _SHARES = ("coverage", "agreement", "worst_class", "oos_accepted", "first_share")
 

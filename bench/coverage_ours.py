@@ -11,20 +11,20 @@ import numpy as np
 from bench.apart import peak_mb
 from bench.coverage_row import Row, facts_of, judge
 from bench.data import ENCODER, Dataset, Given, Part
-from tracer_serve.fit.fitted import Fitted
+from tracer_serve.components.embedders._pairs import PairEmbedder
+from tracer_serve.components.registry import embedders
+from tracer_serve.config.load import Task
+from tracer_serve.config.task import Spec
+from tracer_serve.fit.dataset import Progress, Rows
 from tracer_serve.fit.folds import burst_groups, holdout
 from tracer_serve.fit.pipeline import fit_policy
-from tracer_serve.fit.rows import Progress, Rows
+from tracer_serve.fit.result import Fitted
 from tracer_serve.gate.certify import certify
-from tracer_serve.gate.classes import class_thresholds
-from tracer_serve.gate.scope import scope_threshold
-from tracer_serve.load import Task
-from tracer_serve.pairs import PairEmbedder
-from tracer_serve.policy import Policy
-from tracer_serve.records import Bools, Labels
-from tracer_serve.registry import embedders
-from tracer_serve.spec.task import Spec
-from tracer_serve.stages import Asked
+from tracer_serve.gate.per_class import class_thresholds
+from tracer_serve.gate.scope_guard import scope_threshold
+from tracer_serve.policy.policy import Policy
+from tracer_serve.policy.stage import Asked
+from tracer_serve.types import Bools, Labels
 
 KEEPS = (1.0, 0.98, 0.97)
 _KEEP = (0.98,)  # of a cascade, which is fitted anew for each

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from bench.data import Dataset
-from tracer_serve.records import Bools, Labels
+from tracer_serve.types import Bools, Labels
 
 _FEWEST = 20  # handled rows below which a class's agreement is noise
 

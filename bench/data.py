@@ -14,12 +14,12 @@ from typing import Self
 
 import numpy as np
 
-from tracer_serve.embedding_cache import CachedEmbedder
-from tracer_serve.neighbours import NeighbourIndex
-from tracer_serve.pairs import PairEmbedder
+from tracer_serve.components.embedders._cache import CachedEmbedder
+from tracer_serve.components.embedders._pairs import PairEmbedder
+from tracer_serve.components.neighbour_index import NeighbourIndex
+from tracer_serve.components.registry import embedders
 from tracer_serve.protocols import Embedder
-from tracer_serve.records import Ints, Labels, Text, Vectors
-from tracer_serve.registry import embedders
+from tracer_serve.types import Ints, Labels, Text, Vectors
 
 DATASETS = ("banking77", "clinc150", "sick", "sick_joined")
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
@@ -111,7 +111,7 @@ def read(name: str, part: str) -> tuple[list[Text], Labels]:
 def load(name: str, progress: Callable[[int, int], None] | None = None) -> Dataset:
     """Read and embed a dataset; gold labels are the teacher's.
 
-    ``sick`` embeds the two sentences apart (`tracer_serve.pairs`), ``sick_joined`` as one text.
+    ``sick`` embeds the two sentences apart (`tracer_serve.components.embedders._pairs`), ``sick_joined`` as one text.
     """
     folder = data_folder()
     rows = _READERS[name](folder)

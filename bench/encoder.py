@@ -24,18 +24,18 @@ import yaml
 from rich.table import Table
 
 from bench.data import ENCODER, read
-from tracer_serve.components import load_plugins, make_embedders
-from tracer_serve.console import out, progress_bar
+from tracer_serve.cli.console import out, progress_bar
+from tracer_serve.components.embedders._pairs import PairEmbedder
+from tracer_serve.components.factory import load_plugins, make_embedders
+from tracer_serve.components.persistence import load_component, save_component
+from tracer_serve.components.registry import embedders, surrogates
+from tracer_serve.components.surrogates.encoder import Encoder
+from tracer_serve.config.load import load_task
 from tracer_serve.fit.folds import duplicate_groups, holdout
 from tracer_serve.gate.certify import certify
-from tracer_serve.load import load_task
-from tracer_serve.pairs import PairEmbedder
-from tracer_serve.policy import Policy
-from tracer_serve.records import Bools, Floats, Inputs, Labels, Text, Vectors
-from tracer_serve.registry import embedders, surrogates
-from tracer_serve.state import load_component, save_component
-from tracer_serve.surrogates.encoder import Encoder
-from tracer_serve.versions import Versions
+from tracer_serve.policy.policy import Policy
+from tracer_serve.storage.versions.local import Versions
+from tracer_serve.types import Bools, Floats, Inputs, Labels, Text, Vectors
 
 _TRAINED_BLEND = 1500  # rows: what it predicts costs the same however many it has seen
 _WARM, _ASKED = 20, 400

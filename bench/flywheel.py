@@ -25,10 +25,10 @@ from bench.flywheel_arm import Arm
 from bench.flywheel_peer import peer
 from bench.flywheel_plot import draw
 from bench.flywheel_world import ALPHA, DAYS, DELTA, Day, World, worlds
-from tracer_serve.console import out, progress_bar
-from tracer_serve.load import Task
-from tracer_serve.spec.task import Spec
-from tracer_serve.traces import open_store
+from tracer_serve.cli.console import out, progress_bar
+from tracer_serve.config.load import Task
+from tracer_serve.config.task import Spec
+from tracer_serve.storage.traces import open_store
 
 _KINDS = {"no audits": (False, False), "tracer-serve": (True, False), "all labels": (False, True)}
 ARMS = ("tracer-llm", *_KINDS)

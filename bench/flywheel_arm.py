@@ -9,19 +9,20 @@ import numpy as np
 
 from bench.data import Given, Part
 from bench.flywheel_world import ALPHA, CALLS, DAYS, START, Day, World, agreement
-from tracer_serve.audit_rate import Traffic, rate_in_force
+from tracer_serve.config.load import Task
 from tracer_serve.errors import FitError
-from tracer_serve.evidence import MONITOR, folding, state_of
 from tracer_serve.fit.pipeline import fit_policy
-from tracer_serve.gate.bounds import n_min
+from tracer_serve.gate.binomial import n_min
 from tracer_serve.gate.monitor import MonitorState, advance, log_evidence
-from tracer_serve.live import Loaded
-from tracer_serve.load import Task
-from tracer_serve.policy import Policy
-from tracer_serve.records import Bools, Labels, Trace
-from tracer_serve.snapshot import calibrates_after, take_snapshot
-from tracer_serve.standing import TeacherSince, close_gate, closing_of
-from tracer_serve.traces import TraceStore, new_id
+from tracer_serve.lifecycle.gate_state import close_gate, closing_of
+from tracer_serve.lifecycle.teacher_change import TeacherSince
+from tracer_serve.lifecycle.training_set import calibrates_after, take_snapshot
+from tracer_serve.policy.policy import Policy
+from tracer_serve.serving.active_version import Loaded
+from tracer_serve.serving.audit_rate import Traffic, rate_in_force
+from tracer_serve.serving.monitor_state import MONITOR, folding, state_of
+from tracer_serve.storage.traces import TraceStore, new_id
+from tracer_serve.types import Bools, Labels, Trace
 
 _CHUNK = 50  # calls between two looks at the monitor
 _TEACHER = TeacherSince("gold")

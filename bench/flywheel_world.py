@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bench.data import Dataset, Part
-from tracer_serve.records import Bools, Labels
+from tracer_serve.types import Bools, Labels
 
 ALPHA, DELTA, DAYS, START, CALLS = 0.95, 0.05, 10, 2_000, 1_000
 DRIFT_DAY, SWAPPED = 6, 8

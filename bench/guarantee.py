@@ -24,13 +24,13 @@ from scipy.stats import binomtest
 from bench.data import Given, Part
 from bench.peer import run_in_peer
 from bench.skew import SKEWED
-from tracer_serve.console import out, progress_bar
+from tracer_serve.cli.console import out, progress_bar
+from tracer_serve.config.load import Task
+from tracer_serve.config.task import Spec
+from tracer_serve.fit.dataset import Progress, Rows
 from tracer_serve.fit.pipeline import fit_policy
-from tracer_serve.fit.rows import Progress, Rows
 from tracer_serve.gate.certify import certify
-from tracer_serve.load import Task
-from tracer_serve.records import Bools, Floats
-from tracer_serve.spec.task import Spec
+from tracer_serve.types import Bools, Floats
 
 SYSTEMS = ("tracer-serve", "tracer-llm")
 ALPHAS = (0.9, 0.95)

@@ -20,13 +20,13 @@ import yaml
 from rich.table import Table
 
 from bench.data import Dataset, Given, Part, load
-from tracer_serve.console import out, progress_bar
+from tracer_serve.cli.console import out, progress_bar
+from tracer_serve.config.load import Task
+from tracer_serve.config.task import Spec
+from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.pipeline import fit_policy
-from tracer_serve.fit.rows import Rows
 from tracer_serve.gate.monitor import advance, alternatives, log_evidence
-from tracer_serve.load import Task
-from tracer_serve.records import Bools, Ints
-from tracer_serve.spec.task import Spec
+from tracer_serve.types import Bools, Ints
 
 DELTA = 0.05
 _NAMES = ("split", "alpha", "coverage", "certified", "true", "audits", "alarms", "audits to the alarm, median")

@@ -20,12 +20,12 @@ from typing import Any
 import yaml
 
 from bench.apart import peak_mb
-from tracer_serve.components import make_embedders
-from tracer_serve.load import load_task
-from tracer_serve.offline.classify import BATCH
-from tracer_serve.policy import Policy
-from tracer_serve.refit import refit
-from tracer_serve.stock import versions_of
+from tracer_serve.components.factory import make_embedders
+from tracer_serve.config.load import load_task
+from tracer_serve.lifecycle.refit import refit
+from tracer_serve.policy.policy import Policy
+from tracer_serve.serving.batch.classify_file import BATCH
+from tracer_serve.storage.versions.opening import open_versions
 
 _CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 _EMBEDDERS: dict[str, Any] = {
@@ -62,7 +62,7 @@ def fitted(folder: Path, embedder: str) -> Path:
 def bare(task: Path, rows: int) -> dict[str, float]:
     """Embed all texts of a file and nothing else, in this process."""
     loaded, listed = load_task(task), list(texts(rows))
-    versions = versions_of(loaded)
+    versions = open_versions(loaded)
     number = versions.current()
     assert number is not None  # just fitted
     embed = Policy.load(versions.folder(number) / "model", *make_embedders(loaded)).view.embed
@@ -75,7 +75,7 @@ def bare(task: Path, rows: int) -> dict[str, float]:
 
 def whole(task: Path, rows: int) -> dict[str, float]:
     """Run the command on a file, in this process."""
-    from tracer_serve.cli import main as command  # noqa: PLC0415  # the command's own imports are part of it
+    from tracer_serve.cli.main import main as command  # noqa: PLC0415  # the command's own imports are part of it
 
     out = task.with_name(f"out-{rows}.jsonl")
     wall, cpu = time.perf_counter(), time.process_time()

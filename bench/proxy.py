@@ -34,7 +34,7 @@ _PATH = "/v1/chat/completions"
 _MODEL, _TASK, _LABELS = "stub-1", "proxied", ("yes", "no")
 _OPEN = {"LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true"}  # neither proxy asks for a key
 _QUIET = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "DO_NOT_TRACK": "1", "OMP_NUM_THREADS": "1"}
-_SERVE = "import sys; from tracer_serve.load import load_task; from tracer_serve.service.run import serve; sys.exit(serve(load_task(sys.argv[1])))"  # noqa: E501
+_SERVE = "import sys; from tracer_serve.config.load import load_task; from tracer_serve.server.bento.launch import serve; sys.exit(serve(load_task(sys.argv[1])))"  # noqa: E501
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def systems(wanted: Sequence[str], folder: Path) -> Iterator[list[System]]:
         labels = folder / "labels.jsonl"
         labels.write_text(json.dumps({"input": "a text that nobody sends", "teacher": _LABELS[0]}) + "\n")
         options = ["--labels", str(labels), "--default", _LABELS[1], "--port", str(stub)]
-        stack.enter_context(running([sys.executable, "-m", "tests.stub_llm", *options], stub, "/v1/models"))
+        stack.enter_context(running([sys.executable, "-m", "tests.support.stub_llm", *options], stub, "/v1/models"))
         made = [System("stub", stub)]
         if "tracer-serve" in wanted:
             port = free_port()

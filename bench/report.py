@@ -18,15 +18,15 @@ import numpy as np
 
 from bench.apart import apart, peak_mb
 from bench.scale import Numbered, traces
-from tracer_serve.fit.fitted import Fitted
+from tracer_serve.config.load import Task
+from tracer_serve.config.task import Spec
+from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.pipeline import fit_policy
-from tracer_serve.fit.rows import Rows
+from tracer_serve.fit.result import Fitted
 from tracer_serve.gate.certify import certify
-from tracer_serve.load import Task
-from tracer_serve.records import Labels, Text, Vectors
 from tracer_serve.report.build import build_report
 from tracer_serve.report.render import render_html
-from tracer_serve.spec.task import Spec
+from tracer_serve.types import Labels, Text, Vectors
 
 _FITTED, _AGREE = 2_000, 0.9
 

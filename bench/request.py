@@ -20,18 +20,18 @@ from rich.table import Table
 
 from bench.data import load
 from bench.serving_ours import OURS, handled, inputs_of, task_of
-from tracer_serve.components import make_embedders
-from tracer_serve.console import out
-from tracer_serve.gate.scope import scope_scores
-from tracer_serve.load import load_task
-from tracer_serve.metrics import Metrics
-from tracer_serve.policy import Policy
-from tracer_serve.records import Inputs, Trace
-from tracer_serve.service.answers import encode
-from tracer_serve.service.classify import ClassifyRequest
-from tracer_serve.stages import gather
-from tracer_serve.stock import versions_of
-from tracer_serve.traces import new_id, open_store
+from tracer_serve.cli.console import out
+from tracer_serve.components.factory import make_embedders
+from tracer_serve.config.load import load_task
+from tracer_serve.gate.scope_guard import scope_scores
+from tracer_serve.policy.policy import Policy
+from tracer_serve.policy.stage import gather
+from tracer_serve.server.http.json_response import encode
+from tracer_serve.server.routes.classify import ClassifyRequest
+from tracer_serve.serving.metrics import Metrics
+from tracer_serve.storage.traces import new_id, open_store
+from tracer_serve.storage.versions.opening import open_versions
+from tracer_serve.types import Inputs, Trace
 
 _BATCH, _FOR_S = 16, 0.25
 
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _policy_of(file: Path) -> Policy:
     task = load_task(file)
-    return Policy.load(versions_of(task).folder(versions_of(task).current() or 0) / "model", *make_embedders(task))
+    return Policy.load(open_versions(task).folder(open_versions(task).current() or 0) / "model", *make_embedders(task))
 
 
 def _show(rows: Sequence[tuple[str, float, float | None]], *, as_json: bool) -> None:

@@ -17,11 +17,11 @@ import numpy as np
 import yaml
 
 from bench.apart import apart, peak_mb
+from tracer_serve.config.load import Task
+from tracer_serve.config.task import Spec
+from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.pipeline import fit_policy
-from tracer_serve.fit.rows import Rows
-from tracer_serve.load import Task
-from tracer_serve.records import Labels, Text, Vectors
-from tracer_serve.spec.task import Spec
+from tracer_serve.types import Labels, Text, Vectors
 
 DIMENSIONS, LABELS = 384, 100
 _SPREAD, _NOISE, _CHUNK = 2.2, 0.03, 50_000

@@ -30,7 +30,7 @@ from bench.data import Dataset, load
 from bench.serving_ours import ADMIN, FOLDER, OURS, ours
 from bench.serving_peers import BARE, ENCODER, ONE_THREAD, PEER, PEER_ALONE, bare, encoder, peer
 from bench.serving_row import Measured, Row, middle
-from tracer_serve.console import out, progress_bar
+from tracer_serve.cli.console import out, progress_bar
 
 _REFIT = "tracer-serve, ngrams"
 _PORT = 3900

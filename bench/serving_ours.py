@@ -14,15 +14,16 @@ import yaml
 from bench.data import Dataset, Given, Part
 from bench.servers import Server
 from bench.serving_row import Measured, asked
-from tracer_serve.components import make_embedder, make_embedders, teacher_fingerprint
+from tracer_serve.components.factory import make_embedder, make_embedders, teacher_fingerprint
+from tracer_serve.config.load import Task, load_task
+from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.pipeline import fit_policy
-from tracer_serve.fit.rows import Rows
-from tracer_serve.load import Task, load_task
-from tracer_serve.manifest import Manifest
-from tracer_serve.policy import CERTIFICATE, Policy
+from tracer_serve.gate.certificate import CERTIFICATE
+from tracer_serve.policy.policy import Policy
 from tracer_serve.protocols import Embedder
-from tracer_serve.records import Vectors
-from tracer_serve.stock import versions_of
+from tracer_serve.storage.versions.manifest import Manifest
+from tracer_serve.storage.versions.opening import open_versions
+from tracer_serve.types import Vectors
 
 FOLDER = Path(__file__).resolve().parent.parent / ".bench" / "serving"
 ADMIN = "only-for-the-benchmark-0123456789"
@@ -70,7 +71,7 @@ def task_of(system: str, data: Dataset, port: int, traces: Path | None = None) -
     file = folder / f"{port}.yaml"
     file.write_text(yaml.safe_dump(spec), encoding="utf-8")
     task = load_task(file)
-    if versions_of(task).current() is None:
+    if open_versions(task).current() is None:
         write_version(task, data, inputs_of(system, data.train.texts, data.train.vectors))
     return file
 
@@ -115,7 +116,7 @@ def write_version(task: Task, data: Dataset, inputs: Sequence[str]) -> None:
             labels=tuple(map(str, policy.classes)),
         )
 
-    versions = versions_of(task)
+    versions = open_versions(task)
     versions.activate(versions.write(fill, describe))
 
 
@@ -131,7 +132,7 @@ def inputs_of(system: str, texts: Sequence[Any], vectors: Vectors) -> list[str]:
 def handled(file: Path, given: Sequence[str]) -> list[str]:
     """Return the inputs that the current version handles."""
     task = load_task(file)
-    versions = versions_of(task)
+    versions = open_versions(task)
     number = versions.current()
     assert number is not None  # just fitted
     policy = Policy.load(versions.folder(number) / "model", *make_embedders(task))
@@ -161,4 +162,4 @@ def serve(file: Path, port: int) -> Server:
 
 
 def _cli() -> list[str]:
-    return [sys.executable, "-m", "tracer_serve.cli"]
+    return [sys.executable, "-m", "tracer_serve"]

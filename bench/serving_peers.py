@@ -57,8 +57,8 @@ uvicorn.run(app, port=int(sys.argv[1]), loop="uvloop", http="httptools", access_
 
 _ENCODER = """
 import json, sys, time
-from tracer_serve.components import make_embedder
-from tracer_serve.load import load_task
+from tracer_serve.components.factory import make_embedder
+from tracer_serve.config.load import load_task
 from pathlib import Path
 
 embedder, given = make_embedder(load_task(Path(sys.argv[1]))), json.load(sys.stdin)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from bench.data import Part
-from tracer_serve.records import Floats, Ints
+from tracer_serve.types import Floats, Ints
 
 FRESH = 20_000
 _DIMENSIONS = 24

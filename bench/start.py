@@ -28,7 +28,7 @@ from bench.data import load
 from bench.peer import ROOT
 from bench.servers import Server
 from bench.serving_peers import PEER, peer_command
-from tracer_serve.console import out, progress_bar
+from tracer_serve.cli.console import out, progress_bar
 
 _FOLDER = ROOT / "start"
 _CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -102,7 +102,7 @@ def ours(system: str, port: int) -> Start:
     return starting([*_CLI, "serve", str(folder / "task.yaml"), "--port", str(port)], port, "/readyz")
 
 
-_CLI = (sys.executable, "-m", "tracer_serve.cli")
+_CLI = (sys.executable, "-m", "tracer_serve")
 
 
 def bento(port: int) -> Start:

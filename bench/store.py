@@ -26,10 +26,10 @@ from rich.progress import track
 from rich.table import Table
 from sqlalchemy import event
 
-from tests.traces import postgres
-from tracer_serve.console import out
-from tracer_serve.records import Trace
-from tracer_serve.traces import TraceStore, new_id, open_store
+from tests.storage.traces import postgres
+from tracer_serve.cli.console import out
+from tracer_serve.storage.traces import TraceStore, new_id, open_store
+from tracer_serve.types import Trace
 
 _TASK, _PAGE, _CHECKS, _REPEATS, _LABELS = "bench", 10_000, 10, 5, 77
 _BEGAN = datetime(2026, 10, 20, tzinfo=UTC)

@@ -10,8 +10,8 @@ from typing import Annotated, Self
 import numpy as np
 from pydantic import Field
 
-from tracer_serve.records import Bools, Evidence, Floats, Vectors
-from tracer_serve.registry import acceptors
+from tracer_serve.components.registry import acceptors
+from tracer_serve.types import Bools, Evidence, Floats, Vectors
 
 
 @acceptors.register("neighbours")

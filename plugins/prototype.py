@@ -10,8 +10,8 @@ from typing import Annotated, Self
 import numpy as np
 from pydantic import Field
 
-from tracer_serve.records import Floats, Inputs, Labels
-from tracer_serve.registry import surrogates
+from tracer_serve.components.registry import surrogates
+from tracer_serve.types import Floats, Inputs, Labels
 
 
 @surrogates.register("prototype")

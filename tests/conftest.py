@@ -6,8 +6,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.stub_llm import StubLLM, serve
-from tests.traces import postgres
+from tests.storage.traces import postgres
+from tests.support.stub_llm import StubLLM, serve
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, Self, runtime_checkable
 
-from tracer_serve.records import Answer, Bools, Evidence, Floats, Inputs, Ints, Labels, Text, Vectors
+from tracer_serve.types import Answer, Bools, Evidence, Floats, Inputs, Ints, Labels, Text, Vectors
 
 
 class Embedder(Protocol):
@@ -126,7 +126,7 @@ class Redactor(Protocol):
 
 @runtime_checkable
 class Persistent(Protocol):
-    """A component that writes itself; one without these is written by `tracer_serve.state` from its attributes."""
+    """A component that writes and reads its own files; others are written by `components.persistence`."""
 
     def save(self, folder: Path) -> None: ...
     @classmethod

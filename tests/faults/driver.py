@@ -20,15 +20,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.tiny import LABELS, TEXTS, rows_now, tiny_task, write_rows
+from tests.support.tiny import LABELS, TEXTS, rows_now, tiny_task, write_rows
+from tracer_serve.config.load import Task
 from tracer_serve.errors import BusyError
-from tracer_serve.load import Task
-from tracer_serve.records import Decision
-from tracer_serve.refit import refit
-from tracer_serve.service.runtime import running
-from tracer_serve.standing import LEASE
-from tracer_serve.stock import store_of, versions_of
-from tracer_serve.traces.importers import import_file
+from tracer_serve.lifecycle.refit import refit
+from tracer_serve.serving.runtime import running
+from tracer_serve.storage.importers import import_file
+from tracer_serve.storage.traces.lease_owner import LEASE
+from tracer_serve.storage.versions.opening import open_versions, store_of
+from tracer_serve.types import Decision
 
 _LONGEST_S = {"refit": 1.0, "import": 0.15, "swap": 0.05}
 _FILE_ROWS = 200
@@ -62,7 +62,7 @@ def load(task: Task, told: int) -> None:
 
 def swap(task: Task) -> None:
     """Roll back and forth as fast as it goes."""
-    versions = versions_of(task)
+    versions = open_versions(task)
     while True:
         for number in versions.numbers():
             versions.activate(number)
@@ -86,8 +86,8 @@ def check(task: Task, acknowledged: set[str], files: int) -> None:
     imported = sum(1 for text in columns.texts if str(text).startswith("more"))
     assert imported % _FILE_ROWS == 0, "half an import"
     assert imported <= files * _FILE_ROWS, "a file twice"
-    for number in versions_of(task).numbers():
-        versions_of(task).verify(number)
+    for number in open_versions(task).numbers():
+        open_versions(task).verify(number)
     store.close()
     asyncio.run(answer(task))
 

@@ -31,19 +31,21 @@ import s3fs  # noqa: F401
 from sqlalchemy import create_engine
 
 from tests.faults.driver import fork
-from tests.shared import object_store
-from tests.tiny import TEXTS, rows_now, tiny_task
-from tests.traces import postgres
-from tracer_serve import holder, refit_bounds, retention
-from tracer_serve import refit as refitting
+from tests.storage.traces import postgres
+from tests.storage.versions import object_store
+from tests.support.tiny import TEXTS, rows_now, tiny_task
+from tracer_serve.config.load import Task
 from tracer_serve.errors import TracerServeError
-from tracer_serve.load import Task
-from tracer_serve.records import Decision
-from tracer_serve.refit import refit
-from tracer_serve.service.runtime import running
-from tracer_serve.shared import CURRENT, open_versions
-from tracer_serve.stock import store_of
-from tracer_serve.traces import TraceStore, first_id
+from tracer_serve.lifecycle import refit as refitting
+from tracer_serve.lifecycle import refit_session as refit_bounds
+from tracer_serve.lifecycle import retention
+from tracer_serve.lifecycle.refit import refit
+from tracer_serve.serving.runtime import running
+from tracer_serve.storage.traces import TraceStore, first_id
+from tracer_serve.storage.traces import lease_owner as holder
+from tracer_serve.storage.versions import CURRENT, open_versions
+from tracer_serve.storage.versions.opening import store_of
+from tracer_serve.types import Decision
 
 _LEASE_S = 3.0
 _LOOK_S = 0.01

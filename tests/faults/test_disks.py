@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from tests import disks
-from tests.tiny import TEXTS, rows_now, tiny_task
+from tests.support import disks
+from tests.support.tiny import TEXTS, rows_now, tiny_task
 from tracer_serve.errors import ArtifactError, FitError, StoreError
-from tracer_serve.records import Decision
-from tracer_serve.refit import refit
-from tracer_serve.service.runtime import Runtime, running
-from tracer_serve.standing import close_gate
-from tracer_serve.stock import store_of, versions_of
-from tracer_serve.traces import ids
+from tracer_serve.infra import uuid7 as ids
+from tracer_serve.lifecycle.gate_state import close_gate
+from tracer_serve.lifecycle.refit import refit
+from tracer_serve.serving.runtime import Runtime, running
+from tracer_serve.storage.versions.opening import open_versions, store_of
+from tracer_serve.types import Decision
 
 UNLIKE = "a qqqq wwww"  # out of scope for the surrogate, and the teacher knows a label
 
@@ -64,8 +64,8 @@ async def test_a_full_disk_stops_refits_and_traces_not_answers(tmp_path: Path, s
         assert "full" in runtime.problems()[0]
         with pytest.raises((StoreError, ArtifactError), match=r"(?i)full|no space"):
             await asyncio.to_thread(refit, task)
-        assert versions_of(task).current() == 1
-        assert versions_of(task).verify(1)
+        assert open_versions(task).current() == 1
+        assert open_versions(task).verify(1)
         ballast.unlink()
         assert await ask(runtime) == ["handled", "deferred"]
         async with asyncio.timeout(10):

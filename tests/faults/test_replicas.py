@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.shared import object_store
-from tests.traces import postgres
+from tests.storage.traces import postgres
+from tests.storage.versions import object_store
 
 AGREE_S = 5.0
 """What docs/shared-state.md promises: for how long a replica may serve what is current no more."""

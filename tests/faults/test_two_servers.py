@@ -12,11 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.serving import free_port
-from tests.tiny import LABELS, TEXTS, tiny_task, write_rows
-from tracer_serve.stock import store_of, versions_of
+from tests.support.server_process import free_port
+from tests.support.tiny import LABELS, TEXTS, tiny_task, write_rows
+from tracer_serve.storage.versions.opening import open_versions, store_of
 
-COMMAND = [sys.executable, "-m", "tracer_serve.cli"]
+COMMAND = [sys.executable, "-m", "tracer_serve"]
 
 
 def until(true: Callable[[], object], seconds: float = 150.0) -> None:
@@ -61,7 +61,7 @@ def test_two_servers_on_one_store_refit_once(tmp_path: Path) -> None:
             alive = ports if number == 2 else ports[1:]
             until(partial(_all_serve, alive, number))
             time.sleep(5.0)  # two looks of a schedule: would there be another refit?
-            assert versions_of(task).numbers() == list(range(1, number + 1))
+            assert open_versions(task).numbers() == list(range(1, number + 1))
             if number == 2:
                 os.killpg(servers[0].pid, signal.SIGKILL)
     finally:

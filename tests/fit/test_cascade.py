@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.tasks import Planted, write_task
-from tracer_serve.fit.fitted import Fitted
+from tests.support.tasks import Planted, write_task
+from tracer_serve.components.registry import surrogates
+from tracer_serve.config.load import Task
+from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.pipeline import fit_policy
-from tracer_serve.fit.rows import Rows
-from tracer_serve.load import Task
-from tracer_serve.policy import Policy
-from tracer_serve.records import Inputs, Labels, Vectors
-from tracer_serve.registry import surrogates
+from tracer_serve.fit.result import Fitted
+from tracer_serve.policy.policy import Policy
+from tracer_serve.types import Inputs, Labels, Vectors
 
 ASKED: list[int] = []
 

@@ -5,12 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tracer_serve.fit.candidate import Candidate, Part, Paths
-from tracer_serve.fit.choose import Choice, Chooser, prices
-from tracer_serve.fit.crossfit import OutOfFold
-from tracer_serve.fit.reach import reach
+from tracer_serve.fit.candidate import Candidate, Part, Paths, reach
+from tracer_serve.fit.cross_fit import OutOfFold
+from tracer_serve.fit.selection import Choice, Chooser, prices
 from tracer_serve.gate.certify import certify
-from tracer_serve.records import Bools, Floats, Ints
+from tracer_serve.types import Bools, Floats, Ints
 
 ALPHA, DELTA = 0.95, 0.05
 

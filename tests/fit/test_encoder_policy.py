@@ -8,15 +8,15 @@ from typing import Self
 import numpy as np
 import pytest
 
-from tests.finetune.models import tiny_bert
-from tests.tasks import write_task
-from tracer_serve.fit.fitted import Fitted
+from tests.components.finetune.models import tiny_bert
+from tests.support.tasks import write_task
+from tracer_serve.components.surrogates.encoder import Encoder
+from tracer_serve.config.load import Task
+from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.pipeline import fit_policy
-from tracer_serve.fit.rows import Rows
-from tracer_serve.load import Task
-from tracer_serve.policy import Policy
-from tracer_serve.records import Text, Vectors
-from tracer_serve.surrogates.encoder import Encoder
+from tracer_serve.fit.result import Fitted
+from tracer_serve.policy.policy import Policy
+from tracer_serve.types import Text, Vectors
 
 pytestmark = pytest.mark.slow
 _WORDS = ("rate", "of", "exchange", "fee", "limit", "branch", "date", "paper")

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 
 from tests.gate.worlds import most_allowed
-from tests.tasks import Planted, write_task
+from tests.support.tasks import Planted, write_task
+from tracer_serve.components.registry import surrogates
+from tracer_serve.components.surrogates._arrays import encode, softmax
+from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.pipeline import fit_policy
-from tracer_serve.fit.rows import Rows
 from tracer_serve.gate.certify import certify
-from tracer_serve.policy import Policy
-from tracer_serve.records import Floats, Inputs, Labels, Text, Vectors
-from tracer_serve.registry import surrogates
-from tracer_serve.surrogates._arrays import encode, softmax
+from tracer_serve.policy.policy import Policy
+from tracer_serve.types import Floats, Inputs, Labels, Text, Vectors
 
 ALPHA, DELTA, DRAWS, FRESH = 0.9, 0.1, 120, 3000
 UNDER = ALPHA - 0.005

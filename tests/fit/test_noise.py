@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from tests.fit.test_pipeline import planted
-from tests.tasks import Planted, write_task
-from tracer_serve.certificate import Certificate
-from tracer_serve.fit.noise import TeacherNoise, duplicate_noise
+from tests.support.tasks import Planted, write_task
+from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.pipeline import fit_policy
-from tracer_serve.fit.rows import Rows
+from tracer_serve.fit.teacher_noise import TeacherNoise, duplicate_noise
+from tracer_serve.gate.certificate import Certificate
 
 
 def test_the_interval_covers_the_truth() -> None:

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from tests.fit.test_pipeline import planted
-from tests.tasks import Planted, write_task
-from tracer_serve.certificate import Certificate
+from tests.support.tasks import Planted, write_task
 from tracer_serve.errors import SpecError
-from tracer_serve.fit.fitted import Fitted
+from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.pipeline import fit_policy
-from tracer_serve.fit.rows import Rows
-from tracer_serve.gate.bounds import lower_bounds
+from tracer_serve.fit.result import Fitted
+from tracer_serve.gate.binomial import lower_bounds
+from tracer_serve.gate.certificate import Certificate
 from tracer_serve.gate.certify import spent_delta
-from tracer_serve.policy import Policy
+from tracer_serve.policy.policy import Policy
 
 GATE = {"alpha": 0.85, "delta": 0.05, "scope": {"keep": 1.0}}
 

@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.tasks import Planted, banking, write_task
-from tracer_serve.components import make_embedder
+from tests.support.tasks import Planted, banking, write_task
+from tracer_serve.components.factory import make_embedder
+from tracer_serve.components.registry import surrogates
 from tracer_serve.errors import ArtifactError, FitError
-from tracer_serve.fit import strict
+from tracer_serve.fit import holdout as strict
 from tracer_serve.fit.calibration import Calibration
+from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.folds import holdout
 from tracer_serve.fit.pipeline import fit_policy
-from tracer_serve.fit.rows import Rows
-from tracer_serve.policy import Policy
-from tracer_serve.registry import surrogates
+from tracer_serve.policy.policy import Policy
 
 N = 600
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 from tests.fit.test_pipeline import planted
-from tests.tasks import Planted, write_task
+from tests.support.tasks import Planted, write_task
+from tracer_serve.components.registry import surrogates
+from tracer_serve.components.surrogates.knn import Knn
+from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.folds import lasting_holdout, row_hashes
 from tracer_serve.fit.pipeline import fit_policy
-from tracer_serve.fit.rows import Rows
-from tracer_serve.records import Ints
-from tracer_serve.registry import surrogates
-from tracer_serve.surrogates.knn import Knn
+from tracer_serve.types import Ints
 
 TOLD: list[tuple[Path | None, Ints, Ints]] = []
 

@@ -5,9 +5,9 @@ from typing import Self
 import numpy as np
 import pytest
 
-from tracer_serve.acceptors.top1 import Top1
-from tracer_serve.fit.scoring import cross_score, evidence_of, translate
-from tracer_serve.records import Bools, Floats, Vectors
+from tracer_serve.components.acceptors.top1 import Top1
+from tracer_serve.fit.cross_score import cross_score, evidence_of, translate
+from tracer_serve.types import Bools, Floats, Vectors
 
 
 class Moody:

@@ -9,22 +9,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.tasks import Planted, write_task
-from tracer_serve.components import make_embedders
-from tracer_serve.embedders.ngrams import NGrams
+from tests.support.tasks import Planted, write_task
+from tracer_serve.components.embedders.ngrams import NGrams
+from tracer_serve.components.factory import make_embedders
+from tracer_serve.components.registry import embedders
+from tracer_serve.config.load import Task
 from tracer_serve.errors import ArtifactError, SpecError
-from tracer_serve.fit.fitted import Fitted
-from tracer_serve.fit.folded import Folds
+from tracer_serve.fit.dataset import Rows
+from tracer_serve.fit.fold_data import Folds
 from tracer_serve.fit.pipeline import fit_policy
-from tracer_serve.fit.rows import Rows
-from tracer_serve.gate.classes import class_thresholds
-from tracer_serve.load import Task
-from tracer_serve.policy import Policy
-from tracer_serve.records import Inputs, Text, Vectors
-from tracer_serve.registry import embedders
-from tracer_serve.scale import Scale
-from tracer_serve.stages import gather
-from tracer_serve.views import View
+from tracer_serve.fit.result import Fitted
+from tracer_serve.gate.per_class import class_thresholds
+from tracer_serve.policy.policy import Policy
+from tracer_serve.policy.score_scale import Scale
+from tracer_serve.policy.stage import gather
+from tracer_serve.policy.view import View
+from tracer_serve.types import Inputs, Text, Vectors
 
 ASKED: list[int] = []
 

@@ -20,11 +20,11 @@ from tests.fit.test_guarantee import (
     true_agreement,
 )
 from tests.gate.worlds import most_allowed
-from tests.tasks import Planted, write_task
+from tests.support.tasks import Planted, write_task
+from tracer_serve.components.registry import embedders
+from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.pipeline import fit_policy
-from tracer_serve.fit.rows import Rows
-from tracer_serve.records import Text, Vectors
-from tracer_serve.registry import embedders
+from tracer_serve.types import Text, Vectors
 
 
 class Told(Planted):

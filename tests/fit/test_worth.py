@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from tests.fit.test_pipeline import planted
-from tests.tasks import Planted, write_task
+from tests.support.tasks import Planted, write_task
+from tracer_serve.components.registry import surrogates
+from tracer_serve.config.task import Spec
+from tracer_serve.fit.budget import Budget, NotWorthItError
 from tracer_serve.fit.candidate import Candidate, Part, Paths
-from tracer_serve.fit.compare import CandidateResult
-from tracer_serve.fit.crossfit import OutOfFold
+from tracer_serve.fit.comparison import CandidateResult
+from tracer_serve.fit.cross_fit import OutOfFold
+from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.pipeline import fit_policy
-from tracer_serve.fit.rows import Rows
-from tracer_serve.fit.worth import Budget, NotWorthItError
-from tracer_serve.records import Inputs, Labels, Vectors
-from tracer_serve.registry import surrogates
-from tracer_serve.spec.task import Spec
+from tracer_serve.types import Inputs, Labels, Vectors
 
 FITS: list[int] = []
 

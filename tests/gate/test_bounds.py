@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import beta, binom
 
-from tracer_serve.gate.bounds import critical_counts, lower_bounds, n_min, p_values, rows_to_pass
+from tracer_serve.gate.binomial import critical_counts, lower_bounds, n_min, p_values, rows_to_pass
 
 LEVELS = st.floats(0.01, 0.3)
 ALPHAS = st.floats(0.5, 0.995)

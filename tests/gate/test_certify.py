@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.gate.worlds import World, worlds
-from tracer_serve.certificate import Certificate
-from tracer_serve.gate.bounds import lower_bounds, p_values
+from tracer_serve.gate.binomial import lower_bounds, p_values
+from tracer_serve.gate.certificate import Certificate
 from tracer_serve.gate.certify import certify, spent_delta
-from tracer_serve.gate.sequence import accepts, path
-from tracer_serve.records import Floats
+from tracer_serve.gate.fixed_sequence import accepts, path
+from tracer_serve.types import Floats
 
 GATE: dict[str, Any] = {"alpha": 0.95, "delta": 0.05, "mode": "strict"}
 EASY = World("easy", lambda u: u, lambda u: 1.0 - 0.2 * (1.0 - u) ** 2)

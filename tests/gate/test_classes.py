@@ -4,16 +4,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tracer_serve.gate.bounds import lower_bounds
+from tracer_serve.gate.binomial import lower_bounds
 from tracer_serve.gate.certify import certify
-from tracer_serve.gate.classes import (
+from tracer_serve.gate.per_class import (
     certify_per_class,
     class_floor,
     class_thresholds,
     floor_eligible,
     with_class_table,
 )
-from tracer_serve.records import Bools, Floats, Labels
+from tracer_serve.types import Bools, Floats, Labels
 
 GATE: dict[str, Any] = {"alpha": 0.9, "delta": 0.05, "mode": "strict"}
 AGREEMENT = {"good": 0.99, "fair": 0.93, "bad": 0.5}

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer_serve.certificate import Certificate
+from tracer_serve.gate.certificate import Certificate
 from tracer_serve.gate.certify import certify
-from tracer_serve.gate.classes import certify_per_class
-from tracer_serve.gate.groups import numbered, one_each
-from tracer_serve.gate.overall import certify_overall
-from tracer_serve.records import Bools, Ints
+from tracer_serve.gate.near_duplicates import numbered, one_each
+from tracer_serve.gate.per_class import certify_per_class
+from tracer_serve.gate.risk_control import certify_overall
+from tracer_serve.types import Bools, Ints
 
 GATE: dict[str, Any] = {"alpha": 0.95, "delta": 0.05, "mode": "strict"}
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from tests.gate.worlds import Gate, World, most_allowed, threshold_of, violations, worlds
-from tracer_serve.gate.bounds import p_values
+from tracer_serve.gate.binomial import p_values
 from tracer_serve.gate.certify import certify
-from tracer_serve.gate.classes import certify_per_class
-from tracer_serve.gate.groups import numbered, one_each
-from tracer_serve.gate.sequence import Tally, threshold_grid
-from tracer_serve.records import Bools, Floats
+from tracer_serve.gate.fixed_sequence import Tally, threshold_grid
+from tracer_serve.gate.near_duplicates import numbered, one_each
+from tracer_serve.gate.per_class import certify_per_class
+from tracer_serve.types import Bools, Floats
 
 pytestmark = pytest.mark.slow
 

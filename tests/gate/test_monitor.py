@@ -16,7 +16,7 @@ from tracer_serve.gate.monitor import (
     log_evidence,
     update,
 )
-from tracer_serve.records import Bools, Ints
+from tracer_serve.types import Bools, Ints
 
 START = MonitorState(alpha=0.95, delta=0.05)
 OUTCOMES = st.lists(st.sampled_from([True, True, True, True, False]), max_size=120)

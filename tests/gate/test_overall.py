@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.gate.worlds import worlds
-from tracer_serve.gate.overall import certify_overall
-from tracer_serve.gate.sequence import accepts
-from tracer_serve.records import Bools, Floats
+from tracer_serve.gate.fixed_sequence import accepts
+from tracer_serve.gate.risk_control import certify_overall
+from tracer_serve.types import Bools, Floats
 
 
 @given(st.integers(0, 400), st.floats(0.5, 0.99), st.integers(0, 2**32 - 1))

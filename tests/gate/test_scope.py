@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer_serve.gate.scope import scope_scores, scope_threshold, scope_thresholds
-from tracer_serve.records import Floats
+from tracer_serve.gate.scope_guard import scope_scores, scope_threshold, scope_thresholds
+from tracer_serve.types import Floats
 
 
 def test_scope_score_is_log_top_plus_five_cosines() -> None:

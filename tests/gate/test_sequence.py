@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from tracer_serve.gate.bounds import n_min, p_values
-from tracer_serve.gate.sequence import Tally, accepts, power, threshold_grid, walk
-from tracer_serve.records import Floats
+from tracer_serve.gate.binomial import n_min, p_values
+from tracer_serve.gate.fixed_sequence import Tally, accepts, power, threshold_grid, walk
+from tracer_serve.types import Floats
 
 ODD = st.sampled_from([np.nan, np.inf, -np.inf, 1.0])
 SCORES = arrays(np.float64, st.integers(0, 300), elements=st.one_of(st.floats(-5, 5), ODD))

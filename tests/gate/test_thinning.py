@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tracer_serve.gate.thinning import calibration_rows
+from tracer_serve.gate.fair_sample import calibration_rows
 
 
 @pytest.mark.parametrize(

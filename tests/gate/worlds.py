@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binom
 
-from tracer_serve.certificate import Certificate
-from tracer_serve.records import Bools, Floats
+from tracer_serve.gate.certificate import Certificate
+from tracer_serve.types import Bools, Floats
 
 _FINE = (np.arange(100_000) + 0.5) / 100_000
 

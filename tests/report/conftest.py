@@ -9,14 +9,14 @@ from typing import Any, Self
 import numpy as np
 import pytest
 
-from tracer_serve.components import make_embedder
-from tracer_serve.fit.fitted import Fitted
+from tracer_serve.components.factory import make_embedder
+from tracer_serve.config.load import Task
+from tracer_serve.config.task import Spec
+from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.pipeline import fit_policy
-from tracer_serve.fit.rows import Rows
-from tracer_serve.load import Task
-from tracer_serve.records import Ints, Labels, Text, Vectors
+from tracer_serve.fit.result import Fitted
 from tracer_serve.report.build import build_report
-from tracer_serve.spec.task import Spec
+from tracer_serve.types import Ints, Labels, Text, Vectors
 
 TRACES = Path(__file__).parents[2] / "configs" / "banking.traces.jsonl"
 HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from tests.report.conftest import blobs, case_of, make_task
-from tracer_serve.commands._finding import measured_of
+from tracer_serve.cli.commands._certificate_rows import measured_of
 from tracer_serve.gate.certify import certify
-from tracer_serve.gate.classes import certify_per_class
-from tracer_serve.report.headline import title_of, verdict_of
+from tracer_serve.gate.per_class import certify_per_class
+from tracer_serve.gate.wording import title_of, verdict_of
 from tracer_serve.report.render import render_html
 
 TESTED: dict[str, Any] = {"alpha": 0.95, "delta": 0.05, "mode": "strict"}

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from tests.report.conftest import Case, blobs, case_of, make_task
-from tracer_serve.report.closeness import closeness
-from tracer_serve.report.layout import layout
-from tracer_serve.report.plateau import forecast
-from tracer_serve.report.seen import Seen
+from tracer_serve.report.calibration_view import Seen
+from tracer_serve.report.embedding_layout import layout
+from tracer_serve.report.learning_curve import forecast
+from tracer_serve.report.neighbours import closeness
 
 
 def test_planted_teacher_errors_lead_the_cards(banking: Case) -> None:

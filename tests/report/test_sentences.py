@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 from tests.report.conftest import Case, Looked, blobs, case_of, make_task
-from tracer_serve.certificate import StageRow
+from tracer_serve.components.teachers._prompt import Prompt
+from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.pipeline import fit_policy
-from tracer_serve.fit.rows import Rows
-from tracer_serve.records import Text
-from tracer_serve.report.actions import actions_of
+from tracer_serve.gate.certificate import StageRow
 from tracer_serve.report.build import build_report
-from tracer_serve.report.groups import Groups
+from tracer_serve.report.calibration_view import Seen
+from tracer_serve.report.recommendations import actions_of
 from tracer_serve.report.render import render_html
-from tracer_serve.report.seen import Seen
-from tracer_serve.teachers._prompt import Prompt
+from tracer_serve.report.subgroups import Groups
+from tracer_serve.types import Text
 
 
 @pytest.fixture(scope="module")

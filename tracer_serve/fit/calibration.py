@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tracer_serve.records import Bools, Floats, Ints, Labels
+from tracer_serve.types import Bools, Floats, Ints, Labels
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from tracer_serve.fit.crossfit import OutOfFold
-from tracer_serve.gate.scope import scope_thresholds
-from tracer_serve.gate.sequence import accepts
-from tracer_serve.records import Bools, Floats, Ints
-from tracer_serve.scale import Scale
+from tracer_serve.fit.cross_fit import OutOfFold
+from tracer_serve.gate.binomial import p_values
+from tracer_serve.gate.fixed_sequence import Tally, accepts, path, threshold_grid
+from tracer_serve.gate.scope_guard import scope_thresholds
+from tracer_serve.policy.score_scale import Scale
+from tracer_serve.types import Bools, Floats, Ints
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,3 +138,27 @@ def _scales(first: Part, second: Part, rows: Bools, kept: float) -> tuple[Scale,
     finite = score[np.isfinite(score)]
     least = float(np.quantile(finite, 1.0 - kept)) if len(finite) else math.inf
     return Scale.fit(score, first.oof.agreed[rows], least), Scale.fit(second.score[rows], second.oof.agreed[rows])
+
+
+def reach(paths: Paths, alpha: float, delta: float) -> float:
+    """Return the largest share of rows, best first, whose agreement is at least alpha with an exact bound at delta.
+
+    A yardstick for comparing candidates, not a certificate: it looks at every threshold on the same rows.
+    """
+    return reached(paths, alpha, delta)[0]
+
+
+def reached(paths: Paths, alpha: float, delta: float) -> tuple[float, float]:
+    """Return `reach`, and the share of rows that the first stage answers at that threshold."""
+    guarded = np.where(paths.eligible, paths.score, np.nan)
+    grid = threshold_grid(path(guarded))
+    tally = Tally.of(guarded, grid)
+    n, k = tally.counts(np.ones_like(paths.agreed)), tally.counts(paths.agreed)
+    passing = np.flatnonzero(p_values(k, n, alpha) <= delta)
+    if not len(passing):
+        return 0.0, 0.0
+    loosest = passing[n[passing] == n[passing].max()][-1]  # where the first stage answers most
+    is_first = np.zeros_like(paths.agreed)
+    is_first[0] = True
+    rows = paths.score.shape[1]
+    return float(n[loosest] / rows), float(tally.counts(is_first)[loosest] / rows)

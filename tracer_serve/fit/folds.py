@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from tracer_serve.records import Bools, Floats, Ints, Text
+from tracer_serve.types import Bools, Floats, Ints, Text
 
 _FRAME = 3  # words that make a template; with fewer the numbers are what is said
 

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import numpy as np
 
-from tracer_serve.components import make_embedders
+from tracer_serve.components.factory import make_embedders
+from tracer_serve.components.finetune.shared_states import sharing
+from tracer_serve.config.load import Task
 from tracer_serve.errors import FitError
-from tracer_serve.finetune.sharing import sharing
-from tracer_serve.fit.certificate import Tested, certified
-from tracer_serve.fit.choose import Choice
-from tracer_serve.fit.compare import Compared, compare, select
-from tracer_serve.fit.diagnose import diagnose
-from tracer_serve.fit.finish import finish, stage_facts
-from tracer_serve.fit.fitted import Fitted
-from tracer_serve.fit.noise import TeacherNoise, duplicate_noise
-from tracer_serve.fit.rows import Progress, Rows, silent
-from tracer_serve.fit.strict import CROSS_FIT_ROWS, fit_strict
-from tracer_serve.load import Task
+from tracer_serve.fit.comparison import Compared, compare, select
+from tracer_serve.fit.dataset import Progress, Rows, silent
+from tracer_serve.fit.diagnosis import diagnose
+from tracer_serve.fit.final_fit import finish, stage_facts
+from tracer_serve.fit.gating import Tested, certified
+from tracer_serve.fit.holdout import CROSS_FIT_ROWS, fit_strict
+from tracer_serve.fit.result import Fitted
+from tracer_serve.fit.selection import Choice
+from tracer_serve.fit.teacher_noise import TeacherNoise, duplicate_noise
 from tracer_serve.protocols import Embedder
 
 

@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tracer_serve.certificate import Certificate
-from tracer_serve.gate.finding import Counted, Finding
-from tracer_serve.gate.groups import numbered, one_each
+from tracer_serve.gate.certificate import Certificate
+from tracer_serve.gate.fixed_sequence import accepts, path
+from tracer_serve.gate.near_duplicates import numbered, one_each
 from tracer_serve.gate.pilot import draw_pilot, predict_agreement
-from tracer_serve.gate.sequence import accepts, path
-from tracer_serve.records import Bools, Floats, Ints
+from tracer_serve.gate.walk_result import Counted, Finding
+from tracer_serve.types import Bools, Floats, Ints
 
 Spend = Literal["per_version", "series"]
 

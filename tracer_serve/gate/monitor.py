@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from tracer_serve.records import Bools, Floats
+from tracer_serve.types import Bools, Floats
 
 _MULTIPLES = (1.5, 2.0, 3.0, 5.0, 8.0, 12.0)
 _LARGEST_ERROR = 0.98

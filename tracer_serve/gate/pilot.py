@@ -8,8 +8,8 @@ under 0.3 points of coverage from 1,000 rows on.
 
 import numpy as np
 
-from tracer_serve.gate.bounds import n_min
-from tracer_serve.records import Bools, Floats, Ints
+from tracer_serve.gate.binomial import n_min
+from tracer_serve.types import Bools, Floats, Ints
 
 SHARE = 0.05
 # Prior of (intercept, slope) over the normal quantile of the score's rank: 150 pilot rows with one disagreement say

@@ -6,31 +6,31 @@ from typing import Any
 
 import numpy as np
 
-from tracer_serve.fit.fitted import Fitted
-from tracer_serve.load import Task
-from tracer_serve.records import Bools, Ints, Text
-from tracer_serve.report.actions import actions_of
-from tracer_serve.report.atlas import atlas_of
-from tracer_serve.report.cards import cards_of
+from tracer_serve.config.load import Task
+from tracer_serve.fit.result import Fitted
+from tracer_serve.report.alpha_sweep import whatif_of
+from tracer_serve.report.calibration_view import Seen
 from tracer_serve.report.changes import changes_of
-from tracer_serve.report.classes import classes_of
-from tracer_serve.report.contrast import contrast_of
-from tracer_serve.report.curve import curve_of
-from tracer_serve.report.flows import flows_of
-from tracer_serve.report.groups import Groups
+from tracer_serve.report.confusions import flows_of
+from tracer_serve.report.contrastive_pairs import contrast_of
+from tracer_serve.report.coverage_curve import curve_of
+from tracer_serve.report.deferral_causes import why_of
+from tracer_serve.report.disagreements import cards_of
 from tracer_serve.report.headline import basis_of, headline_of
-from tracer_serve.report.kin import Kin
-from tracer_serve.report.members import members_of
+from tracer_serve.report.json_values import plain
+from tracer_serve.report.labels import classes_of
+from tracer_serve.report.learning_curve import plateau_of
+from tracer_serve.report.map import atlas_of
+from tracer_serve.report.member_votes import members_of
 from tracer_serve.report.migration import migration_of
-from tracer_serve.report.money import money_of
-from tracer_serve.report.plain import plain
-from tracer_serve.report.plateau import plateau_of
+from tracer_serve.report.neighbours import Kin
+from tracer_serve.report.pricing import money_of
 from tracer_serve.report.reasons import examples_of
-from tracer_serve.report.seen import Seen
+from tracer_serve.report.recommendations import actions_of
 from tracer_serve.report.slices import slices_of
-from tracer_serve.report.spared import names_of, spared_of
-from tracer_serve.report.whatif import whatif_of
-from tracer_serve.report.why import why_of
+from tracer_serve.report.stage_costs import names_of, spared_of
+from tracer_serve.report.subgroups import Groups
+from tracer_serve.types import Bools, Ints, Text
 
 SCHEMA = 1
 """Version of the schema of report.json; reports of another one are not compared with."""

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from tracer_serve.gate.bounds import lower_bounds
-from tracer_serve.records import Floats, Ints
+from tracer_serve.gate.binomial import lower_bounds
+from tracer_serve.types import Floats, Ints
 
 CONFIDENCE = 0.95
 """Confidence of the intervals in a report, each on its own."""

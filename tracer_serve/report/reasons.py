@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from tracer_serve.records import Bools, Labels
-from tracer_serve.report.seen import Seen
-from tracer_serve.report.words import REASONS
+from tracer_serve.report.calibration_view import Seen
+from tracer_serve.report.reason_texts import REASONS
+from tracer_serve.types import Bools, Labels
 
 
 def reason_codes(seen: Seen) -> Labels:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from tracer_serve.report.words import at_least, percent
+from tracer_serve.gate.wording import at_least, percent
 
 if TYPE_CHECKING:  # a server needs it when its first page is asked for, not when it starts
     from jinja2 import Environment

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from tracer_serve.records import Bools, Floats
-from tracer_serve.report.groups import Groups
+from tracer_serve.report.calibration_view import Seen
 from tracer_serve.report.intervals import CONFIDENCE, exact_interval
-from tracer_serve.report.seen import Seen
+from tracer_serve.report.subgroups import Groups
+from tracer_serve.types import Bools, Floats
 
 _LISTED = 20
 

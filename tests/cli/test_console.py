@@ -1,0 +1,56 @@
+"""What people see in the terminal."""
+
+import io
+import os
+import subprocess
+import sys
+
+import pytest
+from rich.console import Console
+
+from tracer_serve.cli import console
+
+ROWS = [("verdict", "a sentence of several words"), ("report", "/a/path/that-is-longer/than/the/terminal/is.html")]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_long_values_break_between_words_and_only_in_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    """In a terminal a sentence goes on below itself and a path stays whole; elsewhere each value is one line."""
+    file = io.StringIO()
+    plain = Console(file=file, force_terminal=terminal, width=28, soft_wrap=True, highlight=False, no_color=True)
+    monkeypatch.setattr(console, "out", plain)
+    console.facts(ROWS)
+    lines = file.getvalue().replace("\x1b[1m", "").replace("\x1b[0m", "").splitlines()
+    sentence = ["verdict  a sentence of", "         several words"] if terminal else [f"verdict  {ROWS[0][1]}"]
+    assert lines == [*sentence, f"report   {ROWS[1][1]}"]
+    assert ("\x1b" in file.getvalue()) == terminal
+
+
+def test_a_table_in_a_pipe_is_as_wide_as_it_needs() -> None:
+    """No name is folded where the output is no terminal, whatever the terminal's width that COLUMNS tells."""
+    name = "a name " * 30
+    code = (
+        f"from rich.table import Table; from tracer_serve.cli.console import out; out.print(Table({name!r}, 'share'))"
+    )
+    env = {k: v for k, v in os.environ.items() if k != "FORCE_COLOR"} | {"COLUMNS": "80"}
+    shown = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
+    assert name.strip() in shown
+    assert max(map(len, shown.splitlines())) < len(name) + 20
+
+
+def test_a_pipe_is_told_how_long_a_stage_will_take(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After the first of five steps of 30 s two minutes are left, which is said once; of quick stages nothing."""
+    clock = iter([0.0, 30.0, 60.0, 61.0])
+    monkeypatch.setattr("tracer_serve.cli.console.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr(console, "err", Console(stderr=True, force_terminal=False, soft_wrap=True))
+    with console.progress_bar() as progress:
+        for done in (0, 1, 2):
+            progress("comparing", done, 5)
+        progress("certifying", 0, 5)
+        progress("certifying", 1, 5)
+    lines = ["comparing ...", "comparing: 1 of 5 done, about 0:02:00 to go", "certifying ..."]
+    assert capsys.readouterr().err.splitlines() == lines

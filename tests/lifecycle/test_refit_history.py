@@ -1,0 +1,55 @@
+"""How the last refit ended, by the history and by the schedule."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from tracer_serve.lifecycle.refit_history import LAST, last_refit, refits_told
+from tracer_serve.storage.traces import Refit, TraceStore, open_store
+
+NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
+SEEN = {"trigger": "cron", "outcome": "failed", "version": None, "message": "error: one label only"}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[TraceStore]:
+    """A store without refits."""
+    made = open_store(tmp_path / "traces.db", "t")
+    yield made
+    made.close()
+
+
+def note(store: TraceStore, minutes: int, outcome: str | None, version: int | None = None) -> None:
+    """Note a refit by hand that started so many minutes ago, and ended half a minute later if it has an outcome."""
+    started = NOW - timedelta(minutes=minutes)
+    ended = started + timedelta(seconds=30) if outcome else None
+    store.record_refit(
+        Refit("hand", id=f"{100 - minutes:03}", started=started, ended=ended, outcome=outcome, version=version)
+    )
+
+
+def test_a_refit_by_hand_is_the_last_one(store: TraceStore) -> None:
+    """It is told though no schedule saw it; what a schedule saw later is told instead, with its reason."""
+    assert last_refit(store, under_way=False) is None
+    note(store, 9, "certified", 2)
+    told = {"trigger": "hand", "outcome": "certified", "version": 2, "ended": "2026-11-01T11:51:30+00:00"}
+    assert last_refit(store, under_way=False) == told | {"message": "version 2 was certified"}
+    store.put_value(LAST, SEEN | {"ended": "2026-11-01T11:40:00+00:00"})
+    assert last_refit(store, under_way=False) == told | {"message": "version 2 was certified"}
+    store.put_value(LAST, SEEN | {"ended": "2026-11-01T11:55:00+00:00"})
+    assert last_refit(store, under_way=False) == SEEN | {"ended": "2026-11-01T11:55:00+00:00"}
+
+
+def test_a_refit_without_an_end_was_killed_unless_it_runs(store: TraceStore) -> None:
+    """While one runs the one before is the last; without it, and in any case for older ones, no end is a kill."""
+    note(store, 9, None)
+    note(store, 5, "abstained", 3)
+    note(store, 1, None)
+    assert [entry["outcome"] for entry in refits_told(store, 8, under_way=True)] == [None, "abstained", "killed"]
+    assert [entry["outcome"] for entry in refits_told(store, 8, under_way=False)] == ["killed", "abstained", "killed"]
+    running, killed = last_refit(store, under_way=True), last_refit(store, under_way=False)
+    assert running is not None
+    assert killed is not None
+    assert (running["version"], killed["outcome"]) == (3, "killed")

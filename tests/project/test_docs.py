@@ -1,0 +1,97 @@
+"""What people can write or call is documented, and what is documented is there."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tracer_serve.cli.main import COMMANDS
+from tracer_serve.components.registry import acceptors, embedders, redactors, surrogates, teachers
+from tracer_serve.config.base import Frozen
+from tracer_serve.config.task import Spec
+from tracer_serve.server.app import ROUTES
+from tracer_serve.serving.metrics import Metrics, render
+
+ROOT = Path(__file__).parents[2]
+DOCS = {file.name: file.read_text(encoding="utf-8") for file in (*ROOT.glob("docs/*.md"), ROOT / "README.md")}
+
+
+def keys(model: type[Frozen], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        path = prefix + (field.alias or name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Frozen):
+            yield from keys(field.annotation, f"{path}.")
+        else:
+            yield path
+
+
+def test_every_yaml_key_is_documented_and_no_other() -> None:
+    """The table of docs/configuration.md has just the spec's keys."""
+    table = DOCS["configuration.md"].split("## Components")[0]
+    assert set(re.findall(r"^\| `([a-z_.]+)` \|", table, re.MULTILINE)) == set(keys(Spec))
+
+
+@pytest.mark.parametrize("registry", [embedders, surrogates, acceptors, teachers, redactors], ids=lambda r: r.kind)
+def test_every_component_is_documented(registry: object) -> None:
+    """Each built-in is named in docs/configuration.md."""
+    for name in registry._builtin_names():  # type: ignore[attr-defined]
+        assert f"`{name}`" in DOCS["configuration.md"], name
+
+
+def test_every_route_is_documented_and_no_other() -> None:
+    """The table of docs/http.md has just the service's routes."""
+    found = set(re.findall(r"^\| `(?:GET|POST) (/[^`]*)` \|", DOCS["http.md"], re.MULTILINE))
+    assert found == {route.path.replace(":int", "").replace(":path", "") for route in ROUTES}
+
+
+def test_every_metric_is_documented_and_no_other() -> None:
+    """The table of docs/http.md has just the metrics that the server exposes."""
+    table = set(re.findall(r"^\| `(tracer_[a-z_]+)` \|", DOCS["http.md"], re.MULTILINE))
+    shown = set(re.findall(r"^# TYPE (tracer_[a-z_]+) ", render([Metrics("t", lambda: None)]).decode(), re.MULTILINE))
+    of_a_version = {
+        "tracer_coverage_ratio",
+        "tracer_agreement_lower_bound",
+        "tracer_agreement_target",
+        "tracer_policy_info",
+        "tracer_monitor_evidence",
+        "tracer_gate_closed",
+        "tracer_audit_rate",
+    }
+    assert table == shown | of_a_version
+
+
+def test_every_command_is_documented() -> None:
+    """The README names every command."""
+    for command in COMMANDS:
+        assert f"`{command}`" in DOCS["README.md"], command
+
+
+def test_no_link_is_broken() -> None:
+    """Relative links in README and docs lead to files."""
+    for name, text in DOCS.items():
+        folder = ROOT if name == "README.md" else ROOT / "docs"
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
+            assert (folder / target).exists(), f"{name}: {target}"
+
+
+def test_the_root_of_the_package_holds_at_most_six_modules() -> None:
+    """A newcomer reads packages, not a flat list of modules."""
+    assert len(list((ROOT / "tracer_serve").glob("*.py"))) <= 6
+
+
+def test_newcomers_questions_are_answered_by_at_most_four_files_that_exist() -> None:
+    """docs/architecture.md answers seven questions, each with one to four files of the package."""
+    rows = re.findall(r"^\| ([A-Z][^|]*\?) \| (.*) \|$", DOCS["architecture.md"], re.MULTILINE)
+    assert len(rows) == 7
+    for question, answer in rows:
+        files = re.findall(r"`([a-z_/]+\.[a-z]+)`", answer)
+        assert 1 <= len(files) <= 4, question
+        assert all((ROOT / "tracer_serve" / file).is_file() for file in files), question
+
+
+def test_every_package_has_its_place_in_the_architecture() -> None:
+    """docs/architecture.md names every module and package at the root, with what it holds."""
+    here = (path for path in (ROOT / "tracer_serve").iterdir() if not path.name.startswith("__"))
+    for name in (f"{path.name}/" if path.is_dir() else path.name for path in here):
+        assert f"`{name}`" in DOCS["architecture.md"], name

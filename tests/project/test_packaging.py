@@ -1,0 +1,67 @@
+"""The promises of the Makefile and of the pins."""
+
+import re
+import subprocess
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PINS = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split())
+
+
+def _dry_run(target: str, tmp_path: Path) -> str:
+    command = ["make", "--dry-run", "--no-print-directory", f"VENV={tmp_path / 'venv'}", target]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_serve_installs_the_core_only_and_serves(tmp_path: Path) -> None:
+    """On a fresh clone: an environment, the pinned core packages without extras, the service; no key, no torch."""
+    plan = _dry_run("serve", tmp_path)
+    assert "-m venv" in plan
+    assert re.search(r"pip install .*--constraint constraints.txt --editable \.\n", plan)
+    assert plan.rstrip().endswith("tracer-serve configs/banking.yaml")
+
+
+def test_test_runs_every_check_once(tmp_path: Path) -> None:
+    """Linter, formatter, types, layers and tests with a coverage floor, each exactly once."""
+    plan = _dry_run("test", tmp_path)
+    for step in ("ruff check .", "ruff format --check .", "bin/mypy", "lint-imports", "--cov-fail-under=85", "-m venv"):
+        assert plan.count(step) == 1, step
+
+
+def test_a_second_run_installs_nothing(tmp_path: Path) -> None:
+    """With the stamps in place only the checks are left."""
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    for made in ("bin/python", ".core-installed", ".extras-installed"):
+        (tmp_path / "venv" / made).touch()
+    assert "pip install" not in _dry_run("test", tmp_path) + _dry_run("serve", tmp_path)
+
+
+def test_ci_runs_what_people_run() -> None:
+    """The CI script calls `make test`, fails on the first error and can be executed."""
+    script = ROOT / ".ci" / "run"
+    assert {"set -euo pipefail", "exec make test"} <= set(script.read_text().splitlines())
+    assert script.stat().st_mode & 0o100
+
+
+def test_every_dependency_is_pinned_exactly() -> None:
+    """What pyproject asks for is in the constraints, torch at the release that is tested, and without a local build."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [
+        *project["dependencies"],
+        *(need for extra in project["optional-dependencies"].values() for need in extra),
+    ]
+    pinned = {name.lower().replace("_", "-") for name in PINS}
+    names = {re.split(r"[<>=!;\[ ]", need)[0].lower() for need in wanted} - {project["name"]}
+    assert names <= pinned, names - pinned
+    assert PINS["torch"] == "2.13.0"
+    assert not any("+" in pin for pin in PINS.values())
+
+
+@pytest.mark.parametrize("name", ["bentoml", "scikit-learn", "numpy", "SQLAlchemy", "pydantic"])
+def test_what_is_tested_is_what_is_pinned(name: str) -> None:
+    """These tests run on the pinned releases."""
+    assert version(name) == PINS[name]

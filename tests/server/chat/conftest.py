@@ -1,0 +1,49 @@
+"""A task that is served over a real socket, for clients that want one."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import uvicorn
+from starlette.applications import Starlette
+
+from tests.server.worlds import make_version
+from tests.support.stub_llm import StubLLM
+from tracer_serve.config.load import Task
+from tracer_serve.server.app import make_app
+from tracer_serve.server.http.connection_limits import BoundedProtocol
+
+
+@contextmanager
+def running_app(app: Starlette) -> Iterator[str]:
+    """Run an application in a thread; yields its root."""
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", ws="none", http=BoundedProtocol))
+    thread = threading.Thread(target=server.run, name="served-task", daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.005)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(timeout=20)
+
+
+@contextmanager
+def listening(task: Task) -> Iterator[str]:
+    """Serve a task in a thread; yields the ``base_url`` for OpenAI's clients."""
+    with running_app(make_app(task, schedule=False)) as root:
+        yield f"{root}/v1"
+
+
+@pytest.fixture
+def base_url(task: Callable[..., Task], stub_llm: StubLLM) -> Iterator[str]:
+    """Where a task with a certified version listens; what is not its own goes to the stub, which answers `blue`."""
+    spec = task()
+    make_version(spec)
+    stub_llm.default = "blue"
+    with listening(spec) as url:
+        yield url

@@ -1,0 +1,67 @@
+"""What has to be looked at before a task is served."""
+
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from tracer_serve.cli.commands._certificate_rows import finding
+from tracer_serve.cli.commands.check import check
+from tracer_serve.components.factory import teacher_fingerprint
+from tracer_serve.config.load import Task
+from tracer_serve.lifecycle.certificates import certificate_of
+from tracer_serve.lifecycle.gate_state import closing_of
+from tracer_serve.lifecycle.imports import import_traces
+from tracer_serve.lifecycle.validity import Demands
+from tracer_serve.storage.traces import TraceStore
+from tracer_serve.storage.versions.opening import open_versions, store_of
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What was found, as JSON can carry it.
+
+    Parameters
+    ----------
+    unfitted : whether there are traces, but no version yet
+    facts : what to tell people of the version; empty where there is none
+    example : an input to try
+    """
+
+    unfitted: bool
+    facts: list[tuple[str, str]]
+    example: Any
+
+
+def prepare(task: Task) -> Prepared:
+    """Check a task, import its new traces, and look at the version that will serve.
+
+    Raises
+    ------
+    TracerServeError
+        Where a component, a file of traces, the store or the version is wrong.
+    """
+    check(task)
+    versions = open_versions(task)
+    with closing(store_of(task)) as store:
+        import_traces(task, store)
+        any_traces, closed = store.latest_id() is not None, closing_of(store)
+        tried = example(task, store)
+    current = versions.current()
+    if current is None:
+        return Prepared(any_traces, [], tried)
+    versions.verify(current)
+    certificate = certificate_of(versions, current)
+    rows = [("task", task.spec.name), ("version", str(current)), *finding(task, current, certificate)]
+    manifest, demands = versions.manifest(current), Demands(teacher_fingerprint(task), task.spec.gate, closed)
+    void = demands.void(certificate, manifest.teacher, manifest.after) if certificate.certified else None
+    if void is not None:
+        rows.append(("gate", f"CLOSED, everything goes to the teacher: {void.message}"))
+    return Prepared(unfitted=False, facts=rows, example=tried)
+
+
+def example(task: Task, store: TraceStore) -> object:
+    """Return an input to try: a recent one of the store, else a greeting."""
+    found = next(iter(store.labelled()), None)
+    if found is not None:
+        return list(found.input) if isinstance(found.input, tuple) else found.input
+    return ["first text", "second text"] if task.spec.input == "pair" else "hello"

@@ -1,0 +1,24 @@
+"""The page of a scan: certified coverage over alpha, the learning curve, what is saved; one file by itself."""
+
+from dataclasses import asdict
+
+from tracer_serve.report.json_values import plain
+from tracer_serve.report.pricing import Price
+from tracer_serve.report.render import page
+from tracer_serve.report.scan import Scan
+
+
+def render_scan(file: str, found: Scan, price: Price | None) -> str:
+    """Return the page.
+
+    Parameters
+    ----------
+    file : name of the scanned file
+    price : what a call costs, None where it is not known
+    """
+    money = None
+    if price is not None:
+        saved = [price.saved(point.calls_saved) for point in found.points]
+        money = asdict(price) | {"span": price.span, "saved": saved}
+    data = plain({"file": file, **asdict(found), "money": money})
+    return page("scan.html", ("base", "scan"), data, scan=data)[0]

@@ -1,0 +1,96 @@
+"""From a worker that is starting to a service that answers."""
+
+import argparse
+import json
+import shlex
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+from tracer_serve.cli.console import facts, out, progress_bar
+from tracer_serve.config.load import Task
+from tracer_serve.errors import BusyError
+from tracer_serve.server.bento.launch import require_free_port, require_keys, supervise, supervisor
+from tracer_serve.server.process.handshake import Ahead
+from tracer_serve.server.process.task_set import load_tasks, require_one_address
+
+
+def go(args: argparse.Namespace, worker: Ahead) -> int:
+    """Serve some tasks.
+
+    Everything that can be wrong with any of the tasks is looked for before the first of them starts.
+    """
+    tasks = tuple(_moved(task, args.host, args.port) for task in load_tasks(args.task))
+    require_one_address(tasks)
+    for task in tasks:
+        require_keys(task.spec.server, insecure=args.insecure, file=task.file)
+    require_free_port(tasks[0].spec.server.host, tasks[0].spec.server.port)
+    worker.prepare()
+    supervisor()  # imports for as long as the worker prepares
+    told = worker.told()
+    if not told["serves"]:
+        worker.end()
+    for task, found in zip(tasks, told["tasks"], strict=True):
+        begin(task, found)
+    invite(told["tasks"][0]["example"], *tasks)
+    return supervise(tasks[0].spec.server, worker if told["serves"] else None)
+
+
+def _moved(task: Task, host: str | None, port: int | None) -> Task:
+    """Return the task listening elsewhere."""
+    server = task.spec.server
+    moved = server.model_copy(update={"host": host or server.host, "port": port or server.port})
+    return replace(task, spec=task.spec.model_copy(update={"server": moved}))
+
+
+def begin(task: Task, found: dict[str, Any]) -> None:
+    """Print what was found of a task, or write its version 1 where traces are there and no version is.
+
+    Parameters
+    ----------
+    found : a `Prepared`
+    """
+    if found["unfitted"]:
+        _first(task)
+    elif found["facts"]:
+        facts(found["facts"])
+    else:
+        out.print(
+            f"{task.spec.name}: no traces yet; every request goes to the teacher, and each answer becomes a trace"
+        )
+
+
+def _first(task: Task) -> None:
+    """Write version 1, unless another process does so at this moment."""
+    from tracer_serve.cli.commands.fit import summary  # noqa: PLC0415  # both bring scikit-learn, two seconds that a
+    from tracer_serve.lifecycle.refit import refit  # noqa: PLC0415  # start with a version is spared
+
+    try:
+        with progress_bar() as progress:
+            outcome = refit(task, "start", progress)
+    except BusyError as error:
+        _ask_for_first(task)
+        out.print(f"{error}. Until there is a version every request goes to the teacher", markup=False)
+    else:
+        summary(task, outcome)
+
+
+def _ask_for_first(task: Task) -> None:
+    """Have version 1 written by whichever process comes first, should the one that is at it not live to."""
+    from tracer_serve.lifecycle.triggers import request_refit  # noqa: PLC0415  # numpy and SQLAlchemy, half a second at each start
+    from tracer_serve.storage.versions.opening import store_of  # noqa: PLC0415
+
+    with closing(store_of(task)) as store:
+        request_refit(store, "start")
+
+
+def invite(example: object, task: Task, *others: Task) -> None:
+    """Print the URL and a curl line that works when pasted; several tasks are told apart by `model`."""
+    server = task.spec.server
+    host = "127.0.0.1" if server.host in ("0.0.0.0", "::") else server.host  # noqa: S104  # shown, not bound
+    url = f"http://{host}:{server.port}"
+    body = json.dumps(({"model": task.spec.name} if others else {}) | {"input": example})
+    out.print(f"\nlistening on {url}  (ctrl-c stops)\ntry it:")
+    key = " -H 'authorization: Bearer YOUR-KEY'" if server.api_keys else ""
+    line = f"  curl -s {url}/v1/classify{key} -H 'content-type: application/json' -d {shlex.quote(body)}\n"
+    out.print(line, markup=False)

@@ -1,0 +1,155 @@
+"""``tracer-serve check``: is this YAML right, before anything starts."""
+
+import argparse
+import asyncio
+import os
+import time
+from contextlib import closing
+from pathlib import Path
+
+from tracer_serve.cli.commands._arguments import count
+from tracer_serve.cli.console import err, facts, print_json, progress_bar
+from tracer_serve.components.contract import check_plugins
+from tracer_serve.components.factory import (
+    load_plugins,
+    make_acceptor,
+    make_embedders,
+    make_redactors,
+    make_surrogate,
+    make_teacher,
+)
+from tracer_serve.config.load import Task, load_task
+from tracer_serve.errors import BadInputError, SpecError
+from tracer_serve.server.bento.launch import require_keys
+from tracer_serve.storage.importers import Reading, survey_file
+from tracer_serve.storage.versions.opening import store_of
+
+_SLOW_S = 5.0
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("task", type=Path, help="YAML file of the task")
+    asked = "also ask the teacher to label this text; twice for the two texts of a pair"
+    parser.add_argument("--teacher", action="append", metavar="TEXT", help=asked)
+    parser.add_argument(
+        "--teacher-noise",
+        type=count,
+        metavar="N",
+        help="also ask the teacher again about N stored inputs: how far does it agree with itself?",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check spec, plugins, components and the files of traces; with --teacher also that it answers."""
+    task = load_task(args.task)
+    found = check(task) | _traces(task)
+    _warn_of_strangers(task)
+    if args.teacher is not None:
+        found["answer"] = asyncio.run(_ask(task, args.teacher))
+    if args.teacher_noise is not None:
+        found["teacher_noise"] = _noise(task, args.teacher_noise, quiet=args.json)
+    if args.json:
+        print_json(found)
+    else:
+        facts([("ok", str(args.task)), *((key, value) for key, value in found.items()), ("next", _next(task))])
+    return 0
+
+
+def _warn_of_strangers(task: Task) -> None:
+    """Tell what `serve` will refuse, unless it is said there that it is meant."""
+    try:
+        require_keys(task.spec.server, insecure=bool(os.environ.get("TRACER_SERVE_INSECURE")), file=task.file)
+    except SpecError as error:
+        err.print(f"warning: {error}", markup=False)
+
+
+def check(task: Task) -> dict[str, str]:
+    """Make every component of a task once.
+
+    Raises
+    ------
+    SpecError, PluginError
+        Naming the first thing that is wrong.
+    """
+    spec = task.spec
+    began = time.monotonic()
+    plugins = load_plugins(task)
+    took = time.monotonic() - began
+    slow = f"; {took:.0f} s to import, in every process: import heavy libraries where they are used"
+    make_embedders(task)
+    for index in range(len(spec.surrogates)):
+        make_surrogate(task, index)
+    for index in range(len(spec.acceptors)):
+        make_acceptor(task, index)
+    make_teacher(task)
+    make_redactors(task)
+    checked = check_plugins(task)
+    return {
+        "task": spec.name,
+        "promise": f"alpha {spec.gate.alpha:g}, delta {spec.gate.delta:g}, {spec.gate.mode}",
+        "embedder": spec.embedder.type,
+        "surrogates": ", ".join(c.name for c in spec.surrogates),
+        "acceptors": ", ".join(c.type for c in spec.acceptors),
+        "teacher": spec.teacher.type,
+        "plugins": (", ".join(plugins) or "none") + (slow if took > _SLOW_S else ""),
+        "contract": f"kept by {', '.join(checked)}" if checked else "built-ins only",
+        "state": str(task.state),
+    }
+
+
+def _next(task: Task) -> str:
+    """Return the command that comes after this one."""
+    if (task.state / "versions").is_dir() or task.spec.versions.url is not None:
+        return f"tracer-serve {task.file} serves it; tracer-serve refit {task.file} makes a new version"
+    if task.spec.traces.import_:
+        return f"tracer-serve {task.file} fits a first version (it tells how long that takes), then serves it"
+    return f"tracer-serve {task.file} serves it; everything is deferred, and kept as a trace, until a refit certifies"
+
+
+def _traces(task: Task) -> dict[str, str]:
+    """Read the files that the first fit will import, and count.
+
+    Lines that the fit refuses are told, and are no error here: they may have been left out by hand already.
+
+    Raises
+    ------
+    ImportFileError
+        Where a file cannot be read, or holds no trace of this task.
+    """
+    reading = Reading(labels=task.spec.label_names, pair=task.spec.input == "pair")
+    found = [survey_file(task.resolve(path), reading, skip_bad=True) for path in task.spec.traces.import_]
+    for summary in found:
+        if summary.refused:
+            first = f"{summary.path}: {summary.refusals[0]}"
+            leave = f"tracer-serve import {task.file} {summary.path} --skip-bad"
+            say = f"warning: {first}. Lines refused: {summary.refused:,}. Mend them, or leave them out: {leave}"
+            err.print(say, markup=False)
+    told = [f"{summary.path.name}: rows {summary.rows:,}, labels {len(summary.labels):,}" for summary in found]
+    return {"traces": "; ".join(told) or "none to import"}
+
+
+def _noise(task: Task, inputs: int, *, quiet: bool) -> str:
+    """Estimate the teacher's noise, warn where alpha is out of reach, and return the finding."""
+    from tracer_serve.lifecycle.noise_check import estimate_noise  # noqa: PLC0415  # the fit's libraries, which `serve` spares
+
+    with closing(store_of(task)) as store, progress_bar(quiet=quiet) as progress:
+        noise = estimate_noise(task, store, inputs, progress)
+    alpha = task.spec.gate.alpha
+    if noise.forbids(alpha):
+        err.print("[bold]warning[/bold]: gate.alpha is above what any surrogate can reach on this teacher")
+    failed = f"; {noise.failed:,} inputs got no label" if noise.failed else ""
+    return noise.sentence(alpha) + failed
+
+
+async def _ask(task: Task, texts: list[str]) -> str:
+    wanted = 2 if task.spec.input == "pair" else 1
+    if len(texts) != wanted:
+        what = "pairs: give --teacher twice" if wanted > 1 else "single texts: give --teacher once"
+        raise BadInputError(f"{task.spec.name} labels {what}")
+    teacher = make_teacher(task)
+    try:
+        return (await teacher.label((texts[0], texts[1]) if wanted > 1 else texts[0])).label
+    finally:
+        await teacher.close()

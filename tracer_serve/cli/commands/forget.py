@@ -1,0 +1,54 @@
+"""``tracer-serve forget``: remove a user's rows, and mark what was fitted on them."""
+
+import argparse
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from tracer_serve.cli.console import facts, print_json
+from tracer_serve.config.load import load_task
+from tracer_serve.storage.versions.local import Versions
+from tracer_serve.storage.versions.opening import open_versions, store_of
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("task", type=Path, help="YAML file of the task")
+    parser.add_argument("--user", required=True, help="`user` of the requests, `metadata.user` of their traces")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Remove the rows from the store and mark every version that had read any of them.
+
+    A refit reads the rows up to `last_trace` of its manifest, so a version had read a row whose id is no greater.
+    """
+    task = load_task(args.task)
+    versions = open_versions(task)
+    with closing(store_of(task)) as store:
+        # first the marks: cut short in between, the command repeated counts some rows twice, but leaves none unmarked
+        marked = _mark(versions, store.ids_of_user(args.user))
+        removed = store.forget_user(args.user)
+    if args.json:
+        print_json({"removed": len(removed), "versions": marked})
+        return 0
+    told = ", ".join(f"{number} ({rows:,} rows)" for number, rows in marked.items())
+    shown = [("removed", f"{len(removed):,} rows of user {args.user}"), ("fitted on them", told or "no version")]
+    if marked:
+        shown.append(
+            ("next", f"tracer-serve refit {args.task} writes a version without them. Reports of older ones may")
+        )
+        shown.append(("", f"quote them; those go as new ones come (versions.keep), or by hand: {versions.root}"))
+    facts(shown)
+    return 0
+
+
+def _mark(versions: Versions, ids: Sequence[str]) -> dict[int, int]:
+    """Mark every version that had read any of some rows; return how many of them each had."""
+    marked: dict[int, int] = {}
+    for manifest in versions.manifests():
+        rows = sum(trace_id <= manifest.last_trace for trace_id in ids)
+        if rows:
+            versions.mark_forgotten(manifest.version, rows)
+            marked[manifest.version] = rows
+    return marked

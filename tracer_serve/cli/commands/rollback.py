@@ -1,0 +1,29 @@
+"""``tracer-serve rollback``: serve an earlier version."""
+
+import argparse
+from pathlib import Path
+
+from tracer_serve.cli.console import out
+from tracer_serve.config.load import load_task
+from tracer_serve.errors import ArtifactError
+from tracer_serve.storage.versions.opening import open_versions
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("task", type=Path, help="YAML file of the task")
+    what = "version to serve; default: the last certified one before the current"
+    parser.add_argument("--to", type=int, metavar="N", help=what)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Activate a version; running servers notice within a second."""
+    versions = open_versions(load_task(args.task))
+    current = versions.current()
+    target = versions.certified_before() if args.to is None else args.to
+    if target is None:
+        before = "there is no version yet" if current is None else f"no certified version before {current}"
+        raise ArtifactError(f"{before}; look: tracer-serve versions {args.task}")
+    versions.activate(target)
+    out.print(f"version {target} serves now (before: {current})")
+    return 0

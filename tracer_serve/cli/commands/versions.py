@@ -1,0 +1,52 @@
+"""``tracer-serve versions``: what there is and what serves."""
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.box import SIMPLE
+from rich.table import Table
+
+from tracer_serve.cli.console import out, print_json
+from tracer_serve.config.load import load_task
+from tracer_serve.storage.versions.opening import open_versions
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("task", type=Path, help="YAML file of the task")
+    parser.add_argument("--pin", type=int, metavar="N", help="keep version N whatever the retention")
+    parser.add_argument("--unpin", type=int, metavar="N", help="keep version N no longer")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """List the versions, oldest first."""
+    task = load_task(args.task)
+    versions = open_versions(task)
+    for number, pinned in ((args.pin, True), (args.unpin, False)):
+        if number is not None:
+            versions.pin(number, pinned)
+    current = versions.current()
+    manifests = versions.manifests()
+    if args.json:
+        print_json([asdict(m) | {"serving": m.version == current} for m in manifests])
+        return 0
+    forgetful = any(m.forgotten for m in manifests)
+    table = Table(box=SIMPLE, padding=0, pad_edge=False, collapse_padding=True)
+    for name in ("version", "", "written (UTC)", "traces", *["forgotten"] * forgetful, "verdict"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("embedder", overflow="fold")  # where the terminal is narrow, a long name breaks and nothing is cut
+    for m in manifests:
+        table.add_row(
+            str(m.version),
+            "\n".join([*["serves"] * (m.version == current), *["pinned"] * m.pinned]),
+            m.created[:16].replace("T", " "),
+            f"{m.traces:,}",
+            *[f"{m.forgotten:,}"] * forgetful,
+            m.reason,
+            m.embedder,
+        )
+    none = f"no version yet in {task.state}; `tracer-serve fit {args.task}` writes the first"
+    out.print(table if manifests else none, markup=False)
+    return 0

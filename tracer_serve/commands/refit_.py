@@ -1,5 +1,0 @@
-"""``tracer-serve refit``: the same as ``fit``, under the name that schedules use."""
-
-from tracer_serve.commands.fit_ import configure, run
-
-__all__ = ["configure", "run"]

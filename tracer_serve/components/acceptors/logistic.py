@@ -1,0 +1,125 @@
+"""Probability of agreement from probabilities, neighbours and the disagreement of a blend's members (gate.md, 4)."""
+
+from typing import Final, Self
+
+import numpy as np
+
+from tracer_serve.components.acceptors._proba import TINY, logit, top_two
+from tracer_serve.components.registry import acceptors
+from tracer_serve.types import Bools, Evidence, Floats, Neighbours, Vectors
+
+_TOP1: Final = 0  # column of the largest probability, the score of the fallback
+_NEWTON_STEPS: Final = 25
+
+
+@acceptors.register("logistic")
+class Logistic:
+    """Logistic regression of agreement; the score is the predicted probability that the teacher agrees.
+
+    Parameters
+    ----------
+    neighbours : how many of the nearest training rows are looked at
+    l2 : ridge penalty per standardised weight, in units of the summed log loss
+    min_disagreements : with fewer disagreements (or agreements) to learn from, the score is the largest probability
+
+    Notes
+    -----
+    What helps is new information, the neighbours and a second model; summaries of one model's probabilities are
+    interchangeable, and more flexible learners overfit the few disagreements there are. A member speaks by its log
+    odds for the blend's label: its probability as such says less, and whether it agrees adds nothing to that.
+    """
+
+    def __init__(self, neighbours: int = 10, l2: float = 1.0, min_disagreements: int = 50) -> None:
+        self.neighbours, self.l2, self.min_disagreements = neighbours, l2, min_disagreements
+        self.mean: Floats = np.empty(0)
+        self.scale: Floats = np.empty(0)
+        self.weights: Floats = np.empty(0)
+        self.intercept = 0.0
+
+    @property
+    def learnt(self) -> bool:
+        """Whether there was enough to learn from; if not, the score owes nothing to labels."""
+        return len(self.weights) > 0
+
+    def features(self, evidence: Evidence) -> Vectors:
+        """Return shape (n, 11 + m) for m members; a row without usable probabilities is NaN."""
+        top1, top2 = top_two(evidence.proba)
+        predicted = np.argmax(evidence.proba, axis=1)
+        inside = np.maximum(evidence.proba, TINY)
+        odds, *member_odds = logit(np.array([top1, *evidence.members[:, np.arange(len(top1)), predicted]]))
+        columns = [
+            top1,
+            top2,
+            top1 - top2,
+            -(inside * np.log(inside)).sum(axis=1),
+            odds,
+            np.log(np.maximum(top1, TINY) / np.maximum(top2, TINY)),
+            *_near(evidence.neighbours, predicted, self.neighbours),
+            *member_odds,
+        ]
+        table = np.ascontiguousarray(np.array(columns, np.float32).T)
+        table[~np.isfinite(table).all(axis=1)] = np.nan
+        return table
+
+    def fit(self, features: Vectors, agreed: Bools) -> Self:
+        """Learn from rows (n, f) and whether the teacher agreed (n,); rows with NaN are left out."""
+        known = np.isfinite(features).all(axis=1)
+        table, target = features[known].astype(np.float64), agreed[known].astype(np.float64)
+        self.weights = np.empty(0)
+        if min(target.sum(), len(target) - target.sum()) >= self.min_disagreements:
+            self.mean, spread = table.mean(axis=0), table.std(axis=0)
+            self.scale = np.where(spread > TINY, spread, np.inf)  # a constant column says nothing
+            weights = _ridge_logistic((table - self.mean) / self.scale, target, self.l2)
+            self.intercept, self.weights = float(weights[0]), weights[1:]
+        return self
+
+    def score(self, features: Vectors) -> Floats:
+        """Return P(teacher agrees) of each row, NaN where a feature is NaN."""
+        if not len(self.weights):
+            return np.where(np.isfinite(features).all(axis=1), features[:, _TOP1], np.nan)
+        linear = (features - self.mean) / self.scale @ self.weights + self.intercept
+        probability: Floats = 0.5 * (1 + np.tanh(0.5 * linear))
+        return probability
+
+
+def _near(neighbours: Neighbours, predicted: np.ndarray, count: int) -> list[Floats]:
+    """Return five columns on the `count` nearest rows; missing ones (-inf) count as absent, not as dissimilar."""
+    similarity = neighbours.similarity[:, :count]
+    there = np.isfinite(similarity)
+    same = there & (neighbours.label[:, :count] == predicted[:, None])
+    # The farthest row seen bounds what the unseen ones could reach.
+    floor = np.where(there, similarity, np.inf).min(axis=1, initial=1.0)
+    found = np.maximum(there.sum(axis=1), 1)
+    best_same = np.where(same, similarity, floor[:, None]).max(axis=1, initial=-1.0)
+    best_other = np.where(there & ~same, similarity, floor[:, None]).max(axis=1, initial=-1.0)
+    mean = np.where(there, similarity, 0).sum(axis=1) / found
+    return [same.sum(axis=1) / found, np.maximum(best_same, best_other), mean, best_same, best_same - best_other]
+
+
+def _ridge_logistic(table: Floats, target: Floats, l2: float) -> Floats:
+    """Return intercept and weights that minimise the log loss plus ``l2 / 2`` times the squared weights.
+
+    Newton's method; a step is halved until it lowers the loss, as full steps diverge where agreement is common.
+    """
+    design = np.column_stack([np.ones(len(table)), table])
+    penalty = np.full(design.shape[1], l2)
+    penalty[0] = TINY
+    sign = 1 - 2 * target
+
+    def loss(weights: Floats) -> float:
+        return float(np.logaddexp(0, sign * (design @ weights)).sum() + 0.5 * (penalty * weights**2).sum())
+
+    weights = np.zeros(design.shape[1])
+    weights[0] = logit(target.mean())
+    before = loss(weights)
+    for _ in range(_NEWTON_STEPS):
+        p = 0.5 * (1 + np.tanh(0.5 * (design @ weights)))
+        gradient = design.T @ (p - target) + penalty * weights
+        curvature = (design * (p * (1 - p))[:, None]).T @ design + np.diag(penalty)
+        step = np.linalg.solve(curvature, gradient)
+        while (after := loss(weights - step)) > before and np.abs(step).max() > TINY:
+            step /= 2
+        weights, improved, before = weights - step, before - after, after
+        if improved < TINY * len(target):
+            break
+    return weights

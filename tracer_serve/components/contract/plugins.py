@@ -1,0 +1,40 @@
+"""A task's own components are checked before anything is fitted with them; built-ins are checked by the tests."""
+
+from functools import partial
+
+from tracer_serve.components.contract.acceptors import check_acceptor
+from tracer_serve.components.contract.embedders import check_embedder
+from tracer_serve.components.contract.restart import Seam, check_restart
+from tracer_serve.components.contract.surrogates import check_surrogate
+from tracer_serve.components.factory import make_acceptor, make_embedder, make_surrogate
+from tracer_serve.config.load import Task
+
+
+def check_plugins(task: Task) -> list[str]:
+    """Run the contract on every component of a task that is not built in; return their names.
+
+    Raises
+    ------
+    PluginError
+        Naming the component and the check that failed.
+    """
+    spec, own = task.spec, list[tuple[Seam, int, str]]()
+    for i, surrogate in enumerate(spec.surrogates):
+        if _is_foreign(make_surrogate(task, i)):
+            check_surrogate(partial(make_surrogate, task, i), surrogate.type)
+            own.append(("surrogate", i, surrogate.type))
+    for i, acceptor in enumerate(spec.acceptors):
+        if _is_foreign(make_acceptor(task, i)):
+            check_acceptor(partial(make_acceptor, task, i), acceptor.type)
+            own.append(("acceptor", i, acceptor.type))
+    for place, embedder in enumerate(spec.embedders if spec.input == "text" else ()):
+        if _is_foreign(make_embedder(task, place=place)):
+            check_embedder(partial(make_embedder, task, place=place), embedder.type)
+            own.append(("embedder", place, embedder.type))
+    if own:
+        check_restart(task, own)
+    return [name for _, _, name in own]
+
+
+def _is_foreign(component: object) -> bool:
+    return not type(component).__module__.startswith("tracer_serve.")

@@ -1,0 +1,188 @@
+"""A sentence-transformers model as one ONNX graph: exported once by torch, served by onnxruntime and tokenizers alone.
+
+The export lies in ``$TRACER_SERVE_STATE/onnx`` (``.tracer/onnx`` where that is unset), shared by all tasks and their
+versions. Tokenizing apart, the graph holds the whole model: encoder, pooling and what else its modules.json lists.
+
+8 bits: weights per output channel, activations on the fly (Jacob et al., 2018). Per channel instead of per tensor
+brings MiniLM's vectors from cosine .969 to .994 of fp32 at the same size. The activations' scale is taken over a whole
+batch, so that a text's vector would depend on its neighbours by as much as the quantisation itself changes it (.992):
+each text is therefore run alone, for a tenth more CPU, and is the same at fit, at certification and at serving.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tracer_serve.components import pretrained
+from tracer_serve.components.onnx_graph import OPSET, like_lengths, open_graph, padded, quantize
+from tracer_serve.errors import ArtifactError, PluginError
+from tracer_serve.types import Vectors
+
+_FORMAT = 1
+_GRAPH, _TOKENIZER, _META = "model.onnx", "tokenizer.json", "export.json"
+_PROBES = ("Hi", "I LOST my card yesterday, what now?", "one two three four five six seven eight nine ten " * 4)
+_LEAST_COSINE = {"onnx": 0.9999, "onnx-int8": 0.95}
+
+
+def exported(model: str, revision: str | None, backend: str) -> Path:
+    """Return the folder of a model's export, which is made where it is missing or its weights have changed.
+
+    Raises
+    ------
+    PluginError
+        Where it has to be made and torch is not here, or the graph does not give the model's own vectors.
+    """
+    target = _target(model, revision, backend)
+    weights = pretrained.local(model, revision)
+    if _stands(target, weights):
+        return target
+    source = pretrained.locate(model, revision)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        _export(source, Path(scratch) / "new", backend)
+        if not _stands(target, weights):  # else another process was faster, and its export is as good
+            if target.exists():
+                target.rename(Path(scratch) / "old")
+            (Path(scratch) / "new").rename(target)
+    return target
+
+
+def adopt(folder: Path, model: str, revision: str | None, backend: str) -> None:
+    """Put an export that was made elsewhere where `exported` looks, unless one is there."""
+    target = _target(model, revision, backend)
+    if (target / _META).is_file():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        shutil.copytree(folder, Path(scratch) / "new")
+        with contextlib.suppress(OSError):  # another process was faster, and its copy is as good
+            (Path(scratch) / "new").rename(target)
+
+
+def _target(model: str, revision: str | None, backend: str) -> Path:
+    key = hashlib.sha256(json.dumps([_FORMAT, model, revision, backend]).encode()).hexdigest()[:24]
+    return Path(os.environ.get("TRACER_SERVE_STATE", ".tracer")).resolve() / "onnx" / key
+
+
+def fingerprint(folder: Path) -> list[str]:
+    """Return what names an export's vectors: hashes, length and prompt."""
+    meta = _meta(folder)
+    return [meta["files"][_GRAPH], meta["files"][_TOKENIZER], str(meta["max_tokens"]), meta["prompt"]]
+
+
+def load(folder: Path, max_tokens: int | None, *, alone: bool) -> Callable[[list[str], int], Vectors]:
+    """Return a thread-safe function of texts and batch size; `alone` runs each text by itself."""
+    try:
+        from tokenizers import Tokenizer  # noqa: PLC0415  # only for this backend
+    except ModuleNotFoundError as error:
+        raise PluginError(f"the onnx backends need {error.name!r}. Try: pip install 'tracer-serve[onnx]'") from error
+    meta = _meta(folder)
+    for name, sha256 in meta["files"].items():
+        pretrained.verify(folder / name, sha256)
+    session = open_graph(folder / _GRAPH)
+    tokenizer = Tokenizer.from_file(str(folder / _TOKENIZER))
+    tokenizer.enable_truncation(max_tokens or meta["max_tokens"])
+    tokenizer.no_padding()
+
+    def encode(texts: list[str], batch_size: int) -> Vectors:
+        tokens = [encoding.ids for encoding in tokenizer.encode_batch([meta["prompt"] + text for text in texts])]
+        out = np.empty((len(texts), meta["dim"]), np.float32)
+        for rows in like_lengths(np.array([len(ids) for ids in tokens], np.int64), 1 if alone else batch_size):
+            (out[rows],) = session.run(None, _batch([tokens[i] for i in rows.tolist()]))
+        return out
+
+    return encode
+
+
+def _batch(tokens: list[list[int]]) -> dict[str, np.ndarray[Any, Any]]:
+    return {"input_ids": padded(tokens), "attention_mask": padded([[1] * len(ids) for ids in tokens])}
+
+
+def _stands(target: Path, weights: Path | None) -> bool:
+    """Say whether an export is there and, where the weights are here as well, made from them."""
+    if not (target / _META).is_file():
+        return False
+    return weights is None or bool(_meta(target)["weights"] == pretrained.hash_folder(weights))
+
+
+def _meta(folder: Path) -> dict[str, Any]:
+    try:
+        meta: dict[str, Any] = json.loads((folder / _META).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{folder / _META} cannot be read: {error}; delete {folder} and fit again") from error
+    return meta
+
+
+def _export(source: Path, folder: Path, backend: str) -> None:
+    """Write graph, tokenizer and facts into a new folder, and compare its vectors with the model's own."""
+    try:
+        from sentence_transformers import SentenceTransformer  # noqa: PLC0415  # takes seconds, and brings torch
+    except ModuleNotFoundError as error:
+        raise PluginError(
+            f"exporting {source.name!r} to ONNX needs the package {error.name!r}: fit once where"
+            " 'tracer-serve[onnx,sentence-transformers]' is installed; serving the export then needs no torch"
+        ) from error
+    pretrained.quiet()
+    kwargs = {"use_safetensors": True, "attn_implementation": "eager"}
+    model = SentenceTransformer(str(source), device="cpu", local_files_only=True, model_kwargs=kwargs)
+    folder.mkdir()
+    with warnings.catch_warnings():  # tracing warns of every Python condition; the comparison below is the check
+        warnings.simplefilter("ignore")
+        _write_graph(model, folder / _GRAPH)
+        if backend == "onnx-int8":
+            quantize(folder / _GRAPH)
+    shutil.copyfile(source / _TOKENIZER, folder / _TOKENIZER)
+    facts = {
+        "weights": pretrained.hash_folder(source),
+        "max_tokens": int(model.max_seq_length),
+        "dim": int(model.get_embedding_dimension()),
+        "prompt": model.prompts.get(model.default_prompt_name, "") if model.default_prompt_name else "",
+        "files": {name: pretrained.hash_file(folder / name) for name in (_GRAPH, _TOKENIZER)},
+    }
+    (folder / _META).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    own = model.encode(list(_PROBES), normalize_embeddings=True, show_progress_bar=False)
+    found = load(folder, None, alone=backend == "onnx-int8")(list(_PROBES), len(_PROBES))
+    cosine = float((own * found).sum(axis=1).min())
+    if not cosine >= _LEAST_COSINE[backend]:
+        raise PluginError(
+            f"the ONNX export of {source} gives other vectors than the model (cosine {cosine:.4f});"
+            " use `backend: torch`"
+        )
+
+
+def _write_graph(model: Any, file: Path) -> None:
+    import torch  # noqa: PLC0415  # only for the export
+
+    class Whole(torch.nn.Module):
+        """Token ids to unit-norm vectors, through all modules of the model."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            out = self.model({"input_ids": input_ids, "attention_mask": attention_mask})
+            return torch.nn.functional.normalize(out["sentence_embedding"], dim=1)
+
+    mask = torch.ones(2, 7, dtype=torch.long)
+    mask[1, 4:] = 0
+    axes = {0: "text", 1: "token"}
+    torch.onnx.export(
+        Whole().eval(),
+        (torch.ones(2, 7, dtype=torch.long), mask),
+        str(file),
+        input_names=["input_ids", "attention_mask"],
+        output_names=["embedding"],
+        dynamic_axes={"input_ids": axes, "attention_mask": axes, "embedding": {0: "text"}},
+        opset_version=OPSET,
+        dynamo=False,
+    )

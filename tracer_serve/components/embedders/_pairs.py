@@ -1,0 +1,119 @@
+"""Pairs of texts as vectors: what both say, where they differ, and which words they share (``input: pair``)."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from tracer_serve.components.persistence import load_component, save_component
+from tracer_serve.components.registry import embedders
+from tracer_serve.errors import BadInputError
+from tracer_serve.protocols import Embedder
+from tracer_serve.types import Text, Vectors
+
+_WORD = re.compile(r"\w+(?:['\u2019]\w+)?")
+_NEGATIONS = frozenset(
+    ["no", "not", "never", "none", "nobody", "nothing", "nowhere", "neither", "nor", "without", "cannot"]
+)
+_MOST_NEGATIONS = 3
+LEXICAL = 7
+"""Number of features that look at the words themselves."""
+
+
+class PairEmbedder:
+    """Wraps an embedder of single texts for pairs.
+
+    Both texts are embedded apart, so that a text met in many pairs is embedded once where a cache stands below. With
+    u and v of length d the vector is ``[u, v, |u - v|, u * v]`` (Conneau et al., 2017, InferSent), their cosine and
+    seven features of the words, of length 4 d + 8 in all: bare embeddings hardly see a negation.
+
+    Parameters
+    ----------
+    inner : embedder of single texts, frozen or trainable; a trainable one is fitted on both sides of the pairs
+
+    Examples
+    --------
+    >>> from tracer_serve.components.embedders.ngrams import NGrams
+    >>> pairs = [("a man runs", "a man is running"), ("a man runs", "nobody runs")]
+    >>> PairEmbedder(NGrams(dim=2)).fit(pairs).embed(pairs).shape
+    (2, 16)
+    """
+
+    def __init__(self, inner: Embedder) -> None:
+        self.inner, self.trainable = inner, inner.trainable
+
+    @property
+    def fingerprint(self) -> str:
+        """The inner fingerprint, marked."""
+        return f"pair1-{self.inner.fingerprint}"
+
+    @property
+    def uncached(self) -> "PairEmbedder":
+        """The same without a cache below, for whoever wants to know what it costs."""
+        return PairEmbedder(getattr(self.inner, "uncached", self.inner))
+
+    @property
+    def remote(self) -> bool:
+        """Whether an endpoint does the work."""
+        return bool(getattr(self.inner, "remote", False))
+
+    def fit(self, texts: Sequence[Text]) -> Self:
+        """Fit the embedder inside on both sides of n pairs."""
+        self.inner.fit([side for pair in texts for side in _sides(pair)])
+        return self
+
+    def embed(self, texts: Sequence[Text]) -> Vectors:
+        """Return float32 vectors, shape (n, 4 d + 8).
+
+        Raises
+        ------
+        BadInputError
+            Where an input is not a pair.
+        """
+        pairs = [_sides(pair) for pair in texts]
+        both = self.inner.embed([side for pair in pairs for side in pair])
+        u, v = both[0::2], both[1::2]
+        product = u * v
+        words = np.array([_lexical(*pair) for pair in pairs], np.float32).reshape(-1, LEXICAL)
+        joined: Vectors = np.hstack([u, v, np.abs(u - v), product, product.sum(axis=1, keepdims=True), words])
+        return joined
+
+    def save(self, folder: Path) -> None:
+        """Write the embedder inside, and its registered name."""
+        (folder / "inner.txt").write_text(embedders.name_of(type(self.inner)), encoding="utf-8")
+        save_component(self.inner, folder / "inner")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read back; the name can only choose among the registered embedders."""
+        inner = embedders.get((folder / "inner.txt").read_text(encoding="utf-8"))
+        return cls(load_component(inner, folder / "inner"))
+
+
+def _sides(pair: Text) -> tuple[str, str]:
+    if isinstance(pair, str) or len(pair) != 2:  # noqa: PLR2004  # a pair
+        raise BadInputError("this task classifies pairs: send two texts, such as [premise, hypothesis]")
+    return pair[0], pair[1]
+
+
+def _lexical(left: str, right: str) -> tuple[float, ...]:
+    """Return overlap (of the union, of either side), negations on either side and on one only, ratio of lengths."""
+    a, b = _WORD.findall(left.lower()), _WORD.findall(right.lower())
+    bag_a, bag_b = set(a), set(b)
+    shared = len(bag_a & bag_b)
+    not_a, not_b = _negations(a), _negations(b)
+    return (
+        shared / max(1, len(bag_a | bag_b)),
+        shared / max(1, len(bag_a)),
+        shared / max(1, len(bag_b)),
+        min(not_a, _MOST_NEGATIONS) / _MOST_NEGATIONS,
+        min(not_b, _MOST_NEGATIONS) / _MOST_NEGATIONS,
+        float((not_a > 0) != (not_b > 0)),
+        min(len(a), len(b)) / max(1, len(a), len(b)),
+    )
+
+
+def _negations(words: Sequence[str]) -> int:
+    return sum(word in _NEGATIONS or word.endswith(("n't", "n\u2019t")) for word in words)

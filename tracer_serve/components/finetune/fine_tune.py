@@ -1,0 +1,138 @@
+"""One fine-tuning from texts to a served graph. Brings torch."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tracer_serve.components import pretrained
+from tracer_serve.components.finetune.export import eight_bits, export
+from tracer_serve.components.finetune.frozen_states import with_states
+from tracer_serve.components.finetune.network import Network
+from tracer_serve.components.finetune.onnx_model import Served
+from tracer_serve.components.finetune.recipe import Earlier, Recipe, Tuned
+from tracer_serve.components.finetune.tokens import Tokens
+from tracer_serve.components.finetune.train import logits_of, pooled_of, temperature_of, train
+from tracer_serve.components.finetune.training_plan import Plan, bfloat16_pays
+from tracer_serve.errors import ArtifactError, PluginError
+from tracer_serve.types import Floats, Ints, Labels, Text
+
+_HELD_SHARE, _MOST_HELD = 0.1, 2000
+_FEWEST_HELD = 30  # held-out rows under which neither an epoch nor a temperature can be chosen
+_SAME_LOGITS = 0.02  # between the network and its graph, both in float32
+_PROBES = 8
+_LESS_AGREEMENT, _MORE_LOSS = 0.002, 1.02  # what 8 bits may cost on the held-out rows
+
+
+def fine_tune(recipe: Recipe, texts: Sequence[Text], classes: Labels, codes: Ints, earlier: Earlier | None) -> Tuned:
+    """Fine-tune on n texts or pairs of class indices `codes` (n,), and export what came out.
+
+    Raises
+    ------
+    ArtifactError
+        Where the model is not here, or has no ``tokenizer.json``.
+    PluginError
+        Where a package is missing, or the graph does not say what the network says.
+    """
+    folder = pretrained.locate(*recipe.source)
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        pairs = any(isinstance(text, tuple) for text in texts[:1])
+        cosine = recipe.head == "prototypes" or (recipe.head == "auto" and not pairs)
+        network = Network(folder, classes, frozen_layers=recipe.frozen_layers, cosine=cosine)
+        blank = Served(b"", _tokenizer(folder), recipe.max_tokens, network.pad, eight_bits=False)
+        keep, out = _held_out(texts, codes, recipe.seed)
+        told, meant = ([], []) if pairs else _described(recipe.descriptions, classes)
+        tokens = blank.tokens([*(texts[i] for i in keep), *told])
+        targets = np.concatenate([codes[keep], np.array(meant, np.int64)])
+        held = (blank.tokens([texts[i] for i in out]), codes[out]) if len(out) else None
+        plan = _plan(recipe, recipe.epochs if earlier is None else recipe.warm_epochs)
+        tokens = with_states(network, tokens, plan, str(folder))
+        if cosine:
+            network.start_from(pooled_of(network, tokens, plan), targets)
+        if earlier is not None:
+            network.resume(earlier.trained, earlier.classes)
+        choosing = None if held is None else (with_states(network, held[0], plan, str(folder)), held[1])
+        agreement = train(network, tokens, targets, plan, choosing)
+    return replace(_exported(recipe, network, blank, held, agreement), held_out=out)
+
+
+def _exported(
+    recipe: Recipe, network: Network, blank: Served, held: tuple[Tokens, Ints] | None, agreement: list[float]
+) -> Tuned:
+    trained, count = network.trained(), len(network.classes)
+    full = blank.of(export(network), eight_bits=False)
+    probes = held[0].take(np.arange(min(_PROBES, len(held[0])))) if held else blank.tokens(["a probe", "another one"])
+    own = logits_of(network, probes, replace(_plan(recipe, 0), device="cpu", half=False))
+    gap = float(np.abs(own - full.logits(probes, count)).max())
+    if not gap <= _SAME_LOGITS * max(1.0, float(np.abs(own).max())):
+        raise PluginError(
+            f"the ONNX export of {recipe.source[0]!r} says other than the model (logits differ by {gap:g})"
+        )
+    served = full
+    if recipe.backend != "onnx" and (held or recipe.backend == "onnx-int8"):
+        small = blank.of(eight_bits(full.graph), eight_bits=True)
+        if recipe.backend == "onnx-int8" or (held and _as_good(small, full, *held, count)):
+            served = small
+    temperature = temperature_of(served.logits(held[0], count), held[1]) if held else 1.0
+    return Tuned(served, temperature, trained, tuple(agreement))
+
+
+def _as_good(small: Served, full: Served, tokens: Tokens, codes: Ints, classes: int) -> bool:
+    """Say whether 8 bits agree as often and as surely on the held-out rows: the gate's coverage hangs on both."""
+    agreement, loss = zip(*(_judge(one.logits(tokens, classes), codes) for one in (small, full)), strict=True)
+    return bool(agreement[0] >= agreement[1] - _LESS_AGREEMENT and loss[0] <= loss[1] * _MORE_LOSS)
+
+
+def _judge(logits: Floats, codes: Ints) -> tuple[float, float]:
+    """Return agreement and log loss at the best temperature."""
+    scaled = logits / temperature_of(logits, codes)
+    scaled = scaled - scaled.max(axis=1, keepdims=True)
+    loss = np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(len(codes)), codes]
+    return float((logits.argmax(axis=1) == codes).mean()), float(loss.mean())
+
+
+def _plan(recipe: Recipe, epochs: int) -> Plan:
+    device = recipe.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    half = bfloat16_pays(device) if recipe.precision == "auto" else recipe.precision == "bfloat16"
+    return Plan(
+        epochs=epochs,
+        rate=recipe.learning_rate,
+        batch=recipe.batch_size,
+        seconds=recipe.seconds,
+        patience=recipe.patience,
+        seed=recipe.seed,
+        device=device,
+        half=half,
+    )
+
+
+def _held_out(texts: Sequence[Text], codes: Ints, seed: int) -> tuple[Ints, Ints]:
+    """Return the rows to train on and those held out: a tenth, or none where that is too few to tell anything.
+
+    They are chosen by a hash: what an earlier training held out stays so where this one goes on from it.
+    """
+    drawn = np.array([zlib.crc32(f"{seed} {text}".encode("utf-8", "surrogatepass")) for text in texts]) / 2**32
+    out = np.argsort(drawn, kind="stable")[: min(_MOST_HELD, int((drawn < _HELD_SHARE).sum()))]
+    if len(out) < _FEWEST_HELD:
+        return np.arange(len(codes)), out[:0]
+    keep = np.setdiff1d(np.arange(len(codes)), out)
+    alone = out[~np.isin(codes[out], codes[keep])]  # a label's only row teaches more than it tests
+    return np.union1d(keep, alone), np.setdiff1d(out, alone)
+
+
+def _described(descriptions: dict[str, str], classes: Labels) -> tuple[list[str], list[int]]:
+    """Return each class as a text, and its index: its description, else its own name in words."""
+    return [descriptions.get(str(label)) or str(label).replace("_", " ") for label in classes], list(
+        range(len(classes))
+    )
+
+
+def _tokenizer(folder: Path) -> str:
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        raise ArtifactError(f"{folder} has no tokenizer.json: the encoder needs a fast tokenizer, save it with one")
+    return file.read_text(encoding="utf-8")

@@ -1,0 +1,62 @@
+"""The exported graph, run by onnxruntime and tokenizers alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tracer_serve.components.finetune.tokens import Tokens, tokenize
+from tracer_serve.components.onnx_graph import like_lengths, open_graph
+from tracer_serve.types import Text, Vectors
+
+_BATCH = 32
+
+
+@dataclass(slots=True)
+class Served:
+    """A graph with its tokenizer; thread-safe.
+
+    Parameters
+    ----------
+    graph : content of the ONNX file
+    tokenizer : content of ``tokenizer.json``
+    max_tokens : what is longer is cut
+    pad : id that fills up a batch
+    eight_bits : run each text alone: activations are scaled by batch, and a row must not depend on its neighbours
+    """
+
+    graph: bytes
+    tokenizer: str
+    max_tokens: int
+    pad: int
+    eight_bits: bool
+    _session: Any = field(default=None, repr=False)
+
+    def of(self, graph: bytes, *, eight_bits: bool) -> "Served":
+        """Return the same with another graph."""
+        return Served(graph, self.tokenizer, self.max_tokens, self.pad, eight_bits)
+
+    def tokens(self, texts: Sequence[Text]) -> Tokens:
+        """Tokenize n texts or pairs."""
+        return tokenize(self.tokenizer, texts, self.max_tokens, self.pad)
+
+    def logits(self, tokens: Tokens, classes: int) -> Vectors:
+        """Return logits of n inputs, float32, shape (n, classes)."""
+        session = self.open()
+        names = [one.name for one in session.get_inputs()]
+        out = np.empty((len(tokens), classes), np.float32)
+        for rows in like_lengths(tokens.lengths, 1 if self.eight_bits else _BATCH):
+            batch = tokens.batch(rows)
+            (out[rows],) = session.run(None, {name: batch[name] for name in names})
+        return out
+
+    def open(self) -> Any:
+        """Return the onnxruntime session, opened once."""
+        if self._session is None:
+            self._session = open_graph(self.graph)
+        return self._session
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Served":
+        """Return a copy without the session, which cannot be copied."""
+        return self.of(self.graph, eight_bits=self.eight_bits)

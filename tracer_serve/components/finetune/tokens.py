@@ -1,0 +1,97 @@
+"""Texts and pairs as token ids, cut to a length and batched with their likes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracer_serve.components.onnx_graph import padded
+from tracer_serve.components.pretrained import readable
+from tracer_serve.errors import PluginError
+from tracer_serve.types import Ints, Text
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """n tokenized inputs.
+
+    Parameters
+    ----------
+    ids : token ids of each input
+    types : which side of a pair each token belongs to, 0 or 1
+    pad : id that fills up a batch
+    states : what leaves the frozen layers, each of shape (tokens, width), where that is known (`finetune.frozen`)
+    """
+
+    ids: list[list[int]]
+    types: list[list[int]]
+    pad: int = 0
+    states: list[NDArray[np.float16]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def lengths(self) -> Ints:
+        """Number of tokens of each input, shape (n,)."""
+        return np.array([len(ids) for ids in self.ids], np.int64)
+
+    def take(self, rows: Ints) -> "Tokens":
+        """Return the rows given by index."""
+        states = None if self.states is None else [self.states[i] for i in rows]
+        return Tokens([self.ids[i] for i in rows], [self.types[i] for i in rows], self.pad, states)
+
+    def batch(self, rows: Ints) -> dict[str, NDArray[Any]]:
+        """Return the rows given by index as padded arrays, each of shape (rows, tokens); states have a width too."""
+        ids = [self.ids[i] for i in rows]
+        found: dict[str, NDArray[Any]] = {
+            "input_ids": padded(ids, self.pad),
+            "attention_mask": padded([[1] * len(row) for row in ids]),
+            "token_type_ids": padded([self.types[i] for i in rows]),
+        }
+        if self.states is not None:
+            width = self.states[0].shape[1]
+            found["hidden"] = np.zeros((*found["input_ids"].shape, width), np.float16)
+            for place, i in enumerate(rows):
+                found["hidden"][place, : len(self.ids[i])] = self.states[i]
+        return found
+
+    def shuffled(self, size: int, rng: np.random.Generator) -> list[Ints]:
+        """Return one epoch's batches: at random, but of like lengths within every 16 batches' worth of rows."""
+        rows, lengths = rng.permutation(len(self)), self.lengths
+        pools = [rows[start : start + 16 * size] for start in range(0, len(rows), 16 * size)]
+        batches = []
+        for pool in pools:
+            alike = pool[np.argsort(lengths[pool], kind="stable")]
+            batches += [alike[start : start + size] for start in range(0, len(alike), size)]
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def tokenize(tokenizer: str, texts: Sequence[Text], max_tokens: int, pad: int = 0) -> Tokens:
+    """Tokenize n texts or pairs; what is longer is cut, of a pair the longer side first.
+
+    Parameters
+    ----------
+    tokenizer : content of a Hugging Face ``tokenizer.json``
+    """
+    found = _tokenizer(tokenizer, max_tokens).encode_batch([_readable(text) for text in texts])
+    return Tokens([one.ids for one in found], [one.type_ids for one in found], pad)
+
+
+def _readable(text: Text) -> Text:
+    return readable(text) if isinstance(text, str) else (readable(text[0]), readable(text[1]))
+
+
+@lru_cache(maxsize=4)
+def _tokenizer(content: str, max_tokens: int) -> Any:
+    try:
+        from tokenizers import Tokenizer  # noqa: PLC0415  # only where an encoder is used
+    except ModuleNotFoundError as error:
+        raise PluginError(f"an encoder needs {error.name!r}. Try: pip install 'tracer-serve[onnx]'") from error
+    tokenizer = Tokenizer.from_str(content)
+    tokenizer.enable_truncation(max_tokens)
+    tokenizer.no_padding()
+    return tokenizer

@@ -1,0 +1,53 @@
+"""How one training goes: its numbers, its device, its precision."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from tracer_serve.components.finetune.tokens import Tokens
+from tracer_serve.types import Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to train.
+
+    Parameters
+    ----------
+    epochs : most passes over the rows
+    rate : highest learning rate
+    batch : rows of a step
+    seconds : wall time at which the decay ends, however few steps that allows
+    patience : epochs without gain after which training ends
+    seed : of the order of the rows and of dropout
+    device : torch device
+    half : whether the encoder multiplies in bfloat16
+    """
+
+    epochs: int
+    rate: float
+    batch: int
+    seconds: float
+    patience: int
+    seed: int
+    device: str
+    half: bool
+
+    def precision(self) -> AbstractContextManager[object]:
+        """Return the block in which the encoder multiplies as it should."""
+        if not self.half:
+            return nullcontext()
+        return torch.autocast(self.device.partition(":")[0], dtype=torch.bfloat16)
+
+    def tensors(self, tokens: Tokens, rows: Ints) -> dict[str, torch.Tensor]:
+        """Return a batch on the device: the rows given by index."""
+        return {name: torch.from_numpy(value).to(self.device) for name, value in tokens.batch(rows).items()}
+
+
+def bfloat16_pays(device: str) -> bool:
+    """Say whether the device multiplies bfloat16 faster than float32."""
+    if not device.startswith("cpu"):
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16") or able.get("amx_tile"))

@@ -1,0 +1,102 @@
+"""What every ONNX graph here has in common: opening it, padding its batches, and its 8-bit weights."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tracer_serve.errors import PluginError
+from tracer_serve.infra.parallel import cores
+from tracer_serve.types import Ints
+
+OPSET = 17
+_MOST_THREADS = 4  # of one run: a short text has no work for more
+# What a run costs by itself, in tokens: its weights come from memory. That and a token's products both grow with the
+# weights, so the ratio is one of machines rather than of models; between 15 and 40 it hardly matters.
+_RUN_TOKENS = 22
+
+
+def open_graph(graph: Path | bytes) -> Any:
+    """Return an onnxruntime session of a graph, on the cores that this process may keep busy.
+
+    Its threads sleep while they have nothing to do. By default they would spin, which doubles the CPU of a text, and
+    beside any other load its time as well.
+
+    Raises
+    ------
+    PluginError
+        Where onnxruntime is not installed.
+    """
+    try:
+        from onnxruntime import InferenceSession, SessionOptions  # noqa: PLC0415  # only where a graph is run
+    except ModuleNotFoundError as error:
+        raise PluginError(f"an ONNX graph needs {error.name!r}. Try: pip install 'tracer-serve[onnx]'") from error
+    options = SessionOptions()
+    options.intra_op_num_threads = min(cores(), _MOST_THREADS)
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def padded(tokens: Sequence[Sequence[int]], value: int = 0) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return rows of any lengths as one int64 array, filled up with `value`.
+
+    Examples
+    --------
+    >>> padded([[7, 8], [9]]).tolist()
+    [[7, 8], [9, 0]]
+    """
+    out = np.full((len(tokens), max(map(len, tokens))), value, np.int64)
+    for row, found in enumerate(tokens):
+        out[row, : len(found)] = found
+    return out
+
+
+def like_lengths(lengths: Ints, most: int) -> Iterator[Ints]:
+    """Yield all rows in batches of like lengths, of at most so many rows.
+
+    A batch ends where filling up its rows to the next one's length would cost more than another run does.
+
+    Parameters
+    ----------
+    lengths : in tokens, shape (n,)
+
+    Examples
+    --------
+    >>> [rows.tolist() for rows in like_lengths(np.array([9, 8, 90, 9]), most=32)]
+    [[1, 0, 3], [2]]
+    """
+    order = np.argsort(lengths, kind="stable")
+    start = tokens = 0
+    for end, length in enumerate(lengths[order].tolist()):
+        if end - start == most or (end - start) * length - tokens > _RUN_TOKENS:
+            yield order[start:end]
+            start = end
+            tokens = 0
+        tokens += length
+    if len(order):
+        yield order[start:]
+
+
+def quantize(file: Path) -> None:
+    """Turn a graph's weights into 8 bits per output channel, in place; activations are scaled as they come.
+
+    Raises
+    ------
+    PluginError
+        Where the package onnx is not installed.
+    """
+    try:
+        from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: PLC0415  # only for the export
+    except ModuleNotFoundError as error:
+        raise PluginError(f"8 bits need {error.name!r}. Try: pip install 'tracer-serve[onnx]'") from error
+    full = file.with_suffix(".fp32")
+    file.rename(full)
+    logging.disable(logging.WARNING)  # it would tell the root logger of an optional step
+    try:
+        quantize_dynamic(full, file, weight_type=QuantType.QInt8, per_channel=True)
+    finally:
+        logging.disable(logging.NOTSET)
+    full.unlink()

@@ -1,0 +1,51 @@
+"""The nested parts of a teacher's YAML block."""
+
+from collections.abc import Mapping
+from datetime import date
+
+from pydantic import Field, SecretStr
+
+from tracer_serve.config.base import Frozen
+
+
+class Price(Frozen):
+    """What the teacher's tokens cost, as its provider states it."""
+
+    currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$", description="ISO 4217 code.")
+    prompt_per_1m: float = Field(ge=0, description="Money per million prompt tokens.")
+    completion_per_1m: float = Field(ge=0, description="Money per million completion tokens.")
+    as_of: date | None = Field(default=None, description="The day the price was looked up.")
+
+    def of(self, usage: Mapping[str, int]) -> float:
+        """Return the cost of ``prompt_tokens`` and ``completion_tokens``, in the currency.
+
+        Examples
+        --------
+        >>> Price(prompt_per_1m=0.5, completion_per_1m=2.0).of({"prompt_tokens": 200, "completion_tokens": 50})
+        0.0002
+        """
+        prompt, completion = usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)
+        return (prompt * self.prompt_per_1m + completion * self.completion_per_1m) / 1e6
+
+
+class Fallback(Frozen):
+    """Another endpoint that serves the same teacher, asked when those before it fail."""
+
+    base_url: str = Field(description="Root of its API, such as https://host/v1.")
+    model: str | None = Field(default=None, description="What this endpoint calls the model; default: the same name.")
+    api_key: SecretStr | None = Field(default=None, description="Its key, only as ${ENV}; never the first endpoint's.")
+    headers: dict[str, SecretStr] = Field(default_factory=dict, description="Further request headers.")
+
+
+class BreakerParams(Frozen):
+    """When an endpoint counts as down."""
+
+    failures: int = Field(default=8, ge=1, description="Timeouts, broken connections or 5xx in a row that open it.")
+    open_s: float = Field(default=10.0, gt=0, description="Seconds until one request probes it again.")
+
+
+class CacheParams(Frozen):
+    """Answers remembered by exact text; used at temperature 0 only, and not for audits or while the gate is closed."""
+
+    size: int = Field(default=10_000, ge=0, description="Most answers kept; 0 turns the cache off.")
+    ttl_s: float = Field(default=3600.0, gt=0, description="Seconds an answer is kept.")

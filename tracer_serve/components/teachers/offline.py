@@ -1,0 +1,108 @@
+"""A stand-in for a teacher, without an LLM: for trying tracer-serve out, for demonstrations and for tests.
+
+It knows the texts of a labelled file. A text it knows gets the file's label; any other text gets the label of the known
+text that looks most like it (character n-grams). That is a nearest-neighbour guess, not a judgement: agreement and
+savings measured against it say how tracer-serve works, nothing about any LLM.
+"""
+
+import asyncio
+import hashlib
+import json
+import math
+import time
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from tracer_serve.components.registry import teachers
+from tracer_serve.components.teachers._params import Price
+from tracer_serve.errors import PluginError, TeacherError
+from tracer_serve.storage.importers import Reading, read_traces
+from tracer_serve.types import Answer, Text
+
+_CHARS_PER_TOKEN = 4  # the usual rule of thumb for English
+
+
+@teachers.register("offline")
+class Offline:
+    """Answers from a labelled file: the known label, else that of the nearest known text.
+
+    Parameters
+    ----------
+    file : one file or several, in any form that ``tracer-serve import`` reads: JSONL, CSV, logs. Where a text is there
+        twice, the later row counts
+    latency_ms : how long an answer takes, as an LLM's would
+    price : what the tokens would cost; tokens are estimated at four characters each
+    labels : the task's closed label set; rows of the file with another label are refused
+
+    Raises
+    ------
+    ImportFileError
+        Where a file cannot be read, with its line.
+    PluginError
+        Where nothing is in it.
+    """
+
+    def __init__(
+        self,
+        file: Path | tuple[Path, ...],
+        *,
+        latency_ms: Annotated[float, Field(ge=0)] = 0.0,
+        price: Price | None = None,
+        labels: tuple[str, ...] = (),
+    ) -> None:
+        self.latency_ms, self.price = latency_ms, price
+        files = (file,) if isinstance(file, Path) else file
+        reading = Reading(labels=labels)
+        traces = (trace for path in files for trace in read_traces(path, "offline", reading))
+        self._known = {trace.input: str(trace.teacher_label) for trace in traces}
+        if not self._known:
+            raise PluginError(f"{', '.join(map(str, files))}: no labelled text in it")
+        self._labels = list(self._known.values())
+        self._prompt_chars = sum(len(label) + 2 for label in set(labels or self._labels))
+        # of what it knows, not of the files' bytes: another order or spelling of the same rows is the same teacher
+        rows = sorted(json.dumps(row) for row in self._known.items())
+        self.fingerprint = hashlib.sha256("\n".join(["offline", *rows]).encode("ascii")).hexdigest()[:16]
+
+    async def label(self, text: Text) -> Answer:
+        """Return the known or nearest label.
+
+        Raises
+        ------
+        TeacherError
+            ``unknown_label`` where no known text has anything in common with this one.
+        """
+        start = time.monotonic()
+        known = self._known.get(text)
+        label = known if known is not None else await asyncio.to_thread(self._nearest, text)
+        await asyncio.sleep(self.latency_ms / 1e3)
+        prompt = math.ceil((self._prompt_chars + len(_joined(text))) / _CHARS_PER_TOKEN)
+        usage = {"prompt_tokens": prompt, "completion_tokens": math.ceil(len(label) / _CHARS_PER_TOKEN)}
+        cost = self.price.of(usage) if self.price else 0.0
+        return Answer(label, usage, cost, (time.monotonic() - start) * 1e3)
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+    @cached_property
+    def _index(self) -> tuple[Any, Any]:
+        """Vectoriser and known vectors: made when a text is first unknown, a second or two for 10,000 texts."""
+        from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415  # a second, which a start is spared
+
+        ngrams = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True, dtype=np.float32)
+        return ngrams, ngrams.fit_transform(map(_joined, self._known))
+
+    def _nearest(self, text: Text) -> str:
+        ngrams, vectors = self._index
+        similarity = (vectors @ ngrams.transform([_joined(text)]).T).toarray().ravel()
+        best = int(similarity.argmax())
+        if similarity[best] <= 0:
+            raise TeacherError("no known text has anything in common with this one", reason="unknown_label")
+        return self._labels[best]
+
+
+def _joined(text: Text) -> str:
+    return text if isinstance(text, str) else "\n".join(text)

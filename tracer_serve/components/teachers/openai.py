@@ -1,0 +1,195 @@
+"""A teacher behind any endpoint that speaks the OpenAI chat API."""
+
+import asyncio
+import hashlib
+import json
+import time
+from collections import Counter
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr
+
+from tracer_serve.components.registry import teachers
+from tracer_serve.components.teachers._completion import Completion
+from tracer_serve.components.teachers._endpoint import Endpoint
+from tracer_serve.components.teachers._health import Health
+from tracer_serve.components.teachers._labels import LabelSet
+from tracer_serve.components.teachers._params import BreakerParams, CacheParams, Fallback, Price
+from tracer_serve.components.teachers._prompt import Prompt, response_format
+from tracer_serve.errors import TeacherError
+from tracer_serve.infra.resilience.concurrency_limit import Limit
+from tracer_serve.infra.resilience.retry import Retry
+from tracer_serve.infra.resilience.single_flight import Coalesce
+from tracer_serve.infra.resilience.ttl_cache import Cache
+from tracer_serve.types import Answer, Text
+
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+
+
+@teachers.register("openai")
+class OpenAI:
+    """Asks a chat model for the label, strictly, and survives its bad days.
+
+    A call's route: the cache of exact texts, an identical call already in flight, a place among `max_concurrency`, then
+    up to `retries` further rounds over the endpoints, all of it within `deadline_s`. At a temperature other than 0 each
+    call is a sample of its own, so cache and coalescing are off.
+
+    Parameters
+    ----------
+    model : the model's name at the endpoint
+    base_url : root of the API
+    api_key : sent as bearer token; never shown in errors, logs or a repr
+    prompt : template with ``{labels}``, ``{descriptions}``, ``{text}``; without ``{text}`` it is the system message and
+        the text the user message. Default: a plain one
+    temperature : None leaves it out of the request, for models that refuse it
+    response : ``label``, or ``json_schema`` where the endpoint supports structured output: no answer can leave the set
+    timeout_s : seconds for one try, from connecting to the last byte
+    deadline_s : seconds for everything: queue, tries and pauses
+    retries : further rounds after a 429, a 5xx, a timeout or a broken connection
+    max_concurrency : calls in flight
+    queue : calls that may wait for one of these places; beyond, ``overloaded`` at once
+    price : what tokens cost
+    headers : further request headers, as secret as the key
+    extra : further fields of the request, such as ``max_completion_tokens`` or ``seed``
+    fallbacks : endpoints that serve the same model, in order of preference
+    breaker, cache : when an endpoint counts as down; how many answers are remembered, for how long
+    labels, descriptions : the task's closed label set; empty where the task is open
+    known : labels of an open task's traces; the prompt's slots offer them, and any that recurs later, beside any other
+
+    Examples
+    --------
+    >>> teacher = OpenAI("gpt-4.1-mini", labels=("no", "yes"))
+    >>> teacher.health.breakers
+    (('api.openai.com', 'closed'),)
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str = "https://api.openai.com/v1",
+        api_key: SecretStr | None = None,
+        prompt: str | None = None,
+        temperature: Annotated[float, Field(ge=0, le=2)] | None = 0.0,
+        response: Literal["label", "json_schema"] = "label",
+        timeout_s: Seconds = 20.0,
+        deadline_s: Seconds = 60.0,
+        retries: Count = 3,
+        max_concurrency: Annotated[int, Field(ge=1)] = 16,
+        queue: Count = 256,
+        price: Price | None = None,
+        headers: dict[str, SecretStr] | None = None,
+        extra: dict[str, Any] | None = None,
+        fallbacks: tuple[Fallback, ...] = (),
+        breaker: BreakerParams = BreakerParams(),  # noqa: B008  # frozen
+        cache: CacheParams = CacheParams(),  # noqa: B008  # frozen
+        labels: tuple[str, ...] = (),
+        descriptions: dict[str, str] | None = None,
+        known: tuple[str, ...] = (),
+    ) -> None:
+        names, described = sorted(labels), dict(descriptions or {})
+        self.labels, self.prompt = LabelSet(names), Prompt(prompt, names, described, known)
+        self.price, self.deadline_s = price, deadline_s
+        self._body: dict[str, Any] = dict(extra or {})
+        if temperature is not None:
+            self._body["temperature"] = temperature
+        if response == "json_schema":
+            self._body["response_format"] = response_format(names)
+        first = Fallback(base_url=base_url, model=model, api_key=api_key, headers=headers or {})
+        doors = (first, *fallbacks)
+        self.endpoints = tuple(Endpoint.of(door, model, timeout_s, breaker, max_concurrency) for door in doors)
+        models = sorted({endpoint.model for endpoint in self.endpoints[1:]} - {model})
+        self.fingerprint = _digest([model, models, self.prompt.template, names, described, self._body])
+        self._repeatable = temperature == 0
+        self._limit, self._retry = Limit(max_concurrency, queue), Retry(retries)
+        self._flights: Coalesce[Text, Answer] = Coalesce()
+        self._cache: Cache[Text, str] = Cache(cache.size, cache.ttl_s)
+        self._asked = self._cached = self._coalesced = 0
+        self._errors: Counter[str] = Counter()
+        self._cost = 0.0
+
+    async def label(self, text: Text) -> Answer:
+        """Return the teacher's label of a text or a pair.
+
+        `usage` and `cost` are those of this call: zero where the cache or another caller's call answered.
+
+        Raises
+        ------
+        TeacherError
+            Where there is no answer that is one of the labels; after `deadline_s` at the latest.
+        """
+        start = time.monotonic()
+        self._asked += 1
+        try:
+            answer = await self._answer(text)
+        except TeacherError as error:
+            self._errors[error.reason] += 1
+            raise
+        return Answer(answer.label, answer.usage, answer.cost, (time.monotonic() - start) * 1e3)
+
+    def forget(self, text: Text) -> None:
+        """Ask anew when the text comes next."""
+        self._cache.drop(text)
+
+    async def close(self) -> None:
+        """Close the connections; calls in flight end in an error."""
+        for endpoint in self.endpoints:
+            await endpoint.client.aclose()
+
+    @property
+    def health(self) -> Health:
+        """A snapshot for dashboards."""
+        return Health(
+            breakers=tuple((endpoint.name, endpoint.breaker.state) for endpoint in self.endpoints),
+            in_flight=self._limit.in_flight,
+            waiting=self._limit.waiting,
+            asked=self._asked,
+            cached=self._cached,
+            coalesced=self._coalesced,
+            errors=dict(self._errors),
+            cost=self._cost,
+        )
+
+    async def _answer(self, text: Text) -> Answer:
+        if not self._repeatable:
+            return await self._within_deadline(text)
+        known = self._cache.get(text)
+        if known is not None:
+            self._cached += 1
+            return Answer(known)
+        answer, pays = await self._flights.run(text, partial(self._within_deadline, text))
+        self._cache.put(text, answer.label)
+        self._coalesced += not pays
+        return answer if pays else Answer(answer.label)
+
+    async def _within_deadline(self, text: Text) -> Answer:
+        until = time.monotonic() + self.deadline_s
+        try:
+            async with asyncio.timeout(self.deadline_s), self._limit.place():
+                completion = await self._ask(text, until)
+        except TimeoutError:
+            raise TeacherError(f"no answer within the deadline of {self.deadline_s:g} s", reason="timeout") from None
+        return self._read(completion)
+
+    async def _ask(self, text: Text, until: float) -> Completion:
+        body = {**self._body, "messages": self.prompt.messages(text)}
+        return await self._retry.run([partial(endpoint.complete, body) for endpoint in self.endpoints], until)
+
+    def _read(self, completion: Completion) -> Answer:
+        usage = completion.tokens
+        cost = self.price.of(usage) if self.price else 0.0
+        self._cost += cost
+        label = self.labels.parse(completion.content)
+        self.prompt.note(label)
+        return Answer(label, usage, cost)
+
+
+def _digest(parts: list[Any]) -> str:
+    """Hash what changes the labels: models, prompt, label set, sampling; not keys, hosts, timeouts or limits.
+
+    The host is left out so that the same model behind another door (a proxy, a region) stays the same teacher.
+    """
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:16]

@@ -1,0 +1,73 @@
+"""`gate`: what is promised of handled texts."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from tracer_serve.config.base import Frozen, Share
+
+
+class ScopeSpec(Frozen):
+    """Guard against inputs unlike anything seen (gate.md, section 7)."""
+
+    keep: float = Field(
+        default=0.98,
+        gt=0.5,
+        le=1.0,
+        description="Share of in-scope traffic that passes the guard, or one of a cascade's; 1.0 turns it off, for a"
+        " closed task.",
+    )
+
+
+class GateSpec(Frozen):
+    """What is promised, and how surely."""
+
+    alpha: float = Field(
+        default=0.95, gt=0.0, lt=1.0, description="Required teacher agreement among the handled; 0.95 = 5 % disagree."
+    )
+    delta: float = Field(default=0.05, gt=0.0, lt=0.5, description="Probability that a certificate is wrong.")
+    mode: Literal["strict", "cross_fit"] = Field(
+        default="cross_fit",
+        description="strict: certificate on a held-out fifth, the theorem as stated. cross_fit: on out-of-fold"
+        " scores of all rows; more coverage, within delta empirically.",
+    )
+    families: tuple[Literal["global", "l2d", "cascade"], ...] = Field(
+        default=("global", "l2d"),
+        min_length=1,
+        description="global: accept everything or nothing. l2d: accept from a certified score on. cascade: l2d, or a"
+        " cheap surrogate first and a stronger one for what it defers, certified as one.",
+    )
+    min_coverage: Share = Field(
+        default=0.25,
+        description="Under this certified coverage the gate abstains: not worth a version of its own, and a sign that"
+        " the representation is too weak. The report says what could have been certified.",
+    )
+    spend: Literal["per_version", "series"] = Field(
+        default="per_version",
+        description="per_version: each version may be wrong with probability delta. series: all versions that there"
+        " will ever be together; the j-th spends 6 delta / (pi^2 j^2).",
+    )
+    class_floor: float | None = Field(
+        default=None,
+        gt=0.0,
+        lt=1.0,
+        description="Labels whose agreement is not shown to exceed this are always deferred; alpha - 0.15 is sensible.",
+    )
+    per_class: bool = Field(
+        default=False,
+        description="A certificate for each predicted label; needs many rows per label, the others defer.",
+    )
+    guarantee: Literal["probability", "overall"] = Field(
+        default="probability",
+        description="probability: agreement among the handled is at least alpha, with probability 1 - delta. overall:"
+        " on average over versions at least alpha of all requests are deferred or agree; weaker.",
+    )
+    scope: ScopeSpec = Field(default_factory=ScopeSpec, description="Guard against out-of-scope inputs.")
+
+    @model_validator(mode="after")
+    def _compatible(self) -> Self:
+        if self.per_class and self.guarantee == "overall":
+            raise ValueError("per_class needs guarantee: probability")
+        if "cascade" in self.families and (self.per_class or self.guarantee == "overall"):
+            raise ValueError("the family cascade needs per_class: false and guarantee: probability")
+        return self

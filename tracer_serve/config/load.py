@@ -1,0 +1,244 @@
+"""YAML file to `Task`: environment variables filled in, errors with file, path, what is wrong, what is allowed."""
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from tracer_serve.config.server import HASHED
+from tracer_serve.config.task import Spec
+from tracer_serve.errors import SpecError
+
+_VARIABLE = re.compile(r"\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}")
+_IN_WORDS = {
+    "tuple_type": "has to be a list, in [...] or a line each after '- '",
+    "string_type": "has to be a text; quotes make one of a number or a date",
+    "model_type": "has to be a block of keys, in {...} or indented below",
+}
+_SHARES = ("gate.alpha", "gate.delta", "gate.min_coverage", "gate.class_floor", "canary")
+_TRACES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".gz")
+_SECRETS = re.compile(r"(^|\.)(api_keys?|admin_key|token|password|secret)(\[\d+\])?$")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A loaded spec and where it came from.
+
+    Parameters
+    ----------
+    file : the YAML file
+    source : its text as written, with ``${ENV}`` unfilled: safe to store
+    """
+
+    spec: Spec
+    file: Path
+    source: str
+
+    @property
+    def base(self) -> Path:
+        """Folder that the paths in the YAML are relative to."""
+        return self.file.resolve().parent
+
+    @property
+    def state(self) -> Path:
+        """Folder of store, versions and caches; ``TRACER_SERVE_STATE`` moves it."""
+        moved = os.environ.get("TRACER_SERVE_STATE")
+        if moved:
+            return Path(moved).resolve() / self.spec.name
+        return (self.spec.state or Path(".tracer") / self.spec.name).resolve()
+
+    @property
+    def database(self) -> Path | str:
+        """Where its traces are: the shared database that the spec names, or a file of SQLite in the state folder."""
+        return self.spec.traces.url or self.state / "traces.db"
+
+    def resolve(self, path: Path) -> Path:
+        """Return a path of the YAML as an absolute one."""
+        return (self.base / path).resolve()
+
+
+def load_task(file: Path | str) -> Task:
+    """Read, fill in and validate the YAML of a task.
+
+    Raises
+    ------
+    SpecError
+        One line per problem, each ``FILE: PATH: what is wrong, what is allowed``.
+    """
+    file = Path(file)
+    try:
+        source = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SpecError("no such file; shipped examples are in configs/", file=file) from None
+    except IsADirectoryError:
+        raise SpecError("is a folder; name the YAML file of one task", file=file) from None
+    except UnicodeDecodeError as error:
+        raise SpecError(f"is not UTF-8: byte {error.start} cannot be read; save it as UTF-8", file=file) from None
+    except OSError as error:
+        raise SpecError(f"cannot be read: {error.strerror}; look: ls -l {file}", file=file) from None
+    try:
+        raw = parse_yaml(source)
+    except yaml.YAMLError as error:
+        raise SpecError(f"is not YAML: {_place_of(error)}{_hint(error, source, file)}", file=file) from None
+    if not isinstance(raw, Mapping):
+        raise SpecError(
+            "needs `key: value` lines, at least `name:` and `teacher:`; configs/openai.yaml is one to copy", file=file
+        )
+    filled = _fill(raw, file, "")
+    try:
+        return Task(Spec.model_validate(filled), file, source)
+    except ValidationError as error:
+        problems = [_explain(dict(e), file) for e in error.errors() if not _of_the_other_form(dict(e))]
+        raise SpecError("\n".join(problems)) from None
+
+
+def parse_yaml(source: str) -> Any:
+    """Parse YAML safely: repeated keys are errors, and `no` is a text.
+
+    Examples
+    --------
+    >>> parse_yaml("labels: [yes, no]")
+    {'labels': ['yes', 'no']}
+    """
+    return yaml.load(source, _UniqueKeys)  # noqa: S506  # a SafeLoader
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML lets the last of two equal keys win silently; a misplaced block should be an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.MarkedYAMLError(problem=f"key {key!r} is there twice", problem_mark=key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+# As in YAML 1.2, which editors follow, only `true` and `false` are truth values: `no` and `on` are labels like others.
+_UniqueKeys.yaml_implicit_resolvers = {
+    letter: [(tag, form) for tag, form in forms if letter in "tTfF" or tag != "tag:yaml.org,2002:bool"]
+    for letter, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _place_of(error: yaml.YAMLError) -> str:
+    """Return where a YAML error is and what it is, on one line."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return " ".join(str(error).split())
+    mark = error.problem_mark
+    return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+
+
+def _hint(error: yaml.YAMLError, source: str, file: Path) -> str:
+    """Return what most likely led to a YAML error."""
+    if file.suffix.lower() in _TRACES:
+        return f". A file of traces? tracer-serve scan {file} looks into it; the YAML of a task comes first"
+    mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+    lines = source.splitlines()
+    line = lines[mark.line] if mark is not None and mark.line < len(lines) else ""
+    if line[: len(line) - len(line.lstrip())].count("\t"):
+        return ". Indent with spaces, not with tabs"
+    if "${" in line:
+        return '. Inside {...} and [...] write "${NAME}" in quotes'
+    return ". Is the line indented like its neighbours, and a text with `: ` or `#` in quotes?"
+
+
+def _fill(value: Any, file: Path, path: str) -> Any:
+    """Replace ``${ENV}`` and ``${ENV:-default}`` in every string; refuse literal secrets."""
+    if isinstance(value, Mapping):
+        return {key: _fill(item, file, f"{path}.{key}" if path else str(key)) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_fill(item, file, f"{path}[{i}]") for i, item in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+    if _SECRETS.search(path) and not _VARIABLE.fullmatch(value) and not HASHED.fullmatch(value):
+        raise SpecError(
+            "a literal secret in a file is a leak; write ${ENV_NAME} and set that environment variable",
+            file=file,
+            path=path,
+        )
+
+    def look_up(match: re.Match[str]) -> str:
+        found = os.environ.get(match["name"]) or match["default"]
+        if found is None:
+            otherwise = "" if _SECRETS.search(path) else f" or write ${{{match['name']}:-default}}"
+            raise SpecError(
+                f"environment variable {match['name']} is not set; export {match['name']}=...{otherwise}",
+                file=file,
+                path=path,
+            )
+        return found
+
+    return _VARIABLE.sub(look_up, value)
+
+
+def _explain(error: dict[str, Any], file: Path) -> str:
+    """Render one pydantic error as ``FILE: PATH: problem``."""
+    loc = [part for part in error["loc"] if not _is_union_branch(part)]
+    path = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in loc).lstrip(".")
+    if error["type"] == "extra_forbidden":
+        fields = _fields_at(loc[:-1])
+        near = difflib.get_close_matches(str(loc[-1]), fields, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else _section_of(str(loc[-1]))
+        return f"{file}: {path}: unknown key.{hint} Allowed here: {', '.join(fields)}"
+    if error["type"] == "missing":
+        return f"{file}: {path}: is required{_component_hint(loc, error['input'])}"
+    message = _IN_WORDS.get(error["type"]) or error["msg"].removeprefix("Value error, ")
+    message = message.replace("Input should ", "has to ", 1)
+    if isinstance(error["input"], int | float | str) and path in _SHARES:
+        message += "; a share such as 0.95, not a percentage"
+    if path == "name" and error["type"] == "string_pattern_mismatch":
+        message = "takes only a to z, 0 to 9, - and _, begins with a letter or digit, and has at most 63 of them"
+    secret = isinstance(error["input"], Mapping | list) or _SECRETS.search(path)
+    got = "" if secret else f" (got {error['input']!r})"
+    return f"{file}: {path}: {message[0].lower() + message[1:]}{got}"
+
+
+def _section_of(key: str) -> str:
+    """Return which block a key belongs to that stands at the top: most likely its line is not indented."""
+    for name, field in Spec.model_fields.items():
+        block = field.annotation
+        if isinstance(block, type) and issubclass(block, BaseModel) and key in _names(block):
+            return f" It belongs under `{name}:`; indent it there."
+    return ""
+
+
+def _component_hint(loc: list[str | int], given: Any) -> str:
+    """Return how a component is written, where the missing key is the one that says which."""
+    if loc[-1] != "type":
+        return ""
+    has = f"; there are: {', '.join(map(str, given))}" if isinstance(given, Mapping) else ""
+    return f", as in {loc[0]}: {{type: NAME, ...}}{has}"
+
+
+def _of_the_other_form(error: dict[str, Any]) -> bool:
+    """Whether an error says that `labels`, a list or a map, is not the one that nobody meant it to be."""
+    meant = "tuple_type" if isinstance(error["input"], Mapping) else "dict_type"
+    return (error["loc"][0], error["type"]) == ("labels", meant)
+
+
+def _is_union_branch(part: str | int) -> bool:
+    return isinstance(part, str) and ("[" in part or part in ("tuple", "dict", "str", "constrained-float"))
+
+
+def _fields_at(loc: list[str | int]) -> list[str]:
+    """Names of the keys that the spec allows at a path."""
+    model: type[BaseModel] = Spec
+    for part in loc:
+        field = next((f for name, f in model.model_fields.items() if part in (name, f.alias)), None)
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return []
+        model = field.annotation
+    return _names(model)
+
+
+def _names(model: type[BaseModel]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()]

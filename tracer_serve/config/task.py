@@ -1,0 +1,91 @@
+"""One task: the top of the YAML."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from tracer_serve.config.base import Component, Frozen, Share, SurrogateComponent
+from tracer_serve.config.compute import ComputeSpec
+from tracer_serve.config.fit import FitSpec
+from tracer_serve.config.gate import GateSpec
+from tracer_serve.config.schedule import ScheduleSpec
+from tracer_serve.config.server import ServerSpec
+from tracer_serve.config.traces import TracesSpec
+from tracer_serve.config.versions import VersionsSpec
+
+
+class Spec(Frozen):
+    """One classification task."""
+
+    name: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$", description="Name of the task: model name, metrics label, state folder."
+    )
+    labels: tuple[str, ...] | dict[str, str] | None = Field(
+        default=None,
+        description="Closed label set, or a map of label to description; without it, what the teacher has used.",
+    )
+    input: Literal["text", "pair"] = Field(default="text", description="One text, or a pair of texts.")
+    plugins: tuple[Path, ...] = Field(default=(), description="Python files that register own components.")
+    embedder: Component = Field(default=Component(type="ngrams"), description="Texts to vectors.")
+    surrogates: tuple[SurrogateComponent, ...] = Field(
+        default=(SurrogateComponent(type="blend"),), min_length=1, description="Candidate surrogates."
+    )
+    acceptors: tuple[Component, ...] = Field(
+        default=(Component(type="logistic"),), min_length=1, description="Candidate acceptors."
+    )
+    gate: GateSpec = Field(default_factory=GateSpec, description="The promise.")
+    fit: FitSpec = Field(default_factory=FitSpec, description="How to fit.")
+    teacher: Component = Field(description="The endpoint whose labels are the reference.")
+    traces: TracesSpec = Field(default_factory=TracesSpec, description="The trace store.")
+    schedule: ScheduleSpec = Field(default_factory=ScheduleSpec, description="When to refit.")
+    versions: VersionsSpec = Field(default_factory=VersionsSpec, description="Where versions are, and how many.")
+    compute: ComputeSpec = Field(default_factory=ComputeSpec, description="Where to fit.")
+    state: Path | None = Field(
+        default=None,
+        description="Folder of store, versions and caches, relative to the working folder; default .tracer/NAME.",
+    )
+    mode: Literal["observe", "canary", "enforce"] = Field(
+        default="enforce",
+        description="observe: the teacher answers everything, the surrogate is scored in shadow. canary: certified"
+        " answers for a share of the users. enforce: for all.",
+    )
+    canary: Share = Field(
+        default=0.1, description="Share of the users in mode canary, by a hash of `user`; without one, of requests."
+    )
+    on_teacher_down: Literal["error", "degraded"] = Field(
+        default="error",
+        description="error: 503 for what is not certified. degraded: the surrogate answers, uncertified and marked so.",
+    )
+    server: ServerSpec = Field(default_factory=ServerSpec, description="Where to listen.")
+
+    @field_validator("labels")
+    @classmethod
+    def _distinct(cls, value: tuple[str, ...] | dict[str, str] | None) -> tuple[str, ...] | dict[str, str] | None:
+        if value is None:
+            return None
+        if len(value) < 1 or any(not label.strip() for label in value):
+            raise ValueError("needs at least one label, none of them empty")
+        if len(set(value)) < len(value):
+            twice = next(label for label in value if list(value).count(label) > 1)
+            raise ValueError(f"label {twice!r} is there twice")
+        return value
+
+    @property
+    def embedders(self) -> tuple[Component, ...]:
+        """The task's embedder, then those that surrogates name beside it, each once."""
+        found = [self.embedder]
+        for surrogate in self.surrogates:
+            if surrogate.embedder is not None and surrogate.embedder not in found:
+                found.append(surrogate.embedder)
+        return tuple(found)
+
+    def view_of(self, surrogate: int) -> int:
+        """Return the place in `embedders` of what the `surrogate`-th surrogate sees through."""
+        own = self.surrogates[surrogate].embedder
+        return 0 if own is None else self.embedders.index(own)
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The closed label set, empty where the task is open."""
+        return tuple(self.labels or ())

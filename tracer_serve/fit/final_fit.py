@@ -1,0 +1,107 @@
+"""The candidate that was chosen, fitted on all training rows: the policy to serve, before the gate has looked at it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tracer_serve.components.factory import make_acceptor, make_surrogate
+from tracer_serve.components.neighbour_index import NeighbourIndex
+from tracer_serve.config.load import Task
+from tracer_serve.fit.candidate import Candidate, Part
+from tracer_serve.fit.comparison import names_of
+from tracer_serve.fit.cross_fit import fit_surrogate
+from tracer_serve.fit.dataset import Rows
+from tracer_serve.fit.gating import StageFacts
+from tracer_serve.fit.selection import prices
+from tracer_serve.fit.warm_start import Resume
+from tracer_serve.gate.certificate import Certificate
+from tracer_serve.gate.per_class import class_floor
+from tracer_serve.policy.policy import Policy
+from tracer_serve.policy.stage import Stage
+from tracer_serve.policy.view import View
+from tracer_serve.protocols import Acceptor, Embedder, Surrogate
+from tracer_serve.types import Bools, Inputs, Ints, Labels, Vectors
+
+_UNCERTIFIED = Certificate(
+    certified=False, reason="not_gated", alpha=0.0, delta=0.0, mode="", rows=0, n=0, agreements=0,
+    lower_bound=0.0, threshold=float("inf"), coverage=0.0,
+)  # fmt: skip
+
+
+def finish(
+    task: Task,
+    rows: Rows,
+    embedders: Sequence[Embedder],
+    chosen: Candidate,
+    classes: Labels,
+    *,
+    resume: Resume | None = None,
+) -> tuple[Policy, Vectors]:
+    """Fit the chosen candidate on all training rows; its acceptors learn from out-of-fold rows only.
+
+    Parameters
+    ----------
+    classes : what the candidate's class indices mean, shape (k,)
+    """
+    known, codes = np.unique(rows.labels, return_inverse=True)
+    views: dict[int, tuple[View, Inputs]] = {}
+    stages = []
+    for part, scale, guard in zip(chosen.parts, chosen.scales, chosen.guards, strict=True):
+        if part.oof.view not in views:
+            views[part.oof.view] = _view(embedders[part.oof.view], rows, codes, task.spec.fit.seed)
+        view, inputs = views[part.oof.view]
+        surrogate, acceptor = _fit_part(task, part, inputs, rows.labels, resume)
+        stages.append(
+            Stage(
+                view=view,
+                surrogate=surrogate,
+                acceptor=acceptor,
+                names=_registered(task, part),
+                open=_open(task, part, known, classes),
+                scale=scale,
+                scope_threshold=guard,
+            )
+        )
+    return Policy(tuple(stages), _UNCERTIFIED), inputs.embeddings
+
+
+def _view(embedder: Embedder, rows: Rows, codes: Ints, seed: int) -> tuple[View, Inputs]:
+    """Fit an embedder and index the rows; return them as it sees them, too."""
+    if embedder.trainable:
+        embedder = embedder.fit(rows.texts)
+    inputs = Inputs(rows.texts, embedder.embed(rows.texts))
+    return View(embedder, NeighbourIndex(seed=seed).fit(inputs.embeddings, codes)), inputs
+
+
+def _fit_part(
+    task: Task, part: Part, inputs: Inputs, labels: Labels, resume: Resume | None
+) -> tuple[Surrogate, Acceptor | None]:
+    surrogate = make_surrogate(task, part.surrogate)
+    if resume is not None:
+        resume.tell(surrogate, task.spec.surrogates[part.surrogate].type)
+    fit_surrogate(surrogate, inputs, labels, len(labels))
+    acceptor = None
+    if part.acceptor is not None and not part.flat:
+        acceptor = make_acceptor(task, part.acceptor).fit(part.oof.features[part.acceptor], part.oof.agreed)
+    return surrogate, acceptor
+
+
+def _registered(task: Task, part: Part) -> tuple[str, str | None]:
+    """Return the registry names, by which a stage is read back."""
+    return task.spec.surrogates[part.surrogate].type, names_of(task, part)[1]
+
+
+def _open(task: Task, part: Part, served: Labels, classes: Labels) -> Bools:
+    """Return which of the served classes the class floor lets be answered; one that was never predicted is not."""
+    gate = task.spec.gate
+    if not gate.class_floor:
+        return np.ones(len(served), bool)
+    passes = class_floor(part.oof.top, part.oof.agreed, len(classes), floor=gate.class_floor, delta=gate.delta)
+    found: Bools = np.isin(served, classes[passes])
+    return found
+
+
+def stage_facts(task: Task, chosen: Candidate) -> list[StageFacts]:
+    """Return what the certificate says of a candidate's stages beside how they fare."""
+    took = prices([part.oof for part in chosen.parts])
+    return [(*names_of(task, part), *each) for part, each in zip(chosen.parts, took, strict=True)]

@@ -1,0 +1,154 @@
+"""Rows divided into folds, and what a model of each fold sees: vectors and neighbours without the held-out part."""
+
+import time
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+import numpy as np
+
+from tracer_serve.components.neighbour_index import NeighbourIndex
+from tracer_serve.errors import FitError
+from tracer_serve.fit.dataset import Rows
+from tracer_serve.fit.folds import burst_groups, random_folds
+from tracer_serve.protocols import Embedder
+from tracer_serve.types import Inputs, Ints, Labels, Neighbours, Text, Vectors
+
+_SAMPLE = 64  # texts that tell what embedding costs
+
+
+@dataclass(slots=True)
+class Folds:
+    """The K splits of some rows, each with vectors and neighbours that know nothing of the held-out part.
+
+    Parameters
+    ----------
+    embedder : a frozen one is asked once; a trainable one is fitted anew on each fold's training texts
+    priced : whether to find out what embedding a text costs
+    """
+
+    rows: Rows
+    embedder: Embedder
+    count: int
+    seed: int
+    priced: bool = False
+    fold: Ints = field(init=False)
+    group: Ints = field(init=False)
+    classes: Labels = field(init=False)
+    codes: Ints = field(init=False)
+    _vectors: dict[int, Vectors] = field(init=False, default_factory=dict)
+    _held_out: dict[int, tuple[Inputs, Neighbours]] = field(init=False, default_factory=dict)
+    _embedding: dict[int, float] = field(init=False, default_factory=dict)
+    _searching: dict[int, float] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.group = burst_groups(self.rows.texts)
+        self.fold = random_folds(self.rows.texts, self.count, self.seed)
+        self.classes, self.codes = np.unique(self.rows.labels, return_inverse=True)
+
+    def through(self, embedder: Embedder) -> "Folds":
+        """Return the same splits of the same rows, with vectors of another embedder."""
+        return Folds(self.rows, embedder, self.count, self.seed, self.priced)
+
+    def split(self, fold: int) -> tuple[Ints, Ints]:
+        """Return the indices of the training and of the held-out rows of a fold."""
+        held_out = self.fold == fold
+        return np.flatnonzero(~held_out), np.flatnonzero(held_out)
+
+    def take(self, rows: Ints) -> "Folds":
+        """Return new folds of the rows given by index; a frozen embedder is not asked again."""
+        some = Folds(self.rows.take(rows), self.embedder, self.count, self.seed)
+        if not self.embedder.trainable:
+            some._vectors[-1] = self.inputs(0).embeddings[rows]
+        return some
+
+    def inputs(self, fold: int) -> Inputs:
+        """Return all rows as a model of this fold may see them."""
+        key = self._key(fold)
+        if key not in self._vectors:
+            embedder = self.embedder
+            if embedder.trainable:
+                # of its own: other threads of a worker may be at other folds
+                embedder = deepcopy(embedder).fit([self.rows.texts[i] for i in self.split(fold)[0]])
+            if self.priced:
+                self._embedding[key] = price_of(embedder, self._sample())
+            self._vectors[key] = embedder.embed(self.rows.texts)
+        return Inputs(self.rows.texts, self._vectors[key])
+
+    def _key(self, fold: int) -> int:
+        return fold if self.embedder.trainable else -1
+
+    def _sample(self) -> list[Text]:
+        rows = np.random.default_rng(self.seed).permutation(len(self.rows))[:_SAMPLE]
+        return [self.rows.texts[i] for i in rows]
+
+    def prepare(self) -> None:
+        """Do what all folds share, a frozen embedder's work, before threads or workers would each do it."""
+        if not self.embedder.trainable:
+            self.inputs(0)
+
+    def held_out(self, fold: int) -> tuple[Inputs, Neighbours]:
+        """Return the held-out rows and the nearest training rows of each; labels index `classes`."""
+        if fold not in self._held_out:
+            train, test = self.split(fold)
+            every = self.inputs(fold)
+            index = NeighbourIndex(seed=self.seed).fit(every.embeddings[train], self.codes[train])
+            inputs, began = every.take(test), time.thread_time()
+            near = index.near(inputs)
+            self._searching[fold] = (time.thread_time() - began) / max(1, len(test))
+            self._held_out[fold] = inputs, near
+        inputs, near = self._held_out[fold]
+        return Inputs(inputs.texts, inputs.embeddings, dict(inputs.searched)), near
+
+    def price(self, fold: int) -> float:
+        """Return the seconds that a text takes before any surrogate: of CPU; of an endpoint's embedder, of waiting.
+
+        0 where they are not `priced`.
+        """
+        self.held_out(fold)
+        return self._embedding[self._key(fold)] + self._searching[fold] if self.priced else 0.0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel with the vectors instead of a frozen embedder: workers need not have its model."""
+        state: dict[str, Any] = {part.name: getattr(self, part.name) for part in fields(self)}
+        # new ones: other threads may be adding to these
+        state |= {"_vectors": {}, "_held_out": {}, "_embedding": {}, "_searching": {}}
+        self.prepare()
+        if not self.embedder.trainable:
+            vectors = {-1: self._vectors[-1]}
+            known = _Known(self.embedder.fingerprint)
+            state |= {"_vectors": vectors, "_embedding": dict(self._embedding), "embedder": known}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+def price_of(embedder: Embedder, texts: Sequence[Text]) -> float:
+    """Return the seconds per text that a fitted embedder takes for a batch: of CPU; of an endpoint, of waiting.
+
+    A cache is passed by: a new text is not in it.
+    """
+    bare: Embedder = getattr(embedder, "uncached", embedder)
+    clock = time.thread_time if bare.trainable else time.process_time  # other threads may be at other folds
+    clock = time.perf_counter if getattr(bare, "remote", False) else clock
+    bare.embed(texts[:2])  # a model is loaded on first use
+    began = clock()
+    bare.embed(texts)
+    return (clock() - began) / max(1, len(texts))
+
+
+@dataclass(slots=True)
+class _Known:
+    """Stands for a frozen embedder that has embedded everything."""
+
+    fingerprint: str
+    trainable: bool = False
+
+    def fit(self, texts: Sequence[Text]) -> Self:  # noqa: ARG002  # frozen
+        return self
+
+    def embed(self, texts: Sequence[Text]) -> Vectors:
+        raise FitError(f"{len(texts):,} texts came without their vectors")

@@ -1,0 +1,97 @@
+"""`gate.mode: strict`: a part of the rows neither trains nor chooses, and is all that the certificate stands on."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from tracer_serve.config.load import Task
+from tracer_serve.errors import FitError
+from tracer_serve.fit.candidate import Paths
+from tracer_serve.fit.comparison import compare, select
+from tracer_serve.fit.cross_fit import top_two
+from tracer_serve.fit.cross_score import predicted_agreement
+from tracer_serve.fit.dataset import Progress, Rows
+from tracer_serve.fit.final_fit import finish, stage_facts
+from tracer_serve.fit.folds import burst_groups, holdout, lasting_holdout
+from tracer_serve.fit.gating import Tested, certified
+from tracer_serve.fit.result import Fitted
+from tracer_serve.fit.selection import Choice
+from tracer_serve.fit.warm_start import Resume, can_resume
+from tracer_serve.policy.policy import Policy
+from tracer_serve.protocols import Embedder
+from tracer_serve.types import Floats, Ints, Labels, Vectors
+
+CROSS_FIT_ROWS = 50_000
+"""Above this many rows a held-out sample certifies as sharply as a cross-fit, and the theorem holds as stated."""
+_STRICT_SHARE = 0.2
+
+
+def fit_strict(
+    task: Task, rows: Rows, embedders: Sequence[Embedder], progress: Progress, index: int, *, earlier: Path | None
+) -> Fitted:
+    """Certify on a held-out fifth that neither trains nor chooses; the served model is fitted on the rest."""
+    seed, resumes = task.spec.fit.seed, can_resume(task)
+    apart = (lasting_holdout if resumes else holdout)(rows.texts, _STRICT_SHARE, seed)
+    held_out = _sample(np.flatnonzero(apart & rows.calibrates), seed)
+    if not len(held_out):
+        raise FitError(
+            "gate.mode: strict certifies on a fifth of the rows, and none of the"
+            f" {int(rows.calibrates.sum()):,} that may calibrate fell into it: they are too few, or repeat few texts."
+            " Serve on, then refit"
+        )
+    group = burst_groups(rows.texts)
+    # what does not calibrate trains, but no duplicate of what does; and a model that later ones go on from must not see
+    # what may calibrate them
+    training = np.flatnonzero(~apart if resumes else ~np.isin(group, group[held_out]))
+    develop = rows.take(_sample(training, seed))
+    compared = compare(task, develop, embedders, progress, refit_rows=len(training))
+    choice, results = select(task, compared, develop.calibrates)
+    test = rows.take(held_out)
+    # all that is apart, not what calibrates alone: a burst may bring a row here whose like an earlier model has seen
+    resume = Resume.of(earlier, rows.take(training), rows.take(np.flatnonzero(apart))) if resumes else None
+    policy, _ = finish(task, rows.take(training), embedders, choice.candidate, compared.folds.classes, resume=resume)
+    vectors = policy.view.embed(test.texts)
+    classes = np.unique(np.concatenate([policy.classes, test.labels]))
+    paths = _paths(policy, test, vectors, classes)
+    truth, fair = np.searchsorted(classes, test.labels), np.ones(len(held_out), bool)
+    predicted = _predicted(choice, paths)
+    tested = Tested("strict", paths, held_out, fair, classes, truth, group[held_out], predicted)
+    certificate, calibration = certified(task, tested, stage_facts(task, choice.candidate), index)
+    return Fitted(replace(policy, certificate=certificate), calibration, vectors, results, training)
+
+
+def _paths(policy: Policy, test: Rows, vectors: Vectors, classes: Labels) -> Paths:
+    """Return what the policy to serve says of rows that it has never seen; class indices into `classes`."""
+    asked = policy.ask_all(test.texts, {policy.view: vectors})
+    code = np.searchsorted(classes, policy.classes)
+    best = [top_two(one.proba) for one in asked]
+    top, second = (np.stack([code[pair[which]] for pair in best]) for which in (0, 1))
+    return Paths(
+        score=np.stack([one.score for one in asked]),
+        agreed=classes[top] == test.labels,
+        top=top,
+        second=second,
+        eligible=np.stack([s.in_scope(one) & s.open[one.top] for s, one in zip(policy.stages, asked, strict=True)]),
+        scope=np.stack([one.scope for one in asked]),
+    )
+
+
+def _predicted(choice: Choice, paths: Paths) -> Floats:
+    """Predict each stage's agreement from the development rows: none of the rows of the certificate is among them."""
+    known = choice.paths
+    offset = len(known.score) - len(paths.score)
+    return np.stack(
+        [
+            predicted_agreement(known.score[offset + s], known.agreed[offset + s], score)
+            for s, score in enumerate(paths.score)
+        ]
+    )
+
+
+def _sample(rows: Ints, seed: int) -> Ints:
+    """Return at most `CROSS_FIT_ROWS` of the rows, at random: enough to choose, to fit an acceptor, and to certify."""
+    if len(rows) <= CROSS_FIT_ROWS:
+        return rows
+    return np.sort(np.random.default_rng(seed).choice(rows, CROSS_FIT_ROWS, replace=False))

@@ -1,0 +1,31 @@
+"""What a fit hands on, to the version and to its report."""
+
+from dataclasses import dataclass
+
+from tracer_serve.fit.calibration import Calibration
+from tracer_serve.fit.comparison import CandidateResult
+from tracer_serve.gate.certificate import Certificate
+from tracer_serve.policy.policy import Policy
+from tracer_serve.types import Ints, Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A fit's outcome: the policy to serve, what it was certified on, and who else was considered.
+
+    Parameters
+    ----------
+    vectors : of the calibration rows by the last stage's embedder, float32, shape (n, d)
+    trained : the rows of the fit that the served policy has learnt from, which its indexes count, shape (t,)
+    """
+
+    policy: Policy
+    calibration: Calibration
+    vectors: Vectors
+    candidates: tuple[CandidateResult, ...]
+    trained: Ints
+
+    @property
+    def certificate(self) -> Certificate:
+        """The gate's finding."""
+        return self.policy.certificate

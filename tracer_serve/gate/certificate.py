@@ -1,0 +1,165 @@
+"""The gate's finding on one version, as it is kept with it and shown in its report."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from pydantic import ConfigDict, TypeAdapter
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One tested threshold of a certificate's walk: n accepted rows, k of which agree, and the p-value that decides.
+
+    That is the larger one of all rows and of one row per group of near-duplicates.
+    """
+
+    threshold: float
+    n: int
+    k: int
+    p: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClassRow:
+    """What a certificate says of one predicted class.
+
+    Parameters
+    ----------
+    label : the class the surrogate predicts
+    rows : calibration rows with this prediction
+    n, agreements : how many of them are accepted, and how many of those agree
+    lower_bound : Clopper-Pearson lower bound of the agreement among them; where not `certified` it is pointwise, one
+        look at one class, and promises nothing for the whole table
+    threshold : least score of this class that is handled
+    certified : whether this class has a certificate of its own (``per_class``)
+    reason : ``marginal`` where one certificate covers all classes together, else as in `Certificate`
+    rows_needed : as in `Certificate`, counted in rows of this class
+    """
+
+    label: str
+    rows: int
+    n: int
+    agreements: int
+    lower_bound: float
+    threshold: float
+    certified: bool = False
+    reason: str = "marginal"
+    rows_needed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StageRow:
+    """What one stage of the certified policy contributes.
+
+    Parameters
+    ----------
+    surrogate, acceptor : registry names; no acceptor for the family `global`
+    n, agreements : calibration rows that it handles, and how many of them agree
+    share : n as a share of the calibration rows
+    asked : share of the calibration rows that reach it
+    cpu_ms : CPU of predicting one row in batches, without embedding
+    embed_ms : of embedding it and finding its nearest rows before that, by an endpoint the time waited; 0.0 where an
+        earlier stage has done so, and where nobody asked for it (no `cascade` in ``gate.families``)
+    """
+
+    surrogate: str
+    acceptor: str | None
+    n: int
+    agreements: int
+    share: float
+    asked: float
+    cpu_ms: float
+    embed_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """Why nothing was certified.
+
+    Parameters
+    ----------
+    cause : ``rows`` (too few), ``representation`` (too weak) or ``teacher`` (too noisy)
+    sentence : the verdict with its numbers, and what to do
+    numbers : what it rests on
+    """
+
+    cause: Literal["rows", "representation", "teacher"]
+    sentence: str
+    numbers: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """The gate's finding on one version (gate.md, sections 1 to 3).
+
+    Parameters
+    ----------
+    certified : whether the surrogate may answer
+    reason : ``certified``, or why the gate abstained: ``insufficient`` (too few acceptable rows for any test),
+        ``disagreement`` (the first test failed), ``coverage`` (certified, but under the least coverage that is worth a
+        deployment), ``ineligible`` (no row has a finite score and passes the guards)
+    alpha : required teacher agreement
+    delta : probability that this certificate is wrong: what it spent of the task's delta
+    mode : ``strict`` or ``cross_fit``
+    rows : calibration rows, the ineligible ones included
+    n, agreements : accepted rows at the threshold, and how many of them agree; where nothing passed, at the first test
+    lower_bound : lower bound of the teacher agreement among the handled that holds together with the certificate, at
+        1 - delta: the exact bound where all that is acceptable is accepted, else alpha (see `gate.certify`); where
+        nothing passed, the exact bound at the first test
+    threshold : least score that is handled; -inf accepts all, +inf (abstained) accepts nothing; with `per_class` the
+        least of the classes' thresholds, which alone decide
+    coverage : certified share of the calibration rows; ineligible rows stay in the denominator
+    rows_needed : how many calibration rows more are needed before anything could pass (`insufficient`), or would pass
+        at the agreement that was observed (`disagreement`); 0 if rows are not the problem
+    walk : the thresholds tested, in order; the last one failed unless it is -inf; empty with `per_class`
+    coverage_unguarded : share that the same threshold would accept without scope guard and class floor
+    guarantee : ``probability``: agreement >= alpha with probability 1 - delta; ``overall``: see `gate.overall`
+    spend : ``per_version``: delta is this version's own; ``series``: it is a part of the task's delta
+    index : which certificate of the task this is, counted from 1
+    pilot : rows that were spent on finding the start and entered nothing else
+    distinct : groups of near-duplicates among the rows; each must do as one row, too
+    rivals : surrogates that competed on these rows: the walk was made at ``delta / rivals``, so that delta covers the
+        luck of the one that won
+    per_class : whether each predicted class has its own certificate, at delta each
+    classes : a row per predicted class, worst lower bound first; over all fair rows, the pilot's too
+    class_floor : agreement that a predicted class must be shown to exceed before it may be handled; 0: no floor
+    stages : what each stage contributes, in the order in which they are asked
+    diagnosis : why nothing was certified; None where something was
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = {"ser_json_inf_nan": "strings"}
+
+    certified: bool
+    reason: str
+    alpha: float
+    delta: float
+    mode: str
+    rows: int
+    n: int
+    agreements: int
+    lower_bound: float
+    threshold: float
+    coverage: float
+    rows_needed: int = 0
+    walk: tuple[Step, ...] = ()
+    coverage_unguarded: float = 0.0
+    guarantee: str = "probability"
+    spend: str = "per_version"
+    index: int = 1
+    pilot: int = 0
+    distinct: int = 0
+    rivals: int = 1
+    per_class: bool = False
+    classes: tuple[ClassRow, ...] = ()
+    class_floor: float = 0.0
+    stages: tuple[StageRow, ...] = ()
+    diagnosis: Diagnosis | None = None
+
+    @property
+    def handled_share(self) -> float:
+        """Share of the traffic that is handled: `coverage`, and 0 where that is not certified."""
+        return self.coverage if self.certified else 0.0
+
+
+CERTIFICATE = TypeAdapter(Certificate)
+"""Certificate to JSON and back; infinite thresholds as strings, which JSON proper can hold."""

@@ -1,0 +1,75 @@
+"""The scope guard: a row unlike anything seen is deferred, also where accept-all certifies (gate.md, section 7)."""
+
+import numpy as np
+
+from tracer_serve.types import Bools, Floats
+
+_COSINE_WEIGHT = 5.0  # measured on CLINC150: AUROC .976 against .961 for the top probability alone
+
+
+def scope_scores(proba: Floats, similarity: Floats) -> Floats:
+    """Return log(top probability) + 5 x mean cosine to the nearest training rows; higher is more in scope.
+
+    Parameters
+    ----------
+    proba : the surrogate's probabilities, shape (n, k)
+    similarity : cosines to the m nearest training rows, -inf where there are fewer, shape (n, m)
+
+    Returns
+    -------
+    Shape (n,); -inf for a row without any neighbour, NaN where a probability is NaN.
+    """
+    known = np.isfinite(similarity)
+    total = np.where(known, similarity, 0.0).sum(axis=1, dtype=np.float64)
+    count = known.sum(axis=1)
+    mean = np.where(count > 0, total / np.maximum(count, 1), -np.inf)
+    top: Floats = np.log(np.maximum(proba.max(axis=1).astype(np.float64), np.finfo(np.float64).tiny))
+    return top + _COSINE_WEIGHT * mean
+
+
+def scope_threshold(scores: Floats, keep: float) -> float:
+    """Return the largest threshold that at least the share `keep` of the finite out-of-fold scores reaches.
+
+    -inf for ``keep = 1`` (the guard is off) and where there is no score to learn from. A row passes where its scope
+    score is at least the threshold.
+
+    Examples
+    --------
+    >>> scope_threshold(np.arange(100.0), 0.98)
+    2.0
+    """
+    finite = np.sort(scores[np.isfinite(scores)])
+    if keep >= 1.0 or not len(finite):
+        return -np.inf
+    return float(finite[int((1.0 - keep) * len(finite) + 1e-9)])
+
+
+def scope_thresholds(scores: Floats, answers: Bools, keep: float) -> Floats:
+    """Return a threshold for each stage of a cascade, such that the share `keep` passes at least one of them.
+
+    A row that is foreign to one stage may pass another one's guard: each guard at `keep` would let more pass than that,
+    of foreign rows most of all. So each is as much stricter as it takes, and all let the same share of their own pass.
+
+    Parameters
+    ----------
+    scores : out-of-fold scope scores, shape (s, n)
+    answers : whether the stage would answer a row that it lets pass, shape (s, n)
+
+    Returns
+    -------
+    Shape (s,); of one stage that answers all what `scope_threshold` says.
+
+    Examples
+    --------
+    >>> scores = np.stack([np.arange(100.0), np.arange(100.0)[::-1]])
+    >>> scope_thresholds(scores, np.ones((2, 100), bool), 0.9)
+    array([55., 55.])
+    """
+    usable = np.isfinite(scores)
+    known = [np.sort(one[finite]) for one, finite in zip(scores, usable, strict=True)]
+    rank = [np.searchsorted(own, one, side="right") / max(1, len(own)) for own, one in zip(known, scores, strict=True)]
+    cut = scope_threshold(np.where(answers & usable, rank, -np.inf).max(axis=0), keep)
+    if not np.isfinite(cut):
+        return np.full(len(scores), -np.inf)
+    place = [int(np.ceil(cut * len(own) - 1e-9)) - 1 for own in known]  # a product of roundings may lie above it
+    return np.array([own[max(0, i)] if len(own) else -np.inf for own, i in zip(known, place, strict=True)])

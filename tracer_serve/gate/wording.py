@@ -1,0 +1,99 @@
+"""Certificates in words and percentages for people."""
+
+from typing import TYPE_CHECKING
+
+from tracer_serve.gate.certificate import Certificate
+
+if TYPE_CHECKING:  # it brings the fit, which a server that only says what it serves has no use for
+    pass
+import math
+
+
+def bound_of(found: Certificate) -> float | None:
+    """Return the certified lower bound of the agreement among the handled, None where there is none.
+
+    With ``guarantee="overall"`` there is none: what is bounded there is a share of all requests.
+    """
+    return found.lower_bound if found.certified and found.guarantee == "probability" else None
+
+
+def title_of(found: Certificate) -> str:
+    """Return the finding as a headline."""
+    if found.certified:
+        return f"{percent(found.coverage)} of the traffic no longer needs the teacher"
+    return {
+        "insufficient": "Too few traces to certify anything yet",
+        "disagreement": "The surrogate is not safe enough yet",
+        "coverage": "Too little could be certified to be worth serving",
+    }.get(found.reason, "Nothing is certified")
+
+
+def verdict_of(found: Certificate) -> str:
+    """Return the certificate's finding in a sentence or two."""
+    if found.certified:
+        return promise_of(found)
+    more = f" About {found.rows_needed:,} more calibration traces would change that." if found.rows_needed else ""
+    if found.diagnosis is not None:
+        more = f" {found.diagnosis.sentence}"
+    return {
+        "insufficient": "Everything goes to the teacher: there are too few rows to show an agreement of"
+        f" {_percent(found.alpha)}.{more}",
+        "disagreement": f"Everything goes to the teacher: {_failed(found)}.{more}",
+        "coverage": f"Everything goes to the teacher: only {percent(found.coverage)} of the traffic could be"
+        f" certified, less than gate.min_coverage.{more}",
+        "ineligible": "Everything goes to the teacher: no row has a finite score and passes the guards.",
+    }.get(found.reason, f"Everything goes to the teacher: {found.reason}.{more}")
+
+
+def promise_of(found: Certificate) -> str:
+    """Return what a certificate promises."""
+    if found.guarantee == "overall":
+        return (
+            f"On average over versions, at least {_percent(found.alpha)} of all requests are deferred or get the"
+            " teacher's answer; a single version may lie below."
+        )
+    each = " for each certified label" if found.per_class else ""
+    return (
+        f"Of the answers given without the teacher at least {_percent(found.alpha)} agree with it{each}. The"
+        f" probability that this certificate is wrong is at most {_percent(found.delta)}{each and ' per label'}."
+    )
+
+
+def _failed(found: Certificate) -> str:
+    """Return what the first test saw; a certificate per label, or on average, has no first one."""
+    often = "the surrogate disagrees with it too often, even where it is safest"
+    if not found.n:
+        return often
+    seen = f"{found.agreements:,} of {found.n:,} agree"
+    if found.agreements < found.alpha * found.n:
+        return f"{often} ({seen}, {_percent(found.alpha)} are required)"
+    return f"where the surrogate is safest {seen}, too few to show that at least {_percent(found.alpha)} do"
+
+
+def _percent(value: float) -> str:
+    """Return what the spec says, alpha or delta, unrounded: 99.95 % is not 100 %."""
+    return f"{100 * value:.6g} %"
+
+
+def percent(value: float | None) -> str:
+    """Return a share in percent, a dash where there is none; less than all is never rounded to all.
+
+    Examples
+    --------
+    >>> percent(0.9531), percent(0.9998), percent(None)
+    ('95.3 %', '99.9 %', '-')
+    """
+    if value is None:
+        return "-"
+    return f"{min(100 * value, 99.9) if value < 1 else 100 * value:.1f} %"
+
+
+def at_least(value: float | None) -> str:
+    """Return a lower bound in percent, rounded down, so that it stays one; a dash where there is none.
+
+    Examples
+    --------
+    >>> at_least(0.9537), at_least(0.95), at_least(None)
+    ('95.3 %', '95.0 %', '-')
+    """
+    return "-" if value is None else f"{math.floor(1000 * value + 1e-6) / 10:.1f} %"

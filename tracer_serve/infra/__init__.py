@@ -1,0 +1,1 @@
+"""Threads, tracing, resilience and ids."""

@@ -1,0 +1,30 @@
+"""What a task has: store, versions, and the traces that its YAML imports. Light, so that serving starts fast."""
+
+from tracer_serve.components.factory import make_redactors, teacher_fingerprint
+from tracer_serve.config.load import Task
+from tracer_serve.infra.redaction import redaction
+from tracer_serve.lifecycle.gate_state import closing_of
+from tracer_serve.storage.traces import TraceStore
+
+
+def import_traces(task: Task, store: TraceStore) -> int:
+    """Import what is not in the store yet of the files under `traces.import`; return how many rows came in."""
+    spec, redact = task.spec, redaction(make_redactors(task))
+    if not spec.traces.import_:
+        return 0
+    from tracer_serve.storage.importers import import_file  # noqa: PLC0415
+
+    fingerprint, closing = teacher_fingerprint(task), closing_of(store)
+    return sum(
+        import_file(
+            store,
+            task.resolve(path),
+            labels=spec.label_names,
+            pair=spec.input == "pair",
+            fingerprint=fingerprint,
+            fair=spec.traces.import_fair,
+            since=closing.moment if closing else None,
+            redact=redact,
+        ).imported
+        for path in spec.traces.import_
+    )

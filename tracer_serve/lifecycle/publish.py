@@ -1,0 +1,121 @@
+"""From a fit to a version: its files, its manifest, and whether it replaces the one that serves."""
+
+import json
+import platform
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tracer_serve.config.load import Task
+from tracer_serve.fit.result import Fitted
+from tracer_serve.gate.certificate import CERTIFICATE, Certificate
+from tracer_serve.lifecycle.certificates import certificate_of
+from tracer_serve.lifecycle.training_set import Snapshot
+from tracer_serve.lifecycle.validity import Demands
+from tracer_serve.report.build import build_report
+from tracer_serve.report.render import render_html
+from tracer_serve.storage.versions.local import Versions
+from tracer_serve.storage.versions.manifest import NEAREST, Manifest
+
+_SOFTWARE = ("tracer-serve", "numpy", "scikit-learn")
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh:
+    """What was fitted, on which rows.
+
+    Parameters
+    ----------
+    spent : rows up to this id were in earlier certificates
+    demands : what its certificate, and the one that serves, have to stand up to
+    migration : which labels moved when this teacher was asked about another one's texts
+    """
+
+    taken: Snapshot
+    fitted: Fitted
+    spent: str
+    demands: Demands
+    migration: dict[str, Any] | None = None
+
+
+def write_version(task: Task, versions: Versions, fresh: Fresh, plugins: dict[str, str]) -> int:
+    """Write everything that belongs to a version, and return its number; it does not serve yet.
+
+    Parameters
+    ----------
+    plugins : sha256 of each plugin file
+    """
+    parent = versions.current()
+    return versions.write(
+        lambda folder: _fill(folder, task, fresh, versions),
+        lambda number, files: _manifest(task, fresh, plugins, parent, number, files),
+    )
+
+
+def may_serve(task: Task, versions: Versions, found: Certificate, demands: Demands) -> bool:
+    """Say whether the new version replaces the current one: a certified one does, any does where none is certified.
+
+    A current version whose certificate is void (drift, another teacher, a higher promise) stays for shadow scoring
+    until one certifies, but its coverage is no measure any more.
+    """
+    parent = versions.current()
+    if parent is None or not (current := versions.manifest(parent)).certified:
+        return True
+    before = certificate_of(versions, parent)
+    void = demands.void(before, current.teacher, current.after) is not None
+    if not found.certified or void or not task.spec.versions.must_keep_coverage:
+        return found.certified
+    return found.coverage >= before.coverage
+
+
+def _manifest(  # noqa: PLR0917  # what makes a version, and what the writing adds
+    task: Task, fresh: Fresh, plugins: dict[str, str], parent: int | None, number: int, files: dict[str, str]
+) -> Manifest:
+    policy, certificate, taken = fresh.fitted.policy, fresh.fitted.certificate, fresh.taken
+    return Manifest(
+        version=number,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        task=task.spec.name,
+        certified=certificate.certified,
+        reason=certificate.reason,
+        parent=parent,
+        traces=len(taken.rows),
+        last_trace=taken.until,
+        embedder=policy.fingerprint,
+        teacher=fresh.demands.teacher,
+        plugins=plugins,
+        software={"python": platform.python_version()} | {name: installed(name) for name in _SOFTWARE},
+        files=files,
+        labels=tuple(map(str, policy.classes)),
+        after=taken.after,
+        spent=taken.until if _tested(certificate) else fresh.spent,
+    )
+
+
+def _tested(found: Certificate) -> bool:
+    """Say whether a certificate looked at rows: one that lacked them tested nothing."""
+    return found.n > 0 or (found.per_class and any(row.reason == "disagreement" for row in found.classes))
+
+
+def _fill(folder: Path, task: Task, fresh: Fresh, versions: Versions) -> None:
+    fitted, taken = fresh.fitted, fresh.taken
+    fitted.policy.save(folder / "model")
+    fitted.calibration.save(folder / "calibration.npz")
+    nearest = fitted.trained[np.sort(fitted.policy.view.index.rows)]  # every view's index keeps the same rows
+    np.save(folder / NEAREST, taken.ids[nearest], allow_pickle=False)
+    (folder / "certificate.json").write_bytes(CERTIFICATE.dump_json(fitted.certificate, indent=1))
+    candidates = [asdict(candidate) for candidate in fitted.candidates]
+    (folder / "candidates.json").write_text(json.dumps(candidates, indent=1), encoding="utf-8")
+    (folder / "spec.yaml").write_text(task.source, encoding="utf-8")
+    history = [versions.folder(number) / "report.json" for number in versions.numbers()]
+    earlier = [json.loads(file.read_text(encoding="utf-8")) for file in history if file.is_file()]
+    texts = [taken.rows.texts[i] for i in fitted.calibration.row]
+    closing, teacher = fresh.demands.closing, fresh.demands.teacher
+    told: dict[str, Any] = {"left_out": taken.left_out, "alarm": closing and closing.at, "teacher": teacher}
+    report = build_report(task, fitted, texts, earlier, fresh.migration, **told)
+    (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    (folder / "report.html").write_text(render_html(report), encoding="utf-8")

@@ -1,0 +1,170 @@
+"""One refit as a plain function: snapshot the traces, fit, gate, write the version and its report, maybe activate it.
+
+It runs in the process that calls it: the CLI's, or a subprocess that the schedule starts, so that serving keeps its
+tail latency. One refit at a time over all workers and replicas, by a lease in the trace store.
+"""
+
+import time
+from dataclasses import dataclass
+
+from tracer_serve.components.contract import check_plugins
+from tracer_serve.components.factory import load_plugins, make_embedders, teacher_fingerprint
+from tracer_serve.config.load import Task
+from tracer_serve.errors import FitError
+from tracer_serve.fit.comparison import CandidateResult
+from tracer_serve.fit.dataset import Progress, silent
+from tracer_serve.fit.execution import computing
+from tracer_serve.fit.pipeline import fit_policy
+from tracer_serve.fit.teacher_noise import KEY, TeacherNoise
+from tracer_serve.gate.certificate import Certificate
+from tracer_serve.lifecycle.gate_state import ATTEMPT, closing_of
+from tracer_serve.lifecycle.imports import import_traces
+from tracer_serve.lifecycle.publish import Fresh, may_serve, write_version
+from tracer_serve.lifecycle.refit_session import lease, recorded, told
+from tracer_serve.lifecycle.relabel import Moved, replay
+from tracer_serve.lifecycle.teacher_change import TeacherSince, note_teacher
+from tracer_serve.lifecycle.training_set import Snapshot, calibrates_after, take_snapshot
+from tracer_serve.lifecycle.validity import Demands
+from tracer_serve.storage.traces import TraceStore
+from tracer_serve.storage.traces.lease_owner import new_holder
+from tracer_serve.storage.versions import open_versions
+from tracer_serve.storage.versions.local import Versions
+from tracer_serve.storage.versions.opening import store_of
+
+_MIGRATION = "migration.{}"
+"""The value in the store that says what a teacher's paired migration found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a refit came to.
+
+    Parameters
+    ----------
+    version : number of the version it wrote
+    activated : whether that version now serves
+    serving : the version that serves after the refit
+    traces : labelled rows it was fitted on
+    left_out : older ones, beyond `fit.max_traces`
+    seconds : wall time
+    moved : which labels moved, where a new teacher was asked about old texts
+    """
+
+    version: int
+    activated: bool
+    serving: int | None
+    certificate: Certificate
+    candidates: tuple[CandidateResult, ...]
+    traces: int
+    seconds: float
+    left_out: int = 0
+    moved: Moved | None = None
+
+
+def refit(task: Task, trigger: str = "hand", progress: Progress = silent) -> Outcome:
+    """Refit a task from the traces in its store.
+
+    Parameters
+    ----------
+    trigger : why: ``hand``, ``start``, ``cron``, ``interval``, ``new_traces``, ``new_label``, ``alarm``, ``teacher`` or
+        ``promise``; kept in the history
+
+    Raises
+    ------
+    BusyError
+        Where another refit of this task is under way, or this one was taken for dead and its place given away.
+    FitError
+        Where there is too little to fit on.
+    """
+    plugins = load_plugins(task)
+    check_plugins(task)
+    store, holder = store_of(task), new_holder()
+    try:
+        with lease(store, holder) as require, recorded(store, trigger) as record, told(store, progress) as tell:
+            since = note_teacher(store, teacher_fingerprint(task))
+            import_traces(task, store)
+            moved = _migrate(task, store, since, tell)
+            versions, began = open_versions(task, store, holder), time.monotonic()
+            with computing(task):
+                fresh = _fit(task, store, versions, since, tell, repairs=trigger == "alarm")
+            require()
+            number = write_version(task, versions, fresh, plugins)
+            require()
+            activated = _activate(task, versions, number, fresh)
+            certificate = fresh.fitted.certificate
+            record(number, certificate.certified)
+            return Outcome(
+                version=number,
+                activated=activated,
+                serving=versions.current(),
+                certificate=certificate,
+                candidates=fresh.fitted.candidates,
+                traces=len(fresh.taken.rows),
+                left_out=fresh.taken.left_out,
+                seconds=time.monotonic() - began,
+                moved=moved,
+            )
+    finally:
+        store.close()
+
+
+def _migrate(task: Task, store: TraceStore, since: TeacherSince, progress: Progress) -> Moved | None:
+    """Ask a new teacher about old texts, once, where the spec wants that."""
+    key = _MIGRATION.format(since.fingerprint)
+    if task.spec.traces.migrate != "paired" or not since.before or store.get_value(key) is not None:
+        return None
+    moved = replay(task, store, since, task.spec.traces.migrate_rows, progress)
+    store.put_value(key, moved.to_json())
+    return moved
+
+
+def _fit(
+    task: Task, store: TraceStore, versions: Versions, since: TeacherSince, progress: Progress, *, repairs: bool
+) -> Fresh:
+    """Fit on the labelled rows up to now, and certify on those of them that may."""
+    closing, spent = closing_of(store), max((m.spent for m in versions.manifests()), default="")
+    series = task.spec.gate.spend == "series"
+    serving, most = versions.current(), task.spec.fit.max_traces
+    tried = (store.get_value(ATTEMPT) or {}).get("repair") if repairs else None
+    began = "" if serving is None else versions.manifest(serving).after
+    closed = calibrates_after(store, closing, began, 1 if tried is None else tried["attempts"])
+    taken = take_snapshot(store, since, most=most, closed=closed, spent=spent if series else "")
+    _require_fair(task, taken, since)
+    noise = TeacherNoise.from_json(store.get_value(KEY))
+    if noise is not None and noise.teacher != since.fingerprint:
+        noise = None  # of another teacher
+    embedder, *beside = make_embedders(task, task.state / "cache")
+    earlier = None if serving is None else versions.folder(serving) / "model"
+    fitted = fit_policy(
+        task,
+        taken.rows,
+        embedder,
+        progress,
+        index=versions.upcoming,
+        noise=noise,
+        earlier=earlier,
+        beside=beside,
+    )
+    migration = store.get_value(_MIGRATION.format(since.fingerprint))
+    return Fresh(taken, fitted, spent, Demands(since.fingerprint, task.spec.gate, closing), migration)
+
+
+def _activate(task: Task, versions: Versions, number: int, fresh: Fresh) -> bool:
+    """Let the version serve if it may, and drop what is beyond the retention; return whether it serves."""
+    activated = may_serve(task, versions, fresh.fitted.certificate, fresh.demands)
+    if activated:
+        versions.activate(number)
+    versions.collect(task.spec.versions.keep)
+    return activated
+
+
+def _require_fair(task: Task, taken: Snapshot, since: TeacherSince) -> None:
+    """Check that there are rows to certify on at all; how many it takes is the gate's to say."""
+    fair, needed = int(taken.rows.calibrates.sum()), 2 * task.spec.fit.folds
+    if fair >= needed or len(taken.rows) < needed:
+        return
+    why = "the gate closed" if taken.after else "the teacher changed" if since.since else "an audit was drawn"
+    raise FitError(
+        f"{len(taken.rows):,} labelled traces train, but only {fair} may calibrate, of at least {needed}: rows do since"
+        f" {why}, by audits (traces.audit_rate) and while everything is deferred. Serve on, then refit"
+    )

@@ -1,0 +1,145 @@
+"""One refit in a process of its own: niced and on one core, so that serving keeps its tail latency."""
+
+import contextlib
+import json
+import logging
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_log = logging.getLogger(__name__)
+
+_NICENESS = 10
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+_TICK_S = 0.2
+_ENDED = {code for s in (signal.SIGTERM, signal.SIGINT) for code in (-s, 128 + s)}  # by itself, and by our command
+_BEAT_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """How a refit ended.
+
+    Parameters
+    ----------
+    outcome : ``certified``, ``abstained``, ``busy``, ``failed``, ``timeout`` or ``stopped``
+    version : the version it wrote, None where it wrote none
+    message : one line for people
+    """
+
+    outcome: str
+    version: int | None
+    message: str
+
+
+class RefitProcess:
+    """Runs ``tracer-serve refit`` as a subprocess.
+
+    Parameters
+    ----------
+    file : YAML of the task
+    limit_s : after this many seconds a refit is ended
+    memory_mb : what it may allocate, MB; beyond, it fails
+    grace_s : seconds from the polite signal to the other one
+    command : what to run instead, for tests; the trigger is appended
+    """
+
+    def __init__(
+        self,
+        file: Path,
+        limit_s: float = 6 * 3_600.0,
+        memory_mb: float | None = None,
+        grace_s: float = 5.0,
+        command: Sequence[str] | None = None,
+    ) -> None:
+        words = ("refit", str(file), "--json", "--parent", str(os.getpid()), "--trigger")
+        module = (sys.executable, "-P", "-m", "tracer_serve", *words)
+        self.command, self._limit_s, self._grace_s = tuple(command or module), limit_s, grace_s
+        self._memory = None if memory_mb is None else int(memory_mb * 1e6)
+        self._stop = threading.Event()
+
+    def stop(self) -> None:
+        """End the refit that runs, and let none start after it."""
+        self._stop.set()
+
+    def run(self, trigger: str, beat: Callable[[], object] = lambda: None) -> Finding:
+        """Run one refit and wait for its end.
+
+        Parameters
+        ----------
+        beat : called now and then while it runs
+        """
+        if self._stop.is_set():
+            return Finding("stopped", None, "the service is stopping")
+        process = subprocess.Popen(  # noqa: S603  # our own module, no shell
+            [*self.command, trigger],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            env=os.environ | _ONE_THREAD,
+        )
+        with contextlib.suppress(OSError):  # it may have ended already, and without nice it is right all the same
+            os.setpriority(os.PRIO_PROCESS, process.pid, _NICENESS)
+        if self._memory is not None:
+            with contextlib.suppress(OSError):
+                # of data, not of address space: mapped files and libraries cost no memory
+                resource.prlimit(process.pid, resource.RLIMIT_DATA, (self._memory, self._memory))
+        return self._watch(process, beat)
+
+    def _watch(self, process: "subprocess.Popen[str]", beat: Callable[[], object]) -> Finding:
+        started = beaten = time.monotonic()
+        while True:
+            try:
+                said, complained = process.communicate(timeout=_TICK_S)
+            except subprocess.TimeoutExpired:
+                now = time.monotonic()
+                if self._stop.is_set():
+                    return self._end(process, "stopped", "the service is stopping")
+                if now - started > self._limit_s:
+                    return self._end(process, "timeout", f"it took longer than {self._limit_s:.0f} s")
+                if now - beaten > _BEAT_S:
+                    beaten = now
+                    beat()
+            else:
+                return _read(process.returncode, said, complained)
+
+    def _end(self, process: "subprocess.Popen[str]", outcome: str, message: str) -> Finding:
+        """Ask the process to end, insist after a while; a version is written whole or not at all."""
+        process.terminate()  # not SIGINT, which whatever was started in a shell's background ignores
+        try:
+            process.communicate(timeout=self._grace_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+        return Finding(outcome, None, message)
+
+
+def _read(code: int, said: str, complained: str) -> Finding:
+    if code == 0:
+        try:
+            report: dict[str, Any] = json.loads(said)
+            certificate = report["certificate"]
+            serves = "serves" if report["activated"] else "is kept aside"
+            message = f"version {report['version']} {serves}, coverage {certificate['coverage']:.3f}"
+            return Finding("certified" if certificate["certified"] else "abstained", report["version"], message)
+        except (ValueError, KeyError, TypeError) as error:
+            return Finding("failed", None, f"its report cannot be read: {error!r}")
+    if code in _ENDED:
+        return Finding("stopped", None, "it was ended from outside")
+    if code == -signal.SIGKILL:
+        return Finding("failed", None, "it was killed; by the kernel, perhaps, for want of memory: dmesg | tail")
+    lines = complained.strip().splitlines() or [f"exit code {code}"]
+    lines = [line for line in lines if line.startswith(("error: ", "unexpected error: "))] or lines
+    if "another refit is under way" in complained:
+        return Finding("busy", None, lines[-1])
+    return Finding("failed", None, lines[-1])

@@ -1,0 +1,149 @@
+"""A new teacher is asked about old texts: pairs of labels that certify anew within minutes, and show what moved.
+
+The texts are the latest that were a fair sample of traffic, whatever their answer, so their new labels calibrate like
+any others; the old labels of the same texts are superseded. After an alarm only what came since is such a sample.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Self
+
+import numpy as np
+
+from tracer_serve.components.factory import make_teacher
+from tracer_serve.config.load import Task
+from tracer_serve.errors import TeacherError
+from tracer_serve.fit.dataset import Progress
+from tracer_serve.lifecycle.gate_state import closing_of
+from tracer_serve.lifecycle.teacher_change import TeacherSince, known_labels
+from tracer_serve.lifecycle.training_set import drawn
+from tracer_serve.protocols import Teacher
+from tracer_serve.storage.traces import TraceStore, new_id
+from tracer_serve.types import Answer, Text, Trace
+
+_AT_ONCE = 8
+_BATCH = 64
+_PATIENCE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """How the labels of a sample changed between two teachers.
+
+    Parameters
+    ----------
+    asked, failed : texts, and how many of them the new teacher gave no label
+    cost : of the answers, in the price's currency
+    moves : (old label, new label, texts) where they differ, most frequent first
+    before, after : fingerprints of the teachers
+    """
+
+    before: str
+    after: str
+    asked: int
+    failed: int
+    cost: float
+    moves: tuple[tuple[str, str, int], ...]
+
+    @property
+    def moved(self) -> int:
+        """How many labels differ."""
+        return sum(n for _, _, n in self.moves)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self) | {"moves": [list(move) for move in self.moves]}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """Read back what `to_json` gave."""
+        return cls(**values | {"moves": tuple((old, new, n) for old, new, n in values["moves"])})
+
+
+def replay(task: Task, store: TraceStore, since: TeacherSince, rows: int, progress: Progress) -> Moved:
+    """Ask the present teacher about the latest `rows` fair texts that it has not labelled; each answer becomes a trace.
+
+    May be repeated after a crash: what it has answered is not asked again.
+
+    Raises
+    ------
+    TeacherError
+        Where the teacher does not answer the first texts at all.
+    """
+    texts, old = _sample(store, since, rows, task.spec.fit.max_traces)
+    return asyncio.run(_replay(task, store, since, list(zip(texts, old, strict=True)), progress))
+
+
+async def _replay(
+    task: Task, store: TraceStore, since: TeacherSince, pairs: list[tuple[Text, str]], progress: Progress
+) -> Moved:
+    teacher = make_teacher(task, known_labels(store))
+    moves: Counter[tuple[str, str]] = Counter()
+    failed, cost, done = 0, 0.0, 0
+    try:
+        for batch in _batches(pairs):
+            answers = await _ask(teacher, [text for text, _ in batch])
+            made = [(text, old, a) for (text, old), a in zip(batch, answers, strict=True) if isinstance(a, Answer)]
+            failed += len(batch) - len(made)
+            done += len(batch)
+            if not made and done == failed:
+                raise next(a for a in answers if isinstance(a, TeacherError))
+            store.add(_trace(store.task, text, answer, since.fingerprint) for text, _, answer in made)
+            moves.update((old, answer.label) for _, old, answer in made if old != answer.label)
+            cost += sum(answer.cost for _, _, answer in made)
+            progress("asking the new teacher", done, len(pairs))
+    finally:
+        await teacher.close()
+    table = tuple((old, new, n) for (old, new), n in sorted(moves.items(), key=lambda move: (-move[1], move[0])))
+    return Moved(since.before, since.fingerprint, len(pairs), failed, cost, table)
+
+
+async def _ask(teacher: Teacher, texts: Sequence[Text]) -> list[Answer | TeacherError]:
+    places = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(text: Text) -> Answer | TeacherError:
+        async with places:
+            try:
+                return await teacher.label(text)
+            except TeacherError as error:
+                return error
+
+    return await asyncio.gather(*map(one, texts))
+
+
+def _sample(store: TraceStore, since: TeacherSince, rows: int, most: int) -> tuple[list[Text], list[str]]:
+    """Return the latest fair texts of other teachers, oldest first, and their labels."""
+    closing = closing_of(store)
+    columns = store.columns(None if closing is None else closing.after, newest=store.newest(most))
+    own = columns.fingerprint.is_value(since.fingerprint)
+    known = {columns.texts[i] for i in np.flatnonzero(own)}
+    labels = columns.label.decode()
+    latest = [int(i) for i in np.flatnonzero(drawn(columns) & ~own)[::-1] if columns.texts[i] not in known][:rows]
+    return [columns.texts[i] for i in latest[::-1]], [str(labels[i]) for i in latest[::-1]]
+
+
+def _batches(pairs: list[tuple[Text, str]]) -> Iterator[list[tuple[Text, str]]]:
+    """Yield a few first, so that a teacher that does not answer is found out soon."""
+    if pairs:
+        yield pairs[:_PATIENCE]
+    for start in range(_PATIENCE, len(pairs), _BATCH):
+        yield pairs[start : start + _BATCH]
+
+
+def _trace(task: str, text: Text, answer: Answer, fingerprint: str) -> Trace:
+    return Trace(
+        id=new_id(),
+        ts=datetime.now(UTC),
+        task=task,
+        input=text,
+        teacher_label=answer.label,
+        label_source="teacher",
+        teacher_fingerprint=fingerprint,
+        usage=answer.usage,
+        cost=answer.cost,
+        latency_ms={"teacher": round(answer.latency_ms, 3)},
+        metadata={"replay": True},
+    )

@@ -1,0 +1,149 @@
+"""Refits that start by themselves: by the clock, or where a look finds one due; each in a process of its own.
+
+Every worker of every replica runs one of these, and no leader has to be found: a refit starts only under a lease in
+the trace store, and whoever holds it looks again whether the refit is still due. So it starts once, however many ask.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.cron import CronTrigger
+from apscheduler.triggers.interval import IntervalTrigger
+
+from tracer_serve.config.load import Task
+from tracer_serve.errors import ArtifactError, BusyError, StoreError
+from tracer_serve.infra.log_context import within
+from tracer_serve.lifecycle.refit_history import LAST
+from tracer_serve.lifecycle.refit_process import Finding, RefitProcess
+from tracer_serve.lifecycle.retention import prune
+from tracer_serve.lifecycle.triggers import Due, cron_of, request_refit
+from tracer_serve.storage.traces import TraceStore
+from tracer_serve.storage.traces.lease_owner import LEASE, live_holder, new_holder, take_lease
+from tracer_serve.storage.versions.local import Versions
+
+_log = logging.getLogger(__name__)
+
+_LEASE, _LEASE_S = "schedule", 60.0
+_PRUNE_MINUTE = 17
+_FAREWELL_S = 20.0  # from the signals of a supervisor that stops, which reach a refit too, to `stop`
+_GRACE_S = 3_600  # a cron time that passed while the machine slept is made up for within this
+
+
+class Schedule:
+    """Starts refits.
+
+    Parameters
+    ----------
+    store : where the traces are counted, and where the processes agree on who refits
+    versions : what the newest was fitted on
+    on_outcome : called with ``certified``, ``abstained``, ``busy``, ``failed``, ``timeout`` or ``stopped``
+    process : runs one refit
+    poll_s : seconds between looks for new traces and requests
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        store: TraceStore,
+        versions: Versions,
+        on_outcome: Callable[[str], None] = lambda _: None,
+        *,
+        process: RefitProcess | None = None,
+        poll_s: float = 2.0,
+    ) -> None:
+        spec = task.spec.schedule
+        self._store, self._on_outcome, self._keep_days = store, on_outcome, task.spec.traces.keep_unlabelled_days
+        self._due = Due(task.spec, store, versions)
+        self._process = process or RefitProcess(task.file, spec.limit_s, spec.memory_mb)
+        self._holder = new_holder()
+        self._busy, self._stopping = threading.Lock(), threading.Event()
+        self._problem: str | None = None
+        defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": _GRACE_S}
+        # it would warn at every look that the one before is still busy, refitting
+        logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
+        self._scheduler = BackgroundScheduler(timezone=UTC, job_defaults=defaults)
+        if spec.cron is not None:
+            self._scheduler.add_job(within(self.fire), cron_of(spec), ("cron",))
+        if spec.interval_s is not None:
+            self._scheduler.add_job(within(self.fire), IntervalTrigger(seconds=spec.interval_s), ("interval",))
+        self._scheduler.add_job(within(self.poll), IntervalTrigger(seconds=poll_s))
+        if self._keep_days is not None:
+            self._scheduler.add_job(within(self.prune), CronTrigger(minute=_PRUNE_MINUTE))
+
+    def start(self) -> None:
+        """Start looking, in threads of its own."""
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        """Stop looking; end a refit that runs here, which leaves no half version."""
+        self._stopping.set()
+        self._process.stop()
+        self._scheduler.shutdown(wait=True)
+
+    def poll(self) -> None:
+        """Start a refit if one is due that no clock starts."""
+        try:
+            if (trigger := self._due.trigger()) is not None:
+                self.fire(trigger)
+            self._problem = None
+        except (StoreError, ArtifactError) as error:
+            if str(error) != self._problem:
+                _log.warning("the schedule cannot read what it needs: %s", error)
+            self._problem = str(error)
+
+    def fire(self, trigger: str) -> None:
+        """Run a refit to its end, unless one runs somewhere or it is no longer due."""
+        if not self._busy.acquire(blocking=False):
+            return
+        try:
+            if live_holder(self._store, LEASE) is not None:
+                return
+            if not take_lease(self._store, _LEASE, self._holder, _LEASE_S):
+                return
+            try:
+                if self._due.claim(trigger):
+                    self._run(trigger)
+            finally:
+                self._store.release_lease(_LEASE, self._holder)
+        except (StoreError, ArtifactError) as error:
+            _log.warning("no refit (%s): %s", trigger, error)
+        finally:
+            self._busy.release()
+
+    def prune(self) -> None:
+        """Let rows go that are old and that nobody labelled, unless another process does."""
+        days = self._keep_days
+        assert days is not None
+        try:
+            removed = prune(self._store, timedelta(days=days), pause=self._stopping.wait)
+        except BusyError:
+            return
+        except StoreError as error:
+            _log.warning("old rows stay for another hour: %s", error)
+            return
+        if removed:
+            _log.info("%d rows without a label were older than %g days and went; their counts stay", removed, days)
+
+    def _run(self, trigger: str) -> None:
+        _log.info("refit (%s) starts", trigger)
+        found = self._process.run(trigger, lambda: self._store.renew_lease(_LEASE, self._holder, _LEASE_S))
+        log = _log.info if found.outcome in ("certified", "abstained", "stopped") else _log.error
+        log("refit (%s) ended: %s, %s", trigger, found.outcome, found.message)
+        self._on_outcome(found.outcome)
+        self._store.put_value(LAST, _as_json(found, trigger))
+        if found.outcome == "stopped" and self._stopping.wait(_FAREWELL_S):
+            request_refit(self._store, trigger)  # as due as before: for another replica, or the next start
+
+
+def _as_json(found: Finding, trigger: str) -> dict[str, Any]:
+    return {
+        "trigger": trigger,
+        "outcome": found.outcome,
+        "version": found.version,
+        "message": found.message,
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

@@ -1,0 +1,131 @@
+"""The rows of a refit: everything labelled trains, what is a fair sample of traffic calibrates (gate.md, section 5).
+
+A row calibrates where all of this holds:
+
+* it was drawn (`gate.thinning`): by an audit, or by the same draw where it was deferred. A rate of 1, where everything
+  was labelled by design, draws every row; imports have it, unless they were brought in to train only (a rate of 0);
+* the present teacher labelled it. A person's correction stays, as the row was drawn before anybody looked; a person's
+  label on a row that the teacher never answered does not calibrate, as people look at what went wrong;
+* it came after the last closing of the gate;
+* with ``gate.spend: series``, no earlier certificate was tested on it;
+
+* it is among the newest `fit.max_traces` labelled rows: when it was served decides that, of an imported one chance.
+
+Rows without a label are left out. A teacher that is down fails whatever the text is, so an outage thins the sample
+evenly; texts that a teacher refuses by their content are not in the promise, which speaks of texts that it labels.
+Audits that were dropped or failed while deferred rows were retried make easy rows rarer: that costs coverage only.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tracer_serve.errors import FitError
+from tracer_serve.fit.dataset import Rows
+from tracer_serve.gate.fair_sample import calibration_rows
+from tracer_serve.lifecycle.gate_state import Closing
+from tracer_serve.lifecycle.teacher_change import TeacherSince
+from tracer_serve.storage.traces import Columns, TraceStore
+from tracer_serve.types import Bools
+
+_EACH = 20
+"""Rows of each label that train however rare it has become: a label without any would be unknown to the version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Labelled rows up to a moment.
+
+    Parameters
+    ----------
+    ids : trace ids of the rows, ASCII, shape (n,)
+    until : id of the newest row that was looked at
+    after : calibration rows came after this id; empty: from the first on
+    left_out : older labelled rows, beyond those that a refit works on
+    """
+
+    rows: Rows
+    ids: NDArray[np.bytes_]
+    until: str
+    after: str
+    left_out: int = 0
+
+
+def take_snapshot(
+    store: TraceStore, teacher: TeacherSince, *, most: int = 1_000_000, closed: str = "", spent: str = ""
+) -> Snapshot:
+    """Read the labelled rows up to now.
+
+    Parameters
+    ----------
+    teacher : whose labels calibrate
+    most : of more than these the newest
+    closed : the last closing of the gate, as a trace id
+    spent : rows up to this id were in a certificate that may not be repeated
+
+    Raises
+    ------
+    FitError
+        Where there are none.
+    """
+    until = store.latest_id()
+    newest = store.newest(most, _EACH)
+    columns = None if until is None else store.columns(until_id=until, newest=newest)
+    if until is None or columns is None or not len(columns):
+        raise FitError(
+            "there are no labelled traces to fit on; bring some (`tracer-serve import TASK.yaml traces.jsonl`),"
+            " or serve and let the teacher answer"
+        )
+    own = _own(columns, teacher)
+    fair = drawn(columns) & own & (columns.ids > max(closed, spent).encode("ascii"))
+    if newest is not None:
+        fair &= ~np.isin(columns.ids, np.array(newest.older, dtype=np.bytes_))
+    left_out = 0 if newest is None else max(0, newest.of - len(columns))
+    rows, ids = Rows(columns.texts, columns.label.decode(), fair), columns.ids
+    superseded = _superseded(columns, own)
+    if superseded.any():
+        rows, ids = rows.take(np.flatnonzero(~superseded)), ids[~superseded]
+    return Snapshot(rows, ids, until, closed, left_out)
+
+
+def calibrates_after(store: TraceStore, closing: Closing | None, serving: str, attempt: int = 1) -> str:
+    """Return the id after which rows calibrate: the alarm's, or where those of the repair began that serves.
+
+    Each second attempt at a repair takes the newer half of the rows since the alarm. Where the teacher erred for a
+    while these are right long before the others are outnumbered; as only the count decides, they are as fair a sample.
+
+    Parameters
+    ----------
+    closing : the last closing of the gate
+    serving : where the calibration rows of the version that serves began
+    attempt : at a repair, counted from 1
+    """
+    if closing is None:
+        return ""
+    after = max(closing.after, serving)
+    return after if attempt % 2 else max(after, store.newest_after(store.labelled_since(after) // 2))
+
+
+def drawn(columns: Columns) -> Bools:
+    """Return which labelled rows are a fair sample of traffic within their epoch, shape (n,)."""
+    handled, human = columns.decision.is_value("handled"), columns.source.is_value("human")
+    answered = columns.labelled & (~human | (columns.fingerprint.codes >= 0))
+    return calibration_rows(columns.audit_rate, handled, handled & answered, answered, columns.u)
+
+
+def _own(columns: Columns, teacher: TeacherSince) -> Bools:
+    """Return which rows the teacher labelled; a row that does not say counts as its own from the last change on."""
+    own: Bools = columns.fingerprint.is_value(teacher.fingerprint)
+    unsaid = columns.fingerprint.codes < 0
+    return own | (unsaid & (columns.ids > teacher.since.encode("ascii")))
+
+
+def _superseded(columns: Columns, own: Bools) -> Bools:
+    """Return which rows have another teacher's label of a text that the present one has labelled too."""
+    gone: Bools = np.zeros(len(columns), bool)
+    others = np.flatnonzero(~own)
+    if len(others):
+        known = {columns.texts[i] for i in np.flatnonzero(own)}
+        gone[others] = [columns.texts[i] in known for i in others]
+    return gone

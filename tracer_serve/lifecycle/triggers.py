@@ -1,0 +1,149 @@
+"""Whether a refit is due, and why: looked at every few seconds, and once more under the lease before it starts."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from apscheduler.triggers.cron import CronTrigger
+
+from tracer_serve.config.schedule import ScheduleSpec
+from tracer_serve.config.task import Spec
+from tracer_serve.lifecycle.gate_state import ATTEMPT
+from tracer_serve.lifecycle.recertification import Repair, repair_of
+from tracer_serve.storage.traces import TraceStore
+from tracer_serve.storage.versions.local import Versions
+from tracer_serve.storage.versions.manifest import Manifest
+
+REQUEST = "schedule.request"
+"""The value in the store: a person's request that waits."""
+
+_STARTING = timedelta(minutes=1)
+_LABELS_S = 30.0  # counting all labels takes longer than the other looks
+
+
+class Due:
+    """Says what a refit would start for.
+
+    Parameters
+    ----------
+    store : where the traces are counted, and where requests and attempts are kept
+    versions : what the newest was fitted on
+    """
+
+    def __init__(self, spec: Spec, store: TraceStore, versions: Versions) -> None:
+        self._spec, self._schedule, self._store, self._versions = spec, spec.schedule, store, versions
+        self._looked = -_LABELS_S
+
+    def trigger(self) -> str | None:
+        """Return why a refit is due that no clock starts, None where none is.
+
+        Somebody asked for one, the gate has to be opened again, or enough that is new came in.
+        """
+        if (requested := self._requested()) is not None:
+            return requested
+        if (repair := self._repair()) is not None and repair.due:
+            return repair.trigger
+        if self._enough_new():
+            return "new_traces"
+        if time.monotonic() > self._looked + _LABELS_S:
+            self._looked = time.monotonic()
+            return "new_label" if self._new_label() else None
+        return None
+
+    def claim(self, trigger: str) -> bool:
+        """Say whether a refit is still due, and if so note the attempt; runs under the lease."""
+        now, repair = datetime.now(UTC), self._repair()
+        started = self._attempt().get("started")
+        since = None if started is None else datetime.fromisoformat(started)
+        if since is not None and since > now:
+            since = None  # the clock was set back; waiting for it to catch up could take years
+        still: dict[str, Callable[[], bool]] = {
+            "cron": lambda: since is None or self._cron_due(since, now),
+            # nine tenths: the clocks of two workers tick a little apart
+            "interval": lambda: (
+                since is None or (now - since).total_seconds() >= 0.9 * (self._schedule.interval_s or 0.0)
+            ),
+            "new_traces": self._enough_new,
+            "new_label": self._new_label,
+        }
+        if self._requested() != trigger and not still.get(trigger, lambda: repair is not None and repair.due)():
+            return False
+        self._store.put_value(REQUEST, None)  # whatever started it, a refit answers every request made before it
+        attempt = {"started": now.isoformat(), "latest": self._store.latest_id() or ""}
+        self._store.put_value(ATTEMPT, attempt | {"repair": repair.tried() if repair else None})
+        return True
+
+    def _requested(self) -> str | None:
+        """Return what a refit was asked for that waits; one for a first version is void once there is one."""
+        request = self._store.get_value(REQUEST)
+        trigger: str | None = None if request is None else request.get("trigger", "hand")
+        if trigger == "start" and self._versions.numbers():
+            self._store.put_value(REQUEST, None)
+            return None
+        return trigger
+
+    def _cron_due(self, since: datetime, now: datetime) -> bool:
+        due = cron_of(self._schedule).get_next_fire_time(None, since)
+        return due is not None and due <= now
+
+    def _enough_new(self) -> bool:
+        """Count since the last version and the last attempt: one that failed is not repeated without new traces."""
+        enough = self._schedule.min_new_traces
+        if enough is None:
+            return False
+        newest = self._newest()
+        seen = newest.last_trace if newest else ""
+        return self._store.labelled_since(max(self._attempt().get("latest", ""), seen)) >= enough
+
+    def _new_label(self) -> bool:
+        """Say whether the teacher has given a label often enough that the newest version does not know."""
+        enough, newest = self._schedule.new_label, self._newest()
+        if enough is None or newest is None or not newest.labels:
+            return False
+        known = set(newest.labels)
+        recurs = any(n >= enough for label, n in self._store.counts().by_label.items() if label not in known)
+        return recurs and self._store.labelled_since(self._attempt().get("latest", "")) >= enough
+
+    def _repair(self) -> Repair | None:
+        return awaited(self._spec, self._store, self._versions)
+
+    def _attempt(self) -> dict[str, Any]:
+        return _attempt_of(self._store)
+
+    def _newest(self) -> Manifest | None:
+        numbers = self._versions.numbers()
+        return self._versions.manifest(numbers[-1]) if numbers else None
+
+
+def awaited(spec: Spec, store: TraceStore, versions: Versions) -> Repair | None:
+    """Return what the version that is current waits for; None where its certificate holds, or where it has none."""
+    return repair_of(spec, store, versions, _attempt_of(store).get("repair"))
+
+
+def just_begun(store: TraceStore, ended: str | None) -> bool:
+    """Say whether a refit was begun so lately that its process may not run yet.
+
+    Parameters
+    ----------
+    ended : when the last refit ended
+    """
+    began = _attempt_of(store).get("started")
+    if began is None or (ended is not None and datetime.fromisoformat(ended) >= datetime.fromisoformat(began)):
+        return False
+    return datetime.now(UTC) - datetime.fromisoformat(began) < _STARTING
+
+
+def _attempt_of(store: TraceStore) -> dict[str, Any]:
+    found: dict[str, Any] = store.get_value(ATTEMPT) or {}
+    return found
+
+
+def cron_of(spec: ScheduleSpec) -> CronTrigger:
+    """Return the trigger of the crontab line, in its time zone."""
+    return CronTrigger.from_crontab(spec.cron, timezone=spec.timezone)
+
+
+def request_refit(store: TraceStore, trigger: str = "hand") -> None:
+    """Ask whichever process comes first to refit; it starts within seconds, or after one that is under way."""
+    store.put_value(REQUEST, {"asked": datetime.now(UTC).isoformat(), "trigger": trigger})

@@ -1,0 +1,1 @@
+"""What is served: stages, their views of a text, and their scores."""

@@ -1,0 +1,97 @@
+"""The calibration rows as every section of the report sees them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tracer_serve.components.neighbour_index import NeighbourIndex
+from tracer_serve.config.load import Task
+from tracer_serve.fit.cross_score import cross_predicted
+from tracer_serve.fit.folds import duplicate_groups, random_folds
+from tracer_serve.fit.result import Fitted
+from tracer_serve.gate.certificate import Certificate
+from tracer_serve.gate.fixed_sequence import accepts
+from tracer_serve.gate.per_class import class_thresholds
+from tracer_serve.report.json_values import joined
+from tracer_serve.types import Bools, Floats, Ints, Labels, Text, Vectors
+
+NEAREST = 24
+"""Rows that the index finds; some of them may be the row itself and its duplicates."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """The n calibration rows that entered the certificate, and what the policy decides on each.
+
+    Every number of a report is computed on these: out-of-fold or held out, never as trained on.
+
+    Parameters
+    ----------
+    texts : n inputs
+    vectors : their embeddings, of a cascade the last stage's, shape (n, d)
+    classes : the labels that `top`, `second` and `truth` index
+    top, second : the surrogate's two most probable labels, shape (n,)
+    truth : the teacher's label, shape (n,)
+    agreed : whether `top` is `truth`
+    score : the acceptor's score
+    scope, scope_threshold : the scope guard's score, and the least that passes, of the stage in question, shape (n,)
+    eligible : rows that the guards let pass
+    handled : rows that the certificate lets the surrogate answer
+    predicted : P(agree) that the other rows predict for a row's score
+    group : near-duplicates share a number, shape (n,)
+    index : finds the nearest of these rows (of a sample of 20,000 where there are more)
+    """
+
+    certificate: Certificate
+    texts: Sequence[Text]
+    vectors: Vectors
+    classes: Labels
+    top: Ints
+    second: Ints
+    truth: Ints
+    agreed: Bools
+    score: Floats
+    scope: Floats
+    scope_threshold: Floats
+    eligible: Bools
+    handled: Bools
+    predicted: Floats
+    group: Ints
+    index: NeighbourIndex
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def shown(self, i: int) -> str:
+        """Return a row's text as the report shows it."""
+        return joined(self.texts[i])
+
+    @classmethod
+    def of(cls, task: Task, fitted: Fitted, texts: Sequence[Text]) -> "Seen":
+        """Take the rows that entered the certificate; `texts[i]` belongs to calibration row i."""
+        folds = random_folds(texts, task.spec.fit.folds, task.spec.fit.seed)  # the fit's own, where it cross-fitted
+        calibration, rows = fitted.calibration, np.flatnonzero(fitted.calibration.fair)
+        certificate = fitted.certificate
+        score, top = calibration.score[rows], calibration.top[rows]
+        threshold = class_thresholds(certificate, calibration.classes)[top]
+        guards = np.array([stage.scope_threshold for stage in fitted.policy.stages])
+        shown, vectors = [texts[int(i)] for i in rows], fitted.vectors[rows]
+        return cls(
+            certificate=certificate,
+            texts=shown,
+            vectors=vectors,
+            classes=calibration.classes,
+            top=top,
+            second=calibration.second[rows],
+            truth=calibration.truth[rows],
+            agreed=calibration.agreed[rows],
+            score=score,
+            scope=calibration.scope[rows],
+            scope_threshold=guards[calibration.stage[rows]],
+            eligible=calibration.eligible[rows],
+            handled=calibration.eligible[rows] & accepts(score, threshold) & certificate.certified,
+            predicted=cross_predicted(calibration.score, calibration.agreed, folds)[rows],
+            group=duplicate_groups(shown),
+            index=NeighbourIndex(k=NEAREST).fit(vectors, np.zeros(len(rows), np.int64)),
+        )

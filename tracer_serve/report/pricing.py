@@ -1,0 +1,106 @@
+"""What the teacher costs and the surrogate saves per 1,000 requests; tokens are estimated from lengths of texts."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+
+from tracer_serve.config.load import Task
+from tracer_serve.report.calibration_view import Seen
+from tracer_serve.types import Labels, Text, length_of
+
+_CHARACTERS_PER_TOKEN = 4.0
+_ENVELOPE_TOKENS = 8.0  # what a chat API adds around two messages
+_LISTED = "Classify the text. Answer with exactly one of these labels and nothing else: {labels}"
+_DESCRIBED = "Classify the text. Answer with exactly one of these labels and nothing else.\n{descriptions}"
+
+
+def estimate_call(
+    task: Task, texts: Sequence[Text], labels: Labels, known: Iterable[str], price: Mapping[str, Any]
+) -> tuple[float, float, float]:
+    """Estimate prompt tokens, completion tokens and price of a call, from the lengths of prompt, texts and labels.
+
+    Parameters
+    ----------
+    task : says how its teacher asks
+    labels : what the teacher answered, shape (n,)
+    known : the labels of an open task; a closed one's prompt lists those of the spec, in use or not
+    price : ``prompt_per_1m``, ``completion_per_1m``
+    """
+    characters = _characters_around(task, known) + float(np.mean([length_of(text) for text in texts]))
+    prompt = characters / _CHARACTERS_PER_TOKEN + _ENVELOPE_TOKENS
+    completion = float(np.char.str_len(labels).mean()) / _CHARACTERS_PER_TOKEN + 1.0
+    each = (prompt * float(price["prompt_per_1m"]) + completion * float(price["completion_per_1m"])) / 1e6
+    return prompt, completion, each
+
+
+def _characters_around(task: Task, known: Iterable[str]) -> int:
+    """Return how long a prompt of the teacher is beside the text: its words, the labels, what is said of them."""
+    spec = task.spec
+    described = spec.labels if isinstance(spec.labels, dict) else {}
+    labels = spec.label_names or tuple(known)
+    template = str(spec.teacher.params.get("prompt") or (_DESCRIBED if described else _LISTED))
+    said = "\n".join(f"- {label}: {described[label]}" if label in described else f"- {label}" for label in labels)
+    return len(template.replace("{labels}", ", ".join(labels)).replace("{descriptions}", said).replace("{text}", ""))
+
+
+def money_of(task: Task, seen: Seen) -> dict[str, Any] | None:
+    """Return the cost of 1,000 requests without the surrogate and what this version saves of it, net of audits.
+
+    None where the spec states no price.
+    """
+    price = task.spec.teacher.params.get("price")
+    if not isinstance(price, Mapping) or not {"prompt_per_1m", "completion_per_1m"} <= price.keys():
+        return None
+    given = seen.classes[seen.truth]
+    prompt, completion, each = estimate_call(task, seen.texts, given, seen.classes.tolist(), price)
+    saved = seen.certificate.handled_share * (1.0 - task.spec.traces.audit_share)
+    return {
+        "currency": str(price.get("currency", "USD")),
+        "as_of": None if price.get("as_of") is None else str(price["as_of"]),
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "all_teacher_per_1000": 1000 * each,
+        "saved_per_1000": 1000 * each * saved,
+        "method": "tokens are estimated from the lengths of prompt, texts and labels, four characters each",
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a call costs.
+
+    Parameters
+    ----------
+    per_call : in `currency`
+    basis : how it is known, in words
+    calls_per_day : None where it was not said; money is then per 1,000 requests
+    """
+
+    per_call: float
+    basis: str
+    currency: str = "USD"
+    calls_per_day: float | None = None
+
+    @classmethod
+    def of_tokens(cls, task: Task, texts: Sequence[Text], labels: Labels, price: Mapping[str, Any]) -> Self:
+        """Estimate a call from the lengths of prompt, texts and labels, four characters a token.
+
+        Parameters
+        ----------
+        task : says how its teacher asks
+        price : ``prompt_per_1m``, ``completion_per_1m``, perhaps ``currency``
+        """
+        prompt, completion, each = estimate_call(task, texts, labels, np.unique(labels).tolist(), price)
+        basis = f"about {prompt:.0f} prompt and {completion:.0f} completion tokens a call, four characters a token"
+        return cls(each, basis, str(price.get("currency", "USD")))
+
+    def saved(self, share: float) -> float:
+        """Return what is saved a day, or per 1,000 requests, if the share of teacher calls is."""
+        return share * self.per_call * (1000.0 if self.calls_per_day is None else self.calls_per_day)
+
+    @property
+    def span(self) -> str:
+        """What `saved` is per."""
+        return "1,000 requests" if self.calls_per_day is None else "day"

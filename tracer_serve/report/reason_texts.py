@@ -1,0 +1,29 @@
+"""What reports, dashboard and terminal call things: reasons for which a text is handled or not, shares, bounds."""
+
+SHORT = {
+    "out_of_scope": "outside the scope guard",
+    "class_not_certified": "its label has no certificate",
+    "no_score": "nothing can be said",
+}
+"""Reasons of `REASONS` in a few words, those that need no further cause."""
+REASONS = {
+    "certified": "answered under the certificate",
+    "out_of_scope": "unlike anything seen: the scope guard keeps it for the teacher",
+    "class_not_certified": "the label it would get has no certificate of its own",
+    "below_threshold": "its score is under the certified threshold",
+    "no_score": "nothing could be said about it",
+    "no_certificate": "nothing is certified in this version, so everything goes to the teacher",
+}
+"""Reasons as in `Verdict`, in words."""
+BRIEF = SHORT | {
+    "certified": "answered under the certificate",
+    "below_threshold": "score under the threshold",
+    "no_certificate": "nothing is certified yet",
+    "no_version": "no version yet",
+    "gate_closed": "the gate is closed",
+    "observe": "mode observe",
+    "canary": "outside the canary share",
+    "policy_failed": "the model failed on the text",
+    "teacher_down": "the teacher is down",
+}
+"""Reasons as in `Decision` in a few words."""

@@ -1,0 +1,175 @@
+"""What would be handled at which alpha, before anything is deployed: one cross-fit, one gate call per alpha.
+
+Every row of the table is a certificate at delta, as if that alpha had been asked for from the start; to look at many
+and keep the best is none. The learning curve cross-fits the same surrogate on random parts of the traces.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from tracer_serve.config.load import Task
+from tracer_serve.config.task import Spec
+from tracer_serve.errors import FitError
+from tracer_serve.fit.comparison import Compared, compare, select
+from tracer_serve.fit.dataset import Progress, Rows, silent
+from tracer_serve.fit.gating import gate_of
+from tracer_serve.fit.holdout import CROSS_FIT_ROWS
+from tracer_serve.fit.pipeline import tested_of
+from tracer_serve.gate.certificate import Certificate
+from tracer_serve.gate.wording import bound_of
+from tracer_serve.protocols import Embedder
+from tracer_serve.report.learning_curve import forecast
+
+ALPHAS = (0.80, 0.85, 0.90, 0.95, 0.97, 0.99)
+_PARTS = (1 / 8, 1 / 4, 1 / 2)
+_FEWEST = 60  # traces of a point on the curve
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What one alpha would give.
+
+    Parameters
+    ----------
+    coverage : certified share of traffic, 0 where nothing certifies
+    agreement, lower_bound : among the handled, measured and certified; None where nothing certifies
+    reason, rows_needed : as in `Certificate`
+    calls_saved : share of teacher calls saved, net of audits
+    curve : (traces, coverage) over parts of the traces, all of them last
+    twice : coverage that twice the traces may give, with its range; None where there is too little to tell
+    """
+
+    alpha: float
+    coverage: float
+    agreement: float | None
+    lower_bound: float | None
+    reason: str
+    rows_needed: int
+    surrogate: str
+    calls_saved: float
+    curve: tuple[tuple[int, float], ...]
+    twice: tuple[float, float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """The finding on one file.
+
+    Parameters
+    ----------
+    rows, used : traces read, and how many of them the cross-fit took
+    labels : how many different ones the teacher has used
+    """
+
+    rows: int
+    used: int
+    labels: int
+    delta: float
+    audit_rate: float
+    embedder: str
+    points: tuple[Point, ...]
+
+
+def bare_task(file: Path, *, pair: bool, embedder: str, delta: float) -> Task:
+    """Return a task for a trace file that has no YAML."""
+    spec = Spec.model_validate(
+        {
+            "name": "scan",
+            "input": "pair" if pair else "text",
+            "embedder": embedder,
+            "gate": {"delta": delta},
+            "teacher": {"type": "offline", "file": [str(file.resolve())]},
+        }
+    )
+    return Task(spec, file, "")
+
+
+def scan(
+    task: Task,
+    rows: Rows,
+    embedders: Sequence[Embedder],
+    progress: Progress = silent,
+    *,
+    alphas: Sequence[float] = ALPHAS,
+) -> Scan:
+    """Cross-fit once and certify at each alpha.
+
+    Parameters
+    ----------
+    embedders : the task's (`make_embedders`), asked once per part of the curve; give cached ones
+
+    Raises
+    ------
+    FitError
+        Where there are too few rows to split, or every surrogate failed.
+    """
+    if len(rows) < 2 * task.spec.fit.folds:
+        raise FitError(f"{len(rows)} labelled traces are too few for {task.spec.fit.folds} folds")
+    used = _part(rows, min(len(rows), CROSS_FIT_ROWS), task.spec.fit.seed)
+    compared = compare(task, used, embedders, progress)
+    whole = {alpha: _at(task, used, compared, alpha) for alpha in alphas}
+    alone = _only(task, whole[min(alphas, key=lambda alpha: abs(alpha - task.spec.gate.alpha))][1])
+    mine = [embedders[task.spec.embedders.index(one)] for one in alone.spec.embedders]
+    curves: dict[float, list[tuple[int, float]]] = {alpha: [] for alpha in alphas}
+    sizes = [int(part * len(used)) for part in _PARTS if part * len(used) >= _FEWEST]
+    for number, size in enumerate(sizes):
+        progress("learning curve", number, len(sizes))
+        part = _part(used, size, task.spec.fit.seed)
+        smaller = compare(alone, part, mine, silent)
+        for alpha in alphas:
+            curves[alpha].append((size, _at(alone, part, smaller, alpha)[0].handled_share))
+    progress("learning curve", len(sizes), len(sizes))
+    audit_rate = task.spec.traces.audit_share
+    points = []
+    for alpha, (found, surrogate) in whole.items():
+        curve = (*curves[alpha], (len(used), found.handled_share))
+        points.append(_point(found, alpha, task.spec.surrogates[surrogate].name, audit_rate, curve))
+    return Scan(
+        rows=len(rows),
+        used=len(used),
+        labels=len(compared.folds.classes),
+        delta=task.spec.gate.delta,
+        audit_rate=audit_rate,
+        embedder=", ".join(one.type for one in task.spec.embedders),
+        points=tuple(points),
+    )
+
+
+def _at(task: Task, rows: Rows, compared: Compared, alpha: float) -> tuple[Certificate, int]:
+    """Return the certificate at alpha, and which surrogate it speaks of."""
+    choice, _ = select(task, compared, rows.calibrates, alpha)
+    return gate_of(task, tested_of(compared, choice, rows), alpha=alpha), choice.candidate.parts[-1].surrogate
+
+
+def _only(task: Task, surrogate: int) -> Task:
+    """Return the task with one surrogate."""
+    chosen = task.spec.surrogates[surrogate : surrogate + 1]
+    return replace(task, spec=task.spec.model_copy(update={"surrogates": chosen}))
+
+
+def _part(rows: Rows, size: int, seed: int) -> Rows:
+    if size >= len(rows):
+        return rows
+    return rows.take(np.sort(np.random.default_rng(seed).permutation(len(rows))[:size]))
+
+
+def _point(
+    found: Certificate, alpha: float, surrogate: str, audit_rate: float, curve: tuple[tuple[int, float], ...]
+) -> Point:
+    sizes, coverage = (np.array(column, float) for column in zip(*curve, strict=True))
+    ahead = forecast(sizes, coverage)
+    return Point(
+        alpha=alpha,
+        coverage=found.handled_share,
+        agreement=found.agreements / found.n if found.certified else None,
+        lower_bound=bound_of(found),
+        reason=found.reason,
+        rows_needed=found.rows_needed,
+        surrogate=surrogate,
+        calls_saved=found.handled_share * (1 - audit_rate),
+        curve=curve,
+        twice=None if ahead is None else (ahead["coverage"], ahead["low"], ahead["high"]),
+    )

@@ -1,0 +1,35 @@
+"""What the stages of a cascade cost a request, and what its last stage alone would."""
+
+from typing import Any
+
+from tracer_serve.gate.certificate import Certificate
+from tracer_serve.policy.stage import name_of
+
+
+def names_of(found: Certificate) -> tuple[str, str | None]:
+    """Return surrogates and acceptors in words."""
+    return name_of([(row.surrogate, row.acceptor) for row in found.stages])
+
+
+def spared_of(found: Certificate) -> dict[str, Any] | None:
+    """Return milliseconds per request of the cascade and of its last stage alone; None where there is one stage.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> from tracer_serve.gate.certify import certify
+    >>> from tracer_serve.gate.certificate import StageRow
+    >>> stages = (StageRow("a", None, 80, 80, 0.8, 1.0, 0.25, 0.25), StageRow("b", None, 10, 9, 0.1, 0.2, 1.0, 4.0))
+    >>> found = certify(np.zeros(59), np.ones(59, bool), alpha=0.95, delta=0.05, mode="strict")
+    >>> spared_of(replace(found, stages=stages))
+    {'cascade_ms': 1.5, 'alone_ms': 5.0}
+    """
+    if len(found.stages) < 2:  # noqa: PLR2004  # nothing is spared
+        return None
+    last = found.stages[-1]
+    # the last stage adds no embedding where it sees what an earlier one has seen, and alone would have to make it
+    embedding = last.embed_ms or found.stages[0].embed_ms
+    return {
+        "cascade_ms": sum(row.asked * (row.cpu_ms + row.embed_ms) for row in found.stages),
+        "alone_ms": last.cpu_ms + embedding,
+    }

@@ -1,0 +1,1 @@
+"""BentoML: the service object, and a task packed as a bento."""

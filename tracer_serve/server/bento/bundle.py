@@ -1,0 +1,39 @@
+"""The BentoML service of a bento, and the image that it is built into."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from tracer_serve.server.bento.carried import STATE
+from tracer_serve.server.process.handshake import CARRIED, TASK
+
+BASE = "python:3.11.14-slim-bookworm"
+
+
+_USER = 1034  # BentoML's, in the images it builds
+
+
+def bento_service(folder: Path, task: str) -> Any:
+    """Return the service of a bento.
+
+    Parameters
+    ----------
+    folder : the bento's source folder
+    task : its YAML, relative to that; ``TRACER_SERVE_TASK`` names another
+    """
+    settings = {
+        TASK: str(folder / task),
+        "TRACER_SERVE_STATE": str(Path.home() / ".tracer"),  # BentoML's working folder is inside the bento
+        "BENTOML_DO_NOT_TRACK": "True",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+    os.environ.update({name: value for name, value in settings.items() if not os.environ.get(name)})
+    os.environ[CARRIED] = str(folder / "carried")
+    from bentoml.images import Image  # noqa: PLC0415
+
+    from tracer_serve.server.bento.service import svc  # noqa: PLC0415  # it reads the settings when it is imported
+
+    image = Image(base_image=BASE, distro="", lock_python_packages=False, build_include_paths=["wheels"])
+    image.run(f"install --directory --owner={_USER} --group={_USER} {STATE}")
+    svc.image = image.python_packages(*(folder / "requirements.txt").read_text(encoding="utf-8").split())
+    return svc

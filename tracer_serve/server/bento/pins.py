@@ -1,0 +1,86 @@
+"""The exact packages that serve a task: what it needs of what is installed, at the installed versions.
+
+What was fitted and certified here runs there on the same numbers; a lock made anew would not say so.
+"""
+
+import ast
+import sys
+from collections.abc import Iterable, Iterator
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+from tracer_serve.config.load import Task
+from tracer_serve.errors import PluginError
+
+_ITSELF = canonicalize_name("tracer-serve")
+_BY_SCHEME = {"postgresql": "postgres", "s3": "s3", "gs": "gcs"}
+_ON_ONNX = {"sentence_transformers", "encoder"}
+
+
+def needs(task: Task, extras: Iterable[str] = ()) -> list[str]:
+    """Return the requirements of a task: this package with its extras, the encoder's runtime, the plugins' imports.
+
+    Parameters
+    ----------
+    extras : further extras of tracer-serve, such as ``otel``
+    """
+    spec = task.spec
+    wanted = set(extras)
+    types = {component.type for component in (*spec.embedders, *spec.surrogates)}
+    wanted.update(types & {"xgboost"})
+    schemes = {(url or "").split("://")[0].split("+")[0] for url in (spec.traces.url, spec.versions.url)}
+    wanted.update(_BY_SCHEME[scheme] for scheme in schemes if scheme in _BY_SCHEME)
+    found = [f"{_ITSELF}[{','.join(sorted(wanted))}]" if wanted else _ITSELF]
+    if types & _ON_ONNX:
+        found += ["onnxruntime", "tokenizers"]  # not the extra: exporting needs more than serving
+    return found + sorted({name for plugin in spec.plugins for name in imported_by(task.resolve(plugin))})
+
+
+def imported_by(plugin: Path) -> Iterator[str]:
+    """Yield the distributions that a plugin file imports, the standard library and this package apart."""
+    owners = packages_distributions()
+    for node in ast.walk(ast.parse(plugin.read_bytes(), str(plugin))):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module]
+        for top in {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"tracer_serve"}:
+            yield from owners.get(top, ())[:1]
+
+
+def pins(roots: Iterable[str]) -> list[str]:
+    """Return ``name==version`` of all that the requirements ask for, directly or not; this package itself apart.
+
+    Raises
+    ------
+    PluginError
+        Where something is not installed here: it cannot have been tested either.
+
+    Examples
+    --------
+    >>> any(pin.startswith("numpy==") for pin in pins(["tracer-serve"]))
+    True
+    """
+    todo, seen, found = [Requirement(root) for root in roots], set(), {}
+    while todo:
+        need = todo.pop()
+        name = canonicalize_name(need.name)
+        if (name, *sorted(need.extras)) in seen:
+            continue
+        seen.add((name, *sorted(need.extras)))
+        try:
+            installed = distribution(name)
+        except PackageNotFoundError:
+            raise PluginError(
+                f"the bento needs the package {need.name!r}, which is not installed here. Try: pip install '{need}'"
+            ) from None
+        found[name] = Version(installed.version).public  # torch's 2.13.0+cpu is on no index that people have
+        for line in installed.requires or ():
+            further = Requirement(line)
+            if further.marker is None or any(further.marker.evaluate({"extra": e}) for e in ("", *need.extras)):
+                todo.append(further)
+    found.pop(_ITSELF, None)
+    return [f"{name}=={version}" for name, version in sorted(found.items())]

@@ -1,0 +1,43 @@
+"""``/v1/*`` beside what is answered here: embeddings, responses, moderations and all else that the endpoint knows."""
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tracer_serve.server.chat.forward import Relay, is_plain
+from tracer_serve.server.chat.route import Chat, why_nowhere
+from tracer_serve.server.http.context import runtime_of
+from tracer_serve.server.http.errors import RefusalError
+from tracer_serve.server.http.request_body import read_body
+
+_OURS = frozenset({"models"})
+_ELSEWHERE = ("cross-site", "same-site")
+
+
+async def others(request: Request) -> Response:
+    """Pass a POST on as it is. Nothing else: what lies in the operator's account is not for callers to list or delete.
+
+    A body need not be JSON here, so nothing makes a browser ask first whether another site may send it: such requests
+    are told by their headers, and refused.
+    """
+    runtime, path = runtime_of(request), request.path_params["path"]
+    chat: Chat = request.app.state.chat
+    if path in _OURS:
+        raise HTTPException(405)
+    if chat.forwarder is None or not is_plain(path):
+        why = why_nowhere(runtime.task.spec) if chat.forwarder is None else "no API has such a path"
+        problem = (
+            f"there is nothing here under this path, and nowhere to pass it on to: {why}; /docs.json lists the rest"
+        )
+        raise RefusalError(404, problem, code="not_found")
+    if _from_another_site(request):
+        raise RefusalError(403, "pages of another site may not ask in this one's name", code="cross_site")
+    return Relay(chat.forwarder, path, await read_body(request, runtime.max_body), request)
+
+
+def _from_another_site(request: Request) -> bool:
+    origin = request.headers.get("origin")
+    if request.headers.get("sec-fetch-site") in _ELSEWHERE:
+        return True
+    # compared as it is written: what is no URL, which `urlsplit` would raise on, is no page of this one
+    return origin is not None and origin.partition("://")[2] != request.headers.get("host")

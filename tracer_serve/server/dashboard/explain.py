@@ -1,0 +1,176 @@
+"""``POST /v1/explain``: what would become of a text, and why. The teacher is not asked, and nothing is stored."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self, cast
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tracer_serve.components.neighbour_index import NeighbourIndex
+from tracer_serve.errors import BadInputError
+from tracer_serve.gate.per_class import class_thresholds
+from tracer_serve.infra.redaction import WITHHELD
+from tracer_serve.policy.policy import Policy
+from tracer_serve.protocols import Embedder, Ensemble, Surrogate
+from tracer_serve.report.json_values import joined
+from tracer_serve.report.reason_texts import BRIEF
+from tracer_serve.server.http.context import runtime_of
+from tracer_serve.server.http.errors import RefusalError
+from tracer_serve.server.http.json_response import JsonAnswer
+from tracer_serve.server.http.request_body import Briefly, read_model
+from tracer_serve.server.routes.classify import finite, inputs_of, says_something
+from tracer_serve.serving.active_version import Loaded
+from tracer_serve.serving.runtime import Runtime
+from tracer_serve.storage.versions.manifest import NEAREST
+from tracer_serve.types import Inputs, Text, Vectors, Verdict
+
+_KIN = 5
+_LABELS = 5
+
+
+class ExplainRequest(BaseModel):
+    """What is asked."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, title="ExplainRequest")
+
+    input: str | Briefly[list[str]] = Field(description="One text; where the task classifies pairs, [first, second].")
+
+
+class _Noting:
+    """An embedder that keeps what it made, in the thread that the batcher has all embedding done in."""
+
+    trainable = False
+
+    def __init__(self, inner: Embedder) -> None:
+        self.inner = inner
+        self.made: Vectors = np.empty((0, 0), np.float32)
+
+    @property
+    def fingerprint(self) -> str:
+        """The inner embedder's."""
+        return self.inner.fingerprint
+
+    def fit(self, texts: Sequence[Text]) -> Self:
+        """Return itself: it is fitted."""
+        del texts
+        return self
+
+    def embed(self, texts: Sequence[Text]) -> Vectors:
+        """Embed and keep."""
+        self.made = self.inner.embed(texts)
+        return self.made
+
+
+async def explain(request: Request) -> Response:
+    """Explain one text."""
+    runtime = runtime_of(request)
+    asked = await read_model(request, ExplainRequest, runtime.max_body)
+    texts, single = inputs_of([*asked.input] if isinstance(asked.input, list) else asked.input, runtime)
+    if not single:
+        raise RefusalError(400, "explain takes one text", param="input")
+    if not says_something(texts[0]):
+        raise BadInputError("the text is empty")
+    return JsonAnswer(await explained(runtime, texts[0]))
+
+
+async def explained(runtime: Runtime, text: Text) -> dict[str, Any]:
+    """Return what the version that serves would do with a text."""
+    loaded, redact = runtime.live.loaded, runtime.router.redact
+    if loaded is None:
+        return _outcome(None, None, "no_version")
+    kept = text if redact is None else redact(text)
+    if kept is WITHHELD:
+        return _outcome(loaded, None, "policy_failed")
+    policy, made = _noting(loaded.policy)
+    judged = await runtime.router.batcher.judge(policy, [kept])
+    verdict = judged.verdicts[0]
+    if isinstance(verdict, BadInputError):
+        raise verdict
+    if verdict is None:
+        return _outcome(loaded, None, "policy_failed")
+    found = _outcome(loaded, verdict, _held(runtime, verdict) or verdict.reason)
+    return found | await run_in_threadpool(_evidence, runtime, loaded, kept, verdict.stage, made[verdict.stage].made)
+
+
+def _noting(policy: Policy) -> tuple[Policy, list[_Noting]]:
+    """Return the policy with embedders that keep what they make, and these by stage."""
+    views = {view: replace(view, embedder=_Noting(view.embedder)) for view in policy.views}
+    stages = tuple(replace(stage, view=views[stage.view]) for stage in policy.stages)
+    return replace(policy, stages=stages), [cast("_Noting", stage.view.embedder) for stage in stages]
+
+
+def _held(runtime: Runtime, verdict: Verdict) -> str | None:
+    """Return why a certified answer would not count, None where it would."""
+    if not verdict.handled:
+        return None
+    if runtime.closed is not None:
+        return "gate_closed"
+    return "observe" if runtime.task.spec.mode == "observe" else None
+
+
+def _outcome(loaded: Loaded | None, verdict: Verdict | None, reason: str) -> dict[str, Any]:
+    handled = verdict is not None and verdict.handled and reason == verdict.reason
+    found: dict[str, Any] = {
+        "version": None if loaded is None else loaded.number,
+        "decision": "handled" if handled else "deferred",
+        "reason": reason,
+        "words": BRIEF.get(reason, reason.replace("_", " ")),
+        **dict.fromkeys(("label", "runner_up", "score", "threshold")),
+        **{name: [] for name in ("labels", "members", "nearest")},
+    }
+    if loaded is None or verdict is None:
+        return found
+    classes = loaded.policy.classes
+    thresholds = class_thresholds(loaded.policy.certificate, classes)
+    best = np.argsort(-verdict.proba, kind="stable")[:_LABELS]
+    return found | {
+        "label": verdict.label,
+        "runner_up": verdict.runner_up,
+        "score": finite(verdict.score),
+        "threshold": finite(float(thresholds[int(np.flatnonzero(classes == verdict.label)[0])])),
+        "labels": [{"label": str(classes[i]), "prob": round(float(verdict.proba[i]), 4)} for i in best],
+    }
+
+
+def _evidence(runtime: Runtime, loaded: Loaded, text: Text, asked: int, vectors: Vectors) -> dict[str, Any]:
+    folder, stage = runtime.versions.folder(loaded.number), loaded.policy.stages[asked]
+    return {
+        "members": _members(stage.surrogate, text, vectors),
+        "nearest": _nearest(runtime, stage.view.index, folder / NEAREST, vectors),
+    }
+
+
+def _members(surrogate: Surrogate, text: Text, vectors: Vectors) -> list[dict[str, Any]]:
+    """Return what each member of a blend says; of a cascade, of the stage that was asked last."""
+    if not isinstance(surrogate, Ensemble):
+        return []
+    proba, classes = surrogate.predict_members(Inputs([text], vectors))[:, 0], surrogate.classes_
+    names = [
+        str(getattr(member, "type", f"member {i + 1}")) for i, member in enumerate(getattr(surrogate, "members", proba))
+    ]
+    return [
+        {"member": name, "label": str(classes[row.argmax()]), "prob": round(float(row.max()), 4)}
+        for name, row in zip(names, proba, strict=True)
+    ]
+
+
+def _nearest(runtime: Runtime, index: NeighbourIndex, file: Path, vectors: Vectors) -> list[dict[str, Any]]:
+    """Return the nearest traces that the store still has; a version of an older release does not know their ids."""
+    if not file.is_file():
+        return []
+    ids = np.load(file, allow_pickle=False)
+    near = index.query(vectors)
+    places = np.searchsorted(np.sort(index.rows), near.row[0])
+    found = []
+    for place, cosine in zip(places, near.similarity[0], strict=True):
+        trace = runtime.store.get(ids[place].decode("ascii")) if np.isfinite(cosine) else None
+        if trace is not None and trace.teacher_label is not None:
+            found.append({"text": joined(trace.input), "label": trace.teacher_label, "cosine": round(float(cosine), 4)})
+        if len(found) == _KIN:
+            break
+    return found

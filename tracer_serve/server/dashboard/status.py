@@ -1,0 +1,128 @@
+"""The numbers of the dashboard, as JSON: what every worker says alike, since it comes from the store."""
+
+import os
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from tracer_serve.components.teachers._health import Health
+from tracer_serve.errors import ArtifactError, StoreError
+from tracer_serve.gate.certificate import CERTIFICATE
+from tracer_serve.gate.monitor import anytime_lower_bound
+from tracer_serve.lifecycle.refit_history import refits_told
+from tracer_serve.lifecycle.triggers import REQUEST
+from tracer_serve.server.dashboard.recent import LOOKED_AT, recent_of
+from tracer_serve.server.dashboard.traffic import counts, traffic_of
+from tracer_serve.server.http.context import runtime_of
+from tracer_serve.server.http.json_response import JsonAnswer
+from tracer_serve.server.routes.admin import KEY
+from tracer_serve.server.routes.health import health, refitting
+from tracer_serve.serving.runtime import Runtime
+from tracer_serve.storage.traces import Tally
+
+_REFITS = 8
+
+
+@runtime_checkable
+class _Observable(Protocol):
+    """A teacher that tells how it is doing."""
+
+    @property
+    def health(self) -> Health: ...
+
+
+async def status(request: Request) -> Response:
+    """Answer with the numbers of the dashboard; computed in a thread, so that no request waits for them."""
+    runtime = runtime_of(request)
+    facts = await run_in_threadpool(status_of, runtime)
+    return JsonAnswer(facts, headers={"cache-control": "no-store"})
+
+
+def status_of(runtime: Runtime, now: datetime | None = None) -> dict[str, Any]:
+    """Return the state of a task; parts that the store cannot give are None, and `problems` says why.
+
+    Parameters
+    ----------
+    now : UTC, for tests
+    """
+    now = now or datetime.now(UTC)
+    facts = health(runtime)
+    facts |= {
+        "time": now.isoformat(timespec="seconds"),
+        "admin": bool(runtime.task.spec.server.admin_key or os.environ.get(KEY)),
+        "promise": _promise(runtime),
+        "traffic": None,
+        "recent": None,
+        "versions": [],
+        "refits": [],
+        "refit_requested": False,
+    }
+    facts["breakers"] = _breakers(runtime)
+    try:
+        facts["traffic"] = traffic_of(runtime.store, runtime.task.spec.teacher.params.get("price"), now)
+        facts["recent"] = recent_of(runtime.store.recent(LOOKED_AT), facts["version"] and facts["version"]["number"])
+        facts["versions"] = _versions(runtime)
+        facts["refit_requested"] = runtime.store.get_value(REQUEST) is not None
+        facts["refits"] = refits_told(runtime.store, _REFITS, under_way=refitting(runtime))
+    except (StoreError, ArtifactError) as error:
+        if str(error) not in facts["problems"]:
+            facts["problems"].append(str(error))
+        facts["status"] = "degraded"
+    return facts
+
+
+def _promise(runtime: Runtime) -> dict[str, Any] | None:
+    """Return how the audits of the version that serves came out; the bound holds however often one looks."""
+    loaded = runtime.live.loaded
+    if loaded is None:
+        return None
+    state = runtime.watch.monitor(loaded)
+    return {
+        "audits": state.seen,
+        "agreements": state.agreements,
+        "agreement": state.agreements / state.seen if state.seen else None,
+        "lower_bound": anytime_lower_bound(state.agreements, state.seen, state.delta) if state.seen else None,
+        "required": state.alpha,
+        "confidence": 1.0 - state.delta,
+    }
+
+
+def _breakers(runtime: Runtime) -> list[dict[str, str]]:
+    """Return the circuit breakers of this worker's teacher; a teacher without an endpoint has none."""
+    teacher = runtime.router.teacher
+    if not isinstance(teacher, _Observable) or not isinstance(teacher.health, Health):
+        return []
+    return [{"endpoint": name, "state": state} for name, state in teacher.health.breakers]
+
+
+def _versions(runtime: Runtime) -> list[dict[str, Any]]:
+    """Return all versions, newest first, with what was certified and what came of it."""
+    loaded, live = runtime.live.loaded, runtime.store.epochs()
+    return [
+        {
+            "number": m.version,
+            "created": m.created,
+            "traces": m.traces,
+            "certified": m.certified,
+            "reason": m.reason,
+            "serves": loaded is not None and loaded.number == m.version,
+            "coverage": _certified_coverage(runtime.versions.folder(m.version)) if m.certified else None,
+            "report": (runtime.versions.folder(m.version) / "report.html").is_file(),
+            "live": counts(live.get(m.version, Tally())),
+        }
+        for m in reversed(runtime.versions.manifests())
+    ]
+
+
+@lru_cache(maxsize=1024)
+def _certified_coverage(folder: Path) -> float | None:
+    """Read what a version's certificate covers; a version never changes."""
+    try:
+        return CERTIFICATE.validate_json((folder / "certificate.json").read_bytes()).coverage
+    except FileNotFoundError:
+        return None

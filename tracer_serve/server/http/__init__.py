@@ -1,0 +1,1 @@
+"""Authentication, limits, errors: what every route shares."""

@@ -1,0 +1,88 @@
+"""Which of several tasks a call is for."""
+
+import json
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+
+from tracer_serve.server.chat.request import ChatRequest
+from tracer_serve.server.http.errors import RefusalError
+from tracer_serve.server.multi.mounted_task import Side
+
+
+def by_model(sides: Sequence[Side], body: bytes) -> Side:
+    """Return the task that a body names.
+
+    Raises
+    ------
+    RefusalError
+        400 where it names none, 404 where there is none of this name.
+    """
+    asked = _model_of(body)
+    found = _named(sides, asked)
+    if found is not None:
+        return found
+    known = ", ".join(repr(side.name) for side in sides)
+    if asked is None:
+        raise RefusalError(
+            400,
+            f"'model' has to say for which task this is, {known}; or ask under /t/NAME/",
+            code="missing_field",
+            param="model",
+        )
+    raise RefusalError(
+        404, f"there is no model {asked[:64]!r} here, only {known}", code="model_not_found", param="model"
+    )
+
+
+def by_chat(sides: Sequence[Side], body: bytes) -> Side | None:
+    """Return the task whose own call a chat completion is; None where it is nobody's, or could be several's.
+
+    The model's name decides; else the prompt around the text, of which no two tasks have the same; else the label set.
+    """
+    if (found := _named(sides, _model_of(body))) is not None:
+        return found
+    try:
+        asked = ChatRequest.model_validate_json(body)
+    except ValidationError:
+        return None
+    read = [(side, side.chat.recogniser.read(asked)) for side in sides]
+    calls = [(side, call) for side, call in read if call is not None]
+    prompted = [side for side, call in calls if call.prompted]
+    claims = prompted or [side for side, _ in calls]
+    return claims[0] if len(claims) == 1 else None
+
+
+def by_endpoint(sides: Sequence[Side], body: bytes) -> Side:
+    """Return the task to whose teacher a foreign call is passed on: one that asks this model, else the first.
+
+    Raises
+    ------
+    RefusalError
+        404 where none passes calls on.
+    """
+    asked = _model_of(body)
+    able = [(side, side.chat.forwarder) for side in sides if side.chat.forwarder is not None]
+    if not able:
+        model = "" if asked is None else f" of the model {asked[:64]!r}"
+        known = ", ".join(repr(side.name) for side in sides)
+        raise RefusalError(
+            404,
+            f"this call{model} is for none of the tasks {known}, and none of them has an endpoint to pass it on to",
+            code="model_not_found",
+            param="model",
+        )
+    return next((side for side, forwarder in able if forwarder.model == asked), able[0][0])
+
+
+def _named(sides: Sequence[Side], name: str | None) -> Side | None:
+    return next((side for side in sides if side.name == name), None)
+
+
+def _model_of(body: bytes) -> str | None:
+    try:
+        asked = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    name = asked.get("model") if isinstance(asked, dict) else None
+    return name if isinstance(name, str) else None

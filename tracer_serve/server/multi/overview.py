@@ -1,0 +1,73 @@
+"""What several tasks say together: each caller sees those that its key opens."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from tracer_serve.errors import StoreError
+from tracer_serve.report.render import page
+from tracer_serve.server.dashboard.traffic import traffic_of
+from tracer_serve.server.documents import model
+from tracer_serve.server.http.json_response import JsonAnswer
+from tracer_serve.server.multi.mounted_task import sides_of
+from tracer_serve.server.openapi import openapi
+from tracer_serve.server.routes.health import health, readiness
+from tracer_serve.server.routes.report_pages import SAFE
+from tracer_serve.serving.metrics import CONTENT_TYPE, render
+from tracer_serve.serving.runtime import Runtime
+
+
+def models(request: Request) -> Response:
+    """Answer with the tasks, each as a model."""
+    return JSONResponse({"object": "list", "data": [model(side.task) for side in sides_of(request)]})
+
+
+async def readyz(request: Request) -> Response:
+    """Answer that requests to all of the tasks are answered."""
+    tasks = {side.name: readiness(side.runtime) for side in request.app.state.sides}
+    return JSONResponse({"status": "ready", "tasks": tasks})
+
+
+def healthz(request: Request) -> Response:
+    """Answer with the details of each task; degraded as soon as one is."""
+    tasks = {side.name: health(side.runtime) for side in sides_of(request)}
+    ok = all(task["status"] == "ok" for task in tasks.values())
+    return JsonAnswer({"status": "ok" if ok else "degraded", "tasks": tasks})
+
+
+def metrics(request: Request) -> Response:
+    """Answer Prometheus; the label `task` tells the tasks apart."""
+    several = [side.runtime.metrics for side in request.app.state.sides]
+    return Response(render(several), headers={"content-type": CONTENT_TYPE})
+
+
+def schema(request: Request) -> Response:
+    """Answer in the shape of BentoML's own schema route."""
+    sides_of(request)
+    paths = {route.path: {"mounted": True} for route in request.app.routes}
+    return JSONResponse({"name": "tracer-serve", "type": "service", "routes": [], "paths": paths})
+
+
+def docs(request: Request) -> Response:
+    """Answer with the OpenAPI document: a task's own routes are below its prefix."""
+    names = [side.name for side in sides_of(request)]
+    below = {"url": "/t/{task}", "variables": {"task": {"default": names[0], "enum": names}}}
+    return JSONResponse(openapi() | {"servers": [below]})
+
+
+def index(request: Request) -> Response:
+    """Answer with a page that leads to the tasks' dashboards."""
+    tasks = [health(side.runtime) | {"today": _today(side.runtime)} for side in sides_of(request)]
+    title = f"{len(tasks)} task{'' if len(tasks) == 1 else 's'}"
+    html, policy = page("overview.html", (), {}, styles=("report", "dashboard"), title=title, tasks=tasks)
+    return HTMLResponse(html, headers={"content-security-policy": policy} | SAFE)
+
+
+def _today(runtime: Runtime) -> dict[str, Any] | None:
+    """Return today's counts, None while the store does not answer, which `health` tells as a problem."""
+    try:
+        return dict(traffic_of(runtime.store, None, datetime.now(UTC))["today"])
+    except StoreError:
+        return None

@@ -1,0 +1,115 @@
+"""The OpenAPI document: every route, with what it takes and answers."""
+
+from typing import Any
+
+from tracer_serve import __version__
+from tracer_serve.server.chat.request import ChatRequest
+from tracer_serve.server.dashboard.explain import ExplainRequest
+from tracer_serve.server.routes.admin import RollbackRequest
+from tracer_serve.server.routes.classify import ClassifyRequest
+from tracer_serve.server.routes.feedback import FeedbackRequest
+from tracer_serve.server.routes.response_models import ChatCompletion, ClassifyResponse, ErrorBody, FeedbackResponse
+
+_MODELS = (
+    *(ChatCompletion, ChatRequest, ClassifyRequest, ClassifyResponse),
+    *(ErrorBody, ExplainRequest, FeedbackRequest, FeedbackResponse, RollbackRequest),
+)
+
+
+def openapi() -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document of every route."""
+    schemas: dict[str, Any] = {}
+    for model in _MODELS:
+        document = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas |= document.pop("$defs", {})
+        schemas[model.__name__] = document
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "tracer-serve", "version": __version__},
+        "paths": _paths(),
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {name: {"type": "http", "scheme": "bearer"} for name in ("admin", "key")},
+        },
+    }
+
+
+def _paths() -> dict[str, Any]:
+    asked, body_errors = (401, 429), (400, 401, 408, 413, 415)
+    admin: dict[str, Any] = {"security": [{"admin": []}]}
+    rest = {"name": "path", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    number = {"name": "number", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 0}}
+    return {
+        "/v1/classify": {
+            "post": _operation("Classify one text or many.", (200, "ClassifyResponse"), (*body_errors, 404, 429, 503))
+            | _body("ClassifyRequest")
+        },
+        "/v1/chat/completions": {"post": _chat(body_errors) | _body("ChatRequest")},
+        "/v1/feedback": {
+            "post": _operation(
+                "Put a correct label on an answer.", (200, "FeedbackResponse"), (*body_errors, 404, 409, 429, 503)
+            )
+            | _body("FeedbackRequest")
+            | {"parameters": [{"name": "Idempotency-Key", "in": "header", "schema": {"type": "string"}}]}
+        },
+        "/v1/{path}": {"post": _passed_on() | {"parameters": [rest]}},
+        "/v1/explain": {
+            "post": _operation("What would become of a text, and why.", errors=(*body_errors, 429, 503))
+            | _body("ExplainRequest")
+        },
+        "/v1/models": {"get": _operation("The task, as a model.", errors=asked)},
+        "/livez": {"get": _operation("The process runs.", kind="text/plain")},
+        "/readyz": {"get": _operation("Requests are answered.")},
+        "/healthz": {"get": _operation("Details, and what is wrong.", errors=(401,))},
+        "/metrics": {"get": _operation("Prometheus.", kind="text/plain")},
+        "/schema.json": {"get": _operation("The routes, as BentoML shows them.", errors=(401,))},
+        "/docs.json": {"get": _operation("This document.", errors=(401,))},
+        "/": {"get": _operation("Dashboard.", errors=(401,), kind="text/html")},
+        "/status.json": {"get": _operation("The numbers of the dashboard.", errors=(401,))},
+        "/versions/{number}/report.html": {
+            "get": _operation("Report of a version.", errors=(401, 404), kind="text/html") | {"parameters": [number]}
+        },
+        "/admin/refit": {"post": _operation("Ask for a refit.", (202, None), (401, 403, 503)) | admin},
+        "/admin/rollback": {
+            "post": _operation("Serve an earlier version.", errors=(*body_errors, 403, 404))
+            | admin
+            | _body("RollbackRequest")
+        },
+    }
+
+
+def _chat(errors: tuple[int, ...]) -> dict[str, Any]:
+    """Document the drop-in: what is passed on is answered with whatever the teacher's endpoint answers."""
+    operation = _operation(
+        "Classify the text in this task's calls; pass all others on.", (200, "ChatCompletion"), (*errors, 404, 429, 503)
+    )
+    operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+    operation["responses"]["default"] = {"description": "Whatever the teacher's endpoint answered."}
+    return operation
+
+
+def _passed_on() -> dict[str, Any]:
+    operation = _operation(
+        "Pass on what only the teacher's endpoint knows.", errors=(401, 403, 404, 405, 408, 413, 429, 503)
+    )
+    operation["responses"]["default"] = {"description": "Whatever the teacher's endpoint answered."}
+    return operation
+
+
+def _operation(
+    summary: str,
+    success: tuple[int, str | None] = (200, None),
+    errors: tuple[int, ...] = (),
+    kind: str = "application/json",
+) -> dict[str, Any]:
+    status, name = success
+    shape = {"$ref": f"#/components/schemas/{name}"} if name else {}
+    responses: dict[str, Any] = {str(status): {"description": "Done.", "content": {kind: {"schema": shape}}}}
+    failed = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
+    responses |= {str(code): {"description": "Refused.", "content": failed} for code in sorted(errors)}
+    return {"summary": summary, "responses": responses}
+
+
+def _body(name: str) -> dict[str, Any]:
+    content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
+    return {"requestBody": {"required": True, "content": content}}

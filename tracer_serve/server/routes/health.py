@@ -1,0 +1,142 @@
+"""Is it alive, can it answer, what is wrong: for machines and for people."""
+
+import math
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from tracer_serve.errors import ArtifactError, StoreError
+from tracer_serve.gate.wording import bound_of, promise_of
+from tracer_serve.lifecycle.gate_state import PROGRESS
+from tracer_serve.lifecycle.refit_history import last_refit
+from tracer_serve.lifecycle.triggers import awaited, just_begun
+from tracer_serve.server.http.context import runtime_of
+from tracer_serve.server.http.json_response import JsonAnswer
+from tracer_serve.serving.metrics import CONTENT_TYPE, render
+from tracer_serve.serving.runtime import Runtime
+from tracer_serve.storage.traces.lease_owner import LEASE, live_holder
+
+
+async def livez(_: Request) -> Response:
+    """Answer that the process runs."""
+    return PlainTextResponse("ok\n")
+
+
+async def readyz(request: Request) -> Response:
+    """Answer that requests are answered: deferring all of them counts, and so does losing traces, but it is told."""
+    return JSONResponse({"status": "ready"} | readiness(runtime_of(request)))
+
+
+def readiness(runtime: Runtime) -> dict[str, Any]:
+    """Return what anybody may know: where keys are asked for, problems are told to those who have one."""
+    loaded, problems = runtime.live.loaded, runtime.problems()
+    if problems and runtime.task.spec.server.api_keys:
+        problems = ["/healthz has the details"]
+    return {"version": None if loaded is None else loaded.number, "problems": problems}
+
+
+def healthz(request: Request) -> Response:
+    """Answer with the details; 200 as long as requests are answered."""
+    return JsonAnswer(health(runtime_of(request)))
+
+
+def health(runtime: Runtime) -> dict[str, Any]:
+    """Return the state of a task as people want to see it."""
+    problems = runtime.problems()
+    last: Any = None
+    progress: Any = None
+    repair: dict[str, Any] | None = None
+    new: dict[str, int] = {}
+    try:
+        under_way = refitting(runtime)
+        last = last_refit(runtime.store, under_way=under_way)
+        progress = runtime.store.get_value(PROGRESS) if under_way else None
+        new = _new_labels(runtime)
+        ended = None if last is None else last["ended"]
+        repair = _repair(runtime, under_way=under_way or just_begun(runtime.store, ended))
+    except (StoreError, ArtifactError) as error:
+        problems.append(str(error))
+    return {
+        "status": "degraded" if problems else "ok",
+        "task": runtime.task.spec.name,
+        "mode": runtime.task.spec.mode,
+        "version": _version(runtime),
+        "gate": _gate(runtime) | {"repair": repair},
+        "monitor": _monitor(runtime),
+        "problems": problems,
+        "traces_waiting": runtime.writer.waiting,
+        "traces_lost": runtime.writer.lost,
+        "last_refit": last,
+        "refit": progress,
+        "new_labels": new,
+    }
+
+
+def refitting(runtime: Runtime) -> bool:
+    """Return whether a refit is under way, here or elsewhere."""
+    return live_holder(runtime.store, LEASE) is not None
+
+
+def _new_labels(runtime: Runtime) -> dict[str, int]:
+    """Return how often the teacher has given labels that the version does not know."""
+    loaded = runtime.live.loaded
+    if loaded is None:
+        return {}
+    known = set(loaded.labels)
+    return {label: n for label, n in runtime.store.counts().by_label.items() if label not in known}
+
+
+def _gate(runtime: Runtime) -> dict[str, Any]:
+    loaded, closed = runtime.live.loaded, runtime.closed
+    certified = loaded is not None and loaded.policy.certificate.certified
+    reason = closed.reason if closed else None if certified else "no_certificate"
+    closing = runtime.watch.closing
+    last = None if closing is None else {"at": closing.at, "version": closing.version, "message": closing.message}
+    return {"open": reason is None, "reason": reason, "last_closing": last}
+
+
+def _repair(runtime: Runtime, *, under_way: bool) -> dict[str, Any] | None:
+    """Return what a closed gate waits for."""
+    repair = None if runtime.closed is None else awaited(runtime.task.spec, runtime.store, runtime.versions)
+    if repair is None:
+        return None
+    facts = {"rows": repair.rows, "needed": repair.needed, "tried_at": repair.before or None}
+    return facts | {"words": repair.words(under_way=under_way)}
+
+
+def _monitor(runtime: Runtime) -> dict[str, Any] | None:
+    loaded = runtime.live.loaded
+    if loaded is None:
+        return None
+    state = runtime.watch.monitor(loaded)
+    evidence = min(state.evidence, 1e300)  # JSON has no infinity
+    return {
+        "audits": state.seen,
+        "agreements": state.agreements,
+        "evidence": evidence,
+        "alarm_at": 1.0 / state.delta,
+        "audit_rate": runtime.watch.rate,
+    }
+
+
+def _version(runtime: Runtime) -> dict[str, Any] | None:
+    loaded = runtime.live.loaded
+    if loaded is None:
+        return None
+    certificate = loaded.policy.certificate
+    return {
+        "number": loaded.number,
+        "certified": certificate.certified,
+        "reason": certificate.reason,
+        "alpha": certificate.alpha,
+        "delta": None if math.isnan(certificate.delta) else certificate.delta,
+        "coverage": certificate.handled_share,
+        "lower_bound": bound_of(certificate),
+        "promise": promise_of(certificate) if certificate.certified else None,
+    }
+
+
+def metrics(request: Request) -> Response:
+    """Answer Prometheus."""
+    return Response(render([runtime_of(request).metrics]), headers={"content-type": CONTENT_TYPE})

@@ -1,0 +1,106 @@
+"""The teacher's second opinion on handled texts, asked in the background: what keeps the certificate honest."""
+
+import asyncio
+import logging
+
+from tracer_serve.errors import TeacherError
+from tracer_serve.protocols import Remembering, Teacher
+from tracer_serve.serving.gate_watcher import Watch
+from tracer_serve.serving.metrics import Metrics
+from tracer_serve.serving.trace_writer import TraceWriter
+from tracer_serve.types import Answer, Text, Trace
+
+_log = logging.getLogger(__name__)
+
+_MEMORY = 0.98  # weight of the past in the running mean of an answer's cost
+
+
+async def ask(teacher: Teacher, text: Text, *, anew: bool = False) -> Answer:
+    """Ask the teacher; whatever a plugin's teacher raises becomes a `TeacherError` of that text alone.
+
+    Parameters
+    ----------
+    anew : whether the answer is to say what the teacher says now, whatever it remembers of the text
+    """
+    if anew and isinstance(teacher, Remembering):
+        teacher.forget(text)
+    try:
+        return await teacher.label(text)
+    except TeacherError:
+        raise
+    except Exception as error:
+        _log.exception("the teacher raised what is no TeacherError")
+        raise TeacherError("the teacher failed unexpectedly, see the server's log", reason="unavailable") from error
+
+
+class Audits:
+    """Asks the teacher about handled texts and puts its labels on their rows.
+
+    Parameters
+    ----------
+    fingerprint : the teacher's, as rows keep it
+    watch : is told how audits came out
+    concurrency : most questions at a time, so that audits never crowd out deferred requests
+    capacity : most questions waiting; beyond it an audit stays unanswered, whatever the text
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        fingerprint: str,
+        *,
+        writer: TraceWriter,
+        metrics: Metrics,
+        watch: Watch,
+        concurrency: int = 4,
+        capacity: int = 1_000,
+    ) -> None:
+        self.mean_cost = 0.0
+        self._teacher, self._fingerprint, self._watch = teacher, fingerprint, watch
+        self._writer, self._metrics = writer, metrics
+        self._slots = asyncio.Semaphore(concurrency)
+        self._capacity = capacity
+        self._running: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def ask(self, trace: Trace, text: Text) -> None:
+        """Ask about the text of a handled row that the writer has, without waiting."""
+        if self._closed or len(self._running) >= self._capacity:
+            self._metrics.audits["unanswered"].inc()
+            return
+        task = asyncio.get_running_loop().create_task(self._ask(trace, text))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    def note_cost(self, cost: float) -> None:
+        """Take a teacher answer's cost into the running mean, by which avoided cost is estimated."""
+        self.mean_cost = cost if not self.mean_cost else _MEMORY * self.mean_cost + (1 - _MEMORY) * cost
+
+    async def close(self, grace_s: float) -> None:
+        """Let the questions under way end, for at most `grace_s` seconds."""
+        self._closed = True
+        if not self._running:
+            return
+        _, late = await asyncio.wait(self._running, timeout=grace_s)
+        for task in late:
+            task.cancel()
+        if late:
+            self._metrics.audits["unanswered"].inc(len(late))
+            _log.warning("%d audits had no answer when the service stopped", len(late))
+            await asyncio.wait(late)
+
+    async def _ask(self, trace: Trace, text: Text) -> None:
+        async with self._slots:
+            try:
+                answer = await ask(self._teacher, text, anew=True)  # a remembered label would hide that it changed
+            except TeacherError as error:
+                self._metrics.teacher_error(error.reason)
+                self._metrics.audits["unanswered"].inc()
+                return
+        self.note_cost(answer.cost)
+        self._metrics.cost["audit"].inc(answer.cost)
+        agree = answer.label == trace.surrogate_label
+        self._metrics.audits["true" if agree else "false"].inc()
+        self._watch.note_audit(trace.version, agree)
+        self._watch.note_label(answer.label)
+        self._writer.label(trace.id, "audit", answer, self._fingerprint)

@@ -1,0 +1,179 @@
+"""A file of texts through the current version: as fast as the embedder, in memory that does not grow with the file.
+
+Reading, embedding, and deciding with writing overlap: the embedder never waits for the disk. The surrogate answers what
+the gate lets it, by the same rule as over HTTP; what it defers is left to the teacher, or asked at once.
+"""
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TypeGuard
+
+from tracer_serve.errors import BadInputError, TeacherError
+from tracer_serve.infra.redaction import WITHHELD
+from tracer_serve.serving.active_version import Loaded
+from tracer_serve.serving.batch.input_lines import Line
+from tracer_serve.serving.batch.output_files import ADDED, Row, Sink
+from tracer_serve.serving.batch.prefetch import ahead
+from tracer_serve.serving.router import DOWN, Result, Router
+from tracer_serve.types import Text, Vectors
+
+BATCH = 2_048
+"""Texts that are embedded and written together: enough to sort by length, seconds of work to lose at most."""
+
+Batch = Sequence[Line]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the rows.
+
+    Parameters
+    ----------
+    rows : written in this run
+    decisions : rows by decision: ``handled``, ``deferred``, ``refused`` (no text in it), ``error``
+    reasons : rows that the surrogate did not answer, by reason
+    """
+
+    rows: int = 0
+    decisions: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Count a batch."""
+        self.rows += len(rows)
+        self.decisions.update(row["tracer_decision"] for row in rows)
+        self.reasons.update(row["tracer_reason"] for row in rows if row["tracer_decision"] in ("deferred", "error"))
+
+
+def classify(lines: Iterable[Line], router: Router, sink: Sink, *, batch: int = BATCH) -> Generator[Tally, None, None]:
+    """Write every line with its decision, and yield the tally after each batch; the teacher is not asked.
+
+    Deferred rows have no label. Nothing becomes a trace: no teacher has spoken.
+    """
+    tally = Tally()
+    for part in ahead(_embedded(ahead(_batches(lines, sink, batch)), router)):
+        rows = _decided(router, *part)
+        sink.write(rows)
+        tally.add(rows)
+        yield tally
+    sink.finish()
+
+
+async def classify_asking(
+    lines: Iterable[Line], router: Router, sink: Sink, *, at_once: int, batch: int = BATCH
+) -> AsyncIterator[Tally]:
+    """Do the same through the router: the teacher labels what is deferred, and every row becomes a trace.
+
+    Parameters
+    ----------
+    at_once : most texts under way
+
+    Raises
+    ------
+    TeacherError
+        Where the teacher is down: what was written stays, and the same call goes on from there.
+    """
+    tally, slots = Tally(), asyncio.Semaphore(at_once)
+
+    async def ask(text: Text) -> Result:
+        async with slots:
+            return (await router.route([text]))[0]
+
+    for part in _batches(lines, sink, min(batch, 16 * at_once)):
+        results = iter(await asyncio.gather(*(ask(line.text) for line in part if line.text is not None)))
+        told = [(line, None if line.text is None else next(results)) for line in part]
+        down = next((i for i, (_, result) in enumerate(told) if _is_down(result)), len(told))
+        rows = [_refused(line) if result is None else _told(line, result) for line, result in told[:down]]
+        await asyncio.to_thread(sink.write, rows)  # those before an outage too: they are paid for
+        tally.add(rows)
+        yield tally
+        if _is_down(problem := told[down][1] if down < len(told) else None):
+            raise problem
+    await asyncio.to_thread(sink.finish)
+
+
+def _batches(lines: Iterable[Line], sink: Sink, size: int) -> Iterator[Batch]:
+    """Group the lines behind those that an earlier run has written."""
+    rest = islice(lines, sink.rows, None)
+    while part := list(islice(rest, size)):
+        yield part
+
+
+def _embedded(
+    parts: Iterable[Batch], router: Router
+) -> Iterator[tuple[Batch, Loaded | None, list[Text], Vectors | None]]:
+    """Give each batch the version that is live, its texts as surrogates may see them, and the first stage's vectors."""
+    for part in parts:
+        loaded, redact = router.live.loaded, router.redact
+        texts = [line.text if redact is None else redact(line.text) for line in part if line.text is not None]
+        vectors = None if loaded is None or not texts else loaded.policy.stages[0].view.embed(texts)
+        yield part, loaded, texts, vectors
+
+
+def _decided(
+    router: Router, part: Batch, loaded: Loaded | None, texts: list[Text], vectors: Vectors | None
+) -> list[Row]:
+    """Return the rows of a batch, with what the policy says of each text."""
+    if loaded is None or vectors is None:
+        return [_refused(line) if line.text is None else _row(line, "deferred", "no_version") for line in part]
+    policy, held = loaded.policy, router.holds_back(loaded)
+    seen = policy.score(texts, {policy.stages[0].view: vectors})
+    labels = policy.classes[seen.top].tolist()
+    said = zip(texts, seen.handled.tolist(), labels, seen.score.tolist(), seen.reason.tolist(), strict=True)
+    rows = []
+    for line in part:
+        if line.text is None:
+            rows.append(_refused(line))
+            continue
+        text, handled, label, score, reason = next(said)
+        facts = {"score": score, "version": loaded.number}
+        if text is WITHHELD:
+            rows.append(_row(line, "deferred", "policy_failed", version=loaded.number))
+        elif not handled or held is not None:
+            rows.append(_row(line, "deferred", held if handled and held is not None else reason, **facts))
+        else:
+            rows.append(_row(line, "handled", reason, label=label, **facts))
+    return rows
+
+
+def _is_down(result: Result | None) -> TypeGuard[TeacherError]:
+    """Whether a text has no answer because nobody answers now, whatever the text."""
+    return isinstance(result, TeacherError) and result.reason in DOWN
+
+
+def _told(line: Line, result: Result) -> Row:
+    """Return the row of a routed text."""
+    if isinstance(result, TeacherError):
+        return _row(line, "error", result.reason)
+    if isinstance(result, BadInputError):
+        return _row(line, "refused", str(result))
+    score = None if result.verdict is None else result.verdict.score
+    return _row(line, result.kind, result.reason, label=result.label, score=score, version=result.version)
+
+
+def _refused(line: Line) -> Row:
+    return _row(line, "refused", line.problem)
+
+
+def _row(
+    line: Line,
+    decision: str,
+    reason: str,
+    *,
+    label: str | None = None,
+    score: float | None = None,
+    version: int | None = None,
+) -> Row:
+    told = (
+        line.number,
+        label,
+        decision,
+        score if score is not None and math.isfinite(score) else None,
+        reason,
+        version,
+    )
+    return {**line.record, **dict(zip(ADDED, told, strict=True))}

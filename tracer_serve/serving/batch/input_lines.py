@@ -1,0 +1,53 @@
+"""Records of a file to lines with the text to classify."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tracer_serve.storage.importers.extract import text_of
+from tracer_serve.storage.importers.items import Record, Refusal, RefusedError
+from tracer_serve.storage.importers.parse import plain_text
+from tracer_serve.storage.importers.readers import records
+from tracer_serve.types import Text
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One record of the input.
+
+    Parameters
+    ----------
+    number : line of a text file, row of a Parquet file, from 1
+    record : its fields as they came; empty where the line is none
+    text : what to classify, None where there is none
+    problem : why there is none
+    """
+
+    number: int
+    record: Record
+    text: Text | None
+    problem: str = ""
+
+
+def lines_of(path: Path, *, pair: bool, text_field: str | tuple[str, str] | None = None) -> Iterator[Line]:
+    """Yield one line per record of a file, also for those that cannot be read.
+
+    Raises
+    ------
+    ImportFileError
+        The file as a whole cannot be read.
+    """
+    for number, record in records(path):
+        if isinstance(record, Refusal):
+            yield Line(number, {}, None, record.reason)
+            continue
+        try:
+            text = text_of(plain_text(record, text_field))
+        except RefusedError as error:
+            yield Line(number, record, None, str(error))
+            continue
+        if isinstance(text, tuple) != pair:
+            has, wants = ("one text", "a pair") if pair else ("a pair", "one text")
+            yield Line(number, record, None, f"has {has}, the task wants {wants}")
+            continue
+        yield Line(number, record, text)

@@ -1,0 +1,195 @@
+"""What Prometheus sees: few series, and none of their labels comes from a user's text.
+
+With several workers each keeps its numbers in files under ``PROMETHEUS_MULTIPROC_DIR``, and any of them can add them
+up; that variable has to be set before `prometheus_client` is imported for the first time.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from tracer_serve.errors import TEACHER_REASONS
+from tracer_serve.gate.wording import bound_of
+from tracer_serve.infra.periodic import Follower
+from tracer_serve.lifecycle.validity import REASONS
+from tracer_serve.serving.active_version import Loaded
+from tracer_serve.serving.gate_watcher import Watch
+from tracer_serve.serving.metric_buffer import Count, Seconds
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody reads
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_BUCKETS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_WRITE_S = 0.5
+_DECISIONS = ("handled", "deferred", "degraded", "error")
+_OUTCOMES = ("certified", "abstained", "busy", "failed", "timeout", "stopped")
+_STAGES = ("total", "embed", "predict", "teacher")
+
+
+class Metrics:
+    """The counters of one task in this process.
+
+    Parameters
+    ----------
+    task : name of the task, a label of every series
+    loaded : says which version serves
+    watch : says what gate and monitor do
+    """
+
+    def __init__(
+        self, task: str, loaded: Callable[[], Loaded | None], watch: Callable[[], Watch | None] = lambda: None
+    ) -> None:
+        self._registry = CollectorRegistry()
+        self.task = task
+        self.version = _VersionCollector(task, loaded, watch)
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"tracer_{name}", text, ("task", *labels), registry=self._registry)
+
+        requests = counter("requests_total", "Texts answered, by who answered.", "decision")
+        self.requests = {kind: Count(requests.labels(task, kind)) for kind in _DECISIONS}
+        seconds = Histogram(
+            "tracer_request_duration_seconds",
+            "Time to an answer, by stage.",
+            ("task", "stage"),
+            buckets=_BUCKETS,
+            registry=self._registry,
+        )
+        self.seconds = {stage: Seconds(seconds.labels(task, stage)) for stage in _STAGES}
+        audits = counter("audit_total", "Handled texts that the teacher was asked about as well.", "agree")
+        self.audits = {agree: audits.labels(task, agree) for agree in ("true", "false", "unanswered")}
+        shadow = counter("shadow_total", "Certified texts held back from the surrogate, by mode or gate.", "agree")
+        self.shadow = {agree: shadow.labels(task, agree) for agree in ("true", "false")}
+        cost = counter("cost_usd_total", "Teacher cost in the price's currency; avoided is estimated.", "kind")
+        self.cost = {kind: Count(cost.labels(task, kind)) for kind in ("spent", "avoided", "audit")}
+        self._teacher_errors = counter("teacher_errors_total", "Teacher calls without a usable label.", "reason")
+        self._refits = counter("refit_total", "Refits, by how they ended.", "outcome")
+        for series, values in ((self._teacher_errors, TEACHER_REASONS), (self._refits, _OUTCOMES)):
+            for value in values:  # from 0 on: a series that appears with its first failure has no increase to alert on
+                series.labels(task, value)
+        self.lost = counter("traces_lost_total", "Traces that never reached the store.").labels(task)
+        self.delayed = counter("traces_delayed_total", "Traces that had to wait for the store.").labels(task)
+        self.policy_failures = counter("policy_failures_total", "Texts deferred as the policy failed.").labels(task)
+        remembered = counter("decision_cache_total", "Texts looked up among the version's decisions.", "result")
+        self.remembered = {result: Count(remembered.labels(task, result)) for result in ("hit", "miss")}
+        self.new_labels = counter("new_labels_total", "Answers with a label unknown to the version.").labels(task)
+        self.load_failures = counter("version_load_failures_total", "Versions that did not load.").labels(task)
+        gathered = (self.requests, self.seconds, self.cost, self.remembered)
+        self._gathered: list[Count | Seconds] = [series for kind in gathered for series in kind.values()]
+        self._writing = threading.Lock()
+        self._follower = Follower("tracer-metrics", self.write, _WRITE_S)
+
+    def start(self) -> None:
+        """Write what is counted, from now on, to where the other workers see it."""
+        self._follower.start()
+
+    def stop(self) -> None:
+        """Write for the last time."""
+        self._follower.stop()
+        self.write()
+
+    def write(self) -> None:
+        """Write what was counted since the last time."""
+        with self._writing:
+            for series in self._gathered:
+                series.write()
+
+    def teacher_error(self, reason: str) -> None:
+        """Count a teacher's failure under its bounded reason."""
+        self._teacher_errors.labels(self.task, reason).inc()
+
+    def refit(self, outcome: str) -> None:
+        """Count a refit under its bounded outcome."""
+        self._refits.labels(self.task, outcome).inc()
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the series of this process, and what it says of the version."""
+        yield from self._registry.collect()
+        yield from self.version.collect()
+
+
+def render(several: Sequence[Metrics]) -> bytes:
+    """Return the text exposition of some tasks, each family once, with the counts of all workers.
+
+    Those of this process are of now, those of the others at most half a second old.
+    """
+    for metrics in several:
+        metrics.write()
+    registry = CollectorRegistry()
+    registry.register(_Together(several))
+    return generate_latest(registry)
+
+
+class _Together(Collector):
+    """The series of some tasks, and of no other that this process may hold."""
+
+    def __init__(self, several: Sequence[Metrics]) -> None:
+        self._several = several
+
+    def collect(self) -> Iterable[Metric]:
+        tasks = {metrics.task for metrics in self._several}
+        families: dict[str, Metric] = {}
+        for family in self._all():
+            kept = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+            kept.samples += [sample for sample in family.samples if sample.labels["task"] in tasks]
+        return families.values()
+
+    def _all(self) -> Iterable[Metric]:
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return (family for metrics in self._several for family in metrics.collect())
+        counted = MultiProcessCollector(None)  # type: ignore[no-untyped-call]
+        versions = (family for metrics in self._several for family in metrics.version.collect())
+        return (*counted.collect(), *versions)  # type: ignore[no-untyped-call]
+
+
+class _VersionCollector(Collector):
+    """The version that serves, read when asked: every worker holds the same one, so none is added up."""
+
+    def __init__(self, task: str, loaded: Callable[[], Loaded | None], watch: Callable[[], Watch | None]) -> None:
+        self._task, self._loaded, self._watch = task, loaded, watch
+
+    def collect(self) -> Iterable[Metric]:
+        loaded = self._loaded()
+        if loaded is None:
+            return
+        certificate = loaded.policy.certificate
+        yield from self._gauges(
+            tracer_coverage_ratio=("Certified share of traffic that is handled.", certificate.handled_share),
+            tracer_agreement_lower_bound=("Certified bound of teacher agreement, if any.", bound_of(certificate)),
+            tracer_agreement_target=("Required teacher agreement, alpha.", certificate.alpha),
+        )
+        info = GaugeMetricFamily(
+            "tracer_policy_info", "The version that serves.", labels=("task", "version", "teacher", "embedder")
+        )
+        info.add_metric((self._task, str(loaded.number), loaded.teacher, loaded.policy.fingerprint), 1.0)
+        yield info
+        watch = self._watch()
+        if watch is not None:
+            yield from self._watched(watch, loaded)
+
+    def _watched(self, watch: Watch, loaded: Loaded) -> Iterable[Metric]:
+        closed = GaugeMetricFamily(
+            "tracer_gate_closed", "1 while the certificate is void, by why.", labels=("task", "reason")
+        )
+        for reason in REASONS:
+            closed.add_metric((self._task, reason), float(watch.closed(loaded) == reason))
+        yield closed
+        evidence = "The monitor's evidence that agreement is below alpha; an alarm at 1/delta."
+        yield from self._gauges(
+            tracer_audit_rate=("Probability that a handled text is audited.", watch.rate),
+            tracer_monitor_evidence=(evidence, watch.monitor(loaded).evidence),
+        )
+
+    def _gauges(self, **values: tuple[str, float | None]) -> Iterable[Metric]:
+        """Yield a family per name, of its text and its value, where there is one."""
+        for name, (text, value) in values.items():
+            family = GaugeMetricFamily(name, text, labels=("task",))
+            if value is not None:
+                family.add_metric((self._task,), value)
+            yield family

@@ -1,0 +1,191 @@
+"""Everything one worker process holds for its task, from start to stop."""
+
+import asyncio
+import logging
+import math
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+
+from tracer_serve.components.factory import load_plugins, make_embedders, make_redactors, make_teacher
+from tracer_serve.config.load import Task
+from tracer_serve.errors import BadInputError
+from tracer_serve.infra.log_context import TASK
+from tracer_serve.infra.redaction import redaction
+from tracer_serve.infra.resilience.ttl_cache import Cache
+from tracer_serve.lifecycle.scheduler import Schedule
+from tracer_serve.lifecycle.teacher_change import known_labels, note_teacher
+from tracer_serve.lifecycle.validity import Void
+from tracer_serve.policy.policy import Policy
+from tracer_serve.protocols import Embedder, Teacher
+from tracer_serve.serving.active_version import Live, Loaded
+from tracer_serve.serving.auditor import Audits
+from tracer_serve.serving.batcher import Batcher
+from tracer_serve.serving.gate_watcher import Watch
+from tracer_serve.serving.metrics import Metrics
+from tracer_serve.serving.rollout import Rollout
+from tracer_serve.serving.router import AT_ONCE, Router
+from tracer_serve.serving.trace_writer import TraceWriter
+from tracer_serve.storage.traces import TraceStore
+from tracer_serve.storage.versions import open_versions
+from tracer_serve.storage.versions.local import Versions
+from tracer_serve.storage.versions.opening import store_of
+from tracer_serve.types import Text, Verdict
+
+_log = logging.getLogger(__name__)
+
+GRACE_S = 10
+"""Seconds that requests in flight, audits and the last rows get when the service stops."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """One task being served by this process."""
+
+    task: Task
+    store: TraceStore
+    versions: Versions
+    live: Live
+    watch: Watch
+    writer: TraceWriter
+    metrics: Metrics
+    router: Router
+
+    @property
+    def max_body(self) -> int:
+        """Largest request body, bytes."""
+        return int(self.task.spec.server.max_body_mb * 1_000_000)
+
+    def classes(self, version: int | None = None) -> tuple[str, ...]:
+        """Return the labels of a version in the order of its probabilities; else the spec's."""
+        loaded = self.live.loaded
+        if loaded is not None and version in (None, loaded.number):
+            return loaded.labels
+        return self.task.spec.label_names
+
+    def problems(self) -> list[str]:
+        """Return what does not work though requests are answered, one line each."""
+        found = []
+        if self.writer.problem is not None:
+            kept = f"{self.writer.waiting:,} wait in memory, {self.writer.lost:,} are lost so far"
+            found.append(f"traces do not reach the store ({kept}), refits learn nothing of them: {self.writer.problem}")
+        if self.live.problem is not None:
+            found.append(self.live.problem)
+        if self.closed is not None:
+            found.append(f"the gate is closed, everything goes to the teacher: {self.closed.message}")
+        if self.watch.problem is not None:
+            found.append(f"the monitor hears of this worker's audits only: {self.watch.problem}")
+        return found
+
+    @property
+    def closed(self) -> Void | None:
+        """Why the certified version may not answer; None where it may."""
+        loaded = self.live.loaded
+        if loaded is None or not loaded.policy.certificate.certified:
+            return None
+        return self.watch.void(loaded)
+
+
+@asynccontextmanager
+async def running(task: Task, *, schedule: bool = True) -> AsyncIterator[Runtime]:
+    """Start everything, and on the way out let what is under way end within `GRACE_S` seconds.
+
+    Raises
+    ------
+    TracerServeError
+        Where the store cannot be opened or a component cannot be made.
+    """
+    async with AsyncExitStack() as stack:
+        TASK.set(task.spec.name)  # what is started from here on, threads included, is this task's
+        runtime = await _started(task, stack)
+        if schedule:
+            scheduler = Schedule(task, runtime.store, runtime.versions, runtime.metrics.refit)
+            scheduler.start()
+            stack.push_async_callback(asyncio.to_thread, scheduler.stop)
+        if runtime.closed is not None:
+            _log.warning("the gate is closed, everything goes to the teacher: %s", runtime.closed.message)
+        yield runtime
+        TASK.set(task.spec.name)  # others may have started since, in the same context
+        _log.info("stopping: waiting for audits and rows under way")
+
+
+async def _started(task: Task, stack: AsyncExitStack) -> Runtime:
+    """Open the store, load the version that is current, and watch both; the stack ends what was begun."""
+    load_plugins(task)
+    store = store_of(task)
+    stack.callback(store.close)
+    versions = open_versions(task, store)
+    metrics = Metrics(task.spec.name, lambda: live.loaded, lambda: watch)
+    metrics.start()
+    stack.push_async_callback(asyncio.to_thread, metrics.stop)
+    live = Live(
+        versions.current,
+        lambda number: _load(task, versions, number),
+        metrics.load_failures.inc,
+        poll_s=versions.poll_s,
+        retry_s=versions.retry_s,
+    )
+    await asyncio.to_thread(live.start)
+    stack.callback(live.stop)
+    # an open task's teacher may give any label, and sees those that it has given: new ones are how a task grows
+    teacher = make_teacher(task, await asyncio.to_thread(known_labels, store))
+    await asyncio.to_thread(note_teacher, store, teacher.fingerprint)
+    watch = Watch(store, live, teacher.fingerprint, task.spec, metrics.new_labels.inc)
+    await asyncio.to_thread(watch.start)
+    stack.push_async_callback(asyncio.to_thread, watch.stop)
+    writer = TraceWriter(store, metrics.lost.inc, metrics.delayed.inc)
+    router = _router(task, stack, teacher, live, watch, writer=writer, metrics=metrics)
+    return Runtime(task, store, versions, live, watch, writer, metrics, router)
+
+
+def _router(
+    task: Task,
+    stack: AsyncExitStack,
+    teacher: Teacher,
+    live: Live,
+    watch: Watch,
+    *,
+    writer: TraceWriter,
+    metrics: Metrics,
+) -> Router:
+    """Make what answers; on the way out its audits end first, then their rows, then the teacher."""
+    spec = task.spec
+    stack.push_async_callback(teacher.close)
+    stack.push_async_callback(asyncio.to_thread, writer.close, GRACE_S / 2)
+    batcher = Batcher()
+    stack.push_async_callback(asyncio.to_thread, batcher.close)
+    audits = Audits(teacher, teacher.fingerprint, writer=writer, metrics=metrics, watch=watch)
+    stack.push_async_callback(audits.close, GRACE_S / 2)
+    return Router(
+        spec.name,
+        teacher,
+        teacher.fingerprint,
+        watch,
+        live,
+        batcher,
+        writer,
+        audits,
+        metrics,
+        redact=redaction(make_redactors(task)),
+        rollout=Rollout(spec.mode, spec.canary, spec.name),
+        degrade=spec.on_teacher_down == "degraded",
+        at_once=int(spec.teacher.params.get("max_concurrency", AT_ONCE)),
+    )
+
+
+def _load(task: Task, versions: Versions, number: int) -> Loaded:
+    """Read a version, every byte of it checked."""
+    manifest = versions.verify(number)
+    policy = Policy.load(versions.folder(number) / "model", *make_embedders(task))
+    warm(task, [view.embedder for view in policy.views])
+    decided: Cache[Text, Verdict] = Cache(task.spec.server.decision_cache, math.inf)
+    return Loaded(number, policy, manifest.teacher, tuple(map(str, policy.classes)), manifest.after, decided)
+
+
+def warm(task: Task, embedders: Sequence[Embedder]) -> None:
+    """Let encoders that run here load their weights now: neither the first text nor a swap waits for that."""
+    probe: Text = ("a text", "another") if task.spec.input == "pair" else "a text"
+    for embedder in embedders:
+        if not embedder.trainable and not getattr(embedder, "remote", False):
+            with suppress(BadInputError):  # ready vectors are no text, and load nothing
+                embedder.embed([probe])

@@ -1,0 +1,91 @@
+"""Rows and labels as they go to the store in one group, and what of it the store does not take."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from tracer_serve.errors import StoreError
+from tracer_serve.storage.traces import TraceStore, refuses_values
+from tracer_serve.types import Answer, LabelSource, Trace, length_of
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """A teacher's label for a row that was written before."""
+
+    trace_id: str
+    source: LabelSource
+    answer: Answer
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A row to add, or a label to put on one.
+
+    Parameters
+    ----------
+    done : told whether it is safe on disk; False may be followed by True
+    """
+
+    what: Trace | Label
+    done: Callable[[bool], None] | None = None
+
+    @property
+    def size(self) -> int:
+        """What it takes of a queue: a long text counts as one more for each thousand characters."""
+        return 1 + length_of(self.what.input) // 1_000 if isinstance(self.what, Trace) else 1
+
+    def tell(self, *, written: bool) -> None:
+        """Tell whoever waits for it."""
+        if self.done is not None:
+            self.done(written)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a group.
+
+    Parameters
+    ----------
+    left : not written, as the store takes nothing now; in their order
+    problem : why
+    refused : not written either, though the store takes others, each with its error
+    """
+
+    left: list[Item] = field(default_factory=list)
+    problem: str | None = None
+    refused: list[tuple[Item, Exception]] = field(default_factory=list)
+
+
+def write(store: TraceStore, items: Sequence[Item]) -> Outcome:
+    """Add the rows of a group in one transaction, then its labels, and tell whoever waits for a row."""
+    left = deque(items)
+    try:
+        if rows := [item.what for item in items if isinstance(item.what, Trace)]:
+            store.add(rows)
+        for item in items:
+            if isinstance(item.what, Trace):
+                item.tell(written=True)
+        left = deque(item for item in items if isinstance(item.what, Label))
+        while left:
+            if isinstance(label := left[0].what, Label):
+                answer = label.answer
+                store.set_label(label.trace_id, answer.label, label.source, answer, fingerprint=label.fingerprint)
+            left.popleft()
+    except Exception as error:  # noqa: BLE001  whatever a driver raises, it is told, and later rows are written
+        if isinstance(error, StoreError) and not refuses_values(error):
+            return Outcome([*left], str(error))
+        if len(left) == 1:
+            return Outcome(refused=[(left[0], error)])
+    return _one_by_one(store, left)
+
+
+def _one_by_one(store: TraceStore, left: deque[Item]) -> Outcome:
+    """Write what is left of a group in which one row is at fault: the others must not suffer."""
+    whole = Outcome()
+    while left and whole.problem is None:
+        one = write(store, [left.popleft()])
+        whole = Outcome(one.left, one.problem, whole.refused + one.refused)
+    whole.left += left
+    return whole

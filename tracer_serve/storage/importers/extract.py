@@ -1,0 +1,145 @@
+"""The text and the label in whatever a log holds: strings, message lists, parts, completions, JSON answers."""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from tracer_serve.storage.importers.items import RefusedError
+from tracer_serve.types import Text
+
+LABEL_NAMES = (
+    "teacher", "teacher_label", "teacher_output", "label", "intent", "category", "answer", "output",
+    "entailment_judgment",
+)  # fmt: skip
+_PAIR = 2
+_FENCED = re.compile(r"```(?:json)?\s*(?P<inside>.*?)\s*```", re.DOTALL)
+"""A model that was asked for JSON often puts a code block around it."""
+
+
+def first(record: Mapping[str, Any], *names: str) -> Any:
+    """Return the first of the named values that is there and not null."""
+    return next((record[name] for name in names if record.get(name) is not None), None)
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """Return an object, also one that stands in a string as JSON; anything else as an empty one."""
+    value = unquoted(value)
+    return value if isinstance(value, Mapping) else {}
+
+
+def text_of(value: Any) -> Text:
+    """Return the text, or the pair, in a prompt: the last thing that a user said.
+
+    Raises
+    ------
+    RefusedError
+        There is none.
+    """
+    inside = unquoted(value)
+    if not isinstance(value, str) or _is_chat(inside):  # else a text that happens to be JSON
+        value = inside
+    if isinstance(value, dict):
+        nested = next((value[key] for key in ("messages", "content", "text", "input", "prompt") if key in value), None)
+        return text_of(nested)
+    if isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
+        return _last_user(value)
+    if isinstance(value, list | tuple):
+        return _pair(value)
+    return _said(value, "text")
+
+
+def _is_chat(value: Any) -> bool:
+    if isinstance(value, dict):
+        return isinstance(value.get("messages"), list) or "role" in value
+    return isinstance(value, list) and all(isinstance(part, dict) and "role" in part for part in value)
+
+
+def _pair(value: list[Any] | tuple[Any, ...]) -> tuple[str, str]:
+    if len(value) != _PAIR:
+        raise RefusedError(f"the text is a list of {len(value)}; a pair has two")
+    return _said(value[0], "first text"), _said(value[1], "second text")
+
+
+def _said(value: Any, what: str) -> str:
+    if value is None:
+        raise RefusedError(f"has no {what}")
+    if not isinstance(value, str):
+        raise RefusedError(f"the {what} is a {type(value).__name__}, not a string")
+    if not value.strip():
+        raise RefusedError(f"the {what} is empty")
+    return value
+
+
+def _last_user(messages: list[dict[str, Any]]) -> str:
+    for message in reversed(messages):
+        if message.get("role", "user") in ("user", "human"):
+            return _said(content_of(message), "text")
+    raise RefusedError("no message is from the user")
+
+
+def content_of(message: dict[str, Any]) -> str | None:
+    """Return the text of a chat message, of OpenAI's parts or OpenTelemetry's; of a tool call its arguments."""
+    parts = message.get("content", message.get("parts"))
+    if isinstance(parts, list):
+        found = [part.get("text", part.get("content")) for part in parts if isinstance(part, dict)]
+        parts = "".join(part for part in found if isinstance(part, str)) or None
+    if isinstance(parts, str):
+        return parts
+    calls = message.get("tool_calls") or [message.get("function_call")]
+    function = calls[0].get("function", calls[0]) if isinstance(calls[0], dict) else {}
+    arguments = function.get("arguments")
+    return arguments if isinstance(arguments, str) else None
+
+
+def label_of(value: Any) -> str:
+    """Return the label in an answer: a string, a number, a message, a completion, or a JSON object that holds one.
+
+    Raises
+    ------
+    RefusedError
+        There is none, or more than one value could be it.
+    """
+    fenced = _FENCED.fullmatch(value.strip()) if isinstance(value, str) else None
+    value = unquoted(fenced["inside"] if fenced else value)
+    if isinstance(value, str):
+        if not value.strip():
+            raise RefusedError("the label is empty")
+        return value.strip()
+    if value is None or (isinstance(value, float) and math.isnan(value)):  # NaN: a missing value of a table
+        raise RefusedError("has no label")
+    if isinstance(value, bool | int):
+        return str(value)
+    if isinstance(value, list) and value and isinstance(value[-1], dict):
+        return label_of(value[-1])
+    if isinstance(value, dict):
+        return _label_in(value)
+    raise RefusedError(f"the label is a {type(value).__name__}, not a string")
+
+
+def _label_in(value: dict[str, Any]) -> str:
+    if isinstance(value.get("choices"), list):
+        first = value["choices"][0] if value["choices"] else None
+        return label_of(first.get("message", first.get("text")) if isinstance(first, dict) else None)
+    if "role" in value or "parts" in value or "tool_calls" in value:
+        return label_of(content_of(value))
+    named = [value[name] for name in LABEL_NAMES if name in value]
+    if named or len(value) == 1:
+        return label_of(named[0] if named else next(iter(value.values())))
+    raise RefusedError(f"no label among the answer's fields {', '.join(map(repr, value))}")
+
+
+def unquoted(value: Any) -> Any:
+    """Return the JSON inside a string that holds an object or a list, as exports to CSV have it; else the value."""
+    if isinstance(value, str) and value.lstrip()[:2] in _JSON_STARTS:
+        try:
+            found = json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+        if isinstance(found, dict) or (isinstance(found, list) and found):
+            return found
+    return value
+
+
+_JSON_STARTS = frozenset({'{"', '["', "[{", "{\n", "[\n", "{ ", "[ "})

@@ -1,0 +1,176 @@
+"""How the logs that people have are shaped: each shape finds prompt, answer and teacher in one record.
+
+Sources: OpenAI API reference (chat completion object, batch input and output objects, fine-tuning format); Langfuse,
+"Blob storage export field reference"; LiteLLM, "StandardLoggingPayload specification" and its spend logs;
+OpenTelemetry semantic conventions for generative AI (``gen_ai.*``) in OTLP/JSON.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from tracer_serve.storage.importers.extract import first, mapping, unquoted
+from tracer_serve.storage.importers.items import Found, Record, RefusedError, SkippedError
+from tracer_serve.storage.importers.langsmith import langsmith
+
+
+def messages(record: Record) -> Iterator[Found]:
+    """Read a chat as for fine-tuning: the last message, the assistant's, is the answer to what stands before it."""
+    said = unquoted(record["messages"])
+    if not isinstance(said, list) or not all(isinstance(message, dict) for message in said):
+        raise RefusedError("'messages' is not a list of messages")
+    if not said or said[-1].get("role") not in ("assistant", "model"):
+        raise RefusedError("the last message is not the assistant's: no label")
+    yield Found(said[:-1], said[-1], first(record, "model", "teacher_model"), first(record, "created", "timestamp"))
+
+
+def completions(record: Record) -> Iterator[Found]:
+    """Read stored chat completions, alone or as request and response, with the prompt's messages beside the choices."""
+    request = mapping(first(record, "request", "body"))
+    answer = record if "choices" in record else mapping(first(record, "response", "completion"))
+    prompt = first(record, "messages", "input", "prompt") or first(request, "messages", "input", "prompt")
+    if prompt is None:
+        raise RefusedError("a completion without its 'messages': the prompt is not in this file")
+    yield _completed(prompt, answer, record)
+
+
+def _completed(prompt: Any, answer: Mapping[str, Any], record: Record) -> Found:
+    when, user = first(answer, "created"), first(record, "user", "safety_identifier")
+    return Found(prompt, dict(answer), answer.get("model"), when, mapping(answer.get("usage")), None, user)
+
+
+def batch(record: Record) -> Iterator[Found]:
+    """Read a line of a batch's output, with the request joined to it as ``request``."""
+    if mapping(record.get("error")):
+        raise SkippedError(f"the request failed: {mapping(record['error']).get('message', 'error')}")
+    response = mapping(record.get("response"))
+    if response.get("status_code", 200) != 200:  # noqa: PLR2004
+        raise SkippedError(f"the request failed with status {response['status_code']}")
+    request = mapping(record.get("request")) or record
+    prompt = first(mapping(request.get("body")), "messages", "prompt")
+    if prompt is None:
+        raise RefusedError("a batch's output holds no texts; name its input file too: --requests batch_input.jsonl")
+    yield _completed(prompt, mapping(response.get("body")), record)
+
+
+def langfuse(record: Record) -> Iterator[Found]:
+    """Read an observation or a trace of Langfuse's exports, in either spelling of its fields."""
+    kind = str(record.get("type") or "GENERATION").upper()
+    if kind != "GENERATION":
+        raise SkippedError(f"a {kind.lower()}, not a generation")
+    cost = first(record, "totalCost", "total_cost", "calculatedTotalCost", "calculated_total_cost")
+    yield Found(
+        text=record.get("input"),
+        label=record.get("output"),
+        teacher=first(record, "model", "providedModelName", "provided_model_name"),
+        when=first(record, "startTime", "start_time", "timestamp"),
+        usage=mapping(first(record, "usageDetails", "usage_details", "usage")),
+        cost=cost if cost is not None else mapping(first(record, "costDetails", "cost_details")).get("total"),
+        user=first(record, "userId", "user_id"),
+    )
+
+
+def litellm(record: Record) -> Iterator[Found]:
+    """Read LiteLLM's standard logging payload, or a row of its spend logs."""
+    if record.get("status") == "failure":
+        raise SkippedError("the request failed")
+    if "embedding" in str(record.get("call_type")):
+        raise SkippedError("an embedding, not a completion")
+    stored = (record.get("messages"), mapping(record.get("proxy_server_request")).get("messages"))
+    prompt = next((said for said in stored if said not in (None, "", "{}", "[]", {}, [])), None)
+    if prompt is None:
+        raise RefusedError("holds no messages; LiteLLM stores them with store_prompts_in_spend_logs: true")
+    yield Found(
+        text=prompt,
+        label=record.get("response"),
+        teacher=record.get("model"),
+        when=record.get("startTime"),
+        usage={name: record[name] for name in ("prompt_tokens", "completion_tokens") if name in record},
+        cost=first(record, "response_cost", "spend"),
+        user=first(record, "end_user", "user"),
+    )
+
+
+def otel(record: Record) -> Iterator[Found]:
+    """Read spans of model calls: OTLP/JSON with many spans in a record, or one span with its attributes."""
+    spans = list(_spans(record))
+    calls = [found for span in spans for found in _call(span)]
+    if not calls:
+        raise SkippedError("no span of a model call with its messages")
+    yield from calls
+
+
+def _spans(record: Record) -> Iterator[Record]:
+    for resource in record.get("resourceSpans", ()):
+        for scope in resource.get("scopeSpans", ()):
+            yield from scope.get("spans", ())
+    if "attributes" in record:
+        yield record
+
+
+def _call(span: Record) -> Iterator[Found]:
+    named = _attributes(span.get("attributes"))
+    for event in span.get("events") or ():  # conventions up to 1.36 put the content into events
+        named |= _attributes(event.get("attributes"))
+    prompt, answer = named.get("gen_ai.input.messages"), named.get("gen_ai.output.messages")
+    prompt, answer = prompt or named.get("gen_ai.prompt"), answer or named.get("gen_ai.completion")
+    if prompt is None or answer is None:
+        return
+    usage = {"prompt_tokens": "gen_ai.usage.input_tokens", "completion_tokens": "gen_ai.usage.output_tokens"}
+    yield Found(
+        text=prompt,
+        label=answer,
+        teacher=first(named, "gen_ai.response.model", "gen_ai.request.model"),
+        when=first(span, "startTimeUnixNano", "start_time"),
+        usage={ours: named[theirs] for ours, theirs in usage.items() if theirs in named},
+        user=first(named, "enduser.id", "user.id"),
+    )
+
+
+def _attributes(given: Any) -> dict[str, Any]:
+    if isinstance(given, dict):
+        return dict(given)
+    return {entry["key"]: _otlp(entry.get("value")) for entry in given or () if isinstance(entry, dict)}
+
+
+def _otlp(value: Any) -> Any:
+    """Return the value in OTLP's ``{"stringValue": ...}``; nested lists and maps too."""
+    kind: str
+    content: Any
+    kind, content = next(iter(value.items())) if isinstance(value, dict) and value else ("", None)
+    if kind == "arrayValue":
+        return [_otlp(part) for part in content.get("values", ())]
+    if kind == "kvlistValue":
+        return {entry["key"]: _otlp(entry.get("value")) for entry in content.get("values", ())}
+    return int(content) if kind == "intValue" else content
+
+
+SHAPES: dict[str, tuple[Callable[[Record], bool], Callable[[Record], Iterator[Found]]]] = {
+    "otel": (lambda r: "resourceSpans" in r or any(k.startswith("gen_ai.") for k in _keys(r)), otel),
+    "litellm": (lambda r: "call_type" in r and ("messages" in r or "response" in r), litellm),
+    "batch": (lambda r: "custom_id" in r and "response" in r, batch),
+    "completions": (lambda r: "choices" in r or ({"request", "response"} <= r.keys()), completions),
+    "langfuse": (lambda r: bool({"traceId", "trace_id", "projectId", "project_id"} & r.keys()), langfuse),
+    "langsmith": (lambda r: {"inputs", "outputs"} <= r.keys(), langsmith),
+    "messages": (lambda r: "messages" in r and not {"teacher", "label"} & r.keys(), messages),
+}
+"""Shapes that are told by their fields, the most telling first; what is none of them is plain."""
+
+
+def _keys(record: Record) -> tuple[str, ...]:
+    return tuple(_attributes(record["attributes"])) if "attributes" in record else ()
+
+
+def moment(value: Any) -> datetime | None:
+    """Return a time as logs write it: ISO 8601, or seconds, milliseconds or nanoseconds since 1970."""
+    try:
+        if isinstance(value, str) and not value.isdigit():
+            when = datetime.fromisoformat(value)
+            # in UTC: a time at either end of the calendar is none there
+            return (when if when.tzinfo else when.replace(tzinfo=UTC)).astimezone(UTC)
+        number = float(value)
+        for _ in ("ms", "us", "ns"):
+            number = number / 1e3 if number > 1e11 else number  # noqa: PLR2004  seconds get there in the year 5138
+        return datetime.fromtimestamp(number, UTC)
+    except (TypeError, ValueError, OverflowError, OSError):
+        return None

@@ -1,0 +1,117 @@
+"""What an importer reads: items and refusals."""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from tracer_serve.types import Text
+
+Format = Literal[
+    "auto", "jsonl", "json", "csv", "tsv", "parquet",
+    "plain", "messages", "completions", "batch", "langfuse", "langsmith", "litellm", "otel",
+]  # fmt: skip
+"""How a file is written (its container), or how its records are shaped; the other of the two is detected."""
+FORMATS: tuple[str, ...] = get_args(Format)
+CONTAINERS: tuple[str, ...] = FORMATS[1:6]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One labelled text of a file.
+
+    Parameters
+    ----------
+    line : where it stands: line of a text file, row of a Parquet file, element of a JSON list, from 1
+    teacher : the model that gave the label, where the file says
+    ts : when, where the file says
+    """
+
+    line: int
+    text: Text
+    label: str
+    teacher: str | None = None
+    ts: datetime | None = None
+    usage: dict[str, int] = field(default_factory=dict)
+    cost: float = 0.0
+    user: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The parts of a record that make a trace, not yet checked."""
+
+    text: Any
+    label: Any
+    teacher: Any = None
+    when: Any = None
+    usage: Mapping[str, Any] = field(default_factory=dict)
+    cost: Any = None
+    user: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A line that is no trace, and why."""
+
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.reason}"
+
+
+class RefusedError(Exception):
+    """Raised inside the importer where a record turns out to be no trace; the message is the reason."""
+
+
+class SkippedError(Exception):
+    """Raised inside the importer for a record that is not meant to be one, such as a span that called no model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How to read a file.
+
+    Parameters
+    ----------
+    fmt : container or shape, ``auto`` detects both
+    labels : the closed label set; empty: any label
+    pair : whether inputs must be pairs (True), must not be (False), or may be either (None)
+    text_field : name of the field with the text, or of the two fields of a pair, where it has no usual name
+    label_field : name of the field with the label
+    requests : the input file of an OpenAI batch, whose output file holds no texts
+    """
+
+    fmt: Format = "auto"
+    labels: tuple[str, ...] = ()
+    pair: bool | None = None
+    text_field: str | tuple[str, str] | None = None
+    label_field: str | None = None
+    requests: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.fmt not in FORMATS:
+            raise ValueError(f"fmt={self.fmt!r} is not one of {', '.join(FORMATS)}")
+
+    def closed(self, label: str) -> str:
+        """Return the label of the closed set that is meant; another case is read as in the teacher's answers.
+
+        Raises
+        ------
+        RefusedError
+            There is none.
+        """
+        if not self.labels or label in self.labels:
+            return label
+        alike = [one for one in self.labels if one.casefold() == label.casefold()]
+        if len(alike) == 1:
+            return alike[0]
+        near = difflib.get_close_matches(label, self.labels, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f", which begins {', '.join(self.labels[:3])}"
+        raise RefusedError(f"label {label[:80]!r} is not in the task's label set{hint}")
+
+
+Record = dict[str, Any]

@@ -1,0 +1,142 @@
+"""A file to checked items, one at a time."""
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tracer_serve.errors import ImportFileError
+from tracer_serve.storage.importers.extract import LABEL_NAMES, first, label_of, text_of
+from tracer_serve.storage.importers.formats import SHAPES, moment
+from tracer_serve.storage.importers.items import Found, Item, Reading, Record, Refusal, RefusedError, SkippedError
+from tracer_serve.storage.importers.readers import records
+
+TEXT_NAMES = ("input", "text", "query", "prompt", "message", "sentence", "question", "utterance", "messages")
+PAIR_NAMES = (
+    ("text_a", "text_b"), ("premise", "hypothesis"), ("sentence_a", "sentence_b"), ("sentence1", "sentence2"),
+)  # fmt: skip
+_TOKENS = {
+    "prompt_tokens": ("prompt_tokens", "input_tokens", "input"),
+    "completion_tokens": ("completion_tokens", "output_tokens", "output"),
+}
+
+
+def read_items(path: Path, reading: Reading) -> Iterator[Item | Refusal | None]:
+    """Yield each labelled text of a file, each line that is refused, and None for each that is not meant to be one.
+
+    Raises
+    ------
+    ImportFileError
+        The file as a whole cannot be read.
+    """
+    join = _joined(reading.requests) if reading.requests is not None else None
+    for line, record in records(path, reading.fmt):
+        if isinstance(record, Refusal):
+            yield Refusal(line, record.reason)
+            continue
+        try:
+            yield from [_item(line, found, reading) for found in _shape(join(record) if join else record, reading)]
+        except RefusedError as error:
+            yield Refusal(line, str(error))
+        except SkippedError:
+            yield None
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+            yield Refusal(line, f"is not shaped as its fields say ({type(error).__name__}: {error})")
+
+
+def _shape(record: Record, reading: Reading) -> Iterator[Found]:
+    if reading.fmt in SHAPES:
+        return SHAPES[reading.fmt][1](record)
+    named = reading.fmt == "plain" or reading.text_field or reading.label_field
+    if not named:
+        for told_by, read in SHAPES.values():
+            if told_by(record):
+                return read(record)
+    return _plain(record, reading)
+
+
+def _plain(record: Record, reading: Reading) -> Iterator[Found]:
+    lower = _lower(record)
+    try:
+        text = plain_text(record, reading.text_field)
+    except RefusedError as error:  # both at once: nobody wants to mend one to be told of the other
+        unnamed = reading.label_field is None and not any(name in lower for name in LABEL_NAMES)
+        raise RefusedError(f"{error}{', and the label: --label-field NAME' if unnamed else ''}") from None
+    yield Found(
+        text=text,
+        label=_named(record, lower, LABEL_NAMES, reading.label_field, "label"),
+        teacher=first(lower, "model", "teacher_model"),
+        when=first(lower, "ts", "timestamp", "created_at"),
+        usage=lower["usage"] if isinstance(lower.get("usage"), dict) else {},
+        cost=lower.get("cost"),
+        user=first(lower, "user", "user_id"),
+    )
+
+
+def plain_text(record: Record, wanted: str | tuple[str, str] | None = None) -> Any:
+    """Return the text's field, or the two of a pair, by the usual names or those that are `wanted`.
+
+    Raises
+    ------
+    RefusedError
+        There is no such field.
+    """
+    lower = _lower(record)
+    if isinstance(wanted, tuple):
+        return [_named(record, lower, (), name, "text") for name in wanted]
+    for pair in PAIR_NAMES if wanted is None else ():
+        if all(name in lower for name in pair):
+            return [lower[name] for name in pair]
+    return _named(record, lower, TEXT_NAMES, wanted, "text")
+
+
+def _lower(record: Record) -> Record:
+    return {name.casefold().strip(): value for name, value in record.items() if isinstance(name, str)}
+
+
+def _named(record: Record, lower: Record, names: tuple[str, ...], wanted: str | None, what: str) -> Any:
+    if wanted is not None and wanted in record:
+        return record[wanted]
+    found = [name for name in names if name in lower] if wanted is None else []
+    if found:
+        return first(lower, *found)
+    has = ", ".join(repr(name) for name in list(record)[:12])
+    looked = repr(wanted) if wanted else ", ".join(names)
+    raise RefusedError(f"has no {what}: no field {looked}; it has {has or 'none'}. Name it: --{what}-field NAME")
+
+
+def _item(line: int, found: Found, reading: Reading) -> Item:
+    text = text_of(found.text)
+    if reading.pair is not None and reading.pair != isinstance(text, tuple):
+        has, wants = ("one text", "a pair") if reading.pair else ("a pair", "one text")
+        raise RefusedError(f"has {has}, the task wants {wants} (`input: {'pair' if reading.pair else 'text'}`)")
+    label = reading.closed(label_of(found.label))
+    return Item(
+        line=line,
+        text=text,
+        label=label,
+        teacher=found.teacher if isinstance(found.teacher, str) and found.teacher else None,
+        ts=moment(found.when),
+        usage={name: count for name, keys in _TOKENS.items() if isinstance(count := first(found.usage, *keys), int)},
+        cost=_money(found.cost),
+        user=None if found.user in (None, "") else str(found.user),
+    )
+
+
+def _money(value: Any) -> float:
+    try:
+        amount = float(value or 0.0)
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
+    return amount if 0.0 <= amount < math.inf else 0.0
+
+
+def _joined(requests: Path) -> Callable[[Record], Record]:
+    """Return a function that gives a line of a batch's output its request."""
+    by_id: dict[str, Record] = {}
+    for line, record in records(requests, "jsonl"):
+        if isinstance(record, Refusal) or "custom_id" not in record:
+            reason = record.reason if isinstance(record, Refusal) else "has no 'custom_id'"
+            raise ImportFileError(f"{requests}: line {line}: {reason}")
+        by_id[str(record["custom_id"])] = record
+    return lambda record: {**record, "request": by_id.get(str(record.get("custom_id")), {})}

@@ -1,0 +1,21 @@
+"""The trace store and its importers: ``open_store``, ``new_id``, ``import_file``."""
+
+from tracer_serve.infra.uuid7 import first_id, new_id
+from tracer_serve.storage.traces.columnar import Coded, Columns
+from tracer_serve.storage.traces.error_advice import refuses_values
+from tracer_serve.storage.traces.refit_log import Refit
+from tracer_serve.storage.traces.store import TraceStore, open_store
+from tracer_serve.storage.traces.tallies import Counts, Tally
+
+__all__ = [
+    "Coded",
+    "Columns",
+    "Counts",
+    "Refit",
+    "Tally",
+    "TraceStore",
+    "first_id",
+    "new_id",
+    "open_store",
+    "refuses_values",
+]

@@ -1,0 +1,105 @@
+"""A `Trace` to a row of the table, and back."""
+
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from pydantic_core import to_json
+
+from tracer_serve.storage.traces.codec import dump, pack, pack_some, parse, unpack, unpack_some
+from tracer_serve.types import DecisionKind, LabelSource, Trace
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+HOUR_US = 3_600_000_000
+
+
+def to_us(when: datetime) -> int:
+    """Return microseconds since 1970; a time without a zone would mean something else on another machine."""
+    if when.tzinfo is None:
+        raise ValueError(f"{when!r} has no time zone; use datetime.now(UTC)")
+    return (when - _EPOCH) // _MICROSECOND
+
+
+def from_us(microseconds: int) -> datetime:
+    """Return the time in UTC."""
+    return _EPOCH + timedelta(microseconds=microseconds)
+
+
+class Row(NamedTuple):
+    """One row of `tables.traces`, texts packed, in the order of its columns."""
+
+    task: str
+    id: str
+    ts: int
+    input: str
+    teacher_label: str | None
+    label_source: LabelSource | None
+    surrogate_label: str | None
+    score: float | None
+    decision: DecisionKind | None
+    propensity: float
+    version: int | None
+    audit_rate: float
+    u: float
+    teacher_fingerprint: str | None
+    usage: str
+    cost: float
+    latency_ms: str
+    metadata: str
+    user_id: str | None
+
+
+def to_row(trace: Trace) -> Row:
+    """Return the row of a trace. A NaN score is stored as none: SQLite has no NaN, and neither says anything."""
+    return Row(
+        trace.task,
+        trace.id,
+        to_us(trace.ts),
+        pack(trace.input),
+        pack_some(trace.teacher_label),
+        trace.label_source,
+        pack_some(trace.surrogate_label),
+        None if trace.score is None or math.isnan(trace.score) else float(trace.score),
+        trace.decision,
+        float(trace.propensity),
+        None if trace.version is None else int(trace.version),
+        float(trace.audit_rate),
+        float(trace.u),
+        pack_some(trace.teacher_fingerprint),
+        dump(trace.usage),
+        float(trace.cost),
+        to_json(trace.latency_ms).decode(),  # in no order, which nobody asks of it: a third of `dump`'s time
+        dump(trace.metadata),
+        user_of(trace.metadata),
+    )
+
+
+def user_of(metadata: dict[str, Any]) -> str | None:
+    """Return what `forget_user` finds a row by."""
+    user = metadata.get("user")
+    return None if user is None else pack(str(user))
+
+
+def from_row(row: Row) -> Trace:
+    """Return the trace of a row."""
+    return Trace(
+        id=row.id,
+        ts=from_us(row.ts),
+        task=row.task,
+        input=unpack(row.input),
+        teacher_label=unpack_some(row.teacher_label),
+        label_source=row.label_source,
+        surrogate_label=unpack_some(row.surrogate_label),
+        score=row.score,
+        decision=row.decision,
+        propensity=row.propensity,
+        version=row.version,
+        audit_rate=row.audit_rate,
+        u=row.u,
+        teacher_fingerprint=unpack_some(row.teacher_fingerprint),
+        usage=parse(row.usage),
+        cost=row.cost,
+        latency_ms=parse(row.latency_ms),
+        metadata=parse(row.metadata),
+    )

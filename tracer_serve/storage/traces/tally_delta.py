@@ -1,0 +1,94 @@
+"""What a transaction that writes rows does to their counts."""
+
+import functools
+import os
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import Connection, Table
+
+from tracer_serve.storage.traces.rows import HOUR_US, Row
+from tracer_serve.storage.traces.schema import label_tallies, tallies
+
+COUNTED = ("task", "ts", "version", "decision", "label_source", "teacher_label", "surrogate_label", "cost")
+"""Columns of a row that its counts depend on."""
+
+_WRITERS = 64
+
+
+class Change:
+    """What one transaction does to the counts.
+
+    It is written once, and last, in one order for everybody: transactions that lock cells in different orders would
+    block each other for good.
+    """
+
+    def __init__(self) -> None:
+        self._rows: Counter[tuple[Any, ...]] = Counter()
+        self._costs: defaultdict[tuple[Any, ...], float] = defaultdict(float)
+        self._labels: Counter[tuple[str, str]] = Counter()
+
+    def add(self, rows: Iterable[Row], sign: int = 1) -> "Change":
+        """Count rows, or with a sign of -1 take them out; return itself."""
+        for row in rows:
+            cell = _cell(row)
+            self._rows[cell] += sign
+            self._costs[cell] += sign * row.cost
+            if row.teacher_label is not None:
+                self._labels[row.task, row.teacher_label] += sign
+        return self
+
+    def write(self, connection: Connection, writer: int | None = None) -> None:
+        """Bring it into the tables; `writer` is whose cells, this process's unless said."""
+        writer = _writer() if writer is None else writer
+        cells = [(*cell, writer, n, self._costs[cell]) for cell, n in sorted(self._rows.items())]
+        _add(connection, tallies, (*_CELL, "writer"), ("n", "cost"), cells)
+        labels = [(*label, writer, n) for label, n in sorted(self._labels.items())]
+        _add(connection, label_tallies, ("task", "label", "writer"), ("n",), labels)
+
+
+_CELL = ("task", "hour", "version", "decision", "source", "agreed")
+
+
+@functools.cache
+def _writer_of(_pid: int) -> int:
+    return random.SystemRandom().randrange(_WRITERS)
+
+
+def _writer() -> int:
+    """Return this process's number: drawn, since in containers many processes have the same id."""
+    return _writer_of(os.getpid())
+
+
+def _cell(row: Row) -> tuple[Any, ...]:
+    label, guess = row.teacher_label, row.surrogate_label
+    return (
+        row.task,
+        row.ts // HOUR_US,
+        -1 if row.version is None else row.version,
+        row.decision or "",
+        row.label_source or "",
+        -1 if label is None or guess is None else int(label == guess),
+    )
+
+
+def _add(
+    connection: Connection, table: Table, key: tuple[str, ...], sums: tuple[str, ...], values: list[tuple[Any, ...]]
+) -> None:
+    """Add to the sums of cells, each made where it is not there yet."""
+    if values:
+        mark = "%s" if connection.dialect.name == "postgresql" else "?"
+        # straight to the driver: to compile this costs more than all the rest of a small transaction
+        connection.exec_driver_sql(_adding(table.name, key, sums, mark), values)
+
+
+@functools.cache
+def _adding(table: str, key: tuple[str, ...], sums: tuple[str, ...], mark: str) -> str:
+    marks = ", ".join([mark] * len(key + sums))
+    added = ", ".join(f"{name} = {table}.{name} + excluded.{name}" for name in sums)
+    return (
+        f"INSERT INTO {table} ({', '.join(key + sums)}) VALUES ({marks})"  # noqa: S608  # our own names
+        f" ON CONFLICT ({', '.join(key)}) DO UPDATE SET {added}"
+    )

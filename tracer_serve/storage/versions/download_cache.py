@@ -1,0 +1,142 @@
+"""Copies of shared versions on one machine: folders as any version's, each file fetched once and checked."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+
+from tracer_serve.errors import ArtifactError
+from tracer_serve.storage.versions.local import Versions, writing
+from tracer_serve.storage.versions.manifest import Manifest, checksums
+
+_ASIDE = ".fetched-"
+_LEFT_S = 86_400.0
+Fetch = Callable[[str, Path], None]
+"""Called with a sha256 and where to write the content."""
+
+
+class Copies:
+    """Folders of versions in one folder; any number of processes may use it.
+
+    Parameters
+    ----------
+    root : made when the first file is written
+    fetch : brings a file's content
+    """
+
+    def __init__(self, root: Path, fetch: Fetch) -> None:
+        self._root, self._fetch, self._versions = root, fetch, Versions(root)
+
+    def folder(self, number: int) -> Path:
+        """Return where the copy of a version is, or will be."""
+        return self._versions.folder(number)
+
+    def manifest(self, number: int) -> Manifest | None:
+        """Return the copy of a manifest, None where there is none that can be read."""
+        with suppress(ArtifactError):
+            return self._versions.manifest(number)
+        return None
+
+    def keep_manifest(self, number: int, content: bytes) -> Manifest:
+        """Write the copy of a manifest and return it.
+
+        Raises
+        ------
+        ArtifactError
+            Where it cannot be read, or names a file outside of its folder.
+        """
+        with self._replacing(self.folder(number) / "manifest.json") as aside:
+            aside.write_bytes(content)
+        manifest = self._versions.manifest(number)
+        for name in manifest.files:
+            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                (self.folder(number) / "manifest.json").unlink()
+                raise ArtifactError(f"the manifest of version {number} names {name!r}, which is not in its folder")
+        return manifest
+
+    def complete(self, manifest: Manifest, wanted: Callable[[str], bool] = lambda _: True) -> None:
+        """Bring the files that are not here: from another version's copy that has the same, else by `fetch`.
+
+        Raises
+        ------
+        ArtifactError
+            Where `fetch` does, or the disk cannot be written.
+        """
+        folder = self.folder(manifest.version)
+        lacking = [name for name in manifest.files if wanted(name) and not (folder / name).is_file()]
+        twins = self._by_content(but=manifest.version) if lacking else {}
+        for name in lacking:
+            digest = manifest.files[name]
+            with self._replacing(folder / name) as aside:
+                twin = twins.get(digest)
+                if twin is None or not _linked(twin, aside, digest):
+                    self._fetch(digest, aside)
+
+    def take(self, folder: Path, manifest: Manifest) -> None:
+        """Copy a version's files from where they were written."""
+        for name in manifest.files:
+            with self._replacing(self.folder(manifest.version) / name) as aside:
+                shutil.copyfile(folder / name, aside)
+
+    def drop_wrong(self, manifest: Manifest) -> None:
+        """Remove files that are not what they were, and such as do not belong here."""
+        folder = self.folder(manifest.version)
+        for name, digest in checksums(folder).items():
+            if name != "manifest.json" and manifest.files.get(name) != digest:
+                (folder / name).unlink(missing_ok=True)
+
+    def drop_stale(self, there: Sequence[int]) -> None:
+        """Remove copies of versions that are no more; a process that has one in memory keeps what it mapped."""
+        for number in self._versions.numbers():
+            # one above all that were listed is being written at this moment
+            if number not in there and number < max(there, default=0):
+                shutil.rmtree(self.folder(number), ignore_errors=True)
+        for leftover in self._root.glob(f"{_ASIDE}*"):
+            with suppress(OSError):  # another process has finished with it
+                if time.time() - leftover.stat().st_mtime > _LEFT_S:
+                    shutil.rmtree(leftover)
+
+    @contextmanager
+    def aside(self) -> Iterator[Path]:
+        """Give a new folder to write to, which is gone afterwards."""
+        with writing(self._root):
+            self._root.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=self._root))
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    @contextmanager
+    def _replacing(self, file: Path) -> Iterator[Path]:
+        """Give a path to write to; what is there becomes the file at once, or nothing does."""
+        with self.aside() as folder:
+            yield folder / "file"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            (folder / "file").replace(file)
+
+    def _by_content(self, *, but: int) -> dict[str, Path]:
+        manifests = [self.manifest(number) for number in self._versions.numbers() if number != but]
+        return {digest: self.folder(m.version) / name for m in manifests if m for name, digest in m.files.items()}
+
+
+def sha256(file: Path) -> str:
+    """Return the hash of a file's content."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _linked(twin: Path, file: Path, digest: str) -> bool:
+    """Link a file that is on this machine already; False where it is gone, or not what it should be."""
+    try:
+        os.link(twin, file)
+    except OSError:
+        return False
+    if sha256(file) == digest:
+        return True
+    file.unlink()
+    return False

@@ -1,0 +1,199 @@
+"""Versions in an object store: files by content, so that what versions share is kept and fetched once.
+
+Below the URL lie ``blobs/SHA256`` and ``manifests/NUMBER.json``. A version is there once its manifest is, which is
+written last, by a conditional put: an upload that was cut short shows nowhere, and of two writers one fails. What is
+used is fetched into a folder of this machine first, checked by sha256, and read from there as any version is.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tracer_serve.errors import ArtifactError
+from tracer_serve.storage.versions.download_cache import Copies, sha256
+from tracer_serve.storage.versions.local import Versions
+from tracer_serve.storage.versions.manifest import Manifest, checksums
+from tracer_serve.storage.versions.object_store import Objects
+from tracer_serve.storage.versions.pointer import Current
+
+_LISTED_S = 15.0  # other machines' new versions are seen within this, at once where one becomes current
+_ORPHAN_S = 86_400.0  # an upload that takes longer than a day has died
+_MODEL = "model/"
+
+
+class SharedVersions(Versions):
+    """The versions of one task in an object store, with a cache on this machine.
+
+    Parameters
+    ----------
+    root : folder of this machine's copies; any number of processes may use it
+    objects : where the versions are
+    current : which one serves
+    """
+
+    poll_s, retry_s = 0.5, 5.0
+
+    def __init__(self, root: Path, objects: Objects, current: Current) -> None:
+        super().__init__(root)
+        self._copies, self._objects, self._current = Copies(root, self._fetch), objects, current
+        self._known: dict[int, Manifest] = {}
+        self._serving: int | None = None
+        self._listed, self._looked = list[int](), -_LISTED_S
+        self._guard = threading.RLock()
+
+    def folder(self, number: int) -> Path:
+        """Return this machine's folder of a version; the model of one that does not serve comes with `verify`."""
+        if number in self._listed or number in self.numbers():
+            whole = number == self._serving
+            self._copies.complete(self.manifest(number), lambda name: whole or not name.startswith(_MODEL))
+        return self._copies.folder(number)
+
+    def numbers(self) -> list[int]:
+        """Return the numbers of all versions, oldest first."""
+        with self._guard:
+            if time.monotonic() > self._looked + _LISTED_S:
+                names = self._objects.names("manifests")
+                self._listed = [int(name[:-5]) for name in names if name[:-5].isdigit()]
+                self._known, self._looked = {}, time.monotonic()
+            return list(self._listed)
+
+    def current(self) -> int | None:
+        """Return the number of the version that serves, None before the first."""
+        number = self._current.get()
+        if number is not None and number not in self._listed:
+            self._forget_listing()
+        self._serving = number
+        return number
+
+    def manifest(self, number: int) -> Manifest:
+        """Return a version's manifest; where the store is out of reach the one that this machine has.
+
+        Raises
+        ------
+        ArtifactError
+            Where there is no such version, or its manifest cannot be read.
+        """
+        with self._guard:
+            if number not in self._known:
+                self._known[number] = self._read(number)
+            return self._known[number]
+
+    def _read(self, number: int) -> Manifest:
+        name = _manifest(number)
+        try:
+            content = self._objects.read(name)
+        except ArtifactError:
+            copy = self._copies.manifest(number)
+            if copy is None:
+                raise
+            return copy
+        if content is None:
+            there = ", ".join(map(str, self.numbers())) or "none"
+            raise ArtifactError(f"there is no version {number} in {self._objects.url}; there are: {there}")
+        try:
+            return self._copies.keep_manifest(number, content)
+        except ArtifactError as error:
+            raise ArtifactError(f"{self._objects.url}/{name} cannot be read: {error}") from error
+
+    def verify(self, number: int) -> Manifest:
+        """Fetch what this machine lacks of a version, check every file and return its manifest.
+
+        A copy that was changed here is fetched again.
+
+        Raises
+        ------
+        ArtifactError
+            Naming the first file that is missing in the store, or is not what it was when it was written.
+        """
+        manifest = self.manifest(number)
+        self._copies.drop_wrong(manifest)
+        self._copies.complete(manifest)
+        with suppress(ArtifactError):  # out of reach: what is here may be all there is
+            self._copies.drop_stale(self.numbers())
+        return manifest
+
+    def activate(self, number: int) -> None:
+        """Make a version the current one, after verifying it; replicas follow within seconds."""
+        self.verify(number)  # which may fetch it: nobody waits for that
+        with self._alone():
+            self._forget_listing()
+            self.manifest(number)  # else it was collected meanwhile
+            self._current.set(number)
+
+    def collect(self, keep: int) -> list[int]:
+        """Delete the oldest versions beyond `keep`; never the current one nor a pinned one. Return their numbers."""
+        with self._alone():
+            self._forget_listing()
+            everything, current = self.manifests(), self.current()
+            gone = [m for m in everything[:-keep] if m.version != current and not m.pinned]
+            self._objects.delete([_manifest(m.version) for m in gone])
+        stay = {digest for m in everything if m not in gone for digest in m.files.values()}
+        unused = [_blob(digest) for m in gone for digest in m.files.values() if digest not in stay]
+        stray = [name for name in map(_blob, self._objects.names("blobs")) if name[6:] not in stay]
+        self._objects.delete(sorted({*unused, *(name for name in stray if self._objects.age_s(name) > _ORPHAN_S)}))
+        self._forget_listing()
+        self._copies.drop_stale(self.numbers())
+        return [m.version for m in gone]
+
+    def _write(self, fill: Callable[[Path], None], describe: Callable[[int, dict[str, str]], Manifest]) -> int:
+        self._forget_listing()
+        number = self.upcoming
+        with self._copies.aside() as folder:
+            fill(folder)
+            self._publish(folder, describe(number, checksums(folder)))
+        return number
+
+    def _take_in(self, folder: Path, number: int) -> None:
+        self._publish(folder, Versions(folder.parent).manifest(number))
+
+    def _publish(self, folder: Path, manifest: Manifest) -> None:
+        """Upload what no version has yet, then the manifest; keep the files as this machine's copy."""
+        kept = {digest for m in self.manifests() for digest in m.files.values()}
+        for name, digest in manifest.files.items():
+            if digest not in kept:
+                self._objects.upload(folder / name, _blob(digest))
+        content = manifest.as_json().encode()
+        name = _manifest(manifest.version)
+        # a put whose answer was lost is tried again, and then finds itself
+        written = self._objects.create(name, content) or self._objects.read(name) == content
+        self._forget_listing()
+        if not written:
+            raise ArtifactError(
+                f"version {manifest.version} was written to {self._objects.url} by another refit meanwhile; nothing of"
+                " this one serves. Do two stores of traces share these versions? Then refit again"
+            )
+        self._copies.take(folder, manifest)
+
+    def _note(self, number: int, change: Callable[[Manifest], Manifest]) -> None:
+        with self._alone():
+            self._forget_listing()
+            self._objects.write(_manifest(number), change(self.manifest(number)).as_json().encode())
+            self._forget_listing()
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with self._current.alone():
+            yield
+
+    def _fetch(self, digest: str, to: Path) -> None:
+        fetched = self._objects.fetch(_blob(digest), to)
+        if not fetched or sha256(to) != digest:
+            what = "was changed after it was written" if fetched else "is missing"
+            raise ArtifactError(
+                f"{self._objects.url}/{_blob(digest)} {what}: versions with this file are corrupt and do not serve."
+                " Choose another with `tracer-serve rollback TASK.yaml`, or refit."
+            )
+
+    def _forget_listing(self) -> None:
+        with self._guard:
+            self._known, self._looked = {}, -_LISTED_S
+
+
+def _manifest(number: int) -> str:
+    return f"manifests/{number:06d}.json"
+
+
+def _blob(digest: str) -> str:
+    return f"blobs/{digest}"

@@ -23,7 +23,7 @@ from tracer_serve.gate.certify import certify
 from tracer_serve.gate.per_class import class_thresholds
 from tracer_serve.gate.scope_guard import scope_threshold
 from tracer_serve.policy.policy import Policy
-from tracer_serve.policy.stage import Asked
+from tracer_serve.policy.stage import StageEvidence
 from tracer_serve.types import Bools, Labels
 
 KEEPS = (1.0, 0.98, 0.97)
@@ -86,7 +86,7 @@ def _task(data: Dataset, wanted: Wanted, alpha: float, keep: float) -> Task:
     return Task(Spec.model_validate({**required, **wanted.spec, "gate": gate}), Path("bench"), "")
 
 
-def _judged(policy: Policy, data: Dataset, once: list[Asked] | None, facts: dict[str, Any]) -> Row:
+def _judged(policy: Policy, data: Dataset, once: list[StageEvidence] | None, facts: dict[str, Any]) -> Row:
     if once is None:
         (handled, given, first), (foreign, _, _) = (_decide(policy, part) for part in (data.test, data.foreign))
     else:
@@ -96,7 +96,9 @@ def _judged(policy: Policy, data: Dataset, once: list[Asked] | None, facts: dict
     return replace(row, first_share=float(first.mean()) if len(policy.stages) > 1 else None)
 
 
-def halved(fitted: Fitted, test: Part, asked: Asked, alphas: Sequence[float], facts: dict[str, Any]) -> list[Row]:
+def halved(
+    fitted: Fitted, test: Part, asked: StageEvidence, alphas: Sequence[float], facts: dict[str, Any]
+) -> list[Row]:
     """Certify the fitted policy on a random half of the test rows, none of which it has seen; judge on the other."""
     policy, draw = fitted.policy, facts["draw"]
     given, calibrates = policy.classes[asked.top], holdout(test.texts, 0.5, draw)
@@ -139,7 +141,7 @@ def certified_at(fitted: Fitted, task: Task, data: Dataset, alpha: float, keep: 
     return replace(fitted.policy, certificate=certificate, stages=stages)
 
 
-def _ask(policy: Policy, part: Part) -> Asked:
+def _ask(policy: Policy, part: Part) -> StageEvidence:
     """Ask a policy of one stage about each row, once for all alphas, guards and halves: an encoder takes its time."""
     (stage,) = policy.stages
     given = {stage.view: part.vectors} if isinstance(stage.view.embedder, Given) else {}
@@ -147,7 +149,7 @@ def _ask(policy: Policy, part: Part) -> Asked:
     return asked
 
 
-def _handled(policy: Policy, asked: Asked) -> Bools:
+def _handled(policy: Policy, asked: StageEvidence) -> Bools:
     (stage,), threshold = policy.stages, class_thresholds(policy.certificate, policy.classes)
     passes: Bools = np.isfinite(asked.score) & (asked.score >= threshold[asked.top])
     return passes & stage.open[asked.top] & (asked.scope >= stage.scope_threshold)

@@ -18,7 +18,7 @@ from tracer_serve.lifecycle.gate_state import close_gate, closing_of
 from tracer_serve.lifecycle.teacher_change import TeacherSince
 from tracer_serve.lifecycle.training_set import calibrates_after, take_snapshot
 from tracer_serve.policy.policy import Policy
-from tracer_serve.serving.active_version import Loaded
+from tracer_serve.serving.active_version import ActiveVersion
 from tracer_serve.serving.audit_rate import Traffic, rate_in_force
 from tracer_serve.serving.monitor_state import MONITOR, folding, state_of
 from tracer_serve.storage.traces import TraceStore, new_id
@@ -45,7 +45,7 @@ class Arm:
     audited: bool = True
     everything: bool = False
     rng: random.Random = field(default_factory=random.Random)
-    loaded: Loaded | None = None
+    loaded: ActiveVersion | None = None
     version: int = 0
     tried: float = 0.0
     attempts: int = 0
@@ -84,7 +84,7 @@ class Arm:
         self.version += 1
         if fitted.certificate.certified or self.loaded is None:
             labels = tuple(map(str, fitted.policy.classes))
-            self.loaded = Loaded(self.version, fitted.policy, _TEACHER.fingerprint, labels, taken.after)
+            self.loaded = ActiveVersion(self.version, fitted.policy, _TEACHER.fingerprint, labels, taken.after)
 
     def live(self, number: int) -> Day:
         """Live through one day, in chunks, between which gate, rate and version may change."""
@@ -118,7 +118,7 @@ class Arm:
         )
 
     @property
-    def _serving(self) -> Loaded:
+    def _serving(self) -> ActiveVersion:
         assert self.loaded is not None
         return self.loaded
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tracer_serve.fit.candidate import Candidate, Part, Paths, reach
+from tracer_serve.fit.candidate import Candidate, CandidateStage, Paths, reach
 from tracer_serve.fit.cross_fit import OutOfFold
 from tracer_serve.fit.selection import Choice, Chooser, prices
 from tracer_serve.gate.certify import certify
@@ -14,17 +14,17 @@ from tracer_serve.types import Bools, Floats, Ints
 ALPHA, DELTA = 0.95, 0.05
 
 
-def part(agreed: Bools, score: Floats, number: int = 0, cpu_ms: float = 1.0) -> Part:
+def part(agreed: Bools, score: Floats, number: int = 0, cpu_ms: float = 1.0) -> CandidateStage:
     n = len(agreed)
     oof = OutOfFold(np.full(n, number), np.zeros(n, int), agreed, np.zeros(n), (), cpu_ms)
-    return Part(number, 0, oof, score, -np.inf, np.ones(n, bool))
+    return CandidateStage(number, 0, oof, score, -np.inf, np.ones(n, bool))
 
 
 def paths(agreed: Bools, score: Floats) -> Paths:
     return Candidate.single(part(agreed, score)).paths
 
 
-def choose(parts: list[Part], fold: Ints, *, cascade: bool = False) -> tuple[Choice, Chooser]:
+def choose(parts: list[CandidateStage], fold: Ints, *, cascade: bool = False) -> tuple[Choice, Chooser]:
     chooser = Chooser(parts, fold, ALPHA, DELTA, cascade=cascade)
     return chooser.choose(np.ones(len(fold), bool)), chooser
 
@@ -40,7 +40,7 @@ def test_reach_of_nothing_is_nothing() -> None:
     """NaN scores and ineligible rows are out of reach."""
     agreed = np.ones(100, bool)
     assert reach(paths(agreed, np.full(100, np.nan)), 0.9, DELTA) == 0.0
-    barred = Part(0, 0, part(agreed, np.zeros(100)).oof, np.zeros(100), np.inf, agreed)
+    barred = CandidateStage(0, 0, part(agreed, np.zeros(100)).oof, np.zeros(100), np.inf, agreed)
     assert reach(Candidate.single(barred).paths, 0.9, DELTA) == 0.0
 
 
@@ -56,7 +56,7 @@ def test_the_better_candidate_is_chosen() -> None:
     np.testing.assert_array_equal(choice.paths.score, good.score[None])
 
 
-def specialists(n: int = 4000) -> list[Part]:
+def specialists(n: int = 4000) -> list[CandidateStage]:
     """A cheap surrogate that knows the easy half and a dear one that knows all but a few: each where it is sure."""
     rng = np.random.default_rng(3)
     hardness = rng.random(n)

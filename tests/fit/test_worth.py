@@ -12,7 +12,7 @@ from tests.support.tasks import Planted, write_task
 from tracer_serve.components.registry import surrogates
 from tracer_serve.config.task import Spec
 from tracer_serve.fit.budget import Budget, NotWorthItError
-from tracer_serve.fit.candidate import Candidate, Part, Paths
+from tracer_serve.fit.candidate import Candidate, CandidateStage, Paths
 from tracer_serve.fit.comparison import CandidateResult
 from tracer_serve.fit.cross_fit import OutOfFold
 from tracer_serve.fit.dataset import Rows
@@ -122,14 +122,14 @@ def test_a_small_rest_that_more_traces_will_shrink_is_left_to_them(deferred_at_h
         admit()
 
 
-def never(part: Part) -> Paths:
+def never(part: CandidateStage) -> Paths:
     """Half of the traces are asked about only where that decides."""
     raise AssertionError(part)
 
 
-def cheap_part(rows: int = 100, reaches: float = 0.0) -> Part:
+def cheap_part(rows: int = 100, reaches: float = 0.0) -> CandidateStage:
     """What a candidate came to that agrees on that share of the rows and scores them higher, and on no other."""
     zero, all_rows = np.zeros(rows, np.int64), np.ones(rows, bool)
     agreed = np.arange(rows) < rows * reaches
     oof = OutOfFold(zero, zero, agreed, np.zeros(rows), ())
-    return Part(0, None, oof, agreed.astype(float), -np.inf, all_rows)
+    return CandidateStage(0, None, oof, agreed.astype(float), -np.inf, all_rows)

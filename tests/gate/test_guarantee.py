@@ -8,7 +8,7 @@ import pytest
 from tests.gate.worlds import Gate, World, most_allowed, threshold_of, violations, worlds
 from tracer_serve.gate.binomial import p_values
 from tracer_serve.gate.certify import certify
-from tracer_serve.gate.fixed_sequence import Tally, threshold_grid
+from tracer_serve.gate.fixed_sequence import ThresholdCounts, threshold_grid
 from tracer_serve.gate.near_duplicates import numbered, one_each
 from tracer_serve.gate.per_class import certify_per_class
 from tracer_serve.types import Bools, Floats
@@ -36,7 +36,7 @@ def pointwise(scores: Floats, agreed: Bools, alpha: float, delta: float, seed: i
     """A wrong gate: the loosest threshold that passes by itself, uncorrected for having looked at all of them."""
     del seed
     grid = threshold_grid(scores)
-    tally = Tally.of(scores, grid)
+    tally = ThresholdCounts.of(scores, grid)
     passed = np.flatnonzero(p_values(tally.counts(agreed), tally.counts(np.ones_like(agreed)), alpha) <= delta)
     return float(grid[passed[-1]]) if len(passed) else math.inf
 

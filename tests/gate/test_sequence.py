@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tracer_serve.gate.binomial import n_min, p_values
-from tracer_serve.gate.fixed_sequence import Tally, accepts, power, threshold_grid, walk
+from tracer_serve.gate.fixed_sequence import ThresholdCounts, accepts, power, threshold_grid, walk
 from tracer_serve.types import Floats
 
 ODD = st.sampled_from([np.nan, np.inf, -np.inf, 1.0])
@@ -56,7 +56,7 @@ def test_tally_is_the_plain_count(scores: Floats, seed: int) -> None:
     rng = np.random.default_rng(seed)
     agreed, value = rng.random(len(scores)) < 0.9, rng.random(len(scores))
     grid = threshold_grid(scores)
-    tally = Tally.of(scores, grid)
+    tally = ThresholdCounts.of(scores, grid)
     assert tally.counts(agreed).tolist() == [int(agreed[accepts(scores, t)].sum()) for t in grid]
     assert tally.sums(value) == pytest.approx(np.array([value[accepts(scores, t)].sum() for t in grid]))
 
@@ -76,7 +76,7 @@ def test_a_cascade_is_answered_by_the_first_stage_that_accepts(n: int, stages: i
         any_stage = answers.any(axis=0)
         expected_n.append(int(any_stage.sum()))
         expected_k.append(int((agreed[first, np.arange(n)] & any_stage).sum()))
-    tally = Tally.of(scores, grid)
+    tally = ThresholdCounts.of(scores, grid)
     assert tally.counts(np.ones(n, bool)).tolist() == expected_n
     assert tally.counts(agreed).tolist() == expected_k
 

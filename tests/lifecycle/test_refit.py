@@ -20,7 +20,7 @@ from tracer_serve.lifecycle.gate_state import ATTEMPT, PROGRESS, Closing, close_
 from tracer_serve.lifecycle.publish import may_serve
 from tracer_serve.lifecycle.refit import refit
 from tracer_serve.lifecycle.teacher_change import note_teacher
-from tracer_serve.lifecycle.validity import Demands
+from tracer_serve.lifecycle.validity import Requirements
 from tracer_serve.storage.traces import TraceStore
 from tracer_serve.storage.traces.lease_owner import LEASE
 from tracer_serve.storage.versions.opening import open_versions, store_of
@@ -164,7 +164,7 @@ def test_what_may_replace_a_certified_version(task: Task) -> None:
     strict = tiny_task(task.file.parent, versions={"must_keep_coverage": True})
 
     def may(task: Task, certificate: Certificate, closed: Closing | None = None, by: str = teacher) -> bool:
-        return may_serve(task, versions, certificate, Demands(by, task.spec.gate, closed))
+        return may_serve(task, versions, certificate, Requirements(by, task.spec.gate, closed))
 
     less, none = replace(found, coverage=found.coverage - 0.01), replace(found, certified=False)
     assert [may(task, certificate) for certificate in (found, less, none)] == [True, True, False]

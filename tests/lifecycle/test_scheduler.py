@@ -22,8 +22,8 @@ from tracer_serve.gate.binomial import n_min
 from tracer_serve.gate.certificate import CERTIFICATE, Certificate
 from tracer_serve.lifecycle.gate_state import ATTEMPT, close_gate, closing_of
 from tracer_serve.lifecycle.refit_history import LAST
-from tracer_serve.lifecycle.refit_process import Finding, RefitProcess
-from tracer_serve.lifecycle.scheduler import Schedule
+from tracer_serve.lifecycle.refit_process import RefitProcess, RefitResult
+from tracer_serve.lifecycle.scheduler import RefitScheduler
 from tracer_serve.lifecycle.teacher_change import note_teacher
 from tracer_serve.lifecycle.triggers import REQUEST, request_refit
 from tracer_serve.storage.traces import TraceStore, new_id, open_store
@@ -43,13 +43,15 @@ class World:
         self.store: TraceStore = open_store(folder / "traces.db", "colours")
         self.outcomes: list[str] = []
 
-    def schedule(self, script: str = f"print('''{json.dumps(REPORT)}''')", task: Any = None, **spec: Any) -> Schedule:
+    def schedule(
+        self, script: str = f"print('''{json.dumps(REPORT)}''')", task: Any = None, **spec: Any
+    ) -> RefitScheduler:
         other: dict[str, Any] = task or {}
         made: Task = make_task(self.folder, self.stub, **{"schedule": spec, "gate": {"alpha": 0.95}, **other})
         code = NOTE.format(log=str(self.log)) + script
         process = RefitProcess(made.file, limit_s=5.0, command=[sys.executable, "-S", "-c", code])
         versions = Versions(made.state / "versions")
-        return Schedule(made, self.store, versions, self.outcomes.append, process=process, poll_s=0.05)
+        return RefitScheduler(made, self.store, versions, self.outcomes.append, process=process, poll_s=0.05)
 
     def add(self, n: int) -> None:
         now = datetime.now(UTC)
@@ -109,7 +111,7 @@ def test_many_schedules_start_one_refit(world: World) -> None:
     request_refit(world.store)
     barrier = threading.Barrier(6)
 
-    def look(schedule: Schedule) -> None:
+    def look(schedule: RefitScheduler) -> None:
         barrier.wait()
         schedule.poll()
 
@@ -362,4 +364,4 @@ def test_a_refit_has_no_more_memory_than_it_may() -> None:
         "import time; time.sleep(.5)\ntry:\n    b'x' * 10**9\nexcept MemoryError: raise SystemExit('error: memory')"
     )
     process = RefitProcess(Path("t.yaml"), 20.0, 300.0, 0.5, [sys.executable, "-S", "-c", script])
-    assert process.run("hand") == Finding("failed", None, "error: memory")
+    assert process.run("hand") == RefitResult("failed", None, "error: memory")

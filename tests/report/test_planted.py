@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.report.conftest import Case, blobs, case_of, make_task
-from tracer_serve.report.calibration_view import Seen
+from tracer_serve.report.calibration_view import CalibrationView
 from tracer_serve.report.embedding_layout import layout
 from tracer_serve.report.learning_curve import forecast
 from tracer_serve.report.neighbours import closeness
@@ -32,7 +32,7 @@ def test_swaps_with_the_nearest_other_label_lead_the_cards_too() -> None:
 
 def test_closeness_is_the_mean_of_the_three_nearest_and_leaves_duplicates_out(small: Case) -> None:
     """It equals a plain recount over the other groups' rows of the label."""
-    seen = Seen.of(small.task, small.fitted, small.texts)
+    seen = CalibrationView.of(small.task, small.fitted, small.texts)
     rows, labels = np.arange(0, len(seen), 37), (np.arange(0, len(seen), 37) * 5) % len(seen.classes)
     for found, row, label in zip(closeness(seen, rows, labels), rows, labels, strict=True):
         others = (seen.truth == label) & (seen.group != seen.group[row])

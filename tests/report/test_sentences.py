@@ -12,7 +12,7 @@ from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.gate.certificate import StageRow
 from tracer_serve.report.build import build_report
-from tracer_serve.report.calibration_view import Seen
+from tracer_serve.report.calibration_view import CalibrationView
 from tracer_serve.report.recommendations import actions_of
 from tracer_serve.report.render import render_html
 from tracer_serve.report.subgroups import Groups
@@ -32,7 +32,7 @@ def test_words_of_a_pair_are_those_of_its_texts() -> None:
     pairs: list[Text] = [(" ".join(rng.choice(list("abcdefghijklmnop"), 2 + i % 4)), f"second {i}") for i in range(300)]
     task = make_task(input="pair")
     fitted = fit_policy(task, Rows.of(pairs, labels), Looked(pairs, vectors))
-    groups = Groups.of(Seen.of(task, fitted, [pairs[i] for i in fitted.calibration.row]))
+    groups = Groups.of(CalibrationView.of(task, fitted, [pairs[i] for i in fitted.calibration.row]))
     names = [name for kind, name in zip(groups.kind, groups.name, strict=True) if kind == "length"]
     assert names == ["4 words", "5 words", "6 words", "7 words"]
 

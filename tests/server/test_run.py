@@ -20,7 +20,7 @@ from tests.support.stub_llm import StubLLM
 from tracer_serve.config.load import Task
 from tracer_serve.errors import BusyError, SpecError, StoreError
 from tracer_serve.server.bento.launch import address_of, require_free_port
-from tracer_serve.server.process.handshake import Ahead, announced
+from tracer_serve.server.process.handshake import WorkerHandle, announced
 from tracer_serve.server.process.worker import application_of, started
 from tracer_serve.storage.traces import open_store
 
@@ -121,7 +121,7 @@ def test_a_worker_that_is_killed_is_replaced(task: MakeTask) -> None:
 def test_a_worker_that_is_not_wanted_ends(task: MakeTask) -> None:
     """One that was started ahead of a start that fails is gone when the error is told, and has left nothing."""
     spec = task()
-    with announced([spec.file]), Ahead() as worker:
+    with announced([spec.file]), WorkerHandle() as worker:
         assert worker.process.poll() is None
     assert worker.process.poll() is not None
     assert not spec.state.exists()
@@ -130,7 +130,7 @@ def test_a_worker_that_is_not_wanted_ends(task: MakeTask) -> None:
 def test_a_worker_that_dies_at_its_start_is_told_as_that(task: MakeTask) -> None:
     """One that ends without having read what it was asked leaves an error that says so, and its exit code."""
     spec = task()
-    with announced([spec.file]), Ahead("this") as worker:
+    with announced([spec.file]), WorkerHandle("this") as worker:
         worker.prepare()
         with pytest.raises(RuntimeError, match="ended early, with 0"):
             worker.told()

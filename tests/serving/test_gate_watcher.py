@@ -19,8 +19,8 @@ from tracer_serve.config.task import Spec
 from tracer_serve.errors import StoreError
 from tracer_serve.infra.redaction import WITHHELD
 from tracer_serve.lifecycle.gate_state import close_gate, closing_of
-from tracer_serve.serving.active_version import Live, Loaded
-from tracer_serve.serving.gate_watcher import Watch
+from tracer_serve.serving.active_version import ActiveVersion, VersionLoader
+from tracer_serve.serving.gate_watcher import GateWatcher
 from tracer_serve.serving.monitor_state import MONITOR
 from tracer_serve.storage.traces import TraceStore, open_store
 from tracer_serve.storage.versions.local import Versions
@@ -49,21 +49,21 @@ async def until(true: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
-def watching(store: TraceStore, loaded: Loaded | None, *, gate: Any = None, **traces: Any) -> Watch:
+def watching(store: TraceStore, loaded: ActiveVersion | None, *, gate: Any = None, **traces: Any) -> GateWatcher:
     """Return a watch over a version that is in memory already; nothing runs by itself."""
-    live = Live(lambda: None, lambda _: pytest.fail("nothing to load"))
+    live = VersionLoader(lambda: None, lambda _: pytest.fail("nothing to load"))
     live.loaded = loaded
     parts = {"gate": gate or {"alpha": 0.9}, "traces": {"audit_rate": 0.05, **traces}}
-    return Watch(store, live, "teacher", Spec.model_validate({"name": "colours", "teacher": "offline", **parts}))
+    return GateWatcher(store, live, "teacher", Spec.model_validate({"name": "colours", "teacher": "offline", **parts}))
 
 
 @pytest.fixture
-def loaded(task: MakeTask) -> Loaded:
+def loaded(task: MakeTask) -> ActiveVersion:
     """Version 7, certified at .9."""
-    return Loaded(7, make_policy(task()), "teacher", ("blue", "red"))
+    return ActiveVersion(7, make_policy(task()), "teacher", ("blue", "red"))
 
 
-def test_audits_of_all_workers_add_up_to_one_alarm(store: TraceStore, loaded: Loaded) -> None:
+def test_audits_of_all_workers_add_up_to_one_alarm(store: TraceStore, loaded: ActiveVersion) -> None:
     """Evidence is summed in the store; the alarm closes the gate for every worker at its next look, and for good."""
     first, second, third = (watching(store, loaded) for _ in range(3))
     for watch in (first, second) * 2:
@@ -79,7 +79,7 @@ def test_audits_of_all_workers_add_up_to_one_alarm(store: TraceStore, loaded: Lo
     assert third.closing == closing
 
 
-def test_the_monitor_survives_a_restart(store: TraceStore, loaded: Loaded) -> None:
+def test_the_monitor_survives_a_restart(store: TraceStore, loaded: ActiveVersion) -> None:
     """A new process goes on where the last one was; what was answered but not folded in is not counted twice."""
     before = watching(store, loaded)
     for agree in (True, False, True):
@@ -91,7 +91,7 @@ def test_the_monitor_survives_a_restart(store: TraceStore, loaded: Loaded) -> No
     assert (after.monitor(loaded).seen, after.monitor(loaded).agreements) == (3, 2)
 
 
-def test_an_alarm_that_nobody_lived_to_tell_closes_the_gate(store: TraceStore, loaded: Loaded) -> None:
+def test_an_alarm_that_nobody_lived_to_tell_closes_the_gate(store: TraceStore, loaded: ActiveVersion) -> None:
     """A process that dies between its last audit and the closing leaves a state by which any other closes."""
     watch = watching(store, loaded)
     for _ in range(6):
@@ -103,7 +103,7 @@ def test_an_alarm_that_nobody_lived_to_tell_closes_the_gate(store: TraceStore, l
     assert other.closed(loaded) == "drift"
 
 
-def test_audits_of_other_versions_are_ignored(store: TraceStore, loaded: Loaded) -> None:
+def test_audits_of_other_versions_are_ignored(store: TraceStore, loaded: ActiveVersion) -> None:
     """What was asked about a version that no longer serves says nothing of the one that does."""
     watch = watching(store, loaded)
     for _ in range(20):
@@ -115,7 +115,7 @@ def test_audits_of_other_versions_are_ignored(store: TraceStore, loaded: Loaded)
     assert watch.monitor(loaded).seen == 0
 
 
-def test_only_a_version_calibrated_after_the_closing_opens_the_gate(store: TraceStore, loaded: Loaded) -> None:
+def test_only_a_version_calibrated_after_the_closing_opens_the_gate(store: TraceStore, loaded: ActiveVersion) -> None:
     """Neither a refit that was under way nor a rollback opens it; a version that respected the closing does."""
     closing = close_gate(store, version=7, audits=9, agreements=2, evidence=50.0)
     watch = watching(store, loaded)
@@ -125,7 +125,7 @@ def test_only_a_version_calibrated_after_the_closing_opens_the_gate(store: Trace
     assert [watch.closed(version) for version in (under_way, older, repaired)] == ["drift", "drift", None]
 
 
-def test_evidence_raises_the_audit_rate(store: TraceStore, loaded: Loaded) -> None:
+def test_evidence_raises_the_audit_rate(store: TraceStore, loaded: ActiveVersion) -> None:
     """The rate is the spec's until an audit disagrees, ten times that while the evidence is 1 or more."""
     watch = watching(store, loaded)
     watch.refresh()
@@ -136,7 +136,7 @@ def test_evidence_raises_the_audit_rate(store: TraceStore, loaded: Loaded) -> No
 
 
 def test_a_store_that_fails_keeps_what_is_known(
-    store: TraceStore, loaded: Loaded, monkeypatch: pytest.MonkeyPatch
+    store: TraceStore, loaded: ActiveVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A locked or full disk neither opens a closed gate nor loses an audit."""
     close_gate(store, version=7, audits=9, agreements=2, evidence=50.0)
@@ -160,7 +160,7 @@ def test_a_store_that_fails_keeps_what_is_known(
 
 
 def test_what_another_release_wrote_does_not_end_the_watch(
-    store: TraceStore, loaded: Loaded, caplog: pytest.LogCaptureFixture
+    store: TraceStore, loaded: ActiveVersion, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A value that cannot be read is told, and the next alarm closes the gate all the same; no audit is lost by it."""
     watch = watching(store, loaded)
@@ -174,7 +174,7 @@ def test_what_another_release_wrote_does_not_end_the_watch(
     assert watch.monitor(loaded).seen == 1
 
 
-def test_drift_does_not_wait_for_a_store_that_is_away(tmp_path: Path, loaded: Loaded) -> None:
+def test_drift_does_not_wait_for_a_store_that_is_away(tmp_path: Path, loaded: ActiveVersion) -> None:
     """Audits that nobody can be told of close the gate where they were asked, and for all once the store is back."""
     store = open_store(tmp_path / "traces.db", "colours", busy_timeout_s=0.01)
     watch, elsewhere = watching(store, loaded), watching(store, loaded)
@@ -200,7 +200,7 @@ def test_drift_does_not_wait_for_a_store_that_is_away(tmp_path: Path, loaded: Lo
     store.close()
 
 
-def test_a_new_version_inherits_the_evidence(store: TraceStore, loaded: Loaded) -> None:
+def test_a_new_version_inherits_the_evidence(store: TraceStore, loaded: ActiveVersion) -> None:
     """A refit, or a rollback, changes neither evidence nor alarm; the audits of the version count from 0."""
     watch = watching(store, loaded)
     for agree in (False, True):
@@ -220,7 +220,7 @@ def test_a_new_version_inherits_the_evidence(store: TraceStore, loaded: Loaded) 
     assert found.evidence > before.evidence > 1
 
 
-def test_a_repair_begins_with_a_new_monitor(store: TraceStore, loaded: Loaded) -> None:
+def test_a_repair_begins_with_a_new_monitor(store: TraceStore, loaded: ActiveVersion) -> None:
     """What was certified after the alarm starts at evidence 1, and a process that lags behind cannot undo that."""
     watch, late = watching(store, loaded), watching(store, loaded)
     for _ in range(6):
@@ -251,7 +251,7 @@ def test_a_repair_begins_with_a_new_monitor(store: TraceStore, loaded: Loaded) -
     ],
 )
 def test_a_promise_that_was_raised_closes_the_gate(
-    store: TraceStore, loaded: Loaded, gate: dict[str, Any], told: str | None
+    store: TraceStore, loaded: ActiveVersion, gate: dict[str, Any], told: str | None
 ) -> None:
     """A certificate for less than the YAML promises is void; one for as much or more stays."""
     found = watching(store, loaded, gate=gate).void(loaded)
@@ -264,7 +264,7 @@ def test_a_promise_that_was_raised_closes_the_gate(
         assert "tracer-serve refit" in found.message
 
 
-def test_a_cross_fitted_certificate_is_no_strict_one(store: TraceStore, loaded: Loaded) -> None:
+def test_a_cross_fitted_certificate_is_no_strict_one(store: TraceStore, loaded: ActiveVersion) -> None:
     """`mode: strict` asks for the theorem as stated."""
     crossed = replace(loaded.policy.certificate, mode="cross_fit")
     other = replace(loaded, policy=replace(loaded.policy, certificate=crossed))
@@ -426,7 +426,7 @@ async def test_a_text_that_cannot_be_redacted_is_deferred_and_not_stored(task: M
     assert WITHHELD not in {row.input for row in rows}
 
 
-def test_auto_reads_the_traffic_and_the_budget_what_was_audited(store: TraceStore, loaded: Loaded) -> None:
+def test_auto_reads_the_traffic_and_the_budget_what_was_audited(store: TraceStore, loaded: ActiveVersion) -> None:
     """3,000 requests within the hour of which .8 are handled are 57,600 a day: 100 audits are a rate of .0017."""
     rows = [replace(row, task="colours") for row in rows_now(3_000, teacher_label=None, label_source=None)]
     store.add(rows)

@@ -27,7 +27,7 @@ from tracer_serve.config.load import Task
 from tracer_serve.errors import ArtifactError, OverloadedError, StoreError
 from tracer_serve.policy.policy import Policy
 from tracer_serve.serving import trace_writer as writer
-from tracer_serve.serving.active_version import Live, Loaded
+from tracer_serve.serving.active_version import ActiveVersion, VersionLoader
 from tracer_serve.serving.batcher import Batcher
 from tracer_serve.serving.runtime import Runtime
 from tracer_serve.types import Answer, Decision, Inputs, Labels, Text, Vectors, Verdict
@@ -248,11 +248,11 @@ def test_a_version_that_fails_is_not_tried_again_at_once() -> None:
     """Ten looks a second at a version that does not load cost one attempt, not ten."""
     attempts: list[int] = []
 
-    def load(number: int) -> Loaded:
+    def load(number: int) -> ActiveVersion:
         attempts.append(number)
         raise ArtifactError("corrupt")
 
-    live = Live(lambda: 7, load, retry_s=1000)
+    live = VersionLoader(lambda: 7, load, retry_s=1000)
     for _ in range(5):
         live.refresh()
     assert (attempts, live.loaded) == ([7], None)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tracer_serve.config.task import Spec
-from tracer_serve.fit.candidate import Candidate, Part, Paths, reach
+from tracer_serve.fit.candidate import Candidate, CandidateStage, Paths, reach
 from tracer_serve.infra.parallel import HEAVY
 from tracer_serve.types import Bools
 
@@ -76,7 +76,9 @@ class Budget:
         """Seconds that are left."""
         return self.spec.fit.budget_s - (time.monotonic() - self._started)
 
-    def admit(self, cost: float, before: Sequence[Part], trainings: int, at_half: Callable[[Part], Paths]) -> "Claim":
+    def admit(
+        self, cost: float, before: Sequence[CandidateStage], trainings: int, at_half: Callable[[CandidateStage], Paths]
+    ) -> "Claim":
         """Let a candidate begin.
 
         Parameters

@@ -10,14 +10,14 @@ import numpy as np
 
 from tracer_serve.fit.cross_fit import OutOfFold
 from tracer_serve.gate.binomial import p_values
-from tracer_serve.gate.fixed_sequence import Tally, accepts, path, threshold_grid
+from tracer_serve.gate.fixed_sequence import ThresholdCounts, accepts, path, threshold_grid
 from tracer_serve.gate.scope_guard import scope_thresholds
 from tracer_serve.policy.score_scale import Scale
 from tracer_serve.types import Bools, Floats, Ints
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Part:
+class CandidateStage:
     """A surrogate with an acceptor (None: the family `global`).
 
     Parameters
@@ -86,18 +86,20 @@ class Candidate:
     guards : least scope scores that they may answer, one per part
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[CandidateStage, ...]
     score: Floats
     scales: tuple[Scale, ...]
     guards: tuple[float, ...]
 
     @classmethod
-    def single(cls, part: Part) -> "Candidate":
+    def single(cls, part: CandidateStage) -> "Candidate":
         """Return a part alone: its path is its own score."""
         return cls((part,), part.score[None], (Scale.identity(),), (part.guard,))
 
     @classmethod
-    def cascade(cls, first: Part, second: Part, fold: Ints, *, kept: float, keep: float) -> "Candidate":
+    def cascade(
+        cls, first: CandidateStage, second: CandidateStage, fold: Ints, *, kept: float, keep: float
+    ) -> "Candidate":
         """Put two parts' scores on one path: each row by scales fitted on the other folds, new rows by all.
 
         Parameters
@@ -119,7 +121,7 @@ class Candidate:
     def paths(self) -> Paths:
         """What the stages say of each row."""
 
-        def stack(value: Callable[[Part], Any]) -> Any:
+        def stack(value: Callable[[CandidateStage], Any]) -> Any:
             return np.stack([value(part) for part in self.parts])
 
         scope = stack(lambda part: part.oof.scope)
@@ -133,7 +135,7 @@ class Candidate:
         )
 
 
-def _scales(first: Part, second: Part, rows: Bools, kept: float) -> tuple[Scale, Scale]:
+def _scales(first: CandidateStage, second: CandidateStage, rows: Bools, kept: float) -> tuple[Scale, Scale]:
     score = first.score[rows]
     finite = score[np.isfinite(score)]
     least = float(np.quantile(finite, 1.0 - kept)) if len(finite) else math.inf
@@ -152,7 +154,7 @@ def reached(paths: Paths, alpha: float, delta: float) -> tuple[float, float]:
     """Return `reach`, and the share of rows that the first stage answers at that threshold."""
     guarded = np.where(paths.eligible, paths.score, np.nan)
     grid = threshold_grid(path(guarded))
-    tally = Tally.of(guarded, grid)
+    tally = ThresholdCounts.of(guarded, grid)
     n, k = tally.counts(np.ones_like(paths.agreed)), tally.counts(paths.agreed)
     passing = np.flatnonzero(p_values(k, n, alpha) <= delta)
     if not len(passing):

@@ -11,7 +11,7 @@ from tracer_serve.components.factory import make_acceptor, make_surrogate
 from tracer_serve.config.load import Task
 from tracer_serve.errors import FitError
 from tracer_serve.fit.budget import Budget, Claim, NotWorthItError
-from tracer_serve.fit.candidate import Candidate, Part, Paths
+from tracer_serve.fit.candidate import Candidate, CandidateStage, Paths
 from tracer_serve.fit.cross_fit import cross_fit
 from tracer_serve.fit.cross_score import cross_score
 from tracer_serve.fit.dataset import Progress, Rows
@@ -67,7 +67,7 @@ class Compared:
     """
 
     folds: Folds
-    parts: tuple[Part, ...]
+    parts: tuple[CandidateStage, ...]
     seconds: dict[int, float]
     failed: tuple[CandidateResult, ...]
 
@@ -102,7 +102,7 @@ def compare(
     cost = [float(getattr(make_surrogate(task, s), "cost", 1.0)) for s in range(len(spec.surrogates))]
     order = sorted(range(len(cost)), key=cost.__getitem__)
     total = len(order) * folds.count
-    parts: list[Part] = []
+    parts: list[CandidateStage] = []
     seconds: dict[int, float] = {}
     failed: list[CandidateResult] = []
     budget = Budget(spec, rows.calibrates)
@@ -146,7 +146,9 @@ def select(
     return choice, (*results, *compared.failed)
 
 
-def _parts(task: Task, surrogate: int, folds: Folds, tick: Callable[[], None], refit_rows: int | None) -> list[Part]:
+def _parts(
+    task: Task, surrogate: int, folds: Folds, tick: Callable[[], None], refit_rows: int | None
+) -> list[CandidateStage]:
     """Cross-fit one surrogate with every acceptor, and with none (family `global`)."""
     spec = task.spec
     acceptors = [make_acceptor(task, a) for a in range(len(spec.acceptors))]
@@ -163,13 +165,13 @@ def _parts(task: Task, surrogate: int, folds: Folds, tick: Callable[[], None], r
         for a, features in enumerate(oof.features):
             score = cross_score(lambda a=a: make_acceptor(task, a), features, oof.agreed, folds.fold, folds.group)  # type: ignore[misc]
             flat = np.zeros(len(folds.rows)) if score is None else score
-            found.append(Part(surrogate, a, oof, flat, guard, may_answer, flat=score is None))
+            found.append(CandidateStage(surrogate, a, oof, flat, guard, may_answer, flat=score is None))
     if "global" in spec.gate.families:
-        found.append(Part(surrogate, None, oof, np.zeros(len(folds.rows)), guard, may_answer))
+        found.append(CandidateStage(surrogate, None, oof, np.zeros(len(folds.rows)), guard, may_answer))
     return found
 
 
-def _at_half(task: Task, views: Sequence[Folds], refit_rows: int | None, part: Part) -> Paths:
+def _at_half(task: Task, views: Sequence[Folds], refit_rows: int | None, part: CandidateStage) -> Paths:
     """Cross-fit a part's surrogate anew on a random half of the rows; what it says of the fair ones among them."""
     folds = views[task.spec.view_of(part.surrogate)]
     rows = np.random.default_rng(folds.seed).permutation(len(folds.rows))[: len(folds.rows) // 2]
@@ -179,7 +181,7 @@ def _at_half(task: Task, views: Sequence[Folds], refit_rows: int | None, part: P
     return Candidate.single(same).paths.take(half.rows.calibrates)
 
 
-def names_of(task: Task, part: Part) -> tuple[str, str | None]:
+def names_of(task: Task, part: CandidateStage) -> tuple[str, str | None]:
     """Return the names of a part's surrogate and acceptor, None where all rows are served the same score."""
     acceptor = None if part.acceptor is None or part.flat else task.spec.acceptors[part.acceptor].type
     return task.spec.surrogates[part.surrogate].name, acceptor

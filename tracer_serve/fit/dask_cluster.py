@@ -39,7 +39,7 @@ class Plugins(distributed.WorkerPlugin):  # type: ignore[misc]  # distributed ha
             load_plugin(file)
 
 
-class Cluster:
+class DaskCluster:
     """Spreads jobs over the workers.
 
     Parameters

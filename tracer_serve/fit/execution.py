@@ -28,12 +28,12 @@ def computing(task: Task) -> Iterator[None]:
         yield
         return
     try:
-        from tracer_serve.fit.dask_cluster import Cluster  # noqa: PLC0415  # an optional extra, and a second of imports
+        from tracer_serve.fit.dask_cluster import DaskCluster  # noqa: PLC0415  # an optional extra, and a second of imports
     except ModuleNotFoundError as error:
         raise PluginError(
             f"compute.engine: dask needs the package {error.name!r}. Try: pip install 'tracer-serve[dask]'"
         ) from error
-    cluster = Cluster(str(spec.address), [task.resolve(path) for path in task.spec.plugins])
+    cluster = DaskCluster(str(spec.address), [task.resolve(path) for path in task.spec.plugins])
     token = active_cluster.set(cluster)
     try:
         yield

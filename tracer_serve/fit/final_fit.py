@@ -7,7 +7,7 @@ import numpy as np
 from tracer_serve.components.factory import make_acceptor, make_surrogate
 from tracer_serve.components.neighbour_index import NeighbourIndex
 from tracer_serve.config.load import Task
-from tracer_serve.fit.candidate import Candidate, Part
+from tracer_serve.fit.candidate import Candidate, CandidateStage
 from tracer_serve.fit.comparison import names_of
 from tracer_serve.fit.cross_fit import fit_surrogate
 from tracer_serve.fit.dataset import Rows
@@ -74,7 +74,7 @@ def _view(embedder: Embedder, rows: Rows, codes: Ints, seed: int) -> tuple[View,
 
 
 def _fit_part(
-    task: Task, part: Part, inputs: Inputs, labels: Labels, resume: Resume | None
+    task: Task, part: CandidateStage, inputs: Inputs, labels: Labels, resume: Resume | None
 ) -> tuple[Surrogate, Acceptor | None]:
     surrogate = make_surrogate(task, part.surrogate)
     if resume is not None:
@@ -86,12 +86,12 @@ def _fit_part(
     return surrogate, acceptor
 
 
-def _registered(task: Task, part: Part) -> tuple[str, str | None]:
+def _registered(task: Task, part: CandidateStage) -> tuple[str, str | None]:
     """Return the registry names, by which a stage is read back."""
     return task.spec.surrogates[part.surrogate].type, names_of(task, part)[1]
 
 
-def _open(task: Task, part: Part, served: Labels, classes: Labels) -> Bools:
+def _open(task: Task, part: CandidateStage, served: Labels, classes: Labels) -> Bools:
     """Return which of the served classes the class floor lets be answered; one that was never predicted is not."""
     gate = task.spec.gate
     if not gate.class_floor:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tracer_serve.fit.candidate import Candidate, Part, Paths, reach, reached
+from tracer_serve.fit.candidate import Candidate, CandidateStage, Paths, reach, reached
 from tracer_serve.fit.cross_fit import OutOfFold
 from tracer_serve.fit.cross_score import translate
 from tracer_serve.gate.fixed_sequence import path
@@ -49,7 +49,7 @@ class Chooser:
     keep : share of the rows that a cascade's scope guards let pass together
     """
 
-    parts: Sequence[Part]
+    parts: Sequence[CandidateStage]
     fold: Ints
     alpha: float
     delta: float

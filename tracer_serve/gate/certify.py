@@ -15,7 +15,7 @@ from tracer_serve.gate.certificate import Certificate
 from tracer_serve.gate.fixed_sequence import accepts, path
 from tracer_serve.gate.near_duplicates import numbered, one_each
 from tracer_serve.gate.pilot import draw_pilot, predict_agreement
-from tracer_serve.gate.walk_result import Counted, Finding
+from tracer_serve.gate.walk_result import Counted, WalkResult
 from tracer_serve.types import Bools, Floats, Ints
 
 Spend = Literal["per_version", "series"]
@@ -101,7 +101,7 @@ def certify(
     return _certificate(counted.finding(), path(scores[..., keep]), min_coverage, stated)
 
 
-def _certificate(found: Finding, unguarded: Floats, min_coverage: float, stated: dict[str, Any]) -> Certificate:
+def _certificate(found: WalkResult, unguarded: Floats, min_coverage: float, stated: dict[str, Any]) -> Certificate:
     """Deploy what passed, unless it is too little; `unguarded` are all rows' scores on the path, shape (rows,)."""
     rows = len(unguarded)
     coverage = found.n / rows if found.passed else 0.0

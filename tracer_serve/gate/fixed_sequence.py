@@ -43,7 +43,7 @@ def threshold_grid(reference: Floats) -> Floats:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class ThresholdCounts:
     """Sums over the accepted rows at each threshold of a grid; made once, reused for any value per row.
 
     Parameters
@@ -58,7 +58,7 @@ class Tally:
     leave: Ints
 
     @classmethod
-    def of(cls, scores: Floats, grid: Floats) -> "Tally":
+    def of(cls, scores: Floats, grid: Floats) -> "ThresholdCounts":
         """Place the rows of scores (n,) or (s, n) on a grid, strictest first."""
         scores = np.atleast_2d(scores)
         enter = np.where(np.isfinite(scores), np.searchsorted(-grid, -scores, side="left"), len(grid))

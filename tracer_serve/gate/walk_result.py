@@ -8,12 +8,12 @@ import numpy as np
 
 from tracer_serve.gate.binomial import lower_bounds, n_min, p_values, rows_to_pass
 from tracer_serve.gate.certificate import Step
-from tracer_serve.gate.fixed_sequence import Tally, path, power, threshold_grid, walk
+from tracer_serve.gate.fixed_sequence import ThresholdCounts, path, power, threshold_grid, walk
 from tracer_serve.types import Bools, Floats, Ints
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class WalkResult:
     """What a walk shows; the fields as in `Certificate`, before coverage is looked at."""
 
     reason: str
@@ -60,13 +60,13 @@ class Counted:
     def of(cls, scores: Floats, agreed: Bools, predicted: Floats, single: Bools, *, alpha: float, delta: float) -> Self:
         """Count scores, agreements and predictions, (n,) or (s, n); `single` (n,) marks one row per group."""
         grid = threshold_grid(path(scores))
-        tally = Tally.of(scores, grid)
+        tally = ThresholdCounts.of(scores, grid)
         n = np.stack([tally.counts(view) for view in (np.ones_like(single), single)])
         k = np.stack([tally.counts(view) for view in (agreed, agreed & single)])
         total = tally.sums(np.nan_to_num(predicted, nan=0.0, posinf=0.0, neginf=0.0))
         return cls(alpha, delta, len(single), grid, n, k, total / np.maximum(n[0], 1), p_values(k, n, alpha))
 
-    def finding(self) -> Finding:
+    def finding(self) -> WalkResult:
         """Walk from the threshold that most probably passes, by groups and predictions alone; read the walk."""
         groups = self.n[1]
         testable = groups >= n_min(self.alpha, self.delta)
@@ -77,23 +77,23 @@ class Counted:
         passed = sum(step.p <= self.delta for step in steps)
         return self._passed(steps, start + passed - 1) if passed else self._failed(steps, start)
 
-    def _untested(self, groups: int) -> Finding:
+    def _untested(self, groups: int) -> WalkResult:
         if self.rows and not groups:
-            return Finding("ineligible")
+            return WalkResult("ineligible")
         short = n_min(self.alpha, self.delta) - groups
-        return Finding("insufficient", rows_needed=math.ceil(short * self.rows / groups) if groups else short)
+        return WalkResult("insufficient", rows_needed=math.ceil(short * self.rows / groups) if groups else short)
 
-    def _passed(self, steps: tuple[Step, ...], last: int) -> Finding:
+    def _passed(self, steps: tuple[Step, ...], last: int) -> WalkResult:
         """Return what the last threshold that passed proves: more than alpha only where the walk passed to its end."""
         exact = float(lower_bounds(self.k[:, last], self.n[:, last], self.delta).min())
         bound = max(self.alpha, exact) if last == len(self.grid) - 1 else self.alpha
-        return Finding("certified", steps, int(self.n[0, last]), int(self.k[0, last]), bound, float(self.grid[last]))
+        return WalkResult("certified", steps, int(self.n[0, last]), int(self.k[0, last]), bound, float(self.grid[last]))
 
-    def _failed(self, steps: tuple[Step, ...], first: int) -> Finding:
+    def _failed(self, steps: tuple[Step, ...], first: int) -> WalkResult:
         """Return what the first test saw, and how many rows more would have passed it in the view that is stricter."""
         n, k = self.n[:, first], self.k[:, first]
         exact = float(lower_bounds(k, n, self.delta).min())
         strict = int(self.p[:, first].argmax())
         enough = rows_to_pass(int(k[strict]), int(n[strict]), self.alpha, self.delta)
         more = 0 if enough is None else math.ceil((enough - n[strict]) * self.rows / n[strict])
-        return Finding("disagreement", steps, int(n[0]), int(k[0]), exact, rows_needed=more)
+        return WalkResult("disagreement", steps, int(n[0]), int(k[0]), exact, rows_needed=more)

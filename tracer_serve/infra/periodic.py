@@ -11,7 +11,7 @@ from tracer_serve.infra.log_context import within
 _LOOK_S = 1.0
 
 
-class Follower:
+class PeriodicTask:
     """Calls `refresh` once at the start, then every `every_s` seconds until it is stopped.
 
     Parameters

@@ -29,7 +29,7 @@ _tracer: Any = None
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class ResponseFacts:
     """What a model's answer says about itself."""
 
     model: str | None
@@ -105,7 +105,7 @@ def request(name: str, headers: Mapping[str, str]) -> Iterator[Callable[[Mapping
 @contextmanager
 def model_call(
     model: str, host: str, port: int | None, asked: Mapping[str, Any]
-) -> Iterator[Callable[[Outcome], None]]:
+) -> Iterator[Callable[[ResponseFacts], None]]:
     """Record a call of a model; yields what takes its outcome.
 
     Parameters
@@ -153,7 +153,7 @@ def _of_request(model: str, host: str, port: int | None, asked: Mapping[str, Any
     return attributes
 
 
-def _of_outcome(outcome: Outcome) -> dict[str, Any]:
+def _of_outcome(outcome: ResponseFacts) -> dict[str, Any]:
     attributes: dict[str, Any] = {}
     if outcome.model:
         attributes["gen_ai.response.model"] = outcome.model

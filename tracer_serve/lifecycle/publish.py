@@ -15,7 +15,7 @@ from tracer_serve.fit.result import Fitted
 from tracer_serve.gate.certificate import CERTIFICATE, Certificate
 from tracer_serve.lifecycle.certificates import certificate_of
 from tracer_serve.lifecycle.training_set import Snapshot
-from tracer_serve.lifecycle.validity import Demands
+from tracer_serve.lifecycle.validity import Requirements
 from tracer_serve.report.build import build_report
 from tracer_serve.report.render import render_html
 from tracer_serve.storage.versions.local import Versions
@@ -38,7 +38,7 @@ class Fresh:
     taken: Snapshot
     fitted: Fitted
     spent: str
-    demands: Demands
+    demands: Requirements
     migration: dict[str, Any] | None = None
 
 
@@ -56,7 +56,7 @@ def write_version(task: Task, versions: Versions, fresh: Fresh, plugins: dict[st
     )
 
 
-def may_serve(task: Task, versions: Versions, found: Certificate, demands: Demands) -> bool:
+def may_serve(task: Task, versions: Versions, found: Certificate, demands: Requirements) -> bool:
     """Say whether the new version replaces the current one: a certified one does, any does where none is certified.
 
     A current version whose certificate is void (drift, another teacher, a higher promise) stays for shadow scoring

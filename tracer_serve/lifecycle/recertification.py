@@ -9,7 +9,7 @@ from tracer_serve.gate.binomial import n_min
 from tracer_serve.lifecycle.certificates import certificate_of
 from tracer_serve.lifecycle.gate_state import closing_of
 from tracer_serve.lifecycle.teacher_change import TEACHER
-from tracer_serve.lifecycle.validity import Demands
+from tracer_serve.lifecycle.validity import Requirements
 from tracer_serve.storage.traces import TraceStore
 from tracer_serve.storage.versions.local import Versions
 
@@ -84,7 +84,7 @@ def repair_of(spec: Spec, store: TraceStore, versions: Versions, tried: dict[str
     if current is None or manifest is None or not manifest.certified:
         return None
     teacher, closing = store.get_value(TEACHER), closing_of(store)
-    demands = Demands(manifest.teacher if teacher is None else teacher["fingerprint"], spec.gate, closing)
+    demands = Requirements(manifest.teacher if teacher is None else teacher["fingerprint"], spec.gate, closing)
     void = demands.void(certificate_of(versions, current), manifest.teacher, manifest.after)
     if void is None:
         return None

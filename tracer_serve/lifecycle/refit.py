@@ -24,7 +24,7 @@ from tracer_serve.lifecycle.refit_session import lease, recorded, told
 from tracer_serve.lifecycle.relabel import Moved, replay
 from tracer_serve.lifecycle.teacher_change import TeacherSince, note_teacher
 from tracer_serve.lifecycle.training_set import Snapshot, calibrates_after, take_snapshot
-from tracer_serve.lifecycle.validity import Demands
+from tracer_serve.lifecycle.validity import Requirements
 from tracer_serve.storage.traces import TraceStore
 from tracer_serve.storage.traces.lease_owner import new_holder
 from tracer_serve.storage.versions import open_versions
@@ -36,7 +36,7 @@ _MIGRATION = "migration.{}"
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class RefitOutcome:
     """What a refit came to.
 
     Parameters
@@ -61,7 +61,7 @@ class Outcome:
     moved: Moved | None = None
 
 
-def refit(task: Task, trigger: str = "hand", progress: Progress = silent) -> Outcome:
+def refit(task: Task, trigger: str = "hand", progress: Progress = silent) -> RefitOutcome:
     """Refit a task from the traces in its store.
 
     Parameters
@@ -93,7 +93,7 @@ def refit(task: Task, trigger: str = "hand", progress: Progress = silent) -> Out
             activated = _activate(task, versions, number, fresh)
             certificate = fresh.fitted.certificate
             record(number, certificate.certified)
-            return Outcome(
+            return RefitOutcome(
                 version=number,
                 activated=activated,
                 serving=versions.current(),
@@ -146,7 +146,7 @@ def _fit(
         beside=beside,
     )
     migration = store.get_value(_MIGRATION.format(since.fingerprint))
-    return Fresh(taken, fitted, spent, Demands(since.fingerprint, task.spec.gate, closing), migration)
+    return Fresh(taken, fitted, spent, Requirements(since.fingerprint, task.spec.gate, closing), migration)
 
 
 def _activate(task: Task, versions: Versions, number: int, fresh: Fresh) -> bool:

@@ -25,7 +25,7 @@ _BEAT_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class RefitResult:
     """How a refit ended.
 
     Parameters
@@ -70,7 +70,7 @@ class RefitProcess:
         """End the refit that runs, and let none start after it."""
         self._stop.set()
 
-    def run(self, trigger: str, beat: Callable[[], object] = lambda: None) -> Finding:
+    def run(self, trigger: str, beat: Callable[[], object] = lambda: None) -> RefitResult:
         """Run one refit and wait for its end.
 
         Parameters
@@ -78,7 +78,7 @@ class RefitProcess:
         beat : called now and then while it runs
         """
         if self._stop.is_set():
-            return Finding("stopped", None, "the service is stopping")
+            return RefitResult("stopped", None, "the service is stopping")
         process = subprocess.Popen(  # noqa: S603  # our own module, no shell
             [*self.command, trigger],
             stdin=subprocess.DEVNULL,
@@ -96,7 +96,7 @@ class RefitProcess:
                 resource.prlimit(process.pid, resource.RLIMIT_DATA, (self._memory, self._memory))
         return self._watch(process, beat)
 
-    def _watch(self, process: "subprocess.Popen[str]", beat: Callable[[], object]) -> Finding:
+    def _watch(self, process: "subprocess.Popen[str]", beat: Callable[[], object]) -> RefitResult:
         started = beaten = time.monotonic()
         while True:
             try:
@@ -113,7 +113,7 @@ class RefitProcess:
             else:
                 return _read(process.returncode, said, complained)
 
-    def _end(self, process: "subprocess.Popen[str]", outcome: str, message: str) -> Finding:
+    def _end(self, process: "subprocess.Popen[str]", outcome: str, message: str) -> RefitResult:
         """Ask the process to end, insist after a while; a version is written whole or not at all."""
         process.terminate()  # not SIGINT, which whatever was started in a shell's background ignores
         try:
@@ -121,25 +121,25 @@ class RefitProcess:
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
-        return Finding(outcome, None, message)
+        return RefitResult(outcome, None, message)
 
 
-def _read(code: int, said: str, complained: str) -> Finding:
+def _read(code: int, said: str, complained: str) -> RefitResult:
     if code == 0:
         try:
             report: dict[str, Any] = json.loads(said)
             certificate = report["certificate"]
             serves = "serves" if report["activated"] else "is kept aside"
             message = f"version {report['version']} {serves}, coverage {certificate['coverage']:.3f}"
-            return Finding("certified" if certificate["certified"] else "abstained", report["version"], message)
+            return RefitResult("certified" if certificate["certified"] else "abstained", report["version"], message)
         except (ValueError, KeyError, TypeError) as error:
-            return Finding("failed", None, f"its report cannot be read: {error!r}")
+            return RefitResult("failed", None, f"its report cannot be read: {error!r}")
     if code in _ENDED:
-        return Finding("stopped", None, "it was ended from outside")
+        return RefitResult("stopped", None, "it was ended from outside")
     if code == -signal.SIGKILL:
-        return Finding("failed", None, "it was killed; by the kernel, perhaps, for want of memory: dmesg | tail")
+        return RefitResult("failed", None, "it was killed; by the kernel, perhaps, for want of memory: dmesg | tail")
     lines = complained.strip().splitlines() or [f"exit code {code}"]
     lines = [line for line in lines if line.startswith(("error: ", "unexpected error: "))] or lines
     if "another refit is under way" in complained:
-        return Finding("busy", None, lines[-1])
-    return Finding("failed", None, lines[-1])
+        return RefitResult("busy", None, lines[-1])
+    return RefitResult("failed", None, lines[-1])

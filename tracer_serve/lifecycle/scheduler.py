@@ -18,7 +18,7 @@ from tracer_serve.config.load import Task
 from tracer_serve.errors import ArtifactError, BusyError, StoreError
 from tracer_serve.infra.log_context import within
 from tracer_serve.lifecycle.refit_history import LAST
-from tracer_serve.lifecycle.refit_process import Finding, RefitProcess
+from tracer_serve.lifecycle.refit_process import RefitProcess, RefitResult
 from tracer_serve.lifecycle.retention import prune
 from tracer_serve.lifecycle.triggers import Due, cron_of, request_refit
 from tracer_serve.storage.traces import TraceStore
@@ -33,7 +33,7 @@ _FAREWELL_S = 20.0  # from the signals of a supervisor that stops, which reach a
 _GRACE_S = 3_600  # a cron time that passed while the machine slept is made up for within this
 
 
-class Schedule:
+class RefitScheduler:
     """Starts refits.
 
     Parameters
@@ -139,7 +139,7 @@ class Schedule:
             request_refit(self._store, trigger)  # as due as before: for another replica, or the next start
 
 
-def _as_json(found: Finding, trigger: str) -> dict[str, Any]:
+def _as_json(found: RefitResult, trigger: str) -> dict[str, Any]:
     return {
         "trigger": trigger,
         "outcome": found.outcome,

@@ -21,7 +21,7 @@ _CHANGED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Void:
+class Invalidity:
     """What voids a certificate.
 
     Parameters
@@ -35,7 +35,7 @@ class Void:
 
 
 @dataclass(frozen=True, slots=True)
-class Demands:
+class Requirements:
     """What a certificate has to stand up to.
 
     Parameters
@@ -49,7 +49,7 @@ class Demands:
     gate: GateSpec
     closing: Closing | None = None
 
-    def void(self, certificate: Certificate, teacher: str, after: str) -> Void | None:
+    def void(self, certificate: Certificate, teacher: str, after: str) -> Invalidity | None:
         """Return why a version's certificate is void, None where it holds.
 
         Parameters
@@ -58,16 +58,16 @@ class Demands:
         after : its calibration rows came after this trace id
         """
         if teacher != self.teacher:
-            return Void("teacher_changed", _CHANGED)
+            return Invalidity("teacher_changed", _CHANGED)
         lacks = "; ".join(shortfalls(certificate, self.gate))
         if lacks:
-            return Void(
+            return Invalidity(
                 "promise_changed",
                 f"promise_changed: {lacks}. A refit certifies anew; it starts by itself, or with `tracer-serve refit`."
                 " With the former value in the YAML the version answers again at once",
             )
         if self.closing is not None and after < self.closing.after:
-            return Void("drift", self.closing.message)
+            return Invalidity("drift", self.closing.message)
         return None
 
 

@@ -11,14 +11,14 @@ from tracer_serve.errors import ArtifactError
 from tracer_serve.gate.certificate import CERTIFICATE, Certificate
 from tracer_serve.gate.fixed_sequence import accepts
 from tracer_serve.gate.per_class import class_thresholds
-from tracer_serve.policy.stage import Asked, Stage, name_of
+from tracer_serve.policy.stage import Stage, StageEvidence, name_of
 from tracer_serve.policy.view import Batch, View
 from tracer_serve.protocols import Acceptor, Embedder, Surrogate
 from tracer_serve.types import Bools, Floats, Ints, Labels, Text, Vectors, Verdict
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class ScoredBatch:
     """A batch as a policy sees it, n rows: everything that leads to the decision.
 
     Parameters
@@ -90,7 +90,7 @@ class Policy:
         """The embedders' fingerprints."""
         return ", ".join(view.embedder.fingerprint for view in self.views)
 
-    def score(self, texts: Sequence[Text], known: Mapping[View, Vectors] | None = None) -> Scored:
+    def score(self, texts: Sequence[Text], known: Mapping[View, Vectors] | None = None) -> ScoredBatch:
         """Score a batch of n texts.
 
         A stage is asked only for what no earlier one handles, and only that is embedded for it.
@@ -114,9 +114,9 @@ class Policy:
             proba[rows], top[rows], score[rows], scope[rows] = asked.proba, asked.top, asked.score, asked.scope
             handled[rows], reason[rows] = self._judge(later, asked, threshold)
             stage[rows] = number
-        return Scored(proba, top, score, scope, stage, handled, reason, batch.embed_s)
+        return ScoredBatch(proba, top, score, scope, stage, handled, reason, batch.embed_s)
 
-    def ask_all(self, texts: Sequence[Text], known: Mapping[View, Vectors]) -> tuple[Asked, ...]:
+    def ask_all(self, texts: Sequence[Text], known: Mapping[View, Vectors]) -> tuple[StageEvidence, ...]:
         """Ask every stage about every row, for a calibration; `known` as in `score`."""
         batch, rows = Batch(texts, known), np.arange(len(texts))
         return tuple(stage.ask(*batch.seen_by(stage.view, rows)) for stage in self.stages)
@@ -125,7 +125,7 @@ class Policy:
         """Decide a batch of n texts: one verdict per text, in order."""
         return self.verdicts(self.score(texts)) if texts else []
 
-    def verdicts(self, seen: Scored) -> list[Verdict]:
+    def verdicts(self, seen: ScoredBatch) -> list[Verdict]:
         """Return what was found on each row of a batch."""
         runner_up = np.argsort(seen.proba, axis=1)[:, -2] if len(self.classes) > 1 else None
         return [
@@ -180,7 +180,7 @@ class Policy:
         stages = tuple(Stage.load(folder / f"stage_{number}", views) for number in numbers[1])
         return cls(stages, certificate)
 
-    def _judge(self, stage: Stage, asked: Asked, threshold: Floats) -> tuple[Bools, Labels]:
+    def _judge(self, stage: Stage, asked: StageEvidence, threshold: Floats) -> tuple[Bools, Labels]:
         """Return which rows a stage handles, and the reasons, as in `Verdict`, of all it was asked about."""
         in_scope, open_ = stage.in_scope(asked), stage.open[asked.top]
         handled: Bools = accepts(asked.score, threshold[asked.top]) & in_scope & open_ & self.certificate.certified

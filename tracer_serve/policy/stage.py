@@ -43,7 +43,7 @@ def _is_ensemble(kind: type) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class StageEvidence:
     """What a stage says of n inputs.
 
     Parameters
@@ -82,16 +82,16 @@ class Stage:
     scale: Scale
     scope_threshold: float = -math.inf
 
-    def ask(self, inputs: Inputs, neighbours: Neighbours) -> Asked:
+    def ask(self, inputs: Inputs, neighbours: Neighbours) -> StageEvidence:
         """Predict and score n inputs."""
         seen = gather(self.surrogate, inputs, neighbours)
         score: Floats = np.zeros(len(inputs))
         if self.acceptor is not None:
             score = self.acceptor.score(self.acceptor.features(seen))
         scope = scope_scores(seen.proba, neighbours.similarity)
-        return Asked(seen.proba, seen.proba.argmax(axis=1), self.scale(score), scope)
+        return StageEvidence(seen.proba, seen.proba.argmax(axis=1), self.scale(score), scope)
 
-    def in_scope(self, asked: Asked) -> Bools:
+    def in_scope(self, asked: StageEvidence) -> Bools:
         """Return which inputs its scope guard lets pass, shape (n,)."""
         passes: Bools = asked.scope >= self.scope_threshold
         return passes

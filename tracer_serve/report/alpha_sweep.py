@@ -16,13 +16,13 @@ from tracer_serve.gate.certify import certify
 from tracer_serve.gate.per_class import certify_per_class
 from tracer_serve.gate.risk_control import certify_overall
 from tracer_serve.gate.wording import bound_of
-from tracer_serve.report.calibration_view import Seen
+from tracer_serve.report.calibration_view import CalibrationView
 from tracer_serve.types import Ints
 
 _STEP = 0.005
 
 
-def whatif_of(task: Task, seen: Seen) -> dict[str, Any]:
+def whatif_of(task: Task, seen: CalibrationView) -> dict[str, Any]:
     """Return coverage, bound and saved calls over alpha; the task's own alpha carries the certificate itself."""
     own = seen.certificate.alpha
     alphas = np.union1d(np.arange(max(0.5, own - 0.2), 0.9951, _STEP).round(4), [own])
@@ -41,7 +41,7 @@ def whatif_of(task: Task, seen: Seen) -> dict[str, Any]:
     }
 
 
-def _at(task: Task, seen: Seen, bursts: Ints, alpha: float) -> Certificate:
+def _at(task: Task, seen: CalibrationView, bursts: Ints, alpha: float) -> Certificate:
     """Return what the gate would find, by the same promise and the same way of starting its walk."""
     found, gate = seen.certificate, task.spec.gate
     common: dict[str, Any] = {"alpha": alpha, "mode": found.mode, "min_coverage": gate.min_coverage}

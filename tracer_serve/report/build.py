@@ -9,7 +9,7 @@ import numpy as np
 from tracer_serve.config.load import Task
 from tracer_serve.fit.result import Fitted
 from tracer_serve.report.alpha_sweep import whatif_of
-from tracer_serve.report.calibration_view import Seen
+from tracer_serve.report.calibration_view import CalibrationView
 from tracer_serve.report.changes import changes_of
 from tracer_serve.report.confusions import flows_of
 from tracer_serve.report.contrastive_pairs import contrast_of
@@ -62,7 +62,7 @@ def build_report(
     """
     if len(texts) != len(fitted.calibration.row):
         raise ValueError(f"{len(texts)} texts for {len(fitted.calibration.row)} calibration rows")
-    seen, seed = Seen.of(task, fitted, texts), task.spec.fit.seed
+    seen, seed = CalibrationView.of(task, fitted, texts), task.spec.fit.seed
     deferred, handled, wrong = (_some(rows, seed) for rows in (~seen.handled, seen.handled, ~seen.agreed))
     report: dict[str, Any] = plain(
         {

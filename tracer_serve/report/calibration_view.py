@@ -21,7 +21,7 @@ NEAREST = 24
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Seen:
+class CalibrationView:
     """The n calibration rows that entered the certificate, and what the policy decides on each.
 
     Every number of a report is computed on these: out-of-fold or held out, never as trained on.
@@ -68,7 +68,7 @@ class Seen:
         return joined(self.texts[i])
 
     @classmethod
-    def of(cls, task: Task, fitted: Fitted, texts: Sequence[Text]) -> "Seen":
+    def of(cls, task: Task, fitted: Fitted, texts: Sequence[Text]) -> "CalibrationView":
         """Take the rows that entered the certificate; `texts[i]` belongs to calibration row i."""
         folds = random_folds(texts, task.spec.fit.folds, task.spec.fit.seed)  # the fit's own, where it cross-fitted
         calibration, rows = fitted.calibration, np.flatnonzero(fitted.calibration.fair)

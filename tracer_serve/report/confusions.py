@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from tracer_serve.report.calibration_view import Seen
+from tracer_serve.report.calibration_view import CalibrationView
 
 
-def flows_of(seen: Seen, limit: int = 60) -> dict[str, Any]:
+def flows_of(seen: CalibrationView, limit: int = 60) -> dict[str, Any]:
     """Return the flows from the teacher's label to the surrogate's where the two differ, largest first.
 
     ``handled`` errs: the user gets the surrogate's label; ``deferred`` is caught: the teacher answers.

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from tracer_serve.components.neighbour_index import unit
-from tracer_serve.report.calibration_view import Seen
+from tracer_serve.report.calibration_view import CalibrationView
 from tracer_serve.report.reasons import row_of
 from tracer_serve.types import Ints
 
@@ -13,7 +13,7 @@ _PER_LABEL = 2
 _SIDE = 2000  # rows of one label and outcome that are compared: 2,000 x 2,000 cosines
 
 
-def contrast_of(seen: Seen, limit: int = 30) -> list[dict[str, Any]]:
+def contrast_of(seen: CalibrationView, limit: int = 30) -> list[dict[str, Any]]:
     """Return the pairs with the largest cosine, at most two per label, no row twice."""
     found = []
     for label in np.unique(seen.truth):
@@ -32,7 +32,7 @@ def contrast_of(seen: Seen, limit: int = 30) -> list[dict[str, Any]]:
     ]
 
 
-def _nearest(seen: Seen, handled: Ints, deferred: Ints) -> list[tuple[float, int, int]]:
+def _nearest(seen: CalibrationView, handled: Ints, deferred: Ints) -> list[tuple[float, int, int]]:
     if not len(handled) or not len(deferred):
         return []
     cosine = unit(seen.vectors[handled]) @ unit(seen.vectors[deferred]).T

@@ -6,15 +6,15 @@ import numpy as np
 
 from tracer_serve.config.load import Task
 from tracer_serve.gate.binomial import lower_bounds
-from tracer_serve.gate.fixed_sequence import Tally, threshold_grid
-from tracer_serve.report.calibration_view import Seen
+from tracer_serve.gate.fixed_sequence import ThresholdCounts, threshold_grid
+from tracer_serve.report.calibration_view import CalibrationView
 
 
-def curve_of(task: Task, seen: Seen) -> dict[str, Any]:
+def curve_of(task: Task, seen: CalibrationView) -> dict[str, Any]:
     """Return coverage, agreement and its pointwise exact lower bound at each threshold, strictest first."""
     scores = np.where(seen.eligible, seen.score, np.nan)
     grid = threshold_grid(scores)
-    tally = Tally.of(scores, grid)
+    tally = ThresholdCounts.of(scores, grid)
     n, k = tally.counts(np.ones(len(seen), bool)), tally.counts(seen.agreed)
     some = n > 0
     return {

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from tracer_serve.report.calibration_view import Seen
+from tracer_serve.report.calibration_view import CalibrationView
 from tracer_serve.report.neighbours import Kin
 from tracer_serve.report.reason_texts import REASONS, SHORT
 from tracer_serve.report.reasons import reason_codes, row_of
@@ -25,7 +25,7 @@ _MOST = 0.5  # share of the kin under which they speak for no label
 _LISTED = 30
 
 
-def why_of(seen: Seen, kin: Kin, reference: Kin, examples: int = 40) -> dict[str, Any]:
+def why_of(seen: CalibrationView, kin: Kin, reference: Kin, examples: int = 40) -> dict[str, Any]:
     """Explain the deferrals in sum, by pair of labels, and one by one.
 
     Parameters
@@ -58,7 +58,7 @@ def _usual(reference: Kin) -> float:
     return float(np.quantile(best, _FAR)) if len(best) else -np.inf
 
 
-def _causes(seen: Seen, kin: Kin, usual: float) -> Labels:
+def _causes(seen: CalibrationView, kin: Kin, usual: float) -> Labels:
     top, second = seen.top[kin.of], seen.second[kin.of]
     mine, rival = kin.votes(seen.truth, top), kin.votes(seen.truth, second)
     found = np.select(
@@ -69,7 +69,7 @@ def _causes(seen: Seen, kin: Kin, usual: float) -> Labels:
     return found.astype(np.str_)
 
 
-def _others(seen: Seen, kin: Kin) -> Floats:
+def _others(seen: CalibrationView, kin: Kin) -> Floats:
     """Return the share of the kin that the most frequent label other than the predicted one holds, shape (m,)."""
     labels = np.where(kin.known, seen.truth[kin.row], -1)
     labels = np.where(labels == seen.top[kin.of][:, None], -1, labels)
@@ -78,7 +78,7 @@ def _others(seen: Seen, kin: Kin) -> Floats:
     return share
 
 
-def _pairs(seen: Seen, kin: Kin, causes: Labels) -> list[dict[str, Any]]:
+def _pairs(seen: CalibrationView, kin: Kin, causes: Labels) -> list[dict[str, Any]]:
     """Return the pairs of labels that deferred rows stand between, most frequent first."""
     between = np.isin(causes, ["hesitates", "kin_differ", "scattered", "unsure"])
     rows = kin.of[between]
@@ -101,7 +101,7 @@ def _pairs(seen: Seen, kin: Kin, causes: Labels) -> list[dict[str, Any]]:
     return listed
 
 
-def _examples(seen: Seen, kin: Kin, codes: Labels, causes: Labels, limit: int) -> list[dict[str, Any]]:
+def _examples(seen: CalibrationView, kin: Kin, codes: Labels, causes: Labels, limit: int) -> list[dict[str, Any]]:
     """Return deferred rows with their explanation, every cause represented."""
     order = np.random.default_rng(0).permutation(len(causes))
     ranked = sorted(order, key=_round_robin(causes[order], order))
@@ -121,7 +121,7 @@ def _round_robin(causes: Labels, order: Any) -> Any:
     return places.__getitem__
 
 
-def _sentence(seen: Seen, kin: Kin, i: int, cause: str) -> str:
+def _sentence(seen: CalibrationView, kin: Kin, i: int, cause: str) -> str:
     row = int(kin.of[i])
     top, second = str(seen.classes[seen.top[row]]), str(seen.classes[seen.second[row]])
     near = Counter(seen.classes[seen.truth[kin.row[i][kin.known[i]]]].tolist())

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from tracer_serve.report.calibration_view import Seen
+from tracer_serve.report.calibration_view import CalibrationView
 from tracer_serve.report.leave_one_out import leave_one_out
 from tracer_serve.report.neighbours import Kin, closeness
 from tracer_serve.report.reasons import row_of
@@ -18,7 +18,7 @@ _DOUBT = 4.3  # log odds at which a suspicion is a half
 _USUAL = 2_000  # agreeing rows that say how much closeness varies
 
 
-def cards_of(seen: Seen, kin: Kin, limit: int = 100) -> dict[str, Any]:
+def cards_of(seen: CalibrationView, kin: Kin, limit: int = 100) -> dict[str, Any]:
     """Rank the disagreements by how much speaks for the surrogate.
 
     Three witnesses, none of which has seen the row's own label: the agreement that other rows predict for its score; by
@@ -52,7 +52,7 @@ def cards_of(seen: Seen, kin: Kin, limit: int = 100) -> dict[str, Any]:
     }
 
 
-def suspicion_of(seen: Seen, rows: Ints) -> Floats:
+def suspicion_of(seen: CalibrationView, rows: Ints) -> Floats:
     """Return how much speaks for a mistake of the teacher, from 0 to 1; it ranks and is no probability."""
     scores = leave_one_out(seen.vectors, seen.truth, len(seen.classes), rows)
     each, top, truth = np.arange(len(rows)), seen.top[rows], seen.truth[rows]
@@ -65,14 +65,14 @@ def suspicion_of(seen: Seen, rows: Ints) -> Floats:
     return suspicion
 
 
-def _spread(seen: Seen) -> float:
+def _spread(seen: CalibrationView) -> float:
     """Return how much rows differ in closeness to their own label: embedders differ in what a cosine means."""
     usual = np.random.default_rng(0).permutation(np.flatnonzero(seen.agreed))[:_USUAL]
     own = closeness(seen, usual, seen.truth[usual])
     return max(1e-6, float(np.nanstd(own))) if np.isfinite(own).any() else 1.0
 
 
-def _evidence(seen: Seen, kin: Kin, i: int, label: Ints | int, among: Bools) -> list[dict[str, Any]]:
+def _evidence(seen: CalibrationView, kin: Kin, i: int, label: Ints | int, among: Bools) -> list[dict[str, Any]]:
     """Return the nearest kin with the label, of those rows."""
     wanted = kin.known[i] & (seen.truth[kin.row[i]] == label) & among[kin.row[i]]
     return [

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 from tracer_serve.config.load import Task
 
 if TYPE_CHECKING:  # it brings the fit, which a server that only says what it serves has no use for
-    from tracer_serve.report.calibration_view import Seen
+    from tracer_serve.report.calibration_view import CalibrationView
 from tracer_serve.gate.wording import bound_of, title_of, verdict_of
 
 
-def basis_of(seen: "Seen", alarm: str | None = None) -> dict[str, Any]:
+def basis_of(seen: "CalibrationView", alarm: str | None = None) -> dict[str, Any]:
     """Say on which rows every number of the report stands; after an alarm, that they came after it."""
     pilot = seen.certificate.pilot
     how = (
@@ -26,7 +26,7 @@ def basis_of(seen: "Seen", alarm: str | None = None) -> dict[str, Any]:
     return {"mode": seen.certificate.mode, "rows": len(seen), "sentence": f"{len(seen):,} {how}.{spent}{since}"}
 
 
-def headline_of(task: Task, seen: "Seen") -> dict[str, Any]:
+def headline_of(task: Task, seen: "CalibrationView") -> dict[str, Any]:
     """Return the verdict in words and the few numbers that carry it, all of them the certificate's own."""
     found, audit_rate = seen.certificate, task.spec.traces.audit_share
     return {

@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from tracer_serve.report.calibration_view import Seen
+from tracer_serve.report.calibration_view import CalibrationView
 from tracer_serve.report.intervals import exact_interval, share
 from tracer_serve.types import Bools, Ints
 
 
-def classes_of(seen: Seen) -> dict[str, Any]:
+def classes_of(seen: CalibrationView) -> dict[str, Any]:
     """Return a row per label, most frequent first, and the worst predicted label.
 
     ``handled`` counts rows by the teacher's label; ``answers`` counts handled rows by the surrogate's label, which is

@@ -23,7 +23,7 @@ from tracer_serve.gate.fixed_sequence import accepts
 from tracer_serve.gate.scope_guard import scope_scores, scope_threshold
 from tracer_serve.policy.policy import Policy
 from tracer_serve.policy.stage import gather
-from tracer_serve.report.calibration_view import Seen
+from tracer_serve.report.calibration_view import CalibrationView
 from tracer_serve.types import Floats, Inputs, Ints
 
 METHOD = "{what} is refitted on random parts of the calibration rows and certified by the gate on other rows."
@@ -41,7 +41,7 @@ _FEW = 30  # traces under which a label's own lack of examples is the likelier c
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Point:
+class CurvePoint:
     """One refit: certified coverage at m traces, and the handled share per label (NaN where it met none)."""
 
     traces: int
@@ -49,7 +49,7 @@ class Point:
     handled: Floats
 
 
-def plateau_of(task: Task, fitted: Fitted, seen: Seen) -> dict[str, Any]:
+def plateau_of(task: Task, fitted: Fitted, seen: CalibrationView) -> dict[str, Any]:
     """Return the points of the learning curve, its forecast, and which labels grow, starve or have plateaued."""
     slowest = max(c.seconds for c in fitted.candidates)
     measured = [
@@ -93,7 +93,7 @@ def plan(rows: int, seconds: float) -> list[tuple[int, int]]:
     return planned
 
 
-def refit_point(task: Task, policy: Policy, seen: Seen, traces: int, seed: int) -> Point:
+def refit_point(task: Task, policy: Policy, seen: CalibrationView, traces: int, seed: int) -> CurvePoint:
     """Fit the served surrogate anew on 0.8 `traces` rows and certify it on up to `traces` others."""
     rows = np.random.default_rng([seed, traces]).permutation(len(seen))
     train, test = np.split(rows[: int(_FITTED * traces) + traces], [int(_FITTED * traces)])
@@ -122,10 +122,10 @@ def refit_point(task: Task, policy: Policy, seen: Seen, traces: int, seed: int) 
         eligible=eligible,
     )
     handled = eligible & accepts(score, found.threshold)
-    return Point(traces, found.handled_share, _per_label(seen, test, handled))
+    return CurvePoint(traces, found.handled_share, _per_label(seen, test, handled))
 
 
-def _per_label(seen: Seen, rows: Ints, handled: Any) -> Floats:
+def _per_label(seen: CalibrationView, rows: Ints, handled: Any) -> Floats:
     size = len(seen.classes)
     count, hit = np.bincount(seen.truth[rows], minlength=size), np.bincount(seen.truth[rows], handled, size)
     rate: Floats = np.where(count > 0, hit / np.maximum(count, 1), np.nan)
@@ -165,7 +165,7 @@ def _slope(x: Floats, y: Floats) -> float:
     return float(centred @ y / (centred @ centred))
 
 
-def _labels(seen: Seen, earlier: Floats | None) -> list[dict[str, Any]]:
+def _labels(seen: CalibrationView, earlier: Floats | None) -> list[dict[str, Any]]:
     """Return the labels that are handled less than the traffic, with what more traces would do for them."""
     size = len(seen.classes)
     rows = np.bincount(seen.truth, minlength=size)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from tracer_serve.report.calibration_view import Seen
+from tracer_serve.report.calibration_view import CalibrationView
 from tracer_serve.report.embedding_layout import layout
 from tracer_serve.report.json_values import joined
 
@@ -13,7 +13,7 @@ MOST = 5_000
 _TEXT = 140
 
 
-def atlas_of(seen: Seen, seed: int = 0) -> dict[str, Any]:
+def atlas_of(seen: CalibrationView, seed: int = 0) -> dict[str, Any]:
     """Return the points as columns; labels index ``labels``, ``percentile`` is the share of rows with a lower score."""
     rows = np.arange(len(seen))
     if len(seen) > MOST:

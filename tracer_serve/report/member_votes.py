@@ -10,7 +10,7 @@ from tracer_serve.fit.cross_fit import aligned, fit_surrogate
 from tracer_serve.fit.result import Fitted
 from tracer_serve.policy.stage import gather
 from tracer_serve.protocols import Ensemble
-from tracer_serve.report.calibration_view import Seen
+from tracer_serve.report.calibration_view import CalibrationView
 from tracer_serve.report.reasons import row_of
 from tracer_serve.types import Evidence, Inputs, Ints, Vectors
 
@@ -22,7 +22,7 @@ _OTHER_HALF = "Each row is judged by a model of the served kind that was fitted 
 _SERVED = "Each row is judged by the served model, which was fitted on other rows."
 
 
-def members_of(fitted: Fitted, seen: Seen, seed: int = 0) -> dict[str, Any] | None:
+def members_of(fitted: Fitted, seen: CalibrationView, seed: int = 0) -> dict[str, Any] | None:
     """Return how often the members give different labels, deferred and handled, and examples with all votes.
 
     None where the surrogate (of a cascade, the last) has no members, or where asking them would take too long.
@@ -59,7 +59,7 @@ def _split(differ: Any) -> dict[str, Any]:
     return {"rows": len(differ), "differ": int(differ.sum()), "share": float(differ.mean()) if len(differ) else None}
 
 
-def _asked(fitted: Fitted, seen: Seen, seed: int) -> Iterator[tuple[Ints, Vectors]]:
+def _asked(fitted: Fitted, seen: CalibrationView, seed: int) -> Iterator[tuple[Ints, Vectors]]:
     """Yield rows (m,) and the members' probabilities of them over all classes (members, m, k)."""
     inputs, labels = Inputs(seen.texts, seen.vectors), seen.classes[seen.truth]
     order = np.random.default_rng(seed).permutation(len(seen))
@@ -78,7 +78,7 @@ def _asked(fitted: Fitted, seen: Seen, seed: int) -> Iterator[tuple[Ints, Vector
         yield test, _ask(model, inputs.take(test), seen)
 
 
-def _ask(model: Any, inputs: Inputs, seen: Seen) -> Vectors:
+def _ask(model: Any, inputs: Inputs, seen: CalibrationView) -> Vectors:
     evidence: Evidence = aligned(
         gather(model, inputs, seen.index.query(inputs.embeddings)), model.classes_, seen.classes
     )

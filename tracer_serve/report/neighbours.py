@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tracer_serve.components.neighbour_index import unit
-from tracer_serve.report.calibration_view import Seen
+from tracer_serve.report.calibration_view import CalibrationView
 from tracer_serve.types import Bools, Floats, Ints
 
 
@@ -25,7 +25,7 @@ class Kin:
     similarity: Floats
 
     @classmethod
-    def find(cls, seen: Seen, of: Ints, k: int = 15) -> "Kin":
+    def find(cls, seen: CalibrationView, of: Ints, k: int = 15) -> "Kin":
         """Find up to k kin of the rows `of` among all calibration rows (a sample of 20,000 where there are more)."""
         near = seen.index.query(seen.vectors[of])
         similarity = np.where(seen.group[near.row] == seen.group[of][:, None], -np.inf, near.similarity)
@@ -48,7 +48,7 @@ _NEAREST = 3
 _CELLS = 4_000_000  # cosines held at once: 16 MB
 
 
-def closeness(seen: Seen, rows: Ints, labels: Ints) -> Floats:
+def closeness(seen: CalibrationView, rows: Ints, labels: Ints) -> Floats:
     """Return the mean cosine of each row to the three nearest other rows of a label, NaN where there are none.
 
     Parameters

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 from tracer_serve.config.load import Task
-from tracer_serve.report.calibration_view import Seen
+from tracer_serve.report.calibration_view import CalibrationView
 from tracer_serve.types import Labels, Text, length_of
 
 _CHARACTERS_PER_TOKEN = 4.0
@@ -45,7 +45,7 @@ def _characters_around(task: Task, known: Iterable[str]) -> int:
     return len(template.replace("{labels}", ", ".join(labels)).replace("{descriptions}", said).replace("{text}", ""))
 
 
-def money_of(task: Task, seen: Seen) -> dict[str, Any] | None:
+def money_of(task: Task, seen: CalibrationView) -> dict[str, Any] | None:
     """Return the cost of 1,000 requests without the surrogate and what this version saves of it, net of audits.
 
     None where the spec states no price.
@@ -68,7 +68,7 @@ def money_of(task: Task, seen: Seen) -> dict[str, Any] | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Price:
+class CallPrice:
     """What a call costs.
 
     Parameters

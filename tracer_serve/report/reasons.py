@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from tracer_serve.report.calibration_view import Seen
+from tracer_serve.report.calibration_view import CalibrationView
 from tracer_serve.report.reason_texts import REASONS
 from tracer_serve.types import Bools, Labels
 
 
-def reason_codes(seen: Seen) -> Labels:
+def reason_codes(seen: CalibrationView) -> Labels:
     """Return the policy's reason per row, shape (n,); a code of `REASONS`."""
     no_class = np.zeros(len(seen), bool) | _class_uncertified(seen)
     found = np.select(
@@ -26,14 +26,14 @@ def reason_codes(seen: Seen) -> Labels:
     return found.astype(np.str_)
 
 
-def _class_uncertified(seen: Seen) -> Bools:
+def _class_uncertified(seen: CalibrationView) -> Bools:
     if not seen.certificate.per_class:
         return np.zeros(len(seen), bool)
     certified = {row.label for row in seen.certificate.classes if row.certified}
     return ~np.isin(seen.classes[seen.top], sorted(certified))
 
 
-def examples_of(seen: Seen, each: int = 20, seed: int = 0) -> list[dict[str, Any]]:
+def examples_of(seen: CalibrationView, each: int = 20, seed: int = 0) -> list[dict[str, Any]]:
     """Return up to `each` random handled and deferred rows with their reasons."""
     codes, rng = reason_codes(seen), np.random.default_rng(seed)
     chosen = []
@@ -43,7 +43,7 @@ def examples_of(seen: Seen, each: int = 20, seed: int = 0) -> list[dict[str, Any
     return [row_of(seen, i) | {"reason": codes[i], "why": REASONS[str(codes[i])]} for i in chosen]
 
 
-def row_of(seen: Seen, i: int) -> dict[str, Any]:
+def row_of(seen: CalibrationView, i: int) -> dict[str, Any]:
     """Return one calibration row as the report shows it."""
     return {
         "text": seen.shown(i),

@@ -29,7 +29,7 @@ _FEWEST = 60  # traces of a point on the curve
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class ScanPoint:
     """What one alpha would give.
 
     Parameters
@@ -70,7 +70,7 @@ class Scan:
     delta: float
     audit_rate: float
     embedder: str
-    points: tuple[Point, ...]
+    points: tuple[ScanPoint, ...]
 
 
 def bare_task(file: Path, *, pair: bool, embedder: str, delta: float) -> Task:
@@ -158,10 +158,10 @@ def _part(rows: Rows, size: int, seed: int) -> Rows:
 
 def _point(
     found: Certificate, alpha: float, surrogate: str, audit_rate: float, curve: tuple[tuple[int, float], ...]
-) -> Point:
+) -> ScanPoint:
     sizes, coverage = (np.array(column, float) for column in zip(*curve, strict=True))
     ahead = forecast(sizes, coverage)
-    return Point(
+    return ScanPoint(
         alpha=alpha,
         coverage=found.handled_share,
         agreement=found.agreements / found.n if found.certified else None,

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tracer_serve.report.calibration_view import Seen
+from tracer_serve.report.calibration_view import CalibrationView
 from tracer_serve.report.intervals import CONFIDENCE, exact_interval
 from tracer_serve.report.subgroups import Groups
 from tracer_serve.types import Bools, Floats
@@ -18,7 +18,7 @@ from tracer_serve.types import Bools, Floats
 _LISTED = 20
 
 
-def slices_of(seen: Seen, groups: Groups) -> dict[str, Any]:
+def slices_of(seen: CalibrationView, groups: Groups) -> dict[str, Any]:
     """Return the worst slices by deferral and by disagreement, worst first, and how many groups were looked at."""
     events = {"deferred": ~seen.handled, "disagreed": ~seen.agreed}
     return {
@@ -31,7 +31,7 @@ def slices_of(seen: Seen, groups: Groups) -> dict[str, Any]:
     }
 
 
-def _worst(seen: Seen, groups: Groups, event: Bools) -> list[dict[str, Any]]:
+def _worst(seen: CalibrationView, groups: Groups, event: Bools) -> list[dict[str, Any]]:
     base = float(event.mean())
     if not groups.name or base in (0.0, 1.0):
         return []
@@ -58,7 +58,7 @@ def _excess(groups: Groups, event: Bools, left: Floats, base: float, looks: floa
     return excess
 
 
-def _described(seen: Seen, groups: Groups, event: Bools, group: int) -> dict[str, Any]:
+def _described(seen: CalibrationView, groups: Groups, event: Bools, group: int) -> dict[str, Any]:
     rows = groups.member[group].indices
     n, k = len(rows), int(event[rows].sum())
     low, high = exact_interval(k, n)

@@ -8,7 +8,7 @@ from scipy.sparse import csr_matrix, hstack
 from sklearn.cluster import MiniBatchKMeans
 from sklearn.feature_extraction.text import CountVectorizer
 
-from tracer_serve.report.calibration_view import Seen
+from tracer_serve.report.calibration_view import CalibrationView
 from tracer_serve.report.json_values import joined
 from tracer_serve.types import Ints
 
@@ -37,7 +37,7 @@ class Groups:
     member: csr_matrix
 
     @classmethod
-    def of(cls, seen: Seen) -> "Groups":
+    def of(cls, seen: CalibrationView) -> "Groups":
         """Make the groups of at least eight rows."""
         words, vocabulary = _ngrams(seen)
         parts = [
@@ -63,7 +63,7 @@ def _one_hot(codes: Ints, size: int) -> csr_matrix:
     return csr_matrix((np.ones(len(codes)), (codes, rows)), shape=(size, len(codes)))
 
 
-def _lengths(seen: Seen) -> tuple[list[str], csr_matrix]:
+def _lengths(seen: CalibrationView) -> tuple[list[str], csr_matrix]:
     words = np.array([len((text if isinstance(text, str) else " ".join(text)).split()) for text in seen.texts])
     edges = np.unique(np.quantile(words, np.linspace(0, 1, _LENGTHS + 1)[1:-1]).astype(int))
     codes = np.searchsorted(edges, words, side="left")
@@ -73,7 +73,7 @@ def _lengths(seen: Seen) -> tuple[list[str], csr_matrix]:
     return names, _one_hot(codes, len(names))
 
 
-def _ngrams(seen: Seen) -> tuple[csr_matrix, list[str]]:
+def _ngrams(seen: CalibrationView) -> tuple[csr_matrix, list[str]]:
     """Return which row holds which word or pair of words, shape (n, grams), and the grams."""
     counter = CountVectorizer(
         ngram_range=(1, 2), min_df=_FEWEST, max_features=_NGRAMS, binary=True, token_pattern=_WORD
@@ -85,7 +85,7 @@ def _ngrams(seen: Seen) -> tuple[csr_matrix, list[str]]:
     return csr_matrix(found), counter.get_feature_names_out().tolist()
 
 
-def _clusters(seen: Seen, words: csr_matrix, vocabulary: list[str]) -> tuple[list[str], csr_matrix]:
+def _clusters(seen: CalibrationView, words: csr_matrix, vocabulary: list[str]) -> tuple[list[str], csr_matrix]:
     """Return clusters of the embedding space, each named by the words that set it apart."""
     count = min(_CLUSTERS, len(seen) // _ROWS_PER_CLUSTER)
     if count < 2:  # noqa: PLR2004  # one cluster is no slice

@@ -59,7 +59,7 @@ HANDLERS: Any = {
 """What becomes of an exception."""
 
 
-class Busiest:
+class FastPath:
     """ASGI middleware that answers ``POST /v1/classify`` without looking for a route.
 
     The route among `ROUTES` gives the same answer, and another method its refusal; but each layer of Starlette's that
@@ -105,7 +105,7 @@ def make_app(task: Task, *, schedule: bool = True, alone: bool = True) -> Starle
     around = [Middleware(Tracing, task=task.spec.name)] if wanted() else []
     if server.api_keys or server.rate_limit is not None:
         around.append(Middleware(Guard, server=server))
-    around.append(Middleware(Busiest))
+    around.append(Middleware(FastPath))
     return Starlette(lifespan=lifespan, routes=ROUTES, middleware=around, exception_handlers=HANDLERS)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tracer_serve.errors import TracerServeError
-from tracer_serve.infra.periodic import Follower
+from tracer_serve.infra.periodic import PeriodicTask
 from tracer_serve.infra.resilience.ttl_cache import Cache
 from tracer_serve.policy.policy import Policy
 from tracer_serve.types import Text, Verdict
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class ActiveVersion:
     """A version in memory, verified.
 
     Parameters
@@ -35,7 +35,7 @@ class Loaded:
     decided: Cache[Text, Verdict] = field(default_factory=lambda: Cache(0, math.inf), compare=False)
 
 
-class Live:
+class VersionLoader:
     """Follows the current version and keeps it in memory.
 
     Readers take `loaded` once per request: a swap replaces the reference, requests in flight keep theirs. A version
@@ -53,18 +53,18 @@ class Live:
     def __init__(
         self,
         current: Callable[[], int | None],
-        load: Callable[[int], Loaded],
+        load: Callable[[int], ActiveVersion],
         on_failure: Callable[[], None] = lambda: None,
         *,
         poll_s: float = 0.1,
         retry_s: float = 30.0,
     ) -> None:
-        self.loaded: Loaded | None = None
+        self.loaded: ActiveVersion | None = None
         self.problem: str | None = None
         self._current, self._load, self._on_failure = current, load, on_failure
         self._retry_s = retry_s
         self._failed: tuple[int | None, float] | None = None
-        self._follower = Follower("tracer-live", self.refresh, poll_s)
+        self._follower = PeriodicTask("tracer-live", self.refresh, poll_s)
 
     def start(self) -> None:
         """Load what is current, then follow it in a thread of its own."""

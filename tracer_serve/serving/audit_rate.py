@@ -62,7 +62,7 @@ def rate_in_force(
     wanted : a rate, or ``auto``
     boosted : whether the monitor has evidence: ten times as many audits, up to every second request
     budget : most audits a day; spread over what is left of the day, so that no time of day goes without;
-        by the expected traffic: that it holds is the part of `Purse`
+        by the expected traffic: that it holds is the part of `AuditBudget`
 
     Examples
     --------
@@ -98,7 +98,7 @@ def until_midnight(now: datetime) -> timedelta:
 
 
 @dataclass(slots=True)
-class Purse:
+class AuditBudget:
     """The audits that one process may still ask for.
 
     At each look it is filled up to an hour's share of what is left of the day's budget, so that a burst of traffic

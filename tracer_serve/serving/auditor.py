@@ -5,7 +5,7 @@ import logging
 
 from tracer_serve.errors import TeacherError
 from tracer_serve.protocols import Remembering, Teacher
-from tracer_serve.serving.gate_watcher import Watch
+from tracer_serve.serving.gate_watcher import GateWatcher
 from tracer_serve.serving.metrics import Metrics
 from tracer_serve.serving.trace_writer import TraceWriter
 from tracer_serve.types import Answer, Text, Trace
@@ -33,7 +33,7 @@ async def ask(teacher: Teacher, text: Text, *, anew: bool = False) -> Answer:
         raise TeacherError("the teacher failed unexpectedly, see the server's log", reason="unavailable") from error
 
 
-class Audits:
+class Auditor:
     """Asks the teacher about handled texts and puts its labels on their rows.
 
     Parameters
@@ -51,7 +51,7 @@ class Audits:
         *,
         writer: TraceWriter,
         metrics: Metrics,
-        watch: Watch,
+        watch: GateWatcher,
         concurrency: int = 4,
         capacity: int = 1_000,
     ) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from tracer_serve.errors import BadInputError
 from tracer_serve.infra.cooperative import in_turns
-from tracer_serve.serving.active_version import Loaded
+from tracer_serve.serving.active_version import ActiveVersion
 from tracer_serve.serving.batcher import Batcher, Judged
 from tracer_serve.serving.metrics import Metrics
 from tracer_serve.types import Text, Verdict, length_of
@@ -13,7 +13,7 @@ from tracer_serve.types import Text, Verdict, length_of
 _REMEMBERED_CHARS = 2_000  # longer texts are rarely asked twice, and their memory would have no bound
 
 
-async def judge(loaded: Loaded | None, texts: Sequence[Text], batcher: Batcher, metrics: Metrics) -> Judged:
+async def judge(loaded: ActiveVersion | None, texts: Sequence[Text], batcher: Batcher, metrics: Metrics) -> Judged:
     """Return the verdicts on texts in their order; without a version there are none.
 
     Parameters
@@ -41,7 +41,7 @@ async def judge(loaded: Loaded | None, texts: Sequence[Text], batcher: Batcher, 
     return Judged(verdicts, judged.embed_s, judged.predict_s)
 
 
-async def _ask(loaded: Loaded, texts: Sequence[Text], batcher: Batcher, metrics: Metrics) -> Judged:
+async def _ask(loaded: ActiveVersion, texts: Sequence[Text], batcher: Batcher, metrics: Metrics) -> Judged:
     judged = await batcher.judge(loaded.policy, texts)
     metrics.seconds["embed"].observe(judged.embed_s)
     metrics.seconds["predict"].observe(judged.predict_s)

@@ -15,11 +15,11 @@ from datetime import UTC, datetime, timedelta
 from tracer_serve.config.task import Spec
 from tracer_serve.errors import StoreError
 from tracer_serve.gate.monitor import MonitorState, update
-from tracer_serve.infra.periodic import Follower
+from tracer_serve.infra.periodic import PeriodicTask
 from tracer_serve.lifecycle.gate_state import Closing, close_gate, closing_at, closing_of
-from tracer_serve.lifecycle.validity import Demands, Void
-from tracer_serve.serving.active_version import Live, Loaded
-from tracer_serve.serving.audit_rate import Purse, Traffic, rate_in_force
+from tracer_serve.lifecycle.validity import Invalidity, Requirements
+from tracer_serve.serving.active_version import ActiveVersion, VersionLoader
+from tracer_serve.serving.audit_rate import AuditBudget, Traffic, rate_in_force
 from tracer_serve.serving.monitor_state import MONITOR, folding, state_of
 from tracer_serve.storage.traces import TraceStore, new_id
 
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 _TRAFFIC_S = 10.0
 
 
-class Watch:
+class GateWatcher:
     """Follows gate and monitor.
 
     Parameters
@@ -43,25 +43,25 @@ class Watch:
     def __init__(
         self,
         store: TraceStore,
-        live: Live,
+        live: VersionLoader,
         teacher: str,
         spec: Spec,
         on_new_label: Callable[[], None] = lambda: None,
         *,
         poll_s: float = 1.0,
     ) -> None:
-        self.purse = Purse(spec.traces.audit_budget)
+        self.purse = AuditBudget(spec.traces.audit_budget)
         self._rate = 0.0
         self.closing: Closing | None = None
         self._monitor: tuple[int, MonitorState] | None = None
         self.problem: str | None = None
         self._store, self._live, self._teacher, self._spec = store, live, teacher, spec
         self._on_new_label = on_new_label
-        self._judged: tuple[Loaded, Closing | None, Void | None] | None = None
+        self._judged: tuple[ActiveVersion, Closing | None, Invalidity | None] | None = None
         self._pending: defaultdict[int, list[bool]] = defaultdict(list)
         self._guard = threading.Lock()
         self._traffic, self._looked = Traffic(), -_TRAFFIC_S
-        self._follower = Follower("tracer-watch", self.refresh, poll_s)
+        self._follower = PeriodicTask("tracer-watch", self.refresh, poll_s)
 
     def start(self) -> None:
         """Read once, then follow in a thread of its own."""
@@ -72,22 +72,22 @@ class Watch:
         if self._follower.stop():
             self.refresh()
 
-    def void(self, loaded: Loaded) -> Void | None:
+    def void(self, loaded: ActiveVersion) -> Invalidity | None:
         """Return why a version may not answer though it has a certificate, None where it may."""
         closing, judged = self.closing, self._judged
         if judged is not None and judged[0] is loaded and judged[1] is closing:
             return judged[2]  # asked for every request
-        demands = Demands(self._teacher, self._spec.gate, closing)
+        demands = Requirements(self._teacher, self._spec.gate, closing)
         found = demands.void(loaded.policy.certificate, loaded.teacher, loaded.after)
         self._judged = loaded, closing, found
         return found
 
-    def closed(self, loaded: Loaded) -> str | None:
+    def closed(self, loaded: ActiveVersion) -> str | None:
         """Return the word for what `void` returns."""
         found = self.void(loaded)
         return None if found is None else found.reason
 
-    def monitor(self, loaded: Loaded) -> MonitorState:
+    def monitor(self, loaded: ActiveVersion) -> MonitorState:
         """Return the monitor's state for the version that serves, as of the last exchange."""
         if self._monitor is not None and self._monitor[0] == loaded.number:
             return self._monitor[1]
@@ -169,7 +169,7 @@ class Watch:
             _log.error("the gate is closed, everything goes to the teacher: %s", self.closing.message)
         self._rate = self._wanted(loaded, boosted=monitor.boosted)
 
-    def _wanted(self, loaded: Loaded, *, boosted: bool) -> float:
+    def _wanted(self, loaded: ActiveVersion, *, boosted: bool) -> float:
         spec, now = self._spec.traces, datetime.now(UTC)
         counted = spec.audit_rate == "auto" or spec.audit_budget is not None
         if counted and time.monotonic() > self._looked + _TRAFFIC_S:

@@ -15,10 +15,10 @@ from prometheus_client.registry import Collector
 
 from tracer_serve.errors import TEACHER_REASONS
 from tracer_serve.gate.wording import bound_of
-from tracer_serve.infra.periodic import Follower
+from tracer_serve.infra.periodic import PeriodicTask
 from tracer_serve.lifecycle.validity import REASONS
-from tracer_serve.serving.active_version import Loaded
-from tracer_serve.serving.gate_watcher import Watch
+from tracer_serve.serving.active_version import ActiveVersion
+from tracer_serve.serving.gate_watcher import GateWatcher
 from tracer_serve.serving.metric_buffer import Count, Seconds
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody reads
@@ -43,7 +43,10 @@ class Metrics:
     """
 
     def __init__(
-        self, task: str, loaded: Callable[[], Loaded | None], watch: Callable[[], Watch | None] = lambda: None
+        self,
+        task: str,
+        loaded: Callable[[], ActiveVersion | None],
+        watch: Callable[[], GateWatcher | None] = lambda: None,
     ) -> None:
         self._registry = CollectorRegistry()
         self.task = task
@@ -83,7 +86,7 @@ class Metrics:
         gathered = (self.requests, self.seconds, self.cost, self.remembered)
         self._gathered: list[Count | Seconds] = [series for kind in gathered for series in kind.values()]
         self._writing = threading.Lock()
-        self._follower = Follower("tracer-metrics", self.write, _WRITE_S)
+        self._follower = PeriodicTask("tracer-metrics", self.write, _WRITE_S)
 
     def start(self) -> None:
         """Write what is counted, from now on, to where the other workers see it."""
@@ -151,7 +154,9 @@ class _Together(Collector):
 class _VersionCollector(Collector):
     """The version that serves, read when asked: every worker holds the same one, so none is added up."""
 
-    def __init__(self, task: str, loaded: Callable[[], Loaded | None], watch: Callable[[], Watch | None]) -> None:
+    def __init__(
+        self, task: str, loaded: Callable[[], ActiveVersion | None], watch: Callable[[], GateWatcher | None]
+    ) -> None:
         self._task, self._loaded, self._watch = task, loaded, watch
 
     def collect(self) -> Iterable[Metric]:
@@ -173,7 +178,7 @@ class _VersionCollector(Collector):
         if watch is not None:
             yield from self._watched(watch, loaded)
 
-    def _watched(self, watch: Watch, loaded: Loaded) -> Iterable[Metric]:
+    def _watched(self, watch: GateWatcher, loaded: ActiveVersion) -> Iterable[Metric]:
         closed = GaugeMetricFamily(
             "tracer_gate_closed", "1 while the certificate is void, by why.", labels=("task", "reason")
         )

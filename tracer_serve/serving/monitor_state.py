@@ -9,13 +9,13 @@ from typing import Any
 
 from tracer_serve.config.gate import GateSpec
 from tracer_serve.gate.monitor import MonitorState, hand_over, update
-from tracer_serve.serving.active_version import Loaded
+from tracer_serve.serving.active_version import ActiveVersion
 
 MONITOR = "monitor"
 """The value in the store: a `MonitorState`, and the version, the teacher and the closing that it belongs to."""
 
 
-def state_of(stored: dict[str, Any] | None, loaded: Loaded, gate: GateSpec) -> MonitorState:
+def state_of(stored: dict[str, Any] | None, loaded: ActiveVersion, gate: GateSpec) -> MonitorState:
     """Return the state in which a version goes on.
 
     Parameters
@@ -31,7 +31,7 @@ def state_of(stored: dict[str, Any] | None, loaded: Loaded, gate: GateSpec) -> M
     return hand_over(state, alpha, gate.delta)
 
 
-def folding(loaded: Loaded, gate: GateSpec, outcomes: Sequence[bool]) -> Callable[[Any], dict[str, Any]]:
+def folding(loaded: ActiveVersion, gate: GateSpec, outcomes: Sequence[bool]) -> Callable[[Any], dict[str, Any]]:
     """Return what makes of the stored value the one after some audits of a version, in the order they came."""
 
     def fold(stored: dict[str, Any] | None) -> dict[str, Any]:
@@ -61,5 +61,5 @@ def monitored(gate: GateSpec, coverage: float) -> float:
     return max(0.5, 1.0 - (1.0 - gate.alpha) / coverage)
 
 
-def _same_promise(stored: dict[str, Any], loaded: Loaded) -> bool:
+def _same_promise(stored: dict[str, Any], loaded: ActiveVersion) -> bool:
     return bool(stored["teacher"] == loaded.teacher and stored["after"] == loaded.after)

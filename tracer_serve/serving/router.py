@@ -13,11 +13,11 @@ from tracer_serve.errors import BadInputError, TeacherError
 from tracer_serve.infra.cooperative import in_turns
 from tracer_serve.infra.redaction import WITHHELD, Redact
 from tracer_serve.protocols import Teacher
-from tracer_serve.serving.active_version import Live, Loaded
-from tracer_serve.serving.auditor import Audits, ask
+from tracer_serve.serving.active_version import ActiveVersion, VersionLoader
+from tracer_serve.serving.auditor import Auditor, ask
 from tracer_serve.serving.batcher import Batcher, Judged
 from tracer_serve.serving.decision_cache import judge
-from tracer_serve.serving.gate_watcher import Watch
+from tracer_serve.serving.gate_watcher import GateWatcher
 from tracer_serve.serving.metrics import Metrics
 from tracer_serve.serving.rollout import ENFORCE, Rollout
 from tracer_serve.serving.trace_writer import TraceWriter
@@ -60,11 +60,11 @@ class Router:
     task: str
     teacher: Teacher
     fingerprint: str
-    watch: Watch
-    live: Live
+    watch: GateWatcher
+    live: VersionLoader
     batcher: Batcher
     writer: TraceWriter
-    audits: Audits
+    audits: Auditor
     metrics: Metrics
     redact: Redact | None = None
     rollout: Rollout = ENFORCE
@@ -102,7 +102,7 @@ class Router:
         self.metrics.seconds["total"].observe(time.perf_counter() - started)
         return [result for result in results if result is not None]
 
-    def holds_back(self, loaded: Loaded | None, user: str | None = None) -> str | None:
+    def holds_back(self, loaded: ActiveVersion | None, user: str | None = None) -> str | None:
         """Return why a version's certified answers do not count for a user, None where they do."""
         if loaded is None or not loaded.policy.certificate.certified:
             return None
@@ -116,7 +116,7 @@ class _Request:
 
     __slots__ = ("down", "held", "latency_ms", "metadata", "router", "sampled", "slots", "version")
 
-    def __init__(self, router: Router, loaded: Loaded | None, judged: Judged, metadata: dict[str, Any]) -> None:
+    def __init__(self, router: Router, loaded: ActiveVersion | None, judged: Judged, metadata: dict[str, Any]) -> None:
         self.router, self.metadata = router, metadata
         self.slots, self.down = asyncio.Semaphore(router.at_once), list[TeacherError]()
         self.version = None if loaded is None else loaded.number

@@ -13,15 +13,15 @@ from tracer_serve.errors import BadInputError
 from tracer_serve.infra.log_context import TASK
 from tracer_serve.infra.redaction import redaction
 from tracer_serve.infra.resilience.ttl_cache import Cache
-from tracer_serve.lifecycle.scheduler import Schedule
+from tracer_serve.lifecycle.scheduler import RefitScheduler
 from tracer_serve.lifecycle.teacher_change import known_labels, note_teacher
-from tracer_serve.lifecycle.validity import Void
+from tracer_serve.lifecycle.validity import Invalidity
 from tracer_serve.policy.policy import Policy
 from tracer_serve.protocols import Embedder, Teacher
-from tracer_serve.serving.active_version import Live, Loaded
-from tracer_serve.serving.auditor import Audits
+from tracer_serve.serving.active_version import ActiveVersion, VersionLoader
+from tracer_serve.serving.auditor import Auditor
 from tracer_serve.serving.batcher import Batcher
-from tracer_serve.serving.gate_watcher import Watch
+from tracer_serve.serving.gate_watcher import GateWatcher
 from tracer_serve.serving.metrics import Metrics
 from tracer_serve.serving.rollout import Rollout
 from tracer_serve.serving.router import AT_ONCE, Router
@@ -45,8 +45,8 @@ class Runtime:
     task: Task
     store: TraceStore
     versions: Versions
-    live: Live
-    watch: Watch
+    live: VersionLoader
+    watch: GateWatcher
     writer: TraceWriter
     metrics: Metrics
     router: Router
@@ -78,7 +78,7 @@ class Runtime:
         return found
 
     @property
-    def closed(self) -> Void | None:
+    def closed(self) -> Invalidity | None:
         """Why the certified version may not answer; None where it may."""
         loaded = self.live.loaded
         if loaded is None or not loaded.policy.certificate.certified:
@@ -99,7 +99,7 @@ async def running(task: Task, *, schedule: bool = True) -> AsyncIterator[Runtime
         TASK.set(task.spec.name)  # what is started from here on, threads included, is this task's
         runtime = await _started(task, stack)
         if schedule:
-            scheduler = Schedule(task, runtime.store, runtime.versions, runtime.metrics.refit)
+            scheduler = RefitScheduler(task, runtime.store, runtime.versions, runtime.metrics.refit)
             scheduler.start()
             stack.push_async_callback(asyncio.to_thread, scheduler.stop)
         if runtime.closed is not None:
@@ -118,7 +118,7 @@ async def _started(task: Task, stack: AsyncExitStack) -> Runtime:
     metrics = Metrics(task.spec.name, lambda: live.loaded, lambda: watch)
     metrics.start()
     stack.push_async_callback(asyncio.to_thread, metrics.stop)
-    live = Live(
+    live = VersionLoader(
         versions.current,
         lambda number: _load(task, versions, number),
         metrics.load_failures.inc,
@@ -130,7 +130,7 @@ async def _started(task: Task, stack: AsyncExitStack) -> Runtime:
     # an open task's teacher may give any label, and sees those that it has given: new ones are how a task grows
     teacher = make_teacher(task, await asyncio.to_thread(known_labels, store))
     await asyncio.to_thread(note_teacher, store, teacher.fingerprint)
-    watch = Watch(store, live, teacher.fingerprint, task.spec, metrics.new_labels.inc)
+    watch = GateWatcher(store, live, teacher.fingerprint, task.spec, metrics.new_labels.inc)
     await asyncio.to_thread(watch.start)
     stack.push_async_callback(asyncio.to_thread, watch.stop)
     writer = TraceWriter(store, metrics.lost.inc, metrics.delayed.inc)
@@ -142,8 +142,8 @@ def _router(
     task: Task,
     stack: AsyncExitStack,
     teacher: Teacher,
-    live: Live,
-    watch: Watch,
+    live: VersionLoader,
+    watch: GateWatcher,
     *,
     writer: TraceWriter,
     metrics: Metrics,
@@ -154,7 +154,7 @@ def _router(
     stack.push_async_callback(asyncio.to_thread, writer.close, GRACE_S / 2)
     batcher = Batcher()
     stack.push_async_callback(asyncio.to_thread, batcher.close)
-    audits = Audits(teacher, teacher.fingerprint, writer=writer, metrics=metrics, watch=watch)
+    audits = Auditor(teacher, teacher.fingerprint, writer=writer, metrics=metrics, watch=watch)
     stack.push_async_callback(audits.close, GRACE_S / 2)
     return Router(
         spec.name,
@@ -173,13 +173,13 @@ def _router(
     )
 
 
-def _load(task: Task, versions: Versions, number: int) -> Loaded:
+def _load(task: Task, versions: Versions, number: int) -> ActiveVersion:
     """Read a version, every byte of it checked."""
     manifest = versions.verify(number)
     policy = Policy.load(versions.folder(number) / "model", *make_embedders(task))
     warm(task, [view.embedder for view in policy.views])
     decided: Cache[Text, Verdict] = Cache(task.spec.server.decision_cache, math.inf)
-    return Loaded(number, policy, manifest.teacher, tuple(map(str, policy.classes)), manifest.after, decided)
+    return ActiveVersion(number, policy, manifest.teacher, tuple(map(str, policy.classes)), manifest.after, decided)
 
 
 def warm(task: Task, embedders: Sequence[Embedder]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from tracer_serve.errors import StoreError
 from tracer_serve.infra.log_context import within
-from tracer_serve.serving.write_batch import Item, Label, write
+from tracer_serve.serving.write_batch import Label, PendingWrite, write
 from tracer_serve.storage.traces import TraceStore
 from tracer_serve.types import Answer, LabelSource, Trace
 
@@ -47,7 +47,7 @@ class TraceWriter:
         self.problem: str | None = None
         self.lost = self.delayed = 0
         self._store, self._on_loss, self._on_delay, self._capacity = store, on_loss, on_delay, capacity
-        self._items, self._in_flight = deque[Item](), list[Item]()
+        self._items, self._in_flight = deque[PendingWrite](), list[PendingWrite]()
         self._load = 0  # the size of both
         self._wake = threading.Condition()
         self._urgent = self._stuck = self._closed = self._ended = False
@@ -62,11 +62,11 @@ class TraceWriter:
 
     def put(self, trace: Trace) -> None:
         """Queue a row that nobody waits for."""
-        self._queue(Item(trace))
+        self._queue(PendingWrite(trace))
 
     def label(self, trace_id: str, source: LabelSource, answer: Answer, fingerprint: str) -> None:
         """Queue a teacher's label for a row that was queued before."""
-        self._queue(Item(Label(trace_id, source, answer, fingerprint)))
+        self._queue(PendingWrite(Label(trace_id, source, answer, fingerprint)))
 
     async def commit(self, trace: Trace) -> bool:
         """Write a row; once this returns True it survives a crash.
@@ -85,7 +85,7 @@ class TraceWriter:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(resolve, written)
 
-        self._queue(Item(trace, done))
+        self._queue(PendingWrite(trace, done))
         try:
             return await asyncio.wait_for(future, _PATIENCE_S)
         except TimeoutError:
@@ -105,7 +105,7 @@ class TraceWriter:
         if left:
             self._lose(left, self.problem or "the store did not take the last rows in time")
 
-    def _queue(self, item: Item) -> None:
+    def _queue(self, item: PendingWrite) -> None:
         with self._wake:
             fits = self._load + item.size <= self._capacity and not self._closed
             if fits:
@@ -138,7 +138,7 @@ class TraceWriter:
             else:
                 self._go_on(clean=not outcome.refused)
 
-    def _take(self) -> list[Item]:
+    def _take(self) -> list[PendingWrite]:
         """Wait for rows and take a group of them; nothing once closed and empty."""
         with self._wake:
             if self._stuck:
@@ -168,18 +168,18 @@ class TraceWriter:
             self._logged = -_LOG_EVERY_S
             _log.warning("the trace store takes rows again; %d were late so far", self.delayed)
 
-    def _delay(self, items: Sequence[Item]) -> None:
+    def _delay(self, items: Sequence[PendingWrite]) -> None:
         self.delayed += len(items)
         self._on_delay(len(items))
         self._tell(items, "the trace store takes no rows: %d wait in memory, answers go on: %s", self.waiting)
 
-    def _lose(self, items: Sequence[Item], problem: str) -> None:
+    def _lose(self, items: Sequence[PendingWrite], problem: str) -> None:
         self.lost += len(items)
         self.problem = problem
         self._on_loss(len(items))
         self._tell(items, "traces are being lost (%d so far), answers go on: %s", self.lost)
 
-    def _tell(self, items: Sequence[Item], said: str, rows: int) -> None:
+    def _tell(self, items: Sequence[PendingWrite], said: str, rows: int) -> None:
         if time.monotonic() > self._logged + _LOG_EVERY_S:
             self._logged = time.monotonic()
             _log.error(said, rows, self.problem)

@@ -20,7 +20,7 @@ class Label:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class PendingWrite:
     """A row to add, or a label to put on one.
 
     Parameters
@@ -43,7 +43,7 @@ class Item:
 
 
 @dataclass(slots=True)
-class Outcome:
+class WriteOutcome:
     """What became of a group.
 
     Parameters
@@ -53,12 +53,12 @@ class Outcome:
     refused : not written either, though the store takes others, each with its error
     """
 
-    left: list[Item] = field(default_factory=list)
+    left: list[PendingWrite] = field(default_factory=list)
     problem: str | None = None
-    refused: list[tuple[Item, Exception]] = field(default_factory=list)
+    refused: list[tuple[PendingWrite, Exception]] = field(default_factory=list)
 
 
-def write(store: TraceStore, items: Sequence[Item]) -> Outcome:
+def write(store: TraceStore, items: Sequence[PendingWrite]) -> WriteOutcome:
     """Add the rows of a group in one transaction, then its labels, and tell whoever waits for a row."""
     left = deque(items)
     try:
@@ -75,17 +75,17 @@ def write(store: TraceStore, items: Sequence[Item]) -> Outcome:
             left.popleft()
     except Exception as error:  # noqa: BLE001  whatever a driver raises, it is told, and later rows are written
         if isinstance(error, StoreError) and not refuses_values(error):
-            return Outcome([*left], str(error))
+            return WriteOutcome([*left], str(error))
         if len(left) == 1:
-            return Outcome(refused=[(left[0], error)])
+            return WriteOutcome(refused=[(left[0], error)])
     return _one_by_one(store, left)
 
 
-def _one_by_one(store: TraceStore, left: deque[Item]) -> Outcome:
+def _one_by_one(store: TraceStore, left: deque[PendingWrite]) -> WriteOutcome:
     """Write what is left of a group in which one row is at fault: the others must not suffer."""
-    whole = Outcome()
+    whole = WriteOutcome()
     while left and whole.problem is None:
         one = write(store, [left.popleft()])
-        whole = Outcome(one.left, one.problem, whole.refused + one.refused)
+        whole = WriteOutcome(one.left, one.problem, whole.refused + one.refused)
     whole.left += left
     return whole

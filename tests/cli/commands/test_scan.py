@@ -16,7 +16,7 @@ from tracer_serve.config.load import Task
 from tracer_serve.fit.comparison import compare
 from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.pipeline import fit_policy
-from tracer_serve.report.pricing import Price
+from tracer_serve.report.pricing import CallPrice
 from tracer_serve.report.scan import ALPHAS, scan
 
 
@@ -148,7 +148,7 @@ def test_prices_of_tokens_follow_the_lengths(tmp_path: Path) -> None:
     """A call of 400 characters costs its tokens: text, labels in the prompt, envelope, answer."""
     price = {"prompt_per_1m": 1.0, "completion_per_1m": 10.0}
     task = tiny_task(tmp_path, teacher={"type": "openai", "model": "m", "prompt": "One of {labels}"})
-    found = Price.of_tokens(task, ["x" * 400] * 3, np.array(["abcd", "efgh", "abcd"]), price)
+    found = CallPrice.of_tokens(task, ["x" * 400] * 3, np.array(["abcd", "efgh", "abcd"]), price)
     prompt = (len("One of abcd, efgh") + 400) / 4 + 8
     assert found.per_call == pytest.approx((prompt * 1.0 + (4 / 4 + 1) * 10.0) / 1e6)
     assert found.saved(0.5) == pytest.approx(500 * found.per_call)

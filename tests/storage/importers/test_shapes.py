@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tracer_serve.errors import ImportFileError
-from tracer_serve.storage.importers import Reading, read_traces
+from tracer_serve.storage.importers import ReadOptions, read_traces
 from tracer_serve.types import Trace
 
 _SYSTEM = {"role": "system", "content": "Classify the customer's message."}
@@ -137,7 +137,7 @@ _CHATS: dict[str, dict[str, Any]] = {
 
 def _read(path: Path, *records: Any, **reading: Any) -> list[Trace]:
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    return list(read_traces(path, "task", Reading(**reading)))
+    return list(read_traces(path, "task", ReadOptions(**reading)))
 
 
 @pytest.mark.parametrize("record", [*_PLAIN, *_CHATS.values()], ids=[*map(str, range(len(_PLAIN))), *_CHATS])
@@ -335,7 +335,7 @@ def test_parquet_that_python_has_no_value_for(tmp_path: Path, kind: str, value: 
 def test_an_unknown_format() -> None:
     """A format that there is not is refused with those that there are."""
     with pytest.raises(ValueError, match="is not one of auto, jsonl"):
-        Reading(fmt="xml")  # type: ignore[arg-type]
+        ReadOptions(fmt="xml")  # type: ignore[arg-type]
 
 
 def test_long_fields(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from tracer_serve.config.load import Task
 from tracer_serve.lifecycle.certificates import certificate_of
 from tracer_serve.lifecycle.gate_state import closing_of
 from tracer_serve.lifecycle.imports import import_traces
-from tracer_serve.lifecycle.validity import Demands
+from tracer_serve.lifecycle.validity import Requirements
 from tracer_serve.storage.traces import TraceStore
 from tracer_serve.storage.versions.opening import open_versions, store_of
 
@@ -52,7 +52,7 @@ def prepare(task: Task) -> Prepared:
     versions.verify(current)
     certificate = certificate_of(versions, current)
     rows = [("task", task.spec.name), ("version", str(current)), *finding(task, current, certificate)]
-    manifest, demands = versions.manifest(current), Demands(teacher_fingerprint(task), task.spec.gate, closed)
+    manifest, demands = versions.manifest(current), Requirements(teacher_fingerprint(task), task.spec.gate, closed)
     void = demands.void(certificate, manifest.teacher, manifest.after) if certificate.certified else None
     if void is not None:
         rows.append(("gate", f"CLOSED, everything goes to the teacher: {void.message}"))

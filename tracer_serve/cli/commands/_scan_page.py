@@ -3,12 +3,12 @@
 from dataclasses import asdict
 
 from tracer_serve.report.json_values import plain
-from tracer_serve.report.pricing import Price
+from tracer_serve.report.pricing import CallPrice
 from tracer_serve.report.render import page
 from tracer_serve.report.scan import Scan
 
 
-def render_scan(file: str, found: Scan, price: Price | None) -> str:
+def render_scan(file: str, found: Scan, price: CallPrice | None) -> str:
     """Return the page.
 
     Parameters

@@ -11,11 +11,11 @@ from tracer_serve.cli.console import facts, out, progress_bar
 from tracer_serve.config.load import Task
 from tracer_serve.errors import BusyError
 from tracer_serve.server.bento.launch import require_free_port, require_keys, supervise, supervisor
-from tracer_serve.server.process.handshake import Ahead
+from tracer_serve.server.process.handshake import WorkerHandle
 from tracer_serve.server.process.task_set import load_tasks, require_one_address
 
 
-def go(args: argparse.Namespace, worker: Ahead) -> int:
+def go(args: argparse.Namespace, worker: WorkerHandle) -> int:
     """Serve some tasks.
 
     Everything that can be wrong with any of the tasks is looked for before the first of them starts.

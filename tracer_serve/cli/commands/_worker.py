@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tracer_serve.config.load import Task
 from tracer_serve.errors import SpecError, TracerServeError
-from tracer_serve.server.process.handshake import Line
+from tracer_serve.server.process.handshake import SupervisorLink
 from tracer_serve.server.process.worker import serve, tasks_named
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def main() -> int:
     """Prepare, tell what was found, and serve unless something has to be done before."""
     gc.disable()
-    line = Line(int(sys.argv[1]))
+    line = SupervisorLink(int(sys.argv[1]))
     importlib.import_module("tracer_serve.cli.commands._prepare")
     importlib.import_module("tracer_serve.server.app")  # what answers, while the supervisor reads the YAML
     if not line.may_prepare():

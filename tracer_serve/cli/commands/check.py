@@ -21,7 +21,7 @@ from tracer_serve.components.factory import (
 from tracer_serve.config.load import Task, load_task
 from tracer_serve.errors import BadInputError, SpecError
 from tracer_serve.server.bento.launch import require_keys
-from tracer_serve.storage.importers import Reading, survey_file
+from tracer_serve.storage.importers import ReadOptions, survey_file
 from tracer_serve.storage.versions.opening import store_of
 
 _SLOW_S = 5.0
@@ -118,7 +118,7 @@ def _traces(task: Task) -> dict[str, str]:
     ImportFileError
         Where a file cannot be read, or holds no trace of this task.
     """
-    reading = Reading(labels=task.spec.label_names, pair=task.spec.input == "pair")
+    reading = ReadOptions(labels=task.spec.label_names, pair=task.spec.input == "pair")
     found = [survey_file(task.resolve(path), reading, skip_bad=True) for path in task.spec.traces.import_]
     for summary in found:
         if summary.refused:

@@ -14,7 +14,7 @@ from tracer_serve.cli.commands._arguments import add_text_field, count, require_
 from tracer_serve.cli.console import facts, print_json, progress_bar
 from tracer_serve.config.load import Task, load_task
 from tracer_serve.errors import ArtifactError, BadInputError
-from tracer_serve.serving.batch import Line, Sink, Tally, classify, classify_asking, lines_of, open_sink
+from tracer_serve.serving.batch import FileSummary, InputLine, Sink, classify, classify_asking, lines_of, open_sink
 from tracer_serve.serving.batch.classify_file import BATCH
 from tracer_serve.serving.runtime import Runtime, running
 
@@ -55,11 +55,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _classify(
-    task: Task, lines: Iterator[Line], sink: Sink, args: argparse.Namespace, told: Callable[[int], None]
-) -> Tally:
+    task: Task, lines: Iterator[InputLine], sink: Sink, args: argparse.Namespace, told: Callable[[int], None]
+) -> FileSummary:
     async with running(task, schedule=False) as runtime:
         if args.teacher:
-            tally, router = Tally(), runtime.router
+            tally, router = FileSummary(), runtime.router
             async for tally in classify_asking(lines, router, sink, at_once=router.at_once, batch=args.batch):
                 told(tally.rows)
             return tally
@@ -78,9 +78,9 @@ async def _classify(
 
 
 def _alone(
-    runtime: Runtime, lines: Iterator[Line], sink: Sink, batch: int, *, told: Callable[[int], None], stop: Event
-) -> Tally:
-    tally = Tally()
+    runtime: Runtime, lines: Iterator[InputLine], sink: Sink, batch: int, *, told: Callable[[int], None], stop: Event
+) -> FileSummary:
+    tally = FileSummary()
     with closing(classify(lines, runtime.router, sink, batch=batch)) as batches:
         for tally in batches:
             told(tally.rows)
@@ -97,7 +97,7 @@ def _rows(path: Path) -> int | None:
         return sum(block.count(b"\n") for block in iter(lambda: stream.read(_BLOCK), b""))
 
 
-def _show(args: argparse.Namespace, sink: Sink, tally: Tally, before: int, seconds: float) -> None:
+def _show(args: argparse.Namespace, sink: Sink, tally: FileSummary, before: int, seconds: float) -> None:
     counts: dict[str, Any] = {
         "output": str(args.output),
         "rows": sink.rows,

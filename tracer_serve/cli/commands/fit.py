@@ -9,7 +9,7 @@ from tracer_serve.cli.console import facts, print_json, progress_bar
 from tracer_serve.config.load import Task, load_task
 from tracer_serve.gate.certificate import CERTIFICATE
 from tracer_serve.infra.periodic import follow_parent
-from tracer_serve.lifecycle.refit import Outcome, refit
+from tracer_serve.lifecycle.refit import RefitOutcome, refit
 from tracer_serve.lifecycle.relabel import Moved
 
 _SHOWN = 12
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def as_json(outcome: Outcome) -> dict[str, object]:
+def as_json(outcome: RefitOutcome) -> dict[str, object]:
     """Return the outcome for scripts."""
     return {
         "version": outcome.version,
@@ -52,7 +52,7 @@ def as_json(outcome: Outcome) -> dict[str, object]:
     }
 
 
-def summary(task: Task, outcome: Outcome) -> None:
+def summary(task: Task, outcome: RefitOutcome) -> None:
     """Print what a refit came to."""
     serves = f"version {outcome.serving} goes on serving"
     if outcome.activated:

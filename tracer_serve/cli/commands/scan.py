@@ -17,9 +17,9 @@ from tracer_serve.cli.console import err, facts, out, print_json, progress_bar
 from tracer_serve.components.factory import load_plugins, make_embedders
 from tracer_serve.config.load import Task, load_task
 from tracer_serve.fit.dataset import Rows
-from tracer_serve.report.pricing import Price
+from tracer_serve.report.pricing import CallPrice
 from tracer_serve.report.scan import Scan, bare_task, scan
-from tracer_serve.storage.importers import FORMATS, ImportSummary, Reading, read_traces, survey_file
+from tracer_serve.storage.importers import FORMATS, ImportSummary, ReadOptions, read_traces, survey_file
 from tracer_serve.types import Trace
 
 
@@ -80,7 +80,7 @@ def _probability(word: str) -> float:
 
 def _read(args: argparse.Namespace, task: Task | None) -> tuple[list[Trace], ImportSummary]:
     spec = None if task is None else task.spec
-    reading = Reading(
+    reading = ReadOptions(
         labels=() if spec is None else spec.label_names,
         pair=None if spec is None else spec.input == "pair",
         fmt=args.format,
@@ -91,7 +91,7 @@ def _read(args: argparse.Namespace, task: Task | None) -> tuple[list[Trace], Imp
     return list(read_traces(args.traces, "scan", reading, skip_bad=args.skip_bad)), summary
 
 
-def _price(args: argparse.Namespace, task: Task, rows: Rows, traces: list[Trace]) -> Price | None:
+def _price(args: argparse.Namespace, task: Task, rows: Rows, traces: list[Trace]) -> CallPrice | None:
     """Return the price of a call: as said, else by tokens, else as the traces tell, else None."""
     block = task.spec.teacher.params.get("price")
     prices = dict(block) if isinstance(block, Mapping) else {}
@@ -99,17 +99,17 @@ def _price(args: argparse.Namespace, task: Task, rows: Rows, traces: list[Trace]
     prices |= {name: value for name, value in told.items() if value is not None}
     costs = [trace.cost for trace in traces if trace.cost > 0]
     if args.price_per_call is not None:
-        price = Price(args.price_per_call, "as given")
+        price = CallPrice(args.price_per_call, "as given")
     elif {"prompt_per_1m", "completion_per_1m"} <= prices.keys():
-        price = Price.of_tokens(task, rows.texts, rows.labels, prices)
+        price = CallPrice.of_tokens(task, rows.texts, rows.labels, prices)
     elif costs:
-        price = Price(sum(costs) / len(costs), f"mean cost of {len(costs):,} traces that tell it")
+        price = CallPrice(sum(costs) / len(costs), f"mean cost of {len(costs):,} traces that tell it")
     else:
         return None
     return replace(price, calls_per_day=args.calls_per_day)
 
 
-def _money(found: Scan, price: Price | None) -> dict[str, Any] | None:
+def _money(found: Scan, price: CallPrice | None) -> dict[str, Any] | None:
     if price is None:
         return None
     return asdict(price) | {
@@ -118,7 +118,7 @@ def _money(found: Scan, price: Price | None) -> dict[str, Any] | None:
     }
 
 
-def _show(file: Path, found: Scan, price: Price | None, summary: ImportSummary) -> None:
+def _show(file: Path, found: Scan, price: CallPrice | None, summary: ImportSummary) -> None:
     part = f", {found.used:,} of them cross-fitted" if found.used < found.rows else ""
     lines = [
         ("file", f"{file}: {found.rows:,} traces{part}, {found.labels:,} labels"),
@@ -153,7 +153,7 @@ def _next(args: argparse.Namespace, found: Scan) -> str:
     )
 
 
-def _coverage(found: Scan, price: Price | None) -> Table:
+def _coverage(found: Scan, price: CallPrice | None) -> Table:
     table = Table(
         "alpha", "coverage", "agree", "calls saved", f"at {2 * found.used:,}", "lacks", "surrogate", box=SIMPLE
     )

@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from tracer_serve.server.process.handshake import Ahead, announced
+from tracer_serve.server.process.handshake import WorkerHandle, announced
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +32,7 @@ def _port(word: str) -> int:
 def run(args: argparse.Namespace) -> int:
     """Fit first versions where traces are there, print where to ask, and serve until stopped."""
     # the worker starts to import before this process does: what it needs takes as long as what is needed here
-    with announced(args.task), Ahead("tracer_serve.cli.commands._worker") as worker:
+    with announced(args.task), WorkerHandle("tracer_serve.cli.commands._worker") as worker:
         from tracer_serve.cli.commands._serving import go  # noqa: PLC0415
 
         return go(args, worker)

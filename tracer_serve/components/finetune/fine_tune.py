@@ -12,7 +12,7 @@ from tracer_serve.components import pretrained
 from tracer_serve.components.finetune.export import eight_bits, export
 from tracer_serve.components.finetune.frozen_states import with_states
 from tracer_serve.components.finetune.network import Network
-from tracer_serve.components.finetune.onnx_model import Served
+from tracer_serve.components.finetune.onnx_model import OnnxEncoder
 from tracer_serve.components.finetune.recipe import Earlier, Recipe, Tuned
 from tracer_serve.components.finetune.tokens import Tokens
 from tracer_serve.components.finetune.train import logits_of, pooled_of, temperature_of, train
@@ -43,7 +43,7 @@ def fine_tune(recipe: Recipe, texts: Sequence[Text], classes: Labels, codes: Int
         pairs = any(isinstance(text, tuple) for text in texts[:1])
         cosine = recipe.head == "prototypes" or (recipe.head == "auto" and not pairs)
         network = Network(folder, classes, frozen_layers=recipe.frozen_layers, cosine=cosine)
-        blank = Served(b"", _tokenizer(folder), recipe.max_tokens, network.pad, eight_bits=False)
+        blank = OnnxEncoder(b"", _tokenizer(folder), recipe.max_tokens, network.pad, eight_bits=False)
         keep, out = _held_out(texts, codes, recipe.seed)
         told, meant = ([], []) if pairs else _described(recipe.descriptions, classes)
         tokens = blank.tokens([*(texts[i] for i in keep), *told])
@@ -61,7 +61,7 @@ def fine_tune(recipe: Recipe, texts: Sequence[Text], classes: Labels, codes: Int
 
 
 def _exported(
-    recipe: Recipe, network: Network, blank: Served, held: tuple[Tokens, Ints] | None, agreement: list[float]
+    recipe: Recipe, network: Network, blank: OnnxEncoder, held: tuple[Tokens, Ints] | None, agreement: list[float]
 ) -> Tuned:
     trained, count = network.trained(), len(network.classes)
     full = blank.of(export(network), eight_bits=False)
@@ -81,7 +81,7 @@ def _exported(
     return Tuned(served, temperature, trained, tuple(agreement))
 
 
-def _as_good(small: Served, full: Served, tokens: Tokens, codes: Ints, classes: int) -> bool:
+def _as_good(small: OnnxEncoder, full: OnnxEncoder, tokens: Tokens, codes: Ints, classes: int) -> bool:
     """Say whether 8 bits agree as often and as surely on the held-out rows: the gate's coverage hangs on both."""
     agreement, loss = zip(*(_judge(one.logits(tokens, classes), codes) for one in (small, full)), strict=True)
     return bool(agreement[0] >= agreement[1] - _LESS_AGREEMENT and loss[0] <= loss[1] * _MORE_LOSS)

@@ -14,7 +14,7 @@ _BATCH = 32
 
 
 @dataclass(slots=True)
-class Served:
+class OnnxEncoder:
     """A graph with its tokenizer; thread-safe.
 
     Parameters
@@ -33,9 +33,9 @@ class Served:
     eight_bits: bool
     _session: Any = field(default=None, repr=False)
 
-    def of(self, graph: bytes, *, eight_bits: bool) -> "Served":
+    def of(self, graph: bytes, *, eight_bits: bool) -> "OnnxEncoder":
         """Return the same with another graph."""
-        return Served(graph, self.tokenizer, self.max_tokens, self.pad, eight_bits)
+        return OnnxEncoder(graph, self.tokenizer, self.max_tokens, self.pad, eight_bits)
 
     def tokens(self, texts: Sequence[Text]) -> Tokens:
         """Tokenize n texts or pairs."""
@@ -57,6 +57,6 @@ class Served:
             self._session = open_graph(self.graph)
         return self._session
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Served":
+    def __deepcopy__(self, memo: dict[int, Any]) -> "OnnxEncoder":
         """Return a copy without the session, which cannot be copied."""
         return self.of(self.graph, eight_bits=self.eight_bits)

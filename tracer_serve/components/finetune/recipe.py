@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from tracer_serve.components.finetune.onnx_model import Served
+from tracer_serve.components.finetune.onnx_model import OnnxEncoder
 from tracer_serve.types import Ints, Labels
 
 
@@ -66,7 +66,7 @@ class Tuned:
     held_out : the rows that were held out, shape (h,); not kept on disk
     """
 
-    served: Served
+    served: OnnxEncoder
     temperature: float
     trained: bytes
     agreement: tuple[float, ...]

@@ -27,7 +27,7 @@ _WORD_LENGTHS = (1, 2)
 _CHUNK = 4096  # texts hashed at once, so that scratch memory stays small
 
 
-class Counts(NamedTuple):
+class GramCounts(NamedTuple):
     """How many `times` gram `gram` stands in text `row`: three aligned arrays, sorted by row, then gram."""
 
     row: Ints
@@ -35,13 +35,13 @@ class Counts(NamedTuple):
     times: Ints
 
 
-def count_ngrams(texts: Sequence[Text]) -> Counts:
+def count_ngrams(texts: Sequence[Text]) -> GramCounts:
     """Count the word 1-2-grams and character 3-5-grams of each text; those of the sides of a pair are different."""
     parts = [_count_chunk(texts[i : i + _CHUNK], i) for i in range(0, max(1, len(texts)), _CHUNK)]
-    return Counts(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    return GramCounts(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def learn_vocabulary(counts: Counts, rows: int, min_rows: int, most: int) -> tuple[Grams, Vectors]:
+def learn_vocabulary(counts: GramCounts, rows: int, min_rows: int, most: int) -> tuple[Grams, Vectors]:
     """Return the grams kept, ascending, and the smoothed idf of each.
 
     Kept are grams of at least `min_rows` texts (all, where that would leave none), the `most` most common at most.
@@ -65,7 +65,7 @@ class Weights(NamedTuple):
     starts: Ints
 
 
-def weigh(counts: Counts, rows: int, grams: Grams, idf: Vectors) -> Weights:
+def weigh(counts: GramCounts, rows: int, grams: Grams, idf: Vectors) -> Weights:
     """Return tf-idf (rows, len(grams)) with sublinear tf and unit-length rows; unknown grams fall away."""
     column = np.searchsorted(grams, counts.gram).clip(max=len(grams) - 1)
     known = grams[column] == counts.gram
@@ -76,10 +76,10 @@ def weigh(counts: Counts, rows: int, grams: Grams, idf: Vectors) -> Weights:
     return Weights(value, column, np.concatenate([[0], np.cumsum(np.bincount(row, minlength=rows))]))
 
 
-def _count_chunk(texts: Sequence[Text], first_row: int) -> Counts:
+def _count_chunk(texts: Sequence[Text], first_row: int) -> GramCounts:
     row, gram = _hash(texts)
     key, count = np.unique((row << np.uint64(32)) | gram, return_counts=True)
-    return Counts((key >> np.uint64(32)).astype(np.int64) + first_row, key.astype(np.uint32), count)
+    return GramCounts((key >> np.uint64(32)).astype(np.int64) + first_row, key.astype(np.uint32), count)
 
 
 def _hash(texts: Sequence[Text]) -> tuple[Hashes, Hashes]:

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from tracer_serve.components import pretrained
-from tracer_serve.components.finetune.onnx_model import Served
+from tracer_serve.components.finetune.onnx_model import OnnxEncoder
 from tracer_serve.components.finetune.recipe import Earlier, Recipe, Tuned
 from tracer_serve.components.registry import surrogates
 from tracer_serve.components.surrogates._arrays import encode, softmax
@@ -161,7 +161,7 @@ class Encoder:
             if tuned is not None:
                 encoder.seen_ = np.load(folder / _SEEN, allow_pickle=False)
                 encoder.tuned_ = Tuned(
-                    served=Served(
+                    served=OnnxEncoder(
                         graph=(folder / _GRAPH).read_bytes(),
                         tokenizer=(folder / _TOKENIZER).read_text(encoding="utf-8"),
                         max_tokens=tuned["max_tokens"],

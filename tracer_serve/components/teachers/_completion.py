@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from tracer_serve.errors import TeacherError
-from tracer_serve.infra.tracing import Outcome
+from tracer_serve.infra.tracing import ResponseFacts
 
 
 class _Message(BaseModel):
@@ -57,10 +57,10 @@ class Completion(BaseModel):
         }
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> ResponseFacts:
         """What it says about itself, for a span."""
         choice = self.choices[0]
-        return Outcome(self.model, self.tokens, choice.finish_reason, choice.message.content)
+        return ResponseFacts(self.model, self.tokens, choice.finish_reason, choice.message.content)
 
     @property
     def content(self) -> str:

@@ -20,7 +20,7 @@ _JSON = {"Content-Type": "application/json"}
 _EXCERPT = 300  # characters of an endpoint's error that are passed on
 
 
-class Endpoint:
+class TeacherEndpoint:
     """One endpoint and its breaker.
 
     Parameters

@@ -20,7 +20,7 @@ from pydantic import Field
 from tracer_serve.components.registry import teachers
 from tracer_serve.components.teachers._params import Price
 from tracer_serve.errors import PluginError, TeacherError
-from tracer_serve.storage.importers import Reading, read_traces
+from tracer_serve.storage.importers import ReadOptions, read_traces
 from tracer_serve.types import Answer, Text
 
 _CHARS_PER_TOKEN = 4  # the usual rule of thumb for English
@@ -56,7 +56,7 @@ class Offline:
     ) -> None:
         self.latency_ms, self.price = latency_ms, price
         files = (file,) if isinstance(file, Path) else file
-        reading = Reading(labels=labels)
+        reading = ReadOptions(labels=labels)
         traces = (trace for path in files for trace in read_traces(path, "offline", reading))
         self._known = {trace.input: str(trace.teacher_label) for trace in traces}
         if not self._known:

@@ -12,7 +12,7 @@ from pydantic import Field, SecretStr
 
 from tracer_serve.components.registry import teachers
 from tracer_serve.components.teachers._completion import Completion
-from tracer_serve.components.teachers._endpoint import Endpoint
+from tracer_serve.components.teachers._endpoint import TeacherEndpoint
 from tracer_serve.components.teachers._health import Health
 from tracer_serve.components.teachers._labels import LabelSet
 from tracer_serve.components.teachers._params import BreakerParams, CacheParams, Fallback, Price
@@ -99,7 +99,7 @@ class OpenAI:
             self._body["response_format"] = response_format(names)
         first = Fallback(base_url=base_url, model=model, api_key=api_key, headers=headers or {})
         doors = (first, *fallbacks)
-        self.endpoints = tuple(Endpoint.of(door, model, timeout_s, breaker, max_concurrency) for door in doors)
+        self.endpoints = tuple(TeacherEndpoint.of(door, model, timeout_s, breaker, max_concurrency) for door in doors)
         models = sorted({endpoint.model for endpoint in self.endpoints[1:]} - {model})
         self.fingerprint = _digest([model, models, self.prompt.template, names, described, self._body])
         self._repeatable = temperature == 0

@@ -12,7 +12,7 @@ from typing import Any
 from tracer_serve.config.load import Task
 from tracer_serve.config.server import ServerSpec
 from tracer_serve.errors import BusyError, SpecError
-from tracer_serve.server.process.handshake import Ahead, announced
+from tracer_serve.server.process.handshake import WorkerHandle, announced
 
 
 def require_free_port(host: str, port: int) -> None:
@@ -83,11 +83,11 @@ def serve(*tasks: Task) -> int:
     -------
     0
     """
-    with announced([task.file for task in tasks]), Ahead() as worker:
+    with announced([task.file for task in tasks]), WorkerHandle() as worker:
         return supervise(tasks[0].spec.server, worker)
 
 
-def supervise(server: ServerSpec, first: Ahead | None) -> int:
+def supervise(server: ServerSpec, first: WorkerHandle | None) -> int:
     """Let BentoML bind the address and keep workers there, until it is told to stop.
 
     Parameters

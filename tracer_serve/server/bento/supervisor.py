@@ -11,14 +11,14 @@ from circus import watcher
 from circus.process import Process
 
 from tracer_serve.server.bento.service import svc
-from tracer_serve.server.process.handshake import Ahead
+from tracer_serve.server.process.handshake import WorkerHandle
 
 __all__ = ["adopt", "serve_http", "svc"]
 
-_ahead: list[Ahead] = []
+_ahead: list[WorkerHandle] = []
 
 
-def adopt(worker: Ahead | None) -> None:
+def adopt(worker: WorkerHandle | None) -> None:
     """Let the next worker be one that runs already."""
     _ahead.extend([worker] if worker else [])
 
@@ -30,7 +30,7 @@ class Worker(Process):  # type: ignore[misc]  # circus has no types
         """Start a worker, or take the one that was started ahead, and hand the listening socket over."""
         self.started = time.time()
         (fd,) = self.watcher._get_sockets_fds().values()  # noqa: SLF001  # as its own `spawn` finds them
-        worker = _ahead.pop() if _ahead else Ahead()
+        worker = _ahead.pop() if _ahead else WorkerHandle()
         worker.hand_over(fd)
         self._worker = worker.process
 

@@ -33,7 +33,7 @@ _HOP_BY_HOP = {
 }
 
 
-class Endpoint(Protocol):
+class ForwardTarget(Protocol):
     """What is needed of a teacher's endpoint; `teachers.openai` has it."""
 
     name: str
@@ -55,7 +55,7 @@ class Forwarder:
     endpoints : in order of preference; one under another model's name is left out, as the body is not touched
     """
 
-    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
+    def __init__(self, endpoints: Sequence[ForwardTarget]) -> None:
         limits = httpx.Limits(max_connections=CONCURRENCY, keepalive_expiry=30.0)
         self._doors = [
             (
@@ -76,7 +76,9 @@ class Forwarder:
             await client.aclose()
 
     @asynccontextmanager
-    async def ask(self, path: str, body: bytes, request: Request) -> AsyncIterator[tuple[Endpoint, httpx.Response]]:
+    async def ask(
+        self, path: str, body: bytes, request: Request
+    ) -> AsyncIterator[tuple[ForwardTarget, httpx.Response]]:
         """Send a body as it is; yields the answer once its head has come.
 
         Parameters
@@ -118,7 +120,7 @@ def is_plain(path: str) -> bool:
     return bool(_PLAIN.fullmatch(path)) and not any(set(part) <= {"."} for part in path.split("/"))
 
 
-async def _send(endpoint: Endpoint, client: httpx.AsyncClient, sent: httpx.Request) -> httpx.Response:
+async def _send(endpoint: ForwardTarget, client: httpx.AsyncClient, sent: httpx.Request) -> httpx.Response:
     try:
         return await client.send(sent, stream=True)
     except httpx.HTTPError as error:
@@ -166,7 +168,7 @@ class Relay(Response):
             await respond(RefusalError(503, problem, code="upstream_unavailable"))(scope, receive, send)
 
 
-async def _refusal(endpoint: Endpoint, answer: httpx.Response) -> Response:
+async def _refusal(endpoint: ForwardTarget, answer: httpx.Response) -> Response:
     """Pass an upstream error on, without the secrets that some servers quote in it."""
     read = b""
     with suppress(httpx.HTTPError):  # cut short or garbled: the status says most

@@ -24,7 +24,7 @@ from tracer_serve.server.http.errors import RefusalError
 from tracer_serve.server.http.json_response import JsonAnswer
 from tracer_serve.server.http.request_body import Briefly, read_model
 from tracer_serve.server.routes.classify import finite, inputs_of, says_something
-from tracer_serve.serving.active_version import Loaded
+from tracer_serve.serving.active_version import ActiveVersion
 from tracer_serve.serving.runtime import Runtime
 from tracer_serve.storage.versions.manifest import NEAREST
 from tracer_serve.types import Inputs, Text, Vectors, Verdict
@@ -113,7 +113,7 @@ def _held(runtime: Runtime, verdict: Verdict) -> str | None:
     return "observe" if runtime.task.spec.mode == "observe" else None
 
 
-def _outcome(loaded: Loaded | None, verdict: Verdict | None, reason: str) -> dict[str, Any]:
+def _outcome(loaded: ActiveVersion | None, verdict: Verdict | None, reason: str) -> dict[str, Any]:
     handled = verdict is not None and verdict.handled and reason == verdict.reason
     found: dict[str, Any] = {
         "version": None if loaded is None else loaded.number,
@@ -137,7 +137,7 @@ def _outcome(loaded: Loaded | None, verdict: Verdict | None, reason: str) -> dic
     }
 
 
-def _evidence(runtime: Runtime, loaded: Loaded, text: Text, asked: int, vectors: Vectors) -> dict[str, Any]:
+def _evidence(runtime: Runtime, loaded: ActiveVersion, text: Text, asked: int, vectors: Vectors) -> dict[str, Any]:
     folder, stage = runtime.versions.folder(loaded.number), loaded.policy.stages[asked]
     return {
         "members": _members(stage.surrogate, text, vectors),

@@ -23,7 +23,7 @@ from tracer_serve.server.http.errors import RefusalError
 from tracer_serve.server.http.request_body import read_body, require_json
 from tracer_serve.server.http.request_tracing import name_tasks
 from tracer_serve.server.multi.dispatch import by_chat, by_endpoint, by_model
-from tracer_serve.server.multi.mounted_task import Side, sides_of
+from tracer_serve.server.multi.mounted_task import MountedTask, sides_of
 from tracer_serve.server.multi.overview import docs, healthz, index, metrics, models, readyz, schema
 from tracer_serve.server.routes import health
 
@@ -40,7 +40,7 @@ def make_apps(tasks: Sequence[Task], *, schedule: bool = True) -> Starlette:
     ----------
     schedule : whether this process may start refits
     """
-    sides = tuple(Side(task, make_app(task, schedule=schedule, alone=False)) for task in tasks)
+    sides = tuple(MountedTask(task, make_app(task, schedule=schedule, alone=False)) for task in tasks)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -105,7 +105,7 @@ async def _slash(request: Request) -> Response:
     return RedirectResponse(f"/t/{request.path_params['task']}/")
 
 
-async def _body(request: Request, sides: Sequence[Side]) -> bytes:
+async def _body(request: Request, sides: Sequence[MountedTask]) -> bytes:
     """Read a body that at least one of the tasks would read; the one that is picked has a limit of its own."""
     return await read_body(request, max(side.runtime.max_body for side in sides))
 
@@ -120,7 +120,7 @@ class _Handed(Response):
     own : whether the call may be the task's own; else it is passed on
     """
 
-    def __init__(self, side: Side, path: str, body: bytes | None = None, *, own: bool = True) -> None:
+    def __init__(self, side: MountedTask, path: str, body: bytes | None = None, *, own: bool = True) -> None:
         self.side, self.path, self.read, self.own = side, path, body, own
         self.background = None
 

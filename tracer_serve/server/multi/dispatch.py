@@ -7,10 +7,10 @@ from pydantic import ValidationError
 
 from tracer_serve.server.chat.request import ChatRequest
 from tracer_serve.server.http.errors import RefusalError
-from tracer_serve.server.multi.mounted_task import Side
+from tracer_serve.server.multi.mounted_task import MountedTask
 
 
-def by_model(sides: Sequence[Side], body: bytes) -> Side:
+def by_model(sides: Sequence[MountedTask], body: bytes) -> MountedTask:
     """Return the task that a body names.
 
     Raises
@@ -35,7 +35,7 @@ def by_model(sides: Sequence[Side], body: bytes) -> Side:
     )
 
 
-def by_chat(sides: Sequence[Side], body: bytes) -> Side | None:
+def by_chat(sides: Sequence[MountedTask], body: bytes) -> MountedTask | None:
     """Return the task whose own call a chat completion is; None where it is nobody's, or could be several's.
 
     The model's name decides; else the prompt around the text, of which no two tasks have the same; else the label set.
@@ -53,7 +53,7 @@ def by_chat(sides: Sequence[Side], body: bytes) -> Side | None:
     return claims[0] if len(claims) == 1 else None
 
 
-def by_endpoint(sides: Sequence[Side], body: bytes) -> Side:
+def by_endpoint(sides: Sequence[MountedTask], body: bytes) -> MountedTask:
     """Return the task to whose teacher a foreign call is passed on: one that asks this model, else the first.
 
     Raises
@@ -75,7 +75,7 @@ def by_endpoint(sides: Sequence[Side], body: bytes) -> Side:
     return next((side for side, forwarder in able if forwarder.model == asked), able[0][0])
 
 
-def _named(sides: Sequence[Side], name: str | None) -> Side | None:
+def _named(sides: Sequence[MountedTask], name: str | None) -> MountedTask | None:
     return next((side for side in sides if side.name == name), None)
 
 

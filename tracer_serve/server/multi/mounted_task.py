@@ -13,7 +13,7 @@ from tracer_serve.serving.runtime import Runtime
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class MountedTask:
     """A task with the application that it would have alone: its own keys, limits, store, versions and schedule."""
 
     task: Task
@@ -41,7 +41,7 @@ class Side:
         return chat
 
 
-def sides_of(request: Request) -> tuple[Side, ...]:
+def sides_of(request: Request) -> tuple[MountedTask, ...]:
     """Return the tasks that the caller's key opens: of others nothing is told.
 
     Raises

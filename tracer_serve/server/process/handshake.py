@@ -54,7 +54,7 @@ class FailedError(TracerServeError):
         super().__init__(problem)
 
 
-class Ahead:
+class WorkerHandle:
     """A worker, as the process that started it sees it.
 
     Parameters
@@ -122,7 +122,7 @@ class Ahead:
         self._line.close()
 
 
-class Line:
+class SupervisorLink:
     """The worker's end.
 
     Parameters

@@ -19,7 +19,7 @@ from tracer_serve.config.load import Task
 from tracer_serve.errors import TracerServeError
 from tracer_serve.infra.parallel import cores
 from tracer_serve.infra.periodic import follow_parent
-from tracer_serve.server.process.handshake import METRICS, TASK, Line
+from tracer_serve.server.process.handshake import METRICS, TASK, SupervisorLink
 from tracer_serve.server.process.task_set import load_tasks
 
 _KEEP_ALIVE_S = 30
@@ -41,7 +41,7 @@ def tasks_named() -> tuple[Task, ...]:
     return load_tasks([Path(path) for path in os.environ[TASK].split(os.pathsep)])
 
 
-def serve(tasks: Sequence[Task], line: Line) -> None:
+def serve(tasks: Sequence[Task], line: SupervisorLink) -> None:
     """Answer requests for some tasks until told to stop, once the supervisor has handed over where they come in."""
     logging.config.dictConfig(_LOG)
     prepare_process(tasks)
@@ -127,7 +127,7 @@ def main() -> None:
     """Serve the tasks that the environment names."""
     gc.disable()  # a start makes a million objects that stay; `started` enables it again
     try:
-        serve(tasks_named(), Line(int(sys.argv[1])))
+        serve(tasks_named(), SupervisorLink(int(sys.argv[1])))
     except TracerServeError as error:
         sys.exit(f"error: {error}")
 

@@ -14,8 +14,8 @@ from typing import TypeGuard
 
 from tracer_serve.errors import BadInputError, TeacherError
 from tracer_serve.infra.redaction import WITHHELD
-from tracer_serve.serving.active_version import Loaded
-from tracer_serve.serving.batch.input_lines import Line
+from tracer_serve.serving.active_version import ActiveVersion
+from tracer_serve.serving.batch.input_lines import InputLine
 from tracer_serve.serving.batch.output_files import ADDED, Row, Sink
 from tracer_serve.serving.batch.prefetch import ahead
 from tracer_serve.serving.router import DOWN, Result, Router
@@ -24,11 +24,11 @@ from tracer_serve.types import Text, Vectors
 BATCH = 2_048
 """Texts that are embedded and written together: enough to sort by length, seconds of work to lose at most."""
 
-Batch = Sequence[Line]
+Batch = Sequence[InputLine]
 
 
 @dataclass(slots=True)
-class Tally:
+class FileSummary:
     """What became of the rows.
 
     Parameters
@@ -49,12 +49,14 @@ class Tally:
         self.reasons.update(row["tracer_reason"] for row in rows if row["tracer_decision"] in ("deferred", "error"))
 
 
-def classify(lines: Iterable[Line], router: Router, sink: Sink, *, batch: int = BATCH) -> Generator[Tally, None, None]:
+def classify(
+    lines: Iterable[InputLine], router: Router, sink: Sink, *, batch: int = BATCH
+) -> Generator[FileSummary, None, None]:
     """Write every line with its decision, and yield the tally after each batch; the teacher is not asked.
 
     Deferred rows have no label. Nothing becomes a trace: no teacher has spoken.
     """
-    tally = Tally()
+    tally = FileSummary()
     for part in ahead(_embedded(ahead(_batches(lines, sink, batch)), router)):
         rows = _decided(router, *part)
         sink.write(rows)
@@ -64,8 +66,8 @@ def classify(lines: Iterable[Line], router: Router, sink: Sink, *, batch: int = 
 
 
 async def classify_asking(
-    lines: Iterable[Line], router: Router, sink: Sink, *, at_once: int, batch: int = BATCH
-) -> AsyncIterator[Tally]:
+    lines: Iterable[InputLine], router: Router, sink: Sink, *, at_once: int, batch: int = BATCH
+) -> AsyncIterator[FileSummary]:
     """Do the same through the router: the teacher labels what is deferred, and every row becomes a trace.
 
     Parameters
@@ -77,7 +79,7 @@ async def classify_asking(
     TeacherError
         Where the teacher is down: what was written stays, and the same call goes on from there.
     """
-    tally, slots = Tally(), asyncio.Semaphore(at_once)
+    tally, slots = FileSummary(), asyncio.Semaphore(at_once)
 
     async def ask(text: Text) -> Result:
         async with slots:
@@ -96,7 +98,7 @@ async def classify_asking(
     await asyncio.to_thread(sink.finish)
 
 
-def _batches(lines: Iterable[Line], sink: Sink, size: int) -> Iterator[Batch]:
+def _batches(lines: Iterable[InputLine], sink: Sink, size: int) -> Iterator[Batch]:
     """Group the lines behind those that an earlier run has written."""
     rest = islice(lines, sink.rows, None)
     while part := list(islice(rest, size)):
@@ -105,7 +107,7 @@ def _batches(lines: Iterable[Line], sink: Sink, size: int) -> Iterator[Batch]:
 
 def _embedded(
     parts: Iterable[Batch], router: Router
-) -> Iterator[tuple[Batch, Loaded | None, list[Text], Vectors | None]]:
+) -> Iterator[tuple[Batch, ActiveVersion | None, list[Text], Vectors | None]]:
     """Give each batch the version that is live, its texts as surrogates may see them, and the first stage's vectors."""
     for part in parts:
         loaded, redact = router.live.loaded, router.redact
@@ -115,7 +117,7 @@ def _embedded(
 
 
 def _decided(
-    router: Router, part: Batch, loaded: Loaded | None, texts: list[Text], vectors: Vectors | None
+    router: Router, part: Batch, loaded: ActiveVersion | None, texts: list[Text], vectors: Vectors | None
 ) -> list[Row]:
     """Return the rows of a batch, with what the policy says of each text."""
     if loaded is None or vectors is None:
@@ -145,7 +147,7 @@ def _is_down(result: Result | None) -> TypeGuard[TeacherError]:
     return isinstance(result, TeacherError) and result.reason in DOWN
 
 
-def _told(line: Line, result: Result) -> Row:
+def _told(line: InputLine, result: Result) -> Row:
     """Return the row of a routed text."""
     if isinstance(result, TeacherError):
         return _row(line, "error", result.reason)
@@ -155,12 +157,12 @@ def _told(line: Line, result: Result) -> Row:
     return _row(line, result.kind, result.reason, label=result.label, score=score, version=result.version)
 
 
-def _refused(line: Line) -> Row:
+def _refused(line: InputLine) -> Row:
     return _row(line, "refused", line.problem)
 
 
 def _row(
-    line: Line,
+    line: InputLine,
     decision: str,
     reason: str,
     *,

@@ -12,7 +12,7 @@ from tracer_serve.types import Text
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class InputLine:
     """One record of the input.
 
     Parameters
@@ -29,7 +29,7 @@ class Line:
     problem: str = ""
 
 
-def lines_of(path: Path, *, pair: bool, text_field: str | tuple[str, str] | None = None) -> Iterator[Line]:
+def lines_of(path: Path, *, pair: bool, text_field: str | tuple[str, str] | None = None) -> Iterator[InputLine]:
     """Yield one line per record of a file, also for those that cannot be read.
 
     Raises
@@ -39,15 +39,15 @@ def lines_of(path: Path, *, pair: bool, text_field: str | tuple[str, str] | None
     """
     for number, record in records(path):
         if isinstance(record, Refusal):
-            yield Line(number, {}, None, record.reason)
+            yield InputLine(number, {}, None, record.reason)
             continue
         try:
             text = text_of(plain_text(record, text_field))
         except RefusedError as error:
-            yield Line(number, record, None, str(error))
+            yield InputLine(number, record, None, str(error))
             continue
         if isinstance(text, tuple) != pair:
             has, wants = ("one text", "a pair") if pair else ("a pair", "one text")
-            yield Line(number, record, None, f"has {has}, the task wants {wants}")
+            yield InputLine(number, record, None, f"has {has}, the task wants {wants}")
             continue
-        yield Line(number, record, text)
+        yield InputLine(number, record, text)

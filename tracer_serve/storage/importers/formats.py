@@ -10,21 +10,21 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tracer_serve.storage.importers.extract import first, mapping, unquoted
-from tracer_serve.storage.importers.items import Found, Record, RefusedError, SkippedError
+from tracer_serve.storage.importers.items import RawTrace, Record, RefusedError, SkippedError
 from tracer_serve.storage.importers.langsmith import langsmith
 
 
-def messages(record: Record) -> Iterator[Found]:
+def messages(record: Record) -> Iterator[RawTrace]:
     """Read a chat as for fine-tuning: the last message, the assistant's, is the answer to what stands before it."""
     said = unquoted(record["messages"])
     if not isinstance(said, list) or not all(isinstance(message, dict) for message in said):
         raise RefusedError("'messages' is not a list of messages")
     if not said or said[-1].get("role") not in ("assistant", "model"):
         raise RefusedError("the last message is not the assistant's: no label")
-    yield Found(said[:-1], said[-1], first(record, "model", "teacher_model"), first(record, "created", "timestamp"))
+    yield RawTrace(said[:-1], said[-1], first(record, "model", "teacher_model"), first(record, "created", "timestamp"))
 
 
-def completions(record: Record) -> Iterator[Found]:
+def completions(record: Record) -> Iterator[RawTrace]:
     """Read stored chat completions, alone or as request and response, with the prompt's messages beside the choices."""
     request = mapping(first(record, "request", "body"))
     answer = record if "choices" in record else mapping(first(record, "response", "completion"))
@@ -34,12 +34,12 @@ def completions(record: Record) -> Iterator[Found]:
     yield _completed(prompt, answer, record)
 
 
-def _completed(prompt: Any, answer: Mapping[str, Any], record: Record) -> Found:
+def _completed(prompt: Any, answer: Mapping[str, Any], record: Record) -> RawTrace:
     when, user = first(answer, "created"), first(record, "user", "safety_identifier")
-    return Found(prompt, dict(answer), answer.get("model"), when, mapping(answer.get("usage")), None, user)
+    return RawTrace(prompt, dict(answer), answer.get("model"), when, mapping(answer.get("usage")), None, user)
 
 
-def batch(record: Record) -> Iterator[Found]:
+def batch(record: Record) -> Iterator[RawTrace]:
     """Read a line of a batch's output, with the request joined to it as ``request``."""
     if mapping(record.get("error")):
         raise SkippedError(f"the request failed: {mapping(record['error']).get('message', 'error')}")
@@ -53,13 +53,13 @@ def batch(record: Record) -> Iterator[Found]:
     yield _completed(prompt, mapping(response.get("body")), record)
 
 
-def langfuse(record: Record) -> Iterator[Found]:
+def langfuse(record: Record) -> Iterator[RawTrace]:
     """Read an observation or a trace of Langfuse's exports, in either spelling of its fields."""
     kind = str(record.get("type") or "GENERATION").upper()
     if kind != "GENERATION":
         raise SkippedError(f"a {kind.lower()}, not a generation")
     cost = first(record, "totalCost", "total_cost", "calculatedTotalCost", "calculated_total_cost")
-    yield Found(
+    yield RawTrace(
         text=record.get("input"),
         label=record.get("output"),
         teacher=first(record, "model", "providedModelName", "provided_model_name"),
@@ -70,7 +70,7 @@ def langfuse(record: Record) -> Iterator[Found]:
     )
 
 
-def litellm(record: Record) -> Iterator[Found]:
+def litellm(record: Record) -> Iterator[RawTrace]:
     """Read LiteLLM's standard logging payload, or a row of its spend logs."""
     if record.get("status") == "failure":
         raise SkippedError("the request failed")
@@ -80,7 +80,7 @@ def litellm(record: Record) -> Iterator[Found]:
     prompt = next((said for said in stored if said not in (None, "", "{}", "[]", {}, [])), None)
     if prompt is None:
         raise RefusedError("holds no messages; LiteLLM stores them with store_prompts_in_spend_logs: true")
-    yield Found(
+    yield RawTrace(
         text=prompt,
         label=record.get("response"),
         teacher=record.get("model"),
@@ -91,7 +91,7 @@ def litellm(record: Record) -> Iterator[Found]:
     )
 
 
-def otel(record: Record) -> Iterator[Found]:
+def otel(record: Record) -> Iterator[RawTrace]:
     """Read spans of model calls: OTLP/JSON with many spans in a record, or one span with its attributes."""
     spans = list(_spans(record))
     calls = [found for span in spans for found in _call(span)]
@@ -108,7 +108,7 @@ def _spans(record: Record) -> Iterator[Record]:
         yield record
 
 
-def _call(span: Record) -> Iterator[Found]:
+def _call(span: Record) -> Iterator[RawTrace]:
     named = _attributes(span.get("attributes"))
     for event in span.get("events") or ():  # conventions up to 1.36 put the content into events
         named |= _attributes(event.get("attributes"))
@@ -117,7 +117,7 @@ def _call(span: Record) -> Iterator[Found]:
     if prompt is None or answer is None:
         return
     usage = {"prompt_tokens": "gen_ai.usage.input_tokens", "completion_tokens": "gen_ai.usage.output_tokens"}
-    yield Found(
+    yield RawTrace(
         text=prompt,
         label=answer,
         teacher=first(named, "gen_ai.response.model", "gen_ai.request.model"),
@@ -145,7 +145,7 @@ def _otlp(value: Any) -> Any:
     return int(content) if kind == "intValue" else content
 
 
-SHAPES: dict[str, tuple[Callable[[Record], bool], Callable[[Record], Iterator[Found]]]] = {
+SHAPES: dict[str, tuple[Callable[[Record], bool], Callable[[Record], Iterator[RawTrace]]]] = {
     "otel": (lambda r: "resourceSpans" in r or any(k.startswith("gen_ai.") for k in _keys(r)), otel),
     "litellm": (lambda r: "call_type" in r and ("messages" in r or "response" in r), litellm),
     "batch": (lambda r: "custom_id" in r and "response" in r, batch),

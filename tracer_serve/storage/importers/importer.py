@@ -9,7 +9,7 @@ from pathlib import Path
 from tracer_serve.errors import ImportFileError
 from tracer_serve.infra.redaction import WITHHELD, Redact
 from tracer_serve.infra.uuid7 import new_id
-from tracer_serve.storage.importers.items import Format, Item, Reading, Refusal
+from tracer_serve.storage.importers.items import Format, LabelledText, ReadOptions, Refusal
 from tracer_serve.storage.importers.parse import read_items
 from tracer_serve.storage.importers.readers import opened, split_key
 from tracer_serve.storage.importers.summary import ImportSummary, survey
@@ -46,7 +46,7 @@ def import_file(
 
     Parameters
     ----------
-    labels, pair, fmt, text_field, label_field, requests : see `Reading`
+    labels, pair, fmt, text_field, label_field, requests : see `ReadOptions`
     teacher : the model that must have given the labels; a file that says another is refused
     any_teacher : import labels of several teachers, or of another one, all the same
     fingerprint : the teacher's fingerprint to put on the rows, where they are known to be its answers
@@ -65,7 +65,7 @@ def import_file(
         The store cannot be written. Nothing was imported.
     """
     path = Path(path)
-    reading = Reading(fmt, tuple(labels), pair, text_field, label_field, requests)
+    reading = ReadOptions(fmt, tuple(labels), pair, text_field, label_field, requests)
     sha256 = _sha256(path)
     already = store.was_imported(sha256)
     if already and not dry_run:
@@ -77,7 +77,7 @@ def import_file(
     if dry_run:
         return summary
     known = _known_lines(path, store.imported())
-    new = (item for item in read_items(path, reading) if isinstance(item, Item) and item.line > known)
+    new = (item for item in read_items(path, reading) if isinstance(item, LabelledText) and item.line > known)
     stamped = (_trace(item, store.task, fingerprint) for item in new)
     kept = (_kept(trace, path, redact, fair=fair and (since is None or trace.ts >= since)) for trace in stamped)
     rows = _unchanged(summary, kept)
@@ -85,7 +85,7 @@ def import_file(
     return replace(summary, imported=imported, already=imported == 0)
 
 
-def survey_file(path: Path, reading: Reading, *, skip_bad: bool = False) -> ImportSummary:
+def survey_file(path: Path, reading: ReadOptions, *, skip_bad: bool = False) -> ImportSummary:
     """Count what a file holds, and refuse one that holds no trace, or, unless `skip_bad`, a line that is none.
 
     Raises
@@ -99,7 +99,7 @@ def survey_file(path: Path, reading: Reading, *, skip_bad: bool = False) -> Impo
 
 
 def read_traces(
-    path: Path | str, task: str, reading: Reading | None = None, *, skip_bad: bool = False
+    path: Path | str, task: str, reading: ReadOptions | None = None, *, skip_bad: bool = False
 ) -> Iterator[Trace]:
     """Stream the traces of a file without a store.
 
@@ -109,14 +109,14 @@ def read_traces(
         The file cannot be read, or, unless `skip_bad`, at the first line that is refused.
     """
     path = Path(path)
-    for item in read_items(path, reading or Reading()):
+    for item in read_items(path, reading or ReadOptions()):
         if isinstance(item, Refusal) and not skip_bad:
             raise ImportFileError(f"{path}: {item}")
-        if isinstance(item, Item):
+        if isinstance(item, LabelledText):
             yield _trace(item, task, None)
 
 
-def _trace(item: Item, task: str, fingerprint: str | None) -> Trace:
+def _trace(item: LabelledText, task: str, fingerprint: str | None) -> Trace:
     metadata = {"teacher_model": item.teacher, "user": item.user}
     return Trace(
         id=new_id(),

@@ -19,7 +19,7 @@ CONTAINERS: tuple[str, ...] = FORMATS[1:6]
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class LabelledText:
     """One labelled text of a file.
 
     Parameters
@@ -40,7 +40,7 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class RawTrace:
     """The parts of a record that make a trace, not yet checked."""
 
     text: Any
@@ -72,7 +72,7 @@ class SkippedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ReadOptions:
     """How to read a file.
 
     Parameters

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tracer_serve.storage.importers.extract import first, mapping
-from tracer_serve.storage.importers.items import Found, Record, RefusedError, SkippedError
+from tracer_serve.storage.importers.items import RawTrace, Record, RefusedError, SkippedError
 
 _ROLES = {"human": "user", "ai": "assistant"}
 _TEXTS = ("input", "text", "query", "prompt", "message", "question")
 
 
-def langsmith(record: Record) -> Iterator[Found]:
+def langsmith(record: Record) -> Iterator[RawTrace]:
     """Read a run that called a model, or an example of a dataset."""
     kind = record.get("run_type") or "llm"
     if kind != "llm":
@@ -25,7 +25,7 @@ def langsmith(record: Record) -> Iterator[Found]:
     usage = {name: count for name, count in record.items() if name in ("prompt_tokens", "completion_tokens")}
     model = first(mapping(outputs.get("llm_output")), "model_name") or first(outputs, "model")
     cost, when = record.get("total_cost"), first(record, "start_time", "created_at")
-    yield Found(_asked(inputs), _answered(outputs), model, when, usage, cost)
+    yield RawTrace(_asked(inputs), _answered(outputs), model, when, usage, cost)
 
 
 def _asked(inputs: Mapping[str, Any]) -> Any:

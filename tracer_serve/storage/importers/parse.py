@@ -8,7 +8,15 @@ from typing import Any
 from tracer_serve.errors import ImportFileError
 from tracer_serve.storage.importers.extract import LABEL_NAMES, first, label_of, text_of
 from tracer_serve.storage.importers.formats import SHAPES, moment
-from tracer_serve.storage.importers.items import Found, Item, Reading, Record, Refusal, RefusedError, SkippedError
+from tracer_serve.storage.importers.items import (
+    LabelledText,
+    RawTrace,
+    ReadOptions,
+    Record,
+    Refusal,
+    RefusedError,
+    SkippedError,
+)
 from tracer_serve.storage.importers.readers import records
 
 TEXT_NAMES = ("input", "text", "query", "prompt", "message", "sentence", "question", "utterance", "messages")
@@ -21,7 +29,7 @@ _TOKENS = {
 }
 
 
-def read_items(path: Path, reading: Reading) -> Iterator[Item | Refusal | None]:
+def read_items(path: Path, reading: ReadOptions) -> Iterator[LabelledText | Refusal | None]:
     """Yield each labelled text of a file, each line that is refused, and None for each that is not meant to be one.
 
     Raises
@@ -44,7 +52,7 @@ def read_items(path: Path, reading: Reading) -> Iterator[Item | Refusal | None]:
             yield Refusal(line, f"is not shaped as its fields say ({type(error).__name__}: {error})")
 
 
-def _shape(record: Record, reading: Reading) -> Iterator[Found]:
+def _shape(record: Record, reading: ReadOptions) -> Iterator[RawTrace]:
     if reading.fmt in SHAPES:
         return SHAPES[reading.fmt][1](record)
     named = reading.fmt == "plain" or reading.text_field or reading.label_field
@@ -55,14 +63,14 @@ def _shape(record: Record, reading: Reading) -> Iterator[Found]:
     return _plain(record, reading)
 
 
-def _plain(record: Record, reading: Reading) -> Iterator[Found]:
+def _plain(record: Record, reading: ReadOptions) -> Iterator[RawTrace]:
     lower = _lower(record)
     try:
         text = plain_text(record, reading.text_field)
     except RefusedError as error:  # both at once: nobody wants to mend one to be told of the other
         unnamed = reading.label_field is None and not any(name in lower for name in LABEL_NAMES)
         raise RefusedError(f"{error}{', and the label: --label-field NAME' if unnamed else ''}") from None
-    yield Found(
+    yield RawTrace(
         text=text,
         label=_named(record, lower, LABEL_NAMES, reading.label_field, "label"),
         teacher=first(lower, "model", "teacher_model"),
@@ -105,13 +113,13 @@ def _named(record: Record, lower: Record, names: tuple[str, ...], wanted: str | 
     raise RefusedError(f"has no {what}: no field {looked}; it has {has or 'none'}. Name it: --{what}-field NAME")
 
 
-def _item(line: int, found: Found, reading: Reading) -> Item:
+def _item(line: int, found: RawTrace, reading: ReadOptions) -> LabelledText:
     text = text_of(found.text)
     if reading.pair is not None and reading.pair != isinstance(text, tuple):
         has, wants = ("one text", "a pair") if reading.pair else ("a pair", "one text")
         raise RefusedError(f"has {has}, the task wants {wants} (`input: {'pair' if reading.pair else 'text'}`)")
     label = reading.closed(label_of(found.label))
-    return Item(
+    return LabelledText(
         line=line,
         text=text,
         label=label,

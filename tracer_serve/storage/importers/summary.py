@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tracer_serve.storage.importers.items import Item, Refusal
+from tracer_serve.storage.importers.items import LabelledText, Refusal
 from tracer_serve.types import Text
 
 _EXAMPLES = 20
@@ -63,7 +63,7 @@ class ImportSummary:
         return tuple(label for label, n in self.labels.items() if n == 1)
 
 
-def survey(path: Path, items: Iterable[Item | Refusal | None]) -> ImportSummary:
+def survey(path: Path, items: Iterable[LabelledText | Refusal | None]) -> ImportSummary:
     """Count what a file holds."""
     labels: Counter[str] = Counter()
     teachers: Counter[str] = Counter()

@@ -5,13 +5,13 @@ from tracer_serve.storage.traces.columnar import Coded, Columns
 from tracer_serve.storage.traces.error_advice import refuses_values
 from tracer_serve.storage.traces.refit_log import Refit
 from tracer_serve.storage.traces.store import TraceStore, open_store
-from tracer_serve.storage.traces.tallies import Counts, Tally
+from tracer_serve.storage.traces.tallies import StoreCounts, Tally
 
 __all__ = [
     "Coded",
     "Columns",
-    "Counts",
     "Refit",
+    "StoreCounts",
     "Tally",
     "TraceStore",
     "first_id",

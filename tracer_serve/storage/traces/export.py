@@ -8,7 +8,7 @@ from sqlalchemy import Table, func, select
 from tracer_serve.storage.traces.database import Database
 from tracer_serve.storage.traces.rows import Row
 from tracer_serve.storage.traces.schema import imports, refits, settings, tallies, traces
-from tracer_serve.storage.traces.sql import Part, between, fetch, insert, insert_into, pages
+from tracer_serve.storage.traces.sql import StorePart, between, fetch, insert, insert_into, pages
 from tracer_serve.storage.traces.tallies import GONE
 from tracer_serve.storage.traces.tally_delta import Change
 
@@ -16,7 +16,7 @@ _BESIDE = (settings, refits, imports)  # leases are held by processes, tallies a
 _PASSING = ("refit.progress", "schedule.request")
 
 
-class Transfer(Part):
+class Transfer(StorePart):
     """The part of the store that gives all it has, and takes in what another one gives."""
 
     def pages(self, until_id: str | None) -> Iterator[list[Row]]:

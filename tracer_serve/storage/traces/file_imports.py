@@ -10,7 +10,7 @@ from tracer_serve.storage.traces.codec import pack
 from tracer_serve.storage.traces.rows import to_row
 from tracer_serve.storage.traces.schema import imports
 from tracer_serve.storage.traces.schema import traces as table
-from tracer_serve.storage.traces.sql import COLUMNS, Part, insert, insert_into, touched
+from tracer_serve.storage.traces.sql import COLUMNS, StorePart, insert, insert_into, touched
 from tracer_serve.storage.traces.tally_delta import Change
 from tracer_serve.types import Trace
 
@@ -19,7 +19,7 @@ _STAGE = "tracer_incoming"
 _COPY = f"INSERT INTO {table.name} ({COLUMNS}) SELECT {COLUMNS} FROM {_STAGE} ORDER BY id"  # noqa: S608
 
 
-class Imports(Part):
+class Imports(StorePart):
     """The part of the store that takes in files."""
 
     def was_imported(self, sha256: str) -> bool:

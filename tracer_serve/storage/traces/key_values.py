@@ -7,10 +7,10 @@ from sqlalchemy import Connection, select
 
 from tracer_serve.storage.traces.codec import dump, parse
 from tracer_serve.storage.traces.schema import settings
-from tracer_serve.storage.traces.sql import Part, insert_into, touched
+from tracer_serve.storage.traces.sql import StorePart, insert_into, touched
 
 
-class Settings(Part):
+class Settings(StorePart):
     """The part of the store that keeps values by key. None means: not there."""
 
     def get_value(self, key: str) -> Any:

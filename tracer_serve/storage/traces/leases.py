@@ -9,13 +9,13 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from tracer_serve.storage.traces.key_values import Settings
 from tracer_serve.storage.traces.schema import leases
-from tracer_serve.storage.traces.sql import Part, insert_into, touched
+from tracer_serve.storage.traces.sql import StorePart, insert_into, touched
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _US = 1_000_000
 
 
-class Leases(Part):
+class Leases(StorePart):
     """The part of the store that decides who may do what only one may do at a time.
 
     Postgres: times are the server's clock, whatever the replicas' clocks say. SQLite: all processes are on one

@@ -13,7 +13,7 @@ from tracer_serve.storage.traces.sql import fetch, pages
 from tracer_serve.types import Trace
 
 
-class Reading(Recency):
+class Queries(Recency):
     """The part of the store that gives rows back."""
 
     def get(self, trace_id: str) -> Trace | None:

@@ -10,7 +10,7 @@ from tracer_serve.infra.uuid7 import new_id
 from tracer_serve.storage.traces.codec import pack, pack_some, unpack_some, unpack_text
 from tracer_serve.storage.traces.rows import from_us, to_us
 from tracer_serve.storage.traces.schema import refits
-from tracer_serve.storage.traces.sql import Part, insert_into
+from tracer_serve.storage.traces.sql import StorePart, insert_into
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Refit:
     version: int | None = None
 
 
-class History(Part):
+class History(StorePart):
     """The part of the store that remembers refits."""
 
     def record_refit(self, refit: Refit) -> None:

@@ -42,7 +42,7 @@ def pages(
         after_id = page[-1].id
 
 
-class Part:
+class StorePart:
     """One concern of the store of one task."""
 
     def __init__(self, database: Database, task: str) -> None:

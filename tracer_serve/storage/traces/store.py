@@ -17,7 +17,7 @@ from tracer_serve.storage.traces.leases import Fencing
 from tracer_serve.storage.traces.merge_label import labelled, stands_against
 from tracer_serve.storage.traces.migrations import migrate
 from tracer_serve.storage.traces.pruning import Pruning
-from tracer_serve.storage.traces.queries import Reading
+from tracer_serve.storage.traces.queries import Queries
 from tracer_serve.storage.traces.refit_log import History
 from tracer_serve.storage.traces.rows import Row, to_row
 from tracer_serve.storage.traces.schema import traces
@@ -61,7 +61,7 @@ def open_store(location: Path | str, task: str, *, busy_timeout_s: float = BUSY_
     return TraceStore(database, task)
 
 
-class TraceStore(Fencing, History, Imports, Reading, Transfer, Pruning):
+class TraceStore(Fencing, History, Imports, Queries, Transfer, Pruning):
     """The traces of one task. Synchronous and thread-safe; open it once per process with `open_store`.
 
     Whatever returns has been written durably. Everything raises `StoreError` when the database cannot be reached,

@@ -14,7 +14,7 @@ from sqlalchemy import BigInteger, ColumnElement, Connection, case, func, litera
 from tracer_serve.storage.traces.codec import unpack_text
 from tracer_serve.storage.traces.rows import HOUR_US, to_us
 from tracer_serve.storage.traces.schema import label_tallies, tallies
-from tracer_serve.storage.traces.sql import Part
+from tracer_serve.storage.traces.sql import StorePart
 
 GONE = -1
 """The writer of the counts of rows that are there no more."""
@@ -57,7 +57,7 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class StoreCounts:
     """Everything in a store.
 
     Parameters
@@ -116,14 +116,14 @@ def label_counts(connection: Connection, task: str) -> dict[str, int]:
 _HOURS = {"hour": 1, "day": 24}
 
 
-class Activity(Part):
+class Activity(StorePart):
     """The part of the store that counts."""
 
-    def counts(self) -> Counts:
+    def counts(self) -> StoreCounts:
         """Return how many rows there are or were before retention took them, by decision, label source and label."""
         with self._db.read() as connection:
             everything = sums(connection, tallies.c.task, self._task)
-            return Counts(
+            return StoreCounts(
                 total=everything[0][1] if everything else Tally(),
                 by_decision=self._by(connection, "decision"),
                 by_source=self._by(connection, "source"),

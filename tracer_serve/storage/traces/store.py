@@ -12,7 +12,6 @@ from tracer_serve.storage.traces.codec import pack
 from tracer_serve.storage.traces.database import BUSY_TIMEOUT_S, Database, again
 from tracer_serve.storage.traces.export import Transfer
 from tracer_serve.storage.traces.file_imports import Imports
-from tracer_serve.storage.traces.group_commit import GroupCommit
 from tracer_serve.storage.traces.leases import Fencing
 from tracer_serve.storage.traces.merge_label import labelled, stands_against
 from tracer_serve.storage.traces.migrations import migrate
@@ -68,21 +67,21 @@ class TraceStore(Fencing, History, Imports, Queries, Transfer, Pruning):
     is locked for too long, damaged, read-only or full; nothing that was acknowledged is lost by that.
     """
 
-    def __init__(self, database: Database, task: str) -> None:
-        super().__init__(database, task)
-        self._adds = GroupCommit(lambda rows: again(partial(self._commit, rows)))
-
     def add(self, traces: Iterable[Trace]) -> int:
-        """Write traces; on disk on return. Concurrent calls share a commit.
+        """Write traces in one transaction; they are on disk on return.
 
-        An id that is there already is left as it is, so that a call may be repeated after an error.
+        A trace whose id exists already is left as it is, so a call may be repeated after an error. Requests do not call
+        this one by one: `serving.trace_writer.TraceWriter` gathers their rows.
 
         Returns
         -------
-        How many were new.
+        The number of new rows.
         """
         rows = [to_row(self._own(trace)) for trace in traces]
-        return self._adds.add(rows) if rows else 0
+        if not rows:
+            return 0
+        known = again(partial(self._commit, rows))
+        return sum(row.id not in known for row in rows)
 
     def set_label(
         self,

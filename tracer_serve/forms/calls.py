@@ -1,0 +1,135 @@
+"""Parse the body of a chat completion into its form and the message that holds the text."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tracer_serve.forms.form import Form, Turn
+
+CHAT = "chat"
+
+NOT_ASKED = frozenset(
+    {
+        *("model", "messages", "stream", "stream_options", "user", "safety_identifier", "metadata", "store"),
+        *("seed", "service_tier", "prompt_cache_key", "prompt_cache_retention", "max_tokens", "max_completion_tokens"),
+    }
+)
+"""Fields of a body that do not change the question: identity, transport, storage, price, and the answer's length."""
+
+_DEFAULTS: Mapping[str, Any] = {"n": 1, "logprobs": False}
+_OF_MESSAGE = "message"  # option that holds what the last message has beside its role and one text
+
+
+class NotACallError(ValueError):
+    """The body is no chat completion request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call.
+
+    Parameters
+    ----------
+    form : its form, with the whole last user message as the slot; `Form.wrapped` narrows it
+    message : the last message's text; None where the last message is not the user's or holds more than text
+    stream : whether the caller wants server-sent events
+    """
+
+    form: Form
+    message: str | None
+    stream: bool = False
+
+
+def parse(body: bytes | str | Mapping[str, Any]) -> Call:
+    """Parse the body of ``POST /v1/chat/completions``.
+
+    Everything beside the last message, `NOT_ASKED` and nulls is part of the form, fields that are not known here
+    included: what an unknown field does to the answer is unknown too. ``developer`` counts as ``system``.
+
+    Raises
+    ------
+    NotACallError
+        Where it is no JSON object with a model and messages, or names a field twice: servers differ in which they take.
+
+    Examples
+    --------
+    >>> body = {"model": "gpt", "messages": [{"role": "user", "content": "hello"}], "temperature": 0}
+    >>> call = parse(body)
+    >>> call.message, call.form.options
+    ('hello', '{"temperature": 0}')
+    """
+    asked = body if isinstance(body, Mapping) else _decoded(body)
+    if not isinstance(asked, Mapping) or not isinstance(asked.get("model"), str):
+        raise NotACallError("the body is no JSON object with a model")
+    messages = asked.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise NotACallError("the body has no messages")
+    read = [_Message.of(message) for message in messages]
+    options = {name: value for name, value in asked.items() if name not in NOT_ASKED and value is not None}
+    options = {name: value for name, value in options.items() if name not in _DEFAULTS or value != _DEFAULTS[name]}
+    media = tuple(sorted({kind for message in read for kind in message.media}))
+    last, before = read[-1], read[:-1]
+    said = last.text
+    if last.role != "user" or last.media:
+        before, said = read, None
+    elif last.rest:
+        options[_OF_MESSAGE] = last.rest
+    # order inside a field is kept: models answer in the order of a schema's properties
+    canonical = json.dumps(dict(sorted(options.items())))
+    turns = tuple(message.turn for message in before)
+    form = Form(CHAT, str(asked["model"]), turns, options=canonical, media=media)
+    return Call(form, said, stream=asked.get("stream") is True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """A message taken apart; `rest` holds its other fields, and the number of its texts where that is not one."""
+
+    role: str
+    text: str | None
+    media: tuple[str, ...] = ()
+    rest: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, message: Any) -> "_Message":
+        if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+            raise NotACallError("a message has no role")
+        role = "system" if message["role"] == "developer" else str(message["role"])
+        rest = {name: value for name, value in message.items() if name not in ("role", "content") and value is not None}
+        content = message.get("content")
+        if content is None or isinstance(content, str):
+            return cls(role, content, rest=rest)
+        if not isinstance(content, list):
+            raise NotACallError("a message's content is neither text nor a list of parts")
+        texts = [part["text"] for part in content if _is_text(part)]
+        kinds = [part.get("type") if isinstance(part, Mapping) else None for part in content if not _is_text(part)]
+        if len(texts) != 1:
+            rest["texts"] = len(texts)
+        return cls(role, "\n".join(texts) if texts else None, tuple(str(kind) for kind in kinds), rest)
+
+    @property
+    def turn(self) -> Turn:
+        """The message as a turn; tool calls, names and ids are part of what the model reads."""
+        rest = json.dumps(self.rest, sort_keys=True) if self.rest else ""
+        return Turn(self.role, "\n".join(part for part in (self.text, rest) if part))
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str)
+
+
+def _decoded(body: bytes | str) -> Any:
+    try:
+        return json.loads(body, object_pairs_hook=_unique)
+    except NotACallError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise NotACallError(f"the body is not JSON: {error}") from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise NotACallError("the body names a field twice")
+    return found

@@ -1,6 +1,6 @@
 """How much traffic is handled at a required agreement, and how much agreement is kept: tracer-llm and tracer-serve.
 
-    python -m bench.coverage --dataset banking77 --alpha 0.95 0.97 0.99
+    python -m bench.coverage --dataset banking77_llm --teacher qwen3_30b_fewshot --alpha 0.80 0.90 0.95 0.97
 
 Both systems get the same vectors and the same labels. Each fits on the train rows, or a random part of them, in a
 process of its own, and is judged on the untouched test rows, once per alpha; tracer-serve without and with its scope
@@ -68,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.coverage", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--dataset", choices=DATASETS, default="banking77")
+    parser.add_argument("--teacher", help="column of recorded answers of an LLM; default: the dataset's first, or gold")
+    parser.add_argument("--pooled", action="store_true", help="a random split instead of the official one")
     parser.add_argument("--alpha", type=float, nargs="+", default=[0.95], help="required agreement, one or several")
     parser.add_argument("--delta", type=float, default=0.05, help="probability that a certificate is wrong")
     parser.add_argument("--traces", type=int, help="random part of the train rows; default: all of them")
@@ -84,7 +86,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     rows: list[Row] = []
     with progress_bar() as progress:
-        data = load(options.dataset, lambda done, total: progress("embedding", done, total))
+        data = load(
+            options.dataset,
+            lambda done, total: progress("embedding", done, total),
+            options.teacher,
+            pooled=options.pooled,
+        )
         data = with_noise(data, options.noise) if options.noise else data
         seeds = range(options.first_draw, options.first_draw + options.resamples)
         for done, (seed, draw) in enumerate(draws(data, options.traces, seeds), 1):
@@ -103,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps([asdict(row) for row in rows], indent=1))
         return
     out.print(
-        f"{options.dataset}: {rows[0].traces:,} traces, {len(data.test):,} test rows; teacher: gold labels", end=""
+        f"{options.dataset}: {rows[0].traces:,} traces, {len(data.test):,} test rows; teacher: {data.teacher}", end=""
     )
     out.print(f", {options.noise:.0%} replaced by a near neighbour's (seed 0)" if options.noise else "")
     out.print(table(rows))

@@ -28,6 +28,7 @@ class Row:
 
     system: str
     dataset: str
+    teacher: str
     traces: int
     draw: int
     noise: float
@@ -60,4 +61,4 @@ def judge(given: Labels, handled: Bools, foreign: Bools, truth: Labels, **facts:
 
 def facts_of(data: Dataset) -> dict[str, Any]:
     """Return what the rows of a dataset have in common."""
-    return {"dataset": data.name, "traces": len(data.train), "draw": 0, "noise": 0.0}
+    return {"dataset": data.name, "teacher": data.teacher, "traces": len(data.train), "draw": 0, "noise": 0.0}

@@ -21,7 +21,10 @@ from tracer_serve.components.registry import embedders
 from tracer_serve.protocols import Embedder
 from tracer_serve.types import Ints, Labels, Text, Vectors
 
-DATASETS = ("banking77", "clinc150", "sick", "sick_joined")
+DATASETS = ("banking77", "banking77_llm", "clinc150", "moderation", "sick", "sick_joined", "stackoverflow_llm")
+TEACHERS = {"banking77_llm": "qwen3_30b_fewshot", "stackoverflow_llm": "llama32_3b"}
+"""Datasets with recorded answers of LLMs: the column that plays the teacher unless another one is named."""
+GOLD = "gold"
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 _VECTORS = Path(__file__).resolve().parent.parent / ".bench" / "vectors"
 _NEAR = 10
@@ -52,12 +55,14 @@ class Dataset:
     train : the traces
     test : never seen by a fit
     foreign : out-of-scope inputs, empty where the dataset has none
+    teacher : whose labels these are: ``gold``, or the LLM whose answers were recorded
     """
 
     name: str
     train: Part
     test: Part
     foreign: Part
+    teacher: str = GOLD
 
 
 class Given:
@@ -102,19 +107,28 @@ def data_folder() -> Path:
     return Path(folder)
 
 
-def read(name: str, part: str) -> tuple[list[Text], Labels]:
-    """Return the texts and gold labels of ``train``, ``test`` or ``foreign``, without vectors."""
-    rows = _READERS[name](data_folder())[part]
+def read(name: str, part: str, teacher: str | None = None) -> tuple[list[Text], Labels]:
+    """Return the texts and labels of ``train``, ``test`` or ``foreign``, without vectors."""
+    rows = _rows(name, teacher or TEACHERS.get(name, GOLD))[part]
     return [text for text, _ in rows], np.array([label for _, label in rows], np.str_)
 
 
-def load(name: str, progress: Callable[[int, int], None] | None = None) -> Dataset:
-    """Read and embed a dataset; gold labels are the teacher's.
+def load(
+    name: str, progress: Callable[[int, int], None] | None = None, teacher: str | None = None, *, pooled: bool = False
+) -> Dataset:
+    """Read and embed a dataset.
 
     ``sick`` embeds the two sentences apart (`tracer_serve.components.embedders._pairs`), ``sick_joined`` as one text.
+
+    Parameters
+    ----------
+    teacher : column whose labels are the teacher's; None: `TEACHERS`, else the gold labels
+    pooled : draw the test rows at random (seed 0) from all rows instead of using the official split
     """
-    folder = data_folder()
-    rows = _READERS[name](folder)
+    teacher = teacher or TEACHERS.get(name, GOLD)
+    rows = _rows(name, teacher)
+    if pooled:
+        rows = rows | _pooled(rows["train"], rows["test"])
     cached = CachedEmbedder(embedders.build("sentence_transformers", {"model": ENCODER}), _VECTORS, progress)
     embedder: Embedder = PairEmbedder(cached) if name == "sick" else cached
 
@@ -123,7 +137,7 @@ def load(name: str, progress: Callable[[int, int], None] | None = None) -> Datas
         labels = np.array([label for _, label in rows], np.str_)
         return Part(texts, labels, embedder.embed(texts) if texts else np.empty((0, 0), np.float32))
 
-    return Dataset(name, *(part(rows.get(key, [])) for key in ("train", "test", "foreign")))
+    return Dataset(name, *(part(rows.get(key, [])) for key in ("train", "test", "foreign")), teacher=teacher)
 
 
 def with_noise(data: Dataset, share: float, seed: int = 0) -> Dataset:
@@ -149,6 +163,40 @@ def with_noise(data: Dataset, share: float, seed: int = 0) -> Dataset:
     labels[wrong] = other[wrong]
     train, test = np.split(labels, [len(data.train)])
     return replace(data, train=replace(data.train, labels=train), test=replace(data.test, labels=test))
+
+
+def _pooled(train: list[tuple[Text, str]], test: list[tuple[Text, str]]) -> dict[str, list[tuple[Text, str]]]:
+    rows = [*train, *test]
+    order = np.random.default_rng(0).permutation(len(rows))
+    return {"train": [rows[i] for i in order[: len(train)]], "test": [rows[i] for i in order[len(train) :]]}
+
+
+def _rows(name: str, teacher: str) -> dict[str, list[tuple[Text, str]]]:
+    """Return a dataset's rows by part, labelled by a teacher."""
+    folder = data_folder()
+    if name in TEACHERS:
+        return _recorded(folder / f"{name}.csv", teacher)
+    if teacher != GOLD:
+        raise SystemExit(f"{name} has gold labels only; datasets with recorded teachers: {', '.join(TEACHERS)}")
+    return _READERS[name](folder)
+
+
+def _recorded(file: Path, teacher: str) -> dict[str, list[tuple[Text, str]]]:
+    """Read recorded answers of LLMs; the dev rows are traces too."""
+    parts: dict[str, list[tuple[Text, str]]] = {"train": [], "test": []}
+    with file.open(encoding="utf-8", newline="") as lines:
+        rows = csv.DictReader(lines)
+        if teacher not in (known := set(rows.fieldnames or ()) - {"text", "split"}):
+            raise SystemExit(f"{file.name} has no teacher {teacher!r}; it has {', '.join(sorted(known))}")
+        for row in rows:
+            parts["test" if row["split"] == "test" else "train"].append((row["text"], row[teacher]))
+    return parts
+
+
+def _moderation(folder: Path) -> dict[str, list[tuple[Text, str]]]:
+    with (folder / "moderation.csv").open(encoding="utf-8", newline="") as file:
+        rows: list[tuple[Text, str]] = [(row["text"], row["label"]) for row in csv.DictReader(file)]
+    return {"train": rows[:8000], "test": rows[8000:]}
 
 
 def _banking77(folder: Path) -> dict[str, list[tuple[Text, str]]]:
@@ -181,6 +229,7 @@ def _sick_joined(folder: Path) -> dict[str, list[tuple[Text, str]]]:
 _READERS: dict[str, Callable[[Path], dict[str, list[tuple[Text, str]]]]] = {
     "banking77": _banking77,
     "clinc150": _clinc150,
+    "moderation": _moderation,
     "sick": _sick,
     "sick_joined": _sick_joined,
 }

@@ -23,7 +23,7 @@ test test-slow: export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv install serve test test-slow lint fmt bench constraints clean
+.PHONY: help venv install serve test test-slow lint fmt bench constraints dist clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -70,6 +70,15 @@ bench: $(EXTRA) ## coverage on real data, from the folder TRACER_BENCH_DATA
 
 constraints: $(EXTRA) ## pin what is installed now, once the tests have passed on it
 	$(BIN)/python -m pip freeze --exclude-editable | sed -E 's/^(torch==[^+]*)\+.*/\1/' > constraints.txt
+
+dist: $(BIN)/python ## wheel and sdist in dist/, installed and tried in an environment of their own
+	rm -rf dist $(VENV)-dist
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check build
+	$(BIN)/python -m build --outdir dist .
+	$(PYTHON) -m venv $(VENV)-dist
+	$(VENV)-dist/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt dist/*.whl
+	cd dist && ../$(VENV)-dist/bin/tracer-serve --version && ../$(VENV)-dist/bin/tracer-serve check ../configs/banking.yaml
+	rm -rf $(VENV)-dist
 
 clean: ## remove the environment, caches and build products; state in .tracer stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage coverage.xml dist build

@@ -137,7 +137,8 @@ def load(
         labels = np.array([label for _, label in rows], np.str_)
         return Part(texts, labels, embedder.embed(texts) if texts else np.empty((0, 0), np.float32))
 
-    return Dataset(name, *(part(rows.get(key, [])) for key in ("train", "test", "foreign")), teacher=teacher)
+    train, test, foreign = (part(rows.get(key, [])) for key in ("train", "test", "foreign"))
+    return Dataset(name, train, test, foreign, teacher)
 
 
 def with_noise(data: Dataset, share: float, seed: int = 0) -> Dataset:

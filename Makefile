@@ -77,7 +77,7 @@ dist: $(BIN)/python ## wheel and sdist in dist/, installed and tried in an envir
 	$(BIN)/python -m build --outdir dist .
 	$(PYTHON) -m venv $(VENV)-dist
 	$(VENV)-dist/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt dist/*.whl
-	cd dist && ../$(VENV)-dist/bin/tracer-serve --version && ../$(VENV)-dist/bin/tracer-serve check ../configs/banking.yaml
+	cd dist && $(abspath $(VENV)-dist)/bin/tracer-serve --version && $(abspath $(VENV)-dist)/bin/tracer-serve check ../configs/banking.yaml
 	rm -rf $(VENV)-dist
 
 clean: ## remove the environment, caches and build products; state in .tracer stays

@@ -82,7 +82,7 @@ def test_the_kustomization_renders_what_is_right(tmp_path: Path) -> None:
             kubernetes_validate.validate(manifest, KUBERNETES[-1], strict=True)
     made = {m["metadata"]["name"] for m in rendered if m["kind"] in ("ConfigMap", "Secret")}
     assert all(name in done.stdout.replace(f"name: {name}", "", 1) for name in made)
-    assert set(re.findall(r"image: (\S+)", done.stdout)) == {"tracer-serve:0.1.0"}
+    assert set(re.findall(r"image: (\S+)", done.stdout)) == {"tracer-serve:0.2.0"}
 
 
 def test_every_file_is_used() -> None:

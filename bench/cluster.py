@@ -111,7 +111,7 @@ def fill(folder: Path, rows: int, spec: dict[str, Any]) -> None:
     pairs = texts_of(rows)
     for start in range(0, len(pairs), 10_000):
         page = pairs[start : start + 10_000]
-        store.add([Trace(id=new_id(), ts=now, input=text, teacher_label=y, **facts) for text, y in page])
+        store.traces.add([Trace(id=new_id(), ts=now, input=text, teacher_label=y, **facts) for text, y in page])
     store.close()
 
 

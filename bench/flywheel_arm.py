@@ -53,7 +53,7 @@ class Arm:
     def run(self) -> list[Day]:
         """Live through all days, a refit each night."""
         self.rng.seed(self.world.seed)
-        self.store.add(self._trace(i, self.world.labels[0], decision=None) for i in range(START))
+        self.store.traces.add(self._trace(i, self.world.labels[0], decision=None) for i in range(START))
         self.refit()
         found = []
         for number in range(1, DAYS + 1):
@@ -70,7 +70,7 @@ class Arm:
     @property
     def monitor(self) -> MonitorState:
         """The monitor's state."""
-        return state_of(self.store.get_value(MONITOR), self._serving, self.task.spec.gate)
+        return state_of(self.store.values.get(MONITOR), self._serving, self.task.spec.gate)
 
     def refit(self, attempt: int = 1) -> None:
         """Refit as the product does: a version that does not certify never replaces one that does."""
@@ -152,15 +152,15 @@ class Arm:
             elif u < rate:
                 outcomes.append(agree)
                 made.append(self._trace(i, label, decision="handled", rate=rate, u=u))
-        self.store.add(made)
+        self.store.traces.add(made)
         if outcomes:
-            self.store.update_value(MONITOR, folding(loaded, self.task.spec.gate, outcomes))
+            self.store.values.update(MONITOR, folding(loaded, self.task.spec.gate, outcomes))
         return handled, right, len(outcomes)
 
     def _repair_due(self) -> bool:
         """Say whether the schedule would try to open the gate: at four times the least, then ever more."""
         closing = closing_of(self.store)
-        rows = self.store.labelled_since(closing.after if closing else "")
+        rows = self.store.traces.labelled_since(closing.after if closing else "")
         if rows < max(4.0 * n_min(ALPHA, self.task.spec.gate.delta), 1.5 * self.tried):
             return False
         self.tried = rows

@@ -154,7 +154,7 @@ def _of_request(policy: Policy, given: Sequence[str]) -> list[tuple[str, float, 
 
     with TemporaryDirectory() as folder:
         store = open_store(Path(folder) / "traces.db", "request")
-        written = _us(lambda: store.add([trace() for _ in range(100)])) / 100
+        written = _us(lambda: store.traces.add([trace() for _ in range(100)])) / 100
         store.close()
     return [
         ("read the body", _us(lambda: ClassifyRequest.model_validate_json(body)), None),

@@ -101,29 +101,29 @@ def queries(store: TraceStore, recent: str, some: str) -> dict[str, Callable[[],
     """Return what servers, dashboard and schedule ask while traffic comes in."""
     now, label = _BEGAN + timedelta(days=30), itertools.count()
     return {
-        "add one": lambda: store.add(month(0, 1, 1, np.random.default_rng(0))),
-        "set_label": lambda: store.set_label(some, f"label_{next(label)}", "human"),
-        "get": lambda: store.get(some),
-        "recent 50": lambda: store.recent(50),
-        "labelled_since": lambda: store.labelled_since(recent),
-        "counts": store.counts,
-        "epochs": store.epochs,
-        "activity 24 h": lambda: store.activity(now - timedelta(hours=24)),
-        "get_value": lambda: store.get_value("gate.closing"),
-        "lease": lambda: store.acquire_lease("bench", "me", 60.0),
+        "add one": lambda: store.traces.add(month(0, 1, 1, np.random.default_rng(0))),
+        "set_label": lambda: store.traces.set_label(some, f"label_{next(label)}", "human"),
+        "get": lambda: store.traces.get(some),
+        "recent 50": lambda: store.traces.recent(50),
+        "labelled_since": lambda: store.traces.labelled_since(recent),
+        "counts": store.tallies.counts,
+        "epochs": store.tallies.by_version,
+        "activity 24 h": lambda: store.tallies.activity(now - timedelta(hours=24)),
+        "get_value": lambda: store.values.get("gate.closing"),
+        "lease": lambda: store.leases.acquire("bench", "me", 60.0),
     }
 
 
 def measure(store: TraceStore, system: str, rows: int, size: Callable[[], float], *, quiet: bool) -> Iterator[Row]:
     """Fill the store up to so many rows, and yield what a look at each tenth finds; first at what is there already."""
-    rng, there = np.random.default_rng(0), store.counts().total.rows
+    rng, there = np.random.default_rng(0), store.tallies.counts().total.rows
     if there:
         yield look(store, system, there, size, last=there >= rows)
     step, spent, since, oldest = rows / _CHECKS, 0.0, 0, ""
     for start in track(range(there, rows, _PAGE), f"{system}: {rows:,} rows", disable=quiet):
         page = month(start, _PAGE, rows, rng)
         began = time.perf_counter()
-        store.add(page)
+        store.traces.add(page)
         spent += time.perf_counter() - began
         since += _PAGE
         if start // step != (start + _PAGE) // step:
@@ -135,19 +135,19 @@ def measure(store: TraceStore, system: str, rows: int, size: Callable[[], float]
 
 def _prune_rps(store: TraceStore, before: str) -> float:
     began = time.perf_counter()
-    return sum(store.prune(before)) / (time.perf_counter() - began)
+    return sum(store.retention.prune(before)) / (time.perf_counter() - began)
 
 
 def look(
     store: TraceStore, system: str, rows: int, size: Callable[[], float], *, rate: float | None = None, last: bool
 ) -> Row:
     """Ask everything once more."""
-    newest = [trace.id for trace in store.recent(_WINDOW)]
+    newest = [trace.id for trace in store.traces.recent(_WINDOW)]
     calls = queries(store, newest[min(_RECENT, len(newest) - 1)], newest[len(newest) // 2])
     asked = {name: _median_ms(ask) for name, ask in calls.items()}
     pages = {name: _pages(store, ask) for name, ask in calls.items()} if system == "postgres" else {}
-    window = _seconds(lambda: store.columns(after_id=newest[-1]))
-    whole = _seconds(store.columns) if last else None
+    window = _seconds(lambda: store.traces.columns(after_id=newest[-1]))
+    whole = _seconds(store.traces.columns) if last else None
     return Row(system, "a month", rows, rate, window, asked, size(), whole, pages)
 
 
@@ -158,12 +158,12 @@ def _pages(store: TraceStore, call: Callable[[], Any]) -> int:
     def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, many: bool) -> None:
         statements.append((statement, parameters[0] if many else parameters))
 
-    engine = store._db._engine  # noqa: SLF001  # no store needs to be looked at so but here
+    engine = store.database._engine  # noqa: SLF001  # no store needs to be looked at so but here
     event.listen(engine, "before_cursor_execute", note)
     call()
     event.remove(engine, "before_cursor_execute", note)
     found = 0
-    with store._db.session() as connection:  # noqa: SLF001
+    with store.database.session() as connection:
         transaction = connection.begin()
         for statement, parameters in statements:
             if statement.startswith(("SELECT", "UPDATE", "INSERT INTO tracer_leases")):
@@ -203,7 +203,7 @@ def location(database: str, url: str | None) -> Iterator[tuple[Path | str, Calla
 
 
 def _postgres_mb(store: TraceStore) -> float:
-    with store._db.read() as connection:  # noqa: SLF001  # no store needs to know its size but this bench
+    with store.database.read() as connection:  # no store needs to know its size but this bench
         size = connection.exec_driver_sql("SELECT pg_database_size(current_database())").scalar_one()
     return float(size) / 1e6
 

@@ -55,7 +55,7 @@ def load(task: Task, told: int) -> None:
     store = store_of(task)
     while True:
         rows = [*rows_now(4, decision="handled", teacher_label=None, label_source=None), *rows_now(1)]
-        store.add(rows)
+        store.traces.add(rows)
         os.write(told, b"".join(row.id.encode() + b"\n" for row in rows))  # under 4 kB, so whole or not at all
         time.sleep(0.01)
 
@@ -78,10 +78,10 @@ def take_in(task: Task, number: int) -> None:
 def check(task: Task, acknowledged: set[str], files: int) -> None:
     """Start what is left as a service does, and look at everything."""
     store = store_of(task)
-    columns = store.columns(labelled_only=False)
+    columns = store.traces.columns(labelled_only=False)
     there = {trace_id.decode() for trace_id in columns.ids}
     assert acknowledged <= there, f"{len(acknowledged - there)} acknowledged rows are lost"
-    counts = store.counts()
+    counts = store.tallies.counts()
     assert counts.total.rows == len(there), "the counts are wrong"
     imported = sum(1 for text in columns.texts if str(text).startswith("more"))
     assert imported % _FILE_ROWS == 0, "half an import"
@@ -137,7 +137,7 @@ def main() -> None:
     acknowledged: set[str] = set()
     seen = Counter(trial(task, rng, number, acknowledged) for number in range(kills))
     store = store_of(task)
-    holder = store.lease_holder(LEASE)
+    holder = store.leases.holder(LEASE)
     store.close()
     try:
         version = refit(task).version

@@ -148,7 +148,7 @@ def observe(task: Task, log: Log) -> None:
     store = store_of(task)
     while True:
         try:
-            log("current", store.get_value(CURRENT) or 0)
+            log("current", store.values.get(CURRENT) or 0)
         except TracerServeError as error:
             log("failed", f"{type(error).__name__}: {error}")
         time.sleep(_LOOK_S)
@@ -309,9 +309,9 @@ def look(tasks: list[Task], logs: Path) -> dict[str, Any]:
     lives = [*read(logs, "api-0"), *read(logs, "api-1")]
     acknowledged = {value for life in lives for _, word, value in life if word == "acknowledged"}
     store = store_of(tasks[0])
-    there = {trace_id.decode() for trace_id in store.columns(labelled_only=False).ids}
-    rows, gone = store.counts().total.rows, store.gone()
-    store.add(rows_now(4))
+    there = {trace_id.decode() for trace_id in store.traces.columns(labelled_only=False).ids}
+    rows, gone = store.tallies.counts().total.rows, store.tallies.pruned_rows()
+    store.traces.add(rows_now(4))
     store.close()
     wrote = [int(v) for name in ("refit-0", "refit-1") for life in read(logs, name) for _, w, v in life if w == "wrote"]
     told = sum(max((int(value) for _, word, value in life if word == "told"), default=0) for life in lives)

@@ -54,7 +54,7 @@ async def test_a_full_disk_stops_refits_and_traces_not_answers(tmp_path: Path, s
     task = tiny_task(tmp_path, state=str(small_disk), traces={"import": ["rows.jsonl"], "audit_rate": 0.0})
     refit(task)
     async with running(task, schedule=False) as runtime:
-        before = runtime.store.counts().total.rows
+        before = runtime.store.tallies.counts().total.rows
         assert await ask(runtime) == ["handled", "deferred"]
         ballast = fill(small_disk)
         asked = 1
@@ -73,7 +73,7 @@ async def test_a_full_disk_stops_refits_and_traces_not_answers(tmp_path: Path, s
                 await asyncio.sleep(0.05)
         assert runtime.problems() == []
         assert runtime.writer.lost == 0
-        assert runtime.store.counts().total.rows == before + 2 * (asked + 1)
+        assert runtime.store.tallies.counts().total.rows == before + 2 * (asked + 1)
     assert refit(task).version == 2
 
 
@@ -114,7 +114,7 @@ async def test_a_locked_database_delays_rows_and_loses_none(tmp_path: Path) -> N
         runtime.writer.close()
         assert isinstance(handled, Decision)
         assert isinstance(late, Decision)
-        assert all(runtime.store.get(result.trace_id) for result in (handled, late))
+        assert all(runtime.store.traces.get(result.trace_id) for result in (handled, late))
         assert runtime.writer.lost == 0
 
 
@@ -140,15 +140,15 @@ def test_a_clock_that_ran_ahead_delays_and_never_falsifies(
 
     monkeypatch.setattr(ids, "time", Clock)
     set_clock(1.0)
-    store.add(rows_now(40))
+    store.traces.add(rows_now(40))
     set_clock(closed)
     close_gate(store, version=1, audits=9, agreements=1, evidence=50.0)
     set_clock(0.0)
-    store.add(rows_now(40))
+    store.traces.add(rows_now(40))
     with pytest.raises(FitError, match="only 0 may calibrate"):
         refit(task)
     set_clock(1.001)
-    store.add(rows_now(40))
+    store.traces.add(rows_now(40))
     found: Any = refit(task)
     assert (found.activated, found.certificate.rows + found.certificate.pilot) == (True, 40)
     store.close()

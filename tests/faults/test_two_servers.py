@@ -70,6 +70,6 @@ def test_two_servers_on_one_store_refit_once(tmp_path: Path) -> None:
                 os.killpg(server.pid, signal.SIGKILL)
             server.wait()
     store = store_of(task)
-    history = [(entry.reason, entry.outcome) for entry in store.refits()]
+    history = [(entry.reason, entry.outcome) for entry in store.refits.recent()]
     store.close()
     assert history == [("new_traces", "certified"), ("new_traces", "certified"), ("start", "certified")]

@@ -262,7 +262,7 @@ def _refit(folder: Path, rows: int, change: Callable[[Task], Task], after_fold: 
     store = store_of(task)
     for start in range(0, rows, 10_000):
         pairs = zip(texts[start : start + 10_000], labels[start : start + 10_000].tolist(), strict=True)
-        store.add([trace("synthetic", text, teacher_label=label, version=None) for text, label in pairs])
+        store.traces.add([trace("synthetic", text, teacher_label=label, version=None) for text, label in pairs])
     store.close()
 
     def progress(stage: str, done: int, _total: int) -> None:

@@ -23,6 +23,7 @@ from tracer_serve.lifecycle.teacher_change import note_teacher
 from tracer_serve.lifecycle.validity import Requirements
 from tracer_serve.storage.traces import TraceStore
 from tracer_serve.storage.traces.lease_owner import LEASE
+from tracer_serve.storage.traces.users import Users
 from tracer_serve.storage.versions.opening import open_versions, store_of
 
 
@@ -48,25 +49,27 @@ def test_a_repair_calibrates_on_what_came_after_the_alarm(task: Task, store: Tra
     with pytest.raises(FitError, match=r"0 may calibrate.*since the gate closed"):
         refit(task, "alarm")
     assert open_versions(task).numbers() == [1]
-    store.add(rows_now(40))
+    store.traces.add(rows_now(40))
     outcome = refit(task, "alarm")
     assert (outcome.activated, outcome.traces) == (True, len(TEXTS) + 40)
     assert outcome.certificate.rows + outcome.certificate.pilot == 40
     assert open_versions(task).manifest(2).after == closing.after
-    assert [entry.outcome for entry in store.refits()] == ["certified", "failed", "certified"]
+    assert [entry.outcome for entry in store.refits.recent()] == ["certified", "failed", "certified"]
 
 
 def test_a_teacher_that_erred_for_a_while_holds_a_repair_up_for_as_long(task: Task, store: TraceStore) -> None:
     """Each second attempt takes the newer half of the rows since the alarm, and later refits what followed."""
     refit(task)
     closing = close_gate(store, version=1, audits=20, agreements=5, evidence=30.0)
-    store.add(rows_now(60, teacher_label="red")[1::2] + rows_now(60, teacher_label="blue")[::2])  # the drift goes on
-    store.add(rows_now(140))
+    store.traces.add(
+        rows_now(60, teacher_label="red")[1::2] + rows_now(60, teacher_label="blue")[::2]
+    )  # the drift goes on
+    store.traces.add(rows_now(140))
     for attempts, certifies in ((1, False), (2, True)):
-        store.put_value(ATTEMPT, {"repair": {"cause": "drift", "rows": 1, "attempts": attempts}})
+        store.values.put(ATTEMPT, {"repair": {"cause": "drift", "rows": 1, "attempts": attempts}})
         repair = refit(task, "alarm")
         assert repair.certificate.certified == repair.activated == certifies
-    store.add(rows_now(60))
+    store.traces.add(rows_now(60))
     later, versions = refit(task, "cron"), open_versions(task)
     assert later.certificate.certified
     assert versions.manifest(later.version).after == versions.manifest(repair.version).after > closing.after
@@ -79,7 +82,7 @@ def test_a_series_certifies_on_no_row_twice(tmp_path: Path) -> None:
     with pytest.raises(FitError, match="only 0 may calibrate"):
         refit(series)
     store = store_of(series)
-    store.add(rows_now(60))
+    store.traces.add(rows_now(60))
     store.close()
     outcome = refit(series)
     assert outcome.certificate.rows + outcome.certificate.pilot == 60
@@ -142,7 +145,7 @@ def test_a_paired_migration_certifies_at_once_and_shows_what_moved(
     assert versions.current() == 3
     assert versions.manifest(2).teacher == note_teacher(store, versions.manifest(2).teacher).fingerprint
     assert versions.manifest(2).traces == len(TEXTS)
-    assert store.counts().total.rows == len(TEXTS) + 70
+    assert store.tallies.counts().total.rows == len(TEXTS) + 70
     store.close()
 
 
@@ -152,7 +155,7 @@ def test_a_paired_migration_asks_about_no_text_from_before_an_alarm(task: Task, 
     changed = other_teacher(task, migrate="paired")
     with pytest.raises(FitError, match="only 0 may calibrate"):
         refit(changed, "teacher")
-    assert store.counts().total.rows == len(TEXTS)
+    assert store.tallies.counts().total.rows == len(TEXTS)
 
 
 def test_what_may_replace_a_certified_version(task: Task) -> None:
@@ -181,34 +184,34 @@ def test_a_refit_that_lost_its_lease_changes_nothing_that_serves(task: Task, sto
 
     def robbed(stage: str, _done: int, _total: int) -> None:
         if stage == "certifying":
-            holder = store.lease_holder(LEASE)
+            holder = store.leases.holder(LEASE)
             assert holder is not None
-            store.release_lease(LEASE, holder)
-            assert store.acquire_lease(LEASE, "the other", 60)
+            store.leases.release(LEASE, holder)
+            assert store.leases.acquire(LEASE, "the other", 60)
 
     with pytest.raises(BusyError, match="taken for dead"):
         refit(task, progress=robbed)
     assert open_versions(task).numbers() == [1]
-    assert store.lease_holder(LEASE) == "the other"
+    assert store.leases.holder(LEASE) == "the other"
 
 
 def test_progress_is_visible_to_everybody_while_it_lasts(task: Task, store: TraceStore) -> None:
     """The store tells the stage of a refit that runs, and nothing after it."""
     seen: list[Any] = []
-    refit(task, progress=lambda _stage, _done, _total: seen.append(store.get_value(PROGRESS)))
+    refit(task, progress=lambda _stage, _done, _total: seen.append(store.values.get(PROGRESS)))
     told = [value for value in seen if value]
     assert told
     assert set(told[0]) == {"stage", "done", "total"}
-    assert store.get_value(PROGRESS) is None
+    assert store.values.get(PROGRESS) is None
 
 
 def test_forget_removes_rows_and_marks_what_was_fitted_on_them(
     task: Task, store: TraceStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A user's rows go; versions that had read them are marked, an older one is not, a refit knows them no more."""
-    store.add(rows_now(10, metadata={"user": "ann"}))
+    store.traces.add(rows_now(10, metadata={"user": "ann"}))
     refit(task)
-    store.add(rows_now(3, metadata={"user": "ann"}))
+    store.traces.add(rows_now(3, metadata={"user": "ann"}))
     assert main(["forget", str(task.file), "--user", "ann", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"removed": 13, "versions": {"2": 10}}
     assert [manifest.forgotten for manifest in open_versions(task).manifests()] == [0, 10]
@@ -223,19 +226,19 @@ def test_forget_cut_short_leaves_no_version_unmarked(
     task: Task, store: TraceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ended before the rows went, the versions are marked already; repeated, the rows go."""
-    store.add(rows_now(10, metadata={"user": "ann"}))
+    store.traces.add(rows_now(10, metadata={"user": "ann"}))
     refit(task)
 
     def cut(*_: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(TraceStore, "forget_user", cut)
+        patch.setattr(Users, "forget", cut)
         assert main(["forget", str(task.file), "--user", "ann"]) == 130
     assert open_versions(task).manifest(2).forgotten == 10
-    assert len(store.ids_of_user("ann")) == 10
+    assert len(store.users.trace_ids("ann")) == 10
     assert main(["forget", str(task.file), "--user", "ann"]) == 0
-    assert store.ids_of_user("ann") == []
+    assert store.users.trace_ids("ann") == []
 
 
 def test_imports_may_be_told_to_train_only(tmp_path: Path) -> None:
@@ -268,7 +271,7 @@ def test_imports_are_redacted(tmp_path: Path) -> None:
     made = tiny_task(tmp_path, traces={"import": ["rows.jsonl"], "redact": ["pii"]})
     refit(made)
     store = store_of(made)
-    assert {trace.input for trace in store.labelled()} == {f"{text} [email]" for text in TEXTS}
+    assert {trace.input for trace in store.traces.labelled()} == {f"{text} [email]" for text in TEXTS}
     store.close()
 
 
@@ -281,7 +284,7 @@ def test_a_second_server_does_not_fail_while_the_first_fits(tmp_path: Path, caps
     """Where another process writes version 1 at this moment, a server starts without one, and says so."""
     made = tiny_task(tmp_path)
     store = store_of(made)
-    assert store.acquire_lease(LEASE, "somebody elsewhere", 60)
+    assert store.leases.acquire(LEASE, "somebody elsewhere", 60)
     start(made)
     assert "another refit is under way (somebody elsewhere)" in capsys.readouterr().out
     assert open_versions(made).current() is None

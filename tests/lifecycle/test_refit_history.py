@@ -25,7 +25,7 @@ def note(store: TraceStore, minutes: int, outcome: str | None, version: int | No
     """Note a refit by hand that started so many minutes ago, and ended half a minute later if it has an outcome."""
     started = NOW - timedelta(minutes=minutes)
     ended = started + timedelta(seconds=30) if outcome else None
-    store.record_refit(
+    store.refits.record(
         Refit("hand", id=f"{100 - minutes:03}", started=started, ended=ended, outcome=outcome, version=version)
     )
 
@@ -36,9 +36,9 @@ def test_a_refit_by_hand_is_the_last_one(store: TraceStore) -> None:
     note(store, 9, "certified", 2)
     told = {"trigger": "hand", "outcome": "certified", "version": 2, "ended": "2026-11-01T11:51:30+00:00"}
     assert last_refit(store, under_way=False) == told | {"message": "version 2 was certified"}
-    store.put_value(LAST, SEEN | {"ended": "2026-11-01T11:40:00+00:00"})
+    store.values.put(LAST, SEEN | {"ended": "2026-11-01T11:40:00+00:00"})
     assert last_refit(store, under_way=False) == told | {"message": "version 2 was certified"}
-    store.put_value(LAST, SEEN | {"ended": "2026-11-01T11:55:00+00:00"})
+    store.values.put(LAST, SEEN | {"ended": "2026-11-01T11:55:00+00:00"})
     assert last_refit(store, under_way=False) == SEEN | {"ended": "2026-11-01T11:55:00+00:00"}
 
 

@@ -56,7 +56,7 @@ class World:
     def add(self, n: int) -> None:
         now = datetime.now(UTC)
         rows = [Trace(id=new_id(), ts=now, task="colours", input="a", teacher_label="red") for _ in range(n)]
-        self.store.add(rows)
+        self.store.traces.add(rows)
 
     @property
     def started(self) -> list[str]:
@@ -102,7 +102,7 @@ def test_a_failed_refit_is_not_repeated_without_new_traces(world: World) -> None
         schedule.poll()
     assert world.started == ["new_traces"]
     assert world.outcomes == ["failed"]
-    assert world.store.get_value(LAST)["message"] == "error: one label only"
+    assert world.store.values.get(LAST)["message"] == "error: one label only"
 
 
 def test_many_schedules_start_one_refit(world: World) -> None:
@@ -121,7 +121,7 @@ def test_many_schedules_start_one_refit(world: World) -> None:
     for thread in threads:
         thread.join()
     assert world.started == ["hand"]
-    assert world.store.get_value(REQUEST) is None
+    assert world.store.values.get(REQUEST) is None
 
 
 def test_cron_fires_once_over_all_workers(world: World) -> None:
@@ -131,7 +131,7 @@ def test_cron_fires_once_over_all_workers(world: World) -> None:
     second.fire("cron")
     assert world.started == ["cron"]
     yesterday = datetime.now(UTC) - timedelta(days=1, minutes=1)
-    world.store.put_value(ATTEMPT, {"started": yesterday.isoformat(), "latest": ""})
+    world.store.values.put(ATTEMPT, {"started": yesterday.isoformat(), "latest": ""})
     second.fire("cron")
     assert world.started == ["cron"] * 2
 
@@ -151,11 +151,11 @@ def test_the_interval_is_kept_by_the_clock(world: World) -> None:
 def test_nothing_starts_while_a_refit_from_the_command_line_runs(world: World) -> None:
     """A request waits while somebody else holds the refit lease, and is served after it."""
     schedule = world.schedule()
-    world.store.acquire_lease("refit", "somebody", 60)
+    world.store.leases.acquire("refit", "somebody", 60)
     request_refit(world.store)
     schedule.poll()
     assert world.started == []
-    world.store.release_lease("refit", "somebody")
+    world.store.leases.release("refit", "somebody")
     schedule.poll()
     assert world.started == ["hand"]
 
@@ -171,7 +171,7 @@ def test_stopping_ends_the_refit_within_seconds(world: World) -> None:
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid_file.read_text()), 0)
     assert world.outcomes == ["stopped"]
-    assert world.store.lease_holder("schedule") is None
+    assert world.store.leases.holder("schedule") is None
 
 
 def test_a_refit_that_the_service_took_along_is_made_up_for(world: World) -> None:
@@ -200,7 +200,7 @@ def test_a_first_version_is_asked_for_until_there_is_one(world: World) -> None:
     request_refit(world.store, "start")
     schedule.poll()
     assert world.started == ["start"]
-    assert world.store.get_value(REQUEST) is None
+    assert world.store.values.get(REQUEST) is None
 
 
 def run(script: str, limit_s: float = 20.0) -> tuple[str, int | None, str]:
@@ -333,7 +333,7 @@ def test_a_label_that_recurs_starts_a_refit(world: World) -> None:
 
 def test_a_clock_that_is_set_back_does_not_stop_the_schedule(world: World) -> None:
     """An attempt that lies in the future, from before the clock was mended, holds nothing up."""
-    world.store.put_value(ATTEMPT, {"started": (datetime.now(UTC) + timedelta(days=900)).isoformat(), "latest": ""})
+    world.store.values.put(ATTEMPT, {"started": (datetime.now(UTC) + timedelta(days=900)).isoformat(), "latest": ""})
     world.schedule(cron="0 3 * * *").fire("cron")
     assert world.started == ["cron"]
 
@@ -342,18 +342,18 @@ def test_old_rows_go_by_themselves(world: World, caplog: pytest.LogCaptureFixtur
     """Each hour what nobody labelled within the time goes, and is told; a service that stops does not wait for it."""
     unlabelled: dict[str, Any] = {"task": "colours", "input": "a", "decision": "handled"}
     with past(days=3):
-        world.store.add([Trace(id=new_id(), ts=datetime.now(UTC), **unlabelled) for _ in range(1_200)])
+        world.store.traces.add([Trace(id=new_id(), ts=datetime.now(UTC), **unlabelled) for _ in range(1_200)])
         world.add(3)
-    world.store.add([Trace(id=new_id(), ts=datetime.now(UTC), **unlabelled)])
+    world.store.traces.add([Trace(id=new_id(), ts=datetime.now(UTC), **unlabelled)])
     schedule = world.schedule(task={"traces": {"keep_unlabelled_days": 2}})
     assert str(schedule._scheduler.get_jobs()[-1].trigger) == "cron[minute='17']"
     schedule._stopping.set()
     schedule.prune()
-    assert world.store.gone() == 500
+    assert world.store.tallies.pruned_rows() == 500
     schedule._stopping.clear()
     with caplog.at_level("INFO"):
         schedule.prune()
-    assert (world.store.gone(), world.store.count()) == (1_200, 4)
+    assert (world.store.tallies.pruned_rows(), world.store.traces.count()) == (1_200, 4)
     assert "700 rows without a label were older than 2 days and went" in caplog.text
     assert len(world.schedule()._scheduler.get_jobs()) == 1
 

@@ -33,7 +33,7 @@ def add(store: TraceStore, text: str, label: str | None = "x", **facts: Any) -> 
     """Add one row of the spec's teacher; `facts` override."""
     own: dict[str, Any] = {"teacher_label": label, "teacher_fingerprint": None if label is None else "own"}
     trace = Trace(id=new_id(), ts=datetime.now(UTC), task="t", input=text, **(own | facts))
-    store.add([trace])
+    store.traces.add([trace])
     return trace.id
 
 
@@ -66,11 +66,11 @@ def test_everything_labelled_trains_and_the_drawn_calibrate(store: TraceStore) -
 def test_what_people_label_calibrates_only_where_the_teacher_had_answered(store: TraceStore) -> None:
     """Feedback on handled rows, and on rows without an answer, is about what went wrong: no sample of anything."""
     for name, facts in {"deferred": DEFERRED, "audited": AUDITED}.items():
-        store.set_label(add(store, f"corrected, {name}", u=0.01, **facts), "y", "human")
+        store.traces.set_label(add(store, f"corrected, {name}", u=0.01, **facts), "y", "human")
     unanswered = {"decision": "handled", "version": 1, "audit_rate": 0.1}
     for name, u in {"not drawn": 0.5, "unanswered": 0.01}.items():
-        store.set_label(add(store, name, None, u=u, **unanswered), "y", "human")
-    store.set_label(add(store, "failed", None, decision="deferred", u=0.5), "y", "human")
+        store.traces.set_label(add(store, name, None, u=u, **unanswered), "y", "human")
+    store.traces.set_label(add(store, "failed", None, decision="deferred", u=0.5), "y", "human")
     found = fair(store)
     assert len(found) == 5
     assert {text for text, calibrates in found.items() if calibrates} == {"corrected, deferred", "corrected, audited"}
@@ -79,8 +79,8 @@ def test_what_people_label_calibrates_only_where_the_teacher_had_answered(store:
 def test_a_person_who_is_faster_than_the_audit_drops_no_row(store: TraceStore) -> None:
     """A drawn row calibrates whether a person or the teacher looked first: people are fast where something is wrong."""
     row = add(store, "drawn", None, decision="handled", version=1, audit_rate=0.1, u=0.01)
-    store.set_label(row, "y", "human")
-    store.set_label(row, "x", "audit", fingerprint="own")
+    store.traces.set_label(row, "y", "human")
+    store.traces.set_label(row, "x", "audit", fingerprint="own")
     assert fair(store) == {"drawn": True}
     assert take_snapshot(store, OWN).rows.labels.tolist() == ["y"]
 
@@ -150,7 +150,7 @@ def test_thinned_rows_tell_the_truth_about_traffic(store: TraceStore) -> None:
         facts = DEFERRED if hard else AUDITED
         if hard or u < 0.2:
             made.append(_row("hard" if hard else "easy", i, facts | {"audit_rate": 0.2, "u": u}))
-    store.add(made)
+    store.traces.add(made)
     rows = take_snapshot(store, OWN).rows
     hard_rows = rows.labels == "hard"
     assert hard_rows.mean() > 0.6

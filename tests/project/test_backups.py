@@ -31,8 +31,8 @@ from tracer_serve.storage.traces import open_store
 store = open_store(sys.argv[1], "tiny")
 while True:
     rows = rows_now(20)
-    store.add(rows)
-    store.set_label(rows[0].id, "blue", "human")
+    store.traces.add(rows)
+    store.traces.set_label(rows[0].id, "blue", "human")
     print(*(row.id for row in rows), flush=True)
 """
 COMMANDS = [
@@ -71,11 +71,16 @@ def command(program: str, folder: Path, **variables: str) -> None:
 def whole(task: Task, ids: list[str]) -> None:
     """Check that a restored task has the rows, that its counts are theirs, and that it answers by its version."""
     store = store_of(task)
-    labelled = {row.id for row in store.labelled()}
+    labelled = {row.id for row in store.traces.labelled()}
     assert {*ids} <= labelled
-    assert (store.counts().total.rows, store.counts().total.labelled) == (store.count(), len(labelled))
-    assert store.counts().by_source["human"] == sum(row.label_source == "human" for row in store.labelled())
-    assert [entry.outcome for entry in store.refits()] == ["certified"]
+    assert (store.tallies.counts().total.rows, store.tallies.counts().total.labelled) == (
+        store.traces.count(),
+        len(labelled),
+    )
+    assert store.tallies.counts().by_source["human"] == sum(
+        row.label_source == "human" for row in store.traces.labelled()
+    )
+    assert [entry.outcome for entry in store.refits.recent()] == ["certified"]
     store.close()
 
     async def answer() -> None:
@@ -99,7 +104,7 @@ def test_a_sqlite_store_is_copied_while_it_is_written(tmp_path: Path) -> None:
     refit(task)
     store = store_of(task)
     # enough for writes to come in the middle
-    store.add(rows_now(30_000, decision="handled", teacher_label=None, label_source=None))
+    store.traces.add(rows_now(30_000, decision="handled", teacher_label=None, label_source=None))
     store.close()
     with writing(task.state / "traces.db") as written:
         ids = [*written(), *written()]

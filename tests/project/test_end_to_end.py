@@ -99,7 +99,7 @@ def test_the_main_job(running: Running) -> None:
 
     # the traces are in the store, the report is on disk and served
     store = open_store(running.state / "traces.db", "banking")
-    counts = wait_for(lambda: c if sum((c := store.counts()).by_decision.values()) >= 100 else None)
+    counts = wait_for(lambda: c if sum((c := store.tallies.counts()).by_decision.values()) >= 100 else None)
     assert counts.by_decision["deferred"] == decisions.count("deferred")
     versions = Versions(running.state / "versions")
     assert (versions.folder(1) / "report.html").stat().st_size > 1000

@@ -45,7 +45,7 @@ async def test_a_deferred_text_gets_the_teachers_label_and_is_stored_before_the_
     async with serving(spec) as (client, runtime):
         answer = await client.post(URL, json={"input": DEFERRED, "user": "u1"}, headers={"traceparent": TRACEPARENT})
         (item,) = answer.json()["data"]
-        trace = runtime.store.get(item["trace_id"])
+        trace = runtime.store.traces.get(item["trace_id"])
     assert (item["label"], item["decision"], item["reason"]) == ("blue", "deferred", "below_threshold")
     assert answer.json()["usage"]["total_tokens"] > 0
     assert trace is not None
@@ -119,7 +119,7 @@ async def test_a_teacher_that_is_down_is_a_503_that_says_when_to_ask_again(task:
         stub_llm.script.append("503")
         answer = await client.post(URL, json={"input": HANDLED})
         runtime.writer.close()
-        assert runtime.store.counts().total.deferred == 1
+        assert runtime.store.tallies.counts().total.deferred == 1
     assert answer.status_code == 503
     assert int(answer.headers["retry-after"]) >= 1
     error = ErrorBody.model_validate(answer.json()).error
@@ -132,7 +132,7 @@ async def test_without_a_version_everything_defers(task: MakeTask) -> None:
     spec = task()
     async with serving(spec) as (client, runtime):
         item = (await client.post(URL, json={"input": HANDLED})).json()["data"][0]
-        trace = runtime.store.get(item["trace_id"])
+        trace = runtime.store.traces.get(item["trace_id"])
     assert (item["decision"], item["reason"], item["version"], item["score"]) == ("deferred", "no_version", None, None)
     assert trace is not None
     assert (trace.audit_rate, trace.version) == (1.0, None)
@@ -160,7 +160,7 @@ async def test_pairs_are_two_lists(task: MakeTask, stub_llm: StubLLM) -> None:
         one = await client.post(URL, json={"input": ["a", "b"]})
         two = await client.post(URL, json={"input": [["a", "b"], ["c", "d"]]})
         text = await client.post(URL, json={"input": "a"})
-        stored = [trace.input for trace in runtime.store.labelled()]
+        stored = [trace.input for trace in runtime.store.traces.labelled()]
     assert (len(one.json()["data"]), len(two.json()["data"]), text.status_code) == (1, 2, 400)
     assert stored[0] == ("a", "b")
 

@@ -40,7 +40,7 @@ def known_traces(task: Task) -> list[str]:
     """Put the texts of the world's policy into the store; returns their ids."""
     texts, store = RED + BLUE, store_of(task)
     rows = [Trace(new_id(), datetime.now(UTC), task.spec.name, text, LABELS[text], "import") for text in texts]
-    store.add(rows)
+    store.traces.add(rows)
     store.close()
     return [row.id for row in rows]
 
@@ -82,7 +82,7 @@ async def test_answers_that_are_held_back_are_compared_with_the_teachers(task: M
         await client.post("/v1/classify", json={"input": [HANDLED] * 3 + [BLUE[0], DEFERRED]})
         runtime.writer.close()
         recent = status_of(runtime)["recent"]
-        others = recent_of(runtime.store.recent(10), version=2)
+        others = recent_of(runtime.store.traces.recent(10), version=2)
     assert [row["rows"] for row in recent["reasons"]] == [4, 1]
     assert recent["held_back"] == {"rows": 4, "agreed": 3}
     assert others["held_back"] == {"rows": 0, "agreed": 0}
@@ -101,12 +101,12 @@ async def test_a_closed_gate_says_what_its_repair_waits_for(task: MakeTask) -> N
         first = (await client.get("/healthz")).json()["gate"]["repair"]
         waiting = awaited(spec.spec, runtime.store, runtime.versions)
         assert waiting is not None
-        runtime.store.put_value(ATTEMPT, {"repair": replace(waiting, rows=100).tried()})
+        runtime.store.values.put(ATTEMPT, {"repair": replace(waiting, rows=100).tried()})
         second = status_of(runtime)["gate"]["repair"]
         begun = {"repair": replace(waiting, rows=100).tried(), "started": datetime.now(UTC).isoformat()}
-        runtime.store.put_value(ATTEMPT, begun)
+        runtime.store.values.put(ATTEMPT, begun)
         third = status_of(runtime)["gate"]["repair"]
-        runtime.store.put_value(ATTEMPT, begun | {"started": "2026-01-01T00:00:00+00:00"})
+        runtime.store.values.put(ATTEMPT, begun | {"started": "2026-01-01T00:00:00+00:00"})
         assert status_of(runtime)["gate"]["repair"] == second
         assert take_lease(runtime.store, LEASE, "another", 60.0)
         fourth = status_of(runtime)["gate"]["repair"]
@@ -146,9 +146,9 @@ async def test_a_refit_and_a_failing_teacher_are_seen(task: MakeTask, stub_llm: 
         stub_llm.script.extend(["500"])
         await client.post("/v1/classify", json={"input": "anything"})
         runtime.writer.close()
-        runtime.store.acquire_lease(LEASE, "somebody", 60.0)
-        runtime.store.put_value(PROGRESS, {"stage": "fitting", "done": 2, "total": 5})
-        runtime.store.record_refit(Refit(reason="cron", outcome="abstained", version=3, ended=datetime.now(UTC)))
+        runtime.store.leases.acquire(LEASE, "somebody", 60.0)
+        runtime.store.values.put(PROGRESS, {"stage": "fitting", "done": 2, "total": 5})
+        runtime.store.refits.record(Refit(reason="cron", outcome="abstained", version=3, ended=datetime.now(UTC)))
         found = (await client.get("/status.json")).json()
     assert found["refit"] == {"stage": "fitting", "done": 2, "total": 5}
     assert (found["refits"][0]["reason"], found["refits"][0]["outcome"]) == ("cron", "abstained")
@@ -179,8 +179,8 @@ async def test_money_counts_today_only_and_silent_hours_are_there(task: MakeTask
     def trace(ts: datetime, decision: Any, cost: float) -> Trace:
         return Trace(new_id(), ts, "colours", "t", "red" if cost else None, decision=decision, version=1, cost=cost)
 
-    store.add([trace(yesterday, "deferred", 0.5)] * 1 + [trace(yesterday, "deferred", 1.5)])
-    store.add([trace(yesterday, "handled", 0.0), trace(today, "handled", 0.0), trace(today, "handled", 0.0)])
+    store.traces.add([trace(yesterday, "deferred", 0.5)] * 1 + [trace(yesterday, "deferred", 1.5)])
+    store.traces.add([trace(yesterday, "handled", 0.0), trace(today, "handled", 0.0), trace(today, "handled", 0.0)])
     found = traffic_of(store, {"currency": "CHF"}, now)
     store.close()
     assert found["money"] == {"currency": "CHF", "per_call": 1.0, "spent": 0.0, "audits": 0.0, "saved": 2.0}
@@ -207,13 +207,13 @@ async def test_a_text_is_explained_without_teacher_or_trace(task: MakeTask, stub
     spec = task(surrogates=["logreg"])
     make_version(spec, ids=known_traces(spec))
     async with serving(spec) as (client, runtime):
-        asked, rows = len(stub_llm.requests), runtime.store.counts().total.rows
+        asked, rows = len(stub_llm.requests), runtime.store.tallies.counts().total.rows
         handled = (await client.post("/v1/explain", json={"input": HANDLED})).json()
         deferred = (await client.post("/v1/explain", json={"input": DEFERRED})).json()
         answered = (await client.post("/v1/classify", json={"input": HANDLED})).json()["data"][0]
         assert len(stub_llm.requests) == asked
         runtime.writer.close()
-        assert runtime.store.counts().total.rows == rows + 1  # the classified one
+        assert runtime.store.tallies.counts().total.rows == rows + 1  # the classified one
     assert (handled["decision"], handled["reason"], handled["label"]) == ("handled", "certified", "red")
     assert handled["score"] == answered["score"] >= handled["threshold"] == 0.3
     assert [item["label"] for item in handled["labels"]] == ["red", "blue"]
@@ -233,9 +233,9 @@ async def test_a_forgotten_trace_is_no_evidence(task: MakeTask) -> None:
         Trace(new_id(), datetime.now(UTC), "colours", text, LABELS[text], "import", metadata={"user": text})
         for text in texts
     ]
-    store.add(rows)
+    store.traces.add(rows)
     make_version(spec, ids=[row.id for row in rows])
-    store.forget_user(HANDLED)
+    store.users.forget(HANDLED)
     store.close()
     async with serving(spec) as (client, _):
         near = (await client.post("/v1/explain", json={"input": HANDLED})).json()["nearest"]
@@ -266,7 +266,7 @@ async def test_half_a_character_in_a_trace_spoils_no_answer(task: MakeTask) -> N
         for text, label in zip(RED + BLUE, [*["red"] * len(RED), *["sky\ud83d"] * len(BLUE)], strict=True)
     ]
     store = store_of(spec)
-    store.add(traces)
+    store.traces.add(traces)
     store.close()
     make_version(spec, ids=[trace.id for trace in traces])
     async with serving(spec) as (client, _):

@@ -46,7 +46,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             Trace(new_id(), datetime.now(UTC), "colours", text, LABELS.get(text, "red"), "import") for text in texts
         ]
         store = store_of(task)
-        store.add(rows)
+        store.traces.add(rows)
         store.close()
         for _ in range(2):
             make_version(task, ids=[row.id for row in rows])

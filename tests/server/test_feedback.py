@@ -24,7 +24,7 @@ async def test_a_persons_label_stands(task: MakeTask) -> None:
             item = (await client.post("/v1/classify", json={"input": text})).json()["data"][0]
             answer = await client.post(URL, json={"id": item["trace_id"], "label": label})
             assert answer.json() == {"id": item["trace_id"], "object": "feedback", "label": label}
-            trace = runtime.store.get(item["trace_id"])
+            trace = runtime.store.traces.get(item["trace_id"])
             assert trace is not None
             assert (trace.teacher_label, trace.label_source) == (label, "human")
         body = {"model": "colours", "messages": [{"role": "user", "content": HANDLED}]}
@@ -39,7 +39,7 @@ async def test_what_is_no_answer_or_no_label_is_refused(task: MakeTask) -> None:
         unknown = [await client.post(URL, json={"id": given, "label": "red"}) for given in (new_id(), "x", "chatcmpl-")]
         item = (await client.post("/v1/classify", json={"input": DEFERRED})).json()["data"][0]
         wrong = await client.post(URL, json={"id": item["trace_id"], "label": "green"})
-        trace = runtime.store.get(item["trace_id"])
+        trace = runtime.store.traces.get(item["trace_id"])
     assert [answer.status_code for answer in unknown] == [404] * 3
     assert (wrong.status_code, ErrorBody.model_validate(wrong.json()).error.param) == (400, "label")
     assert trace is not None
@@ -55,7 +55,7 @@ async def test_a_late_retry_does_not_undo_a_later_correction(task: MakeTask) -> 
         await client.post(URL, json=first | {"label": "blue"}, headers={"idempotency-key": "k-2"})
         again = await client.post(URL, json=first, headers={"idempotency-key": "k-1"})
         other = await client.post(URL, json=first | {"label": "blue"}, headers={"idempotency-key": "k-1"})
-        trace, kept = runtime.store.get(item["trace_id"]), runtime.store.get_value(KEYS)
+        trace, kept = runtime.store.traces.get(item["trace_id"]), runtime.store.values.get(KEYS)
     assert (once.status_code, again.status_code, again.json()) == (200, 200, once.json())
     assert (other.status_code, other.json()["error"]["code"]) == (409, "idempotency_key_reused")
     assert trace is not None

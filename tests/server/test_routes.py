@@ -179,7 +179,7 @@ async def test_admin_routes_want_the_key(task: MakeTask, monkeypatch: pytest.Mon
     async with serving(task()) as (client, runtime):
         wrong = {"authorization": "Bearer nope"}
         answers = [await client.post("/admin/refit", headers=headers) for headers in ({}, wrong, ADMIN)]
-        assert runtime.store.get_value(REQUEST) is not None
+        assert runtime.store.values.get(REQUEST) is not None
     assert [a.status_code for a in answers] == [401, 403, 202]
 
 

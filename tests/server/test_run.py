@@ -72,7 +72,7 @@ def test_two_workers_count_together_and_stop_politely(task: MakeTask, stub_llm: 
         assert server.wait(30) == 0
     assert answer.json()["data"][0]["label"] == "blue"
     store = open_store(spec.state / "traces.db", "colours")
-    counts = store.counts().total
+    counts = store.tallies.counts().total
     store.close()
     assert (counts.handled, counts.deferred) == (40, 1)
 

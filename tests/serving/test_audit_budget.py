@@ -60,4 +60,4 @@ def test_without_a_budget_nothing_is_counted_in_the_store(store: TraceStore) -> 
     purse.fill(store, 10**6, NOON)
     purse.pay()
     assert not purse.empty
-    assert store.get_value("audit_budget") is None
+    assert store.values.get("audit_budget") is None

@@ -111,7 +111,7 @@ def test_audits_of_other_versions_are_ignored(store: TraceStore, loaded: ActiveV
         watch.note_audit(None, agree=False)
     watch.refresh()
     assert watch.closed(loaded) is None
-    assert store.get_value(MONITOR) is None
+    assert store.values.get(MONITOR) is None
     assert watch.monitor(loaded).seen == 0
 
 
@@ -150,7 +150,7 @@ def test_a_store_that_fails_keeps_what_is_known(
     watch._live.loaded = repaired
     watch.note_audit(8, agree=True)
     with monkeypatch.context() as disk:
-        disk.setattr(store, "get_value", broken)
+        disk.setattr(store.values, "get", broken)
         watch.refresh()
         assert watch.problem == "the disk is full"
         assert watch.closed(loaded) == "drift"
@@ -165,11 +165,11 @@ def test_what_another_release_wrote_does_not_end_the_watch(
     """A value that cannot be read is told, and the next alarm closes the gate all the same; no audit is lost by it."""
     watch = watching(store, loaded)
     watch.note_audit(loaded.number, agree=True)
-    store.put_value(MONITOR, {"of": "another release"})
+    store.values.put(MONITOR, {"of": "another release"})
     watch.refresh()
     assert watch.problem
     assert "what was known stays" in caplog.text
-    store.put_value(MONITOR, None)
+    store.values.put(MONITOR, None)
     watch.refresh()
     assert watch.monitor(loaded).seen == 1
 
@@ -305,7 +305,7 @@ async def test_drift_closes_the_gate_under_load_and_a_new_version_opens_it(task:
         health = (await client.get("/healthz")).json()
         exposed = (await client.get("/metrics")).text
         assert isinstance(decision, Decision)
-        row = runtime.store.get(decision.trace_id)
+        row = runtime.store.traces.get(decision.trace_id)
         closing = runtime.watch.closing
         assert closing is not None
 
@@ -353,7 +353,7 @@ async def test_a_new_label_is_counted_told_and_no_other_teacher(task: MakeTask, 
         stub_llm.labels = {DEFERRED: "mauve"}
         (decision,) = await runtime.router.route([DEFERRED])
         assert isinstance(decision, Decision)
-        row = runtime.store.get(decision.trace_id)
+        row = runtime.store.traces.get(decision.trace_id)
         health = (await client.get("/healthz")).json()
         exposed = (await client.get("/metrics")).text
     assert row is not None
@@ -367,7 +367,7 @@ async def test_an_open_task_s_teacher_sees_the_labels_of_the_traces(task: MakeTa
     """Labels that recur in the store, and those it gives later on, stand in the prompt; the fingerprint stays."""
     spec = task(labels=None)
     store = open_store(spec.state / "traces.db", "colours")
-    store.add([replace(row, task="colours") for row in rows_now(8, teacher_label="teal")])
+    store.traces.add([replace(row, task="colours") for row in rows_now(8, teacher_label="teal")])
     store.close()
     async with serving(spec) as (_, runtime):
         before = runtime.router.fingerprint
@@ -376,7 +376,7 @@ async def test_an_open_task_s_teacher_sees_the_labels_of_the_traces(task: MakeTa
         (decision,) = await runtime.router.route(["d"])
         asked = [request["body"]["messages"][0]["content"] for request in stub_llm.requests]
         assert isinstance(decision, Decision)
-        row = runtime.store.get(decision.trace_id)
+        row = runtime.store.traces.get(decision.trace_id)
     assert all("nothing else: teal, or another short label" in prompt for prompt in asked[:3])
     assert "nothing else: teal, mauve, or another short label" in asked[3]
     assert row is not None
@@ -395,7 +395,7 @@ async def test_only_redacted_texts_are_stored_and_the_teacher_gets_the_whole(tas
         results = await runtime.router.route(asked)
         await runtime.router.audits.close(10)
         runtime.writer.close()
-        rows = {row.decision: row for row in runtime.store.recent()}
+        rows = {row.decision: row for row in runtime.store.traces.recent()}
     assert [r.label for r in results if isinstance(r, Decision)] == ["red", "red"]
     assert {kind: row.input for kind, row in rows.items()} == {
         "handled": f"{HANDLED} [email]",
@@ -420,7 +420,7 @@ async def test_a_text_that_cannot_be_redacted_is_deferred_and_not_stored(task: M
     async with serving(spec) as (_, runtime):
         results = await runtime.router.route([HANDLED, BLUE[0]])
         runtime.writer.close()
-        rows = runtime.store.recent()
+        rows = runtime.store.traces.recent()
     assert [(r.kind, r.label) for r in results if isinstance(r, Decision)] == [("deferred", "red"), ("handled", "blue")]
     assert [row.input for row in rows] == [BLUE[0]]
     assert WITHHELD not in {row.input for row in rows}
@@ -429,7 +429,7 @@ async def test_a_text_that_cannot_be_redacted_is_deferred_and_not_stored(task: M
 def test_auto_reads_the_traffic_and_the_budget_what_was_audited(store: TraceStore, loaded: ActiveVersion) -> None:
     """3,000 requests within the hour of which .8 are handled are 57,600 a day: 100 audits are a rate of .0017."""
     rows = [replace(row, task="colours") for row in rows_now(3_000, teacher_label=None, label_source=None)]
-    store.add(rows)
+    store.traces.add(rows)
     auto, spent = (watching(store, loaded, **spec) for spec in ({"audit_rate": "auto"}, {"audit_budget": 0}))
     for watch in (auto, spent):
         watch.refresh()
@@ -444,10 +444,10 @@ async def test_a_budget_holds_before_there_is_any_traffic_to_go_by(task: MakeTas
     make_version(spec)
     async with serving(spec) as (_, runtime):
         await runtime.router.route([HANDLED] * 200)
-        await until(lambda: runtime.store.counts().by_source.get("audit", 0) > 0)
+        await until(lambda: runtime.store.tallies.counts().by_source.get("audit", 0) > 0)
         await asyncio.sleep(0)
         runtime.writer.close()
-        rows = list(runtime.store.recent(300))
+        rows = list(runtime.store.traces.recent(300))
     audited = [row for row in rows if row.u < row.audit_rate]
     assert 1 <= len(audited) <= 10
     assert {row.audit_rate for row in rows if row not in audited} == {0.0}

@@ -35,7 +35,7 @@ async def test_observing_the_teacher_answers_all_and_the_surrogate_is_scored(tas
     """Every row has the teacher's label beside the surrogate's, drawn at a rate of 1; agreement is counted."""
     async with serving(task(mode="observe", traces={"audit_rate": 0.03})) as (client, runtime):
         results = await runtime.router.route([HANDLED, *BLUE, DEFERRED])
-        rows = [runtime.store.get(result.trace_id) for result in results if isinstance(result, Decision)]
+        rows = [runtime.store.traces.get(result.trace_id) for result in results if isinstance(result, Decision)]
         metrics = (await client.get("/metrics")).text
     assert [result.kind for result in results if isinstance(result, Decision)] == ["deferred"] * 14
     reasons = [result.reason for result in results if isinstance(result, Decision)]
@@ -55,7 +55,7 @@ async def test_a_canary_is_the_same_users_each_time(task: MakeTask) -> None:
             decisions = [answer for answer in answers if isinstance(answer, Decision)]
             kinds.append([(decision.kind, decision.reason) for decision in decisions])
         runtime.writer.close()
-        rates = {row.audit_rate for row in map(runtime.store.get, [d.trace_id for d in decisions]) if row}
+        rates = {row.audit_rate for row in map(runtime.store.traces.get, [d.trace_id for d in decisions]) if row}
     assert kinds[0] == kinds[1]
     assert set(kinds[0]) == {("handled", "certified"), ("deferred", "canary")}
     assert rates == {0.25}
@@ -89,7 +89,7 @@ async def test_a_teacher_that_is_down_degrades_where_that_is_wanted(task: MakeTa
         metrics = (await client.get("/metrics")).text
         runtime.writer.close()
         item = answer.json()["data"][0]
-        row, counts = runtime.store.get(item["trace_id"]), runtime.store.counts().total
+        row, counts = runtime.store.traces.get(item["trace_id"]), runtime.store.tallies.counts().total
     assert (item["decision"], item["reason"], item["label"] in ("red", "blue")) == ("degraded", "teacher_down", True)
     assert answer.headers["x-tracer-decision"] == chatted.headers["x-tracer-decision"] == "degraded"
     assert handled.headers["x-tracer-decision"] == "handled"

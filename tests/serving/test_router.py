@@ -60,7 +60,7 @@ async def test_audits_are_asked_at_the_rate_and_stored_with_their_propensity(tas
         ids = [result.trace_id for result in results if isinstance(result, Decision)]
         await runtime.router.audits.close(10)
         runtime.writer.close()
-        rows = [row for row in map(runtime.store.get, ids) if row is not None]
+        rows = [row for row in map(runtime.store.traces.get, ids) if row is not None]
     assert len(rows) == len(BLUE) * 10
     assert {row.propensity for row in rows} == {row.audit_rate for row in rows} == {0.4}
     assert [row.label_source == "audit" for row in rows] == [row.u < 0.4 for row in rows]
@@ -75,7 +75,7 @@ async def test_an_uncertified_version_answers_nothing(task: MakeTask) -> None:
     async with serving(spec) as (_, runtime):
         (result,) = await runtime.router.route([HANDLED])
         assert isinstance(result, Decision)
-        row = runtime.store.get(result.trace_id)
+        row = runtime.store.traces.get(result.trace_id)
     assert (result.kind, result.reason, result.label) == ("deferred", "no_certificate", "red")
     assert row is not None
     assert (row.surrogate_label, row.audit_rate, row.version) == ("red", 1.0, 1)
@@ -191,7 +191,7 @@ async def test_a_full_disk_stops_traces_not_answers(task: MakeTask, monkeypatch:
             raise StoreError("the disk is full")
 
         with monkeypatch.context() as disk:
-            disk.setattr(runtime.store, "add", full)
+            disk.setattr(runtime.store.traces, "add", full)
             answers = [
                 (await client.post("/v1/classify", json={"input": text})).json()["data"][0]
                 for text in (HANDLED, DEFERRED)
@@ -202,7 +202,7 @@ async def test_a_full_disk_stops_traces_not_answers(task: MakeTask, monkeypatch:
             exposed = (await client.get("/metrics")).text
         await until(lambda: runtime.writer.problem is None)
         after = (await client.get("/readyz")).json()
-        assert all(runtime.store.get(answer["trace_id"]) for answer in answers)
+        assert all(runtime.store.traces.get(answer["trace_id"]) for answer in answers)
     assert [answer["decision"] for answer in answers] == ["handled", "deferred"]
     assert ready["status"] == "ready"
     assert "the disk is full" in ready["problems"][0]
@@ -420,7 +420,7 @@ async def test_a_stopping_service_writes_what_is_queued(task: MakeTask) -> None:
     async with serving(spec) as (_, runtime):
         results = await runtime.router.route(BLUE)
     async with serving(spec) as (_, runtime):
-        assert runtime.store.counts().total.handled == len(results) == len(BLUE)
+        assert runtime.store.tallies.counts().total.handled == len(results) == len(BLUE)
 
 
 async def test_a_text_asked_again_is_decided_from_memory_and_audited_anew(task: MakeTask) -> None:
@@ -434,7 +434,7 @@ async def test_a_text_asked_again_is_decided_from_memory_and_audited_anew(task: 
         assert counting.asked == 1
         await runtime.router.audits.close(10)
         runtime.writer.close()
-        rows = [runtime.store.get(result.trace_id) for result in again if isinstance(result, Decision)]
+        rows = [runtime.store.traces.get(result.trace_id) for result in again if isinstance(result, Decision)]
         exposed = (await client.get("/metrics")).text
     assert isinstance(first[0], Decision)
     assert {(r.label, r.kind, r.version) for r in again if isinstance(r, Decision)} == {("red", "handled", 1)}

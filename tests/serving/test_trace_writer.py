@@ -27,8 +27,8 @@ def store(tmp_path: Path) -> Iterator[TraceStore]:
 def test_a_label_that_fails_costs_no_row(store: TraceStore) -> None:
     """Rows are written before the labels that come with them: whoever waits is told so, and one label is lost."""
     refused, row = new_id(), Trace(id=new_id(), ts=datetime.now(UTC), task="t", input="a", teacher_label="x")
-    store.add([Trace(id=refused, ts=datetime.now(UTC), task="t", input="b", decision="handled")])
-    with store._db.write() as connection:
+    store.traces.add([Trace(id=refused, ts=datetime.now(UTC), task="t", input="b", decision="handled")])
+    with store.database.write() as connection:
         connection.exec_driver_sql(
             "CREATE TRIGGER full BEFORE UPDATE ON tracer_traces BEGIN SELECT RAISE(ABORT, 'no room'); END"
         )
@@ -37,7 +37,7 @@ def test_a_label_that_fails_costs_no_row(store: TraceStore) -> None:
 
     assert asyncio.run(writer.commit(row))
     writer.close()
-    assert [trace.input for trace in store.labelled()] == ["a"]
+    assert [trace.input for trace in store.traces.labelled()] == ["a"]
     assert writer.lost == 1
     assert "no room" in (writer.problem or "")
 
@@ -54,7 +54,7 @@ def test_a_store_that_hangs_holds_no_answer(store: TraceStore, tmp_path: Path, m
     hanging.execute("ROLLBACK")
     hanging.close()
     writer.close()
-    assert [trace.input for trace in store.labelled()] == ["a"]
+    assert [trace.input for trace in store.traces.labelled()] == ["a"]
     assert (writer.lost, writer.problem) == (0, None)
 
 
@@ -87,14 +87,14 @@ def test_a_database_that_restarts_costs_no_row(postgres_url: str, monkeypatch: p
     wait_for(lambda: writer.waiting == 0)
     assert asyncio.run(writer.commit(trace(task, "after")))
     writer.close()
-    assert sorted(row.input for row in store.labelled()) == ["after", "before", "handled", "meanwhile"]
+    assert sorted(row.input for row in store.traces.labelled()) == ["after", "before", "handled", "meanwhile"]
     assert (writer.problem, counted) == (None, [0, 3])
     store.close()
 
 
 def test_a_row_that_the_store_refuses_costs_itself(store: TraceStore) -> None:
     """Of rows written together one that breaks a rule of the database is lost, counted and told, and no other."""
-    with store._db.write() as connection:
+    with store.database.write() as connection:
         connection.exec_driver_sql(
             "CREATE TRIGGER rule BEFORE INSERT ON tracer_traces WHEN NEW.input LIKE '%bad%'"
             " BEGIN SELECT RAISE(ABORT, 'against the rule'); END"
@@ -106,7 +106,7 @@ def test_a_row_that_the_store_refuses_costs_itself(store: TraceStore) -> None:
     assert not asyncio.run(writer.commit(trace("t", "bad too")))
     assert "against the rule" in (writer.problem or "")
     writer.close()
-    assert sorted(row.input for row in store.labelled()) == ["a", "b", "c"]
+    assert sorted(row.input for row in store.traces.labelled()) == ["a", "b", "c"]
     assert (writer.lost, writer.delayed) == (2, 0)
 
 
@@ -125,5 +125,5 @@ def test_what_waits_is_bounded_and_lost_at_the_end(tmp_path: Path, monkeypatch: 
     assert writer.lost == 3
     other.execute("ROLLBACK")
     other.close()
-    assert store.counts().total.rows == 0
+    assert store.tallies.counts().total.rows == 0
     store.close()

@@ -51,7 +51,7 @@ class Closing:
 
 def closing_of(store: TraceStore) -> Closing | None:
     """Return the last closing, None where the gate never closed."""
-    value = store.get_value(CLOSING)
+    value = store.values.get(CLOSING)
     return None if value is None else Closing(**value)
 
 
@@ -68,9 +68,9 @@ def close_gate(store: TraceStore, version: int, audits: int, agreements: int, ev
     def later(present: dict[str, Any] | None) -> dict[str, Any]:
         return present if present is not None and present["after"] >= closing.after else asdict(closing)
 
-    return Closing(**store.update_value(CLOSING, later))
+    return Closing(**store.values.update(CLOSING, later))
 
 
 def moment_after(store: TraceStore) -> str:
     """Return a moment after every row that is there, also after those of a clock that ran ahead."""
-    return max(new_id(), store.latest_id() or "")
+    return max(new_id(), store.traces.latest_id() or "")

@@ -40,12 +40,12 @@ def estimate_noise(task: Task, store: TraceStore, inputs: int, progress: Progres
         teacher=teacher_fingerprint(task),
         failed=len(answers) - len(given),
     )
-    store.put_value(KEY, noise.to_json())
+    store.values.put(KEY, noise.to_json())
     return noise
 
 
 def _sample(store: TraceStore, inputs: int, task: Task) -> tuple[list[Text], list[str]]:
-    columns = store.columns(newest=store.newest(task.spec.fit.max_traces))
+    columns = store.traces.columns(newest=store.traces.newest(task.spec.fit.max_traces))
     usable = np.flatnonzero(columns.labelled & drawn(columns) & ~columns.source.is_value("human"))
     once: dict[Text, int] = {}
     for row in np.random.default_rng(task.spec.fit.seed).permutation(usable).tolist():

@@ -83,14 +83,14 @@ def repair_of(spec: Spec, store: TraceStore, versions: Versions, tried: dict[str
     manifest = None if current is None else versions.manifest(current)
     if current is None or manifest is None or not manifest.certified:
         return None
-    teacher, closing = store.get_value(TEACHER), closing_of(store)
+    teacher, closing = store.values.get(TEACHER), closing_of(store)
     demands = Requirements(manifest.teacher if teacher is None else teacher["fingerprint"], spec.gate, closing)
     void = demands.void(certificate_of(versions, current), manifest.teacher, manifest.after)
     if void is None:
         return None
     trigger, closed = _TRIGGERS[void.reason], "" if closing is None else closing.after
     after = max(closed, teacher["since"]) if trigger == "teacher" else closed
-    cause, rows = f"{void.message} {after}".strip(), store.labelled_since(after)
+    cause, rows = f"{void.message} {after}".strip(), store.traces.labelled_since(after)
     # a promise is tried at once on the rows that are there, and paired labels are asked for by the refit itself
     at_once = trigger == "promise" or (trigger == "teacher" and spec.traces.migrate == "paired")
     needed, before, attempts = _ROWS * n_min(spec.gate.alpha, spec.gate.delta), 0, 0

@@ -111,10 +111,10 @@ def refit(task: Task, trigger: str = "hand", progress: Progress = silent) -> Ref
 def _migrate(task: Task, store: TraceStore, since: TeacherSince, progress: Progress) -> Moved | None:
     """Ask a new teacher about old texts, once, where the spec wants that."""
     key = _MIGRATION.format(since.fingerprint)
-    if task.spec.traces.migrate != "paired" or not since.before or store.get_value(key) is not None:
+    if task.spec.traces.migrate != "paired" or not since.before or store.values.get(key) is not None:
         return None
     moved = replay(task, store, since, task.spec.traces.migrate_rows, progress)
-    store.put_value(key, moved.to_json())
+    store.values.put(key, moved.to_json())
     return moved
 
 
@@ -125,12 +125,12 @@ def _fit(
     closing, spent = closing_of(store), max((m.spent for m in versions.manifests()), default="")
     series = task.spec.gate.spend == "series"
     serving, most = versions.current(), task.spec.fit.max_traces
-    tried = (store.get_value(ATTEMPT) or {}).get("repair") if repairs else None
+    tried = (store.values.get(ATTEMPT) or {}).get("repair") if repairs else None
     began = "" if serving is None else versions.manifest(serving).after
     closed = calibrates_after(store, closing, began, 1 if tried is None else tried["attempts"])
     taken = take_snapshot(store, since, most=most, closed=closed, spent=spent if series else "")
     _require_fair(task, taken, since)
-    noise = TeacherNoise.from_json(store.get_value(KEY))
+    noise = TeacherNoise.from_json(store.values.get(KEY))
     if noise is not None and noise.teacher != since.fingerprint:
         noise = None  # of another teacher
     embedder, *beside = make_embedders(task, task.state / "cache")
@@ -145,7 +145,7 @@ def _fit(
         earlier=earlier,
         beside=beside,
     )
-    migration = store.get_value(_MIGRATION.format(since.fingerprint))
+    migration = store.values.get(_MIGRATION.format(since.fingerprint))
     return Fresh(taken, fitted, spent, Requirements(since.fingerprint, task.spec.gate, closing), migration)
 
 

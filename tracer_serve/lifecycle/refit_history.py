@@ -24,7 +24,7 @@ def refits_told(store: TraceStore, n: int, *, under_way: bool) -> list[dict[str,
     ----------
     under_way : whether a refit runs; else the newest, if it has no end, was ``killed``, as others without one were
     """
-    newest = store.refits(n)
+    newest = store.refits.recent(n)
     return [_told(entry, under_way=under_way and entry is newest[0]) for entry in newest]
 
 
@@ -33,7 +33,7 @@ def last_refit(store: TraceStore, *, under_way: bool) -> dict[str, Any] | None:
 
     A schedule has seen why a refit ended; one by hand stands in the history only.
     """
-    seen: dict[str, Any] | None = store.get_value(LAST)
+    seen: dict[str, Any] | None = store.values.get(LAST)
     ended = (entry for entry in refits_told(store, 2, under_way=under_way) if entry["outcome"] is not None)
     entry = next(ended, None)
     if entry is None or (seen is not None and _moment(seen["ended"]) >= _moment(entry["ended"] or entry["started"])):

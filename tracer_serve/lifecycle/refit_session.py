@@ -36,10 +36,10 @@ def lease(store: TraceStore, holder: str) -> Iterator[Callable[[], None]]:
     def renew() -> None:
         while not done.wait(_LEASE_S / 4):
             with suppress(StoreError):  # the next time it may work; whether it is held still is asked when it matters
-                store.renew_lease(LEASE, holder, _LEASE_S)
+                store.leases.renew(LEASE, holder, _LEASE_S)
 
     def require() -> None:
-        if not store.renew_lease(LEASE, holder, _LEASE_S):
+        if not store.leases.renew(LEASE, holder, _LEASE_S):
             raise BusyError("this refit was taken for dead and another one was let in; nothing of it serves")
 
     renewer = threading.Thread(target=renew, name="refit-lease", daemon=True)
@@ -49,14 +49,14 @@ def lease(store: TraceStore, holder: str) -> Iterator[Callable[[], None]]:
     finally:
         done.set()
         renewer.join()
-        store.release_lease(LEASE, holder)
+        store.leases.release(LEASE, holder)
 
 
 @contextmanager
 def recorded(store: TraceStore, trigger: str) -> Iterator[Callable[[int, bool], None]]:
     """Keep the refit in the history from its start; yield what takes the new version and whether it certified."""
     entry = Refit(reason=trigger)
-    store.record_refit(entry)
+    store.refits.record(entry)
     ended = replace(entry, outcome="failed")
 
     def record(version: int, certified: bool) -> None:
@@ -70,7 +70,7 @@ def recorded(store: TraceStore, trigger: str) -> Iterator[Callable[[int, bool], 
         raise
     finally:
         with suppress(StoreError):  # what the refit did or raised matters more than its entry
-            store.record_refit(replace(ended, ended=datetime.now(UTC)))
+            store.refits.record(replace(ended, ended=datetime.now(UTC)))
 
 
 @contextmanager
@@ -84,10 +84,10 @@ def told(store: TraceStore, progress: Progress) -> Iterator[Progress]:
         if time.monotonic() > last + _TELL_S:
             last = time.monotonic()
             with suppress(StoreError):
-                store.put_value(PROGRESS, {"stage": stage, "done": done, "total": total})
+                store.values.put(PROGRESS, {"stage": stage, "done": done, "total": total})
 
     try:
         yield tell
     finally:
         with suppress(StoreError):
-            store.put_value(PROGRESS, None)
+            store.values.put(PROGRESS, None)

@@ -91,7 +91,7 @@ async def _replay(
             done += len(batch)
             if not made and done == failed:
                 raise next(a for a in answers if isinstance(a, TeacherError))
-            store.add(_trace(store.task, text, answer, since.fingerprint) for text, _, answer in made)
+            store.traces.add(_trace(store.task, text, answer, since.fingerprint) for text, _, answer in made)
             moves.update((old, answer.label) for _, old, answer in made if old != answer.label)
             cost += sum(answer.cost for _, _, answer in made)
             progress("asking the new teacher", done, len(pairs))
@@ -117,7 +117,7 @@ async def _ask(teacher: Teacher, texts: Sequence[Text]) -> list[Answer | Teacher
 def _sample(store: TraceStore, since: TeacherSince, rows: int, most: int) -> tuple[list[Text], list[str]]:
     """Return the latest fair texts of other teachers, oldest first, and their labels."""
     closing = closing_of(store)
-    columns = store.columns(None if closing is None else closing.after, newest=store.newest(most))
+    columns = store.traces.columns(None if closing is None else closing.after, newest=store.traces.newest(most))
     own = columns.fingerprint.is_value(since.fingerprint)
     known = {columns.texts[i] for i in np.flatnonzero(own)}
     labels = columns.label.decode()

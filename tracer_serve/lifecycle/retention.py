@@ -45,19 +45,19 @@ def prune(
     removed, began = 0, time.monotonic()
     renewed = began
     try:
-        for rows in store.prune(before):
+        for rows in store.retention.prune(before):
             removed += rows
             told(removed)
             now = time.monotonic()
             if now > renewed + _LEASE_S / 4:
                 renewed = now
-                if not store.renew_lease(LEASE, holder, _LEASE_S):
+                if not store.leases.renew(LEASE, holder, _LEASE_S):
                     raise BusyError("another process took over the removing of old rows; nothing is lost by it")
             if pause(_SHARE * (now - began)):
                 break
             began = time.monotonic()
     finally:
-        store.release_lease(LEASE, holder)
+        store.leases.release(LEASE, holder)
     return removed
 
 

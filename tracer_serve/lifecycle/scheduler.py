@@ -108,7 +108,7 @@ class RefitScheduler:
                 if self._due.claim(trigger):
                     self._run(trigger)
             finally:
-                self._store.release_lease(_LEASE, self._holder)
+                self._store.leases.release(_LEASE, self._holder)
         except (StoreError, ArtifactError) as error:
             _log.warning("no refit (%s): %s", trigger, error)
         finally:
@@ -130,11 +130,11 @@ class RefitScheduler:
 
     def _run(self, trigger: str) -> None:
         _log.info("refit (%s) starts", trigger)
-        found = self._process.run(trigger, lambda: self._store.renew_lease(_LEASE, self._holder, _LEASE_S))
+        found = self._process.run(trigger, lambda: self._store.leases.renew(_LEASE, self._holder, _LEASE_S))
         log = _log.info if found.outcome in ("certified", "abstained", "stopped") else _log.error
         log("refit (%s) ended: %s, %s", trigger, found.outcome, found.message)
         self._on_outcome(found.outcome)
-        self._store.put_value(LAST, _as_json(found, trigger))
+        self._store.values.put(LAST, _as_json(found, trigger))
         if found.outcome == "stopped" and self._stopping.wait(_FAREWELL_S):
             request_refit(self._store, trigger)  # as due as before: for another replica, or the next start
 

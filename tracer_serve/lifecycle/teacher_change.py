@@ -27,7 +27,7 @@ class TeacherSince:
 
 def known_labels(store: TraceStore, at_least: int = 3) -> tuple[str, ...]:
     """Return the labels that the traces have at least so often, most frequent first, for an open task's teacher."""
-    return tuple(label for label, rows in store.counts().by_label.items() if rows >= at_least)
+    return tuple(label for label, rows in store.tallies.counts().by_label.items() if rows >= at_least)
 
 
 def note_teacher(store: TraceStore, fingerprint: str) -> TeacherSince:
@@ -42,4 +42,4 @@ def note_teacher(store: TraceStore, fingerprint: str) -> TeacherSince:
         before = TeacherSince(**present)
         return asdict(replace(before, fingerprint=fingerprint, since=now, before=before.fingerprint))
 
-    return TeacherSince(**store.update_value(TEACHER, change))
+    return TeacherSince(**store.values.update(TEACHER, change))

@@ -69,9 +69,9 @@ def take_snapshot(
     FitError
         Where there are none.
     """
-    until = store.latest_id()
-    newest = store.newest(most, _EACH)
-    columns = None if until is None else store.columns(until_id=until, newest=newest)
+    until = store.traces.latest_id()
+    newest = store.traces.newest(most, _EACH)
+    columns = None if until is None else store.traces.columns(until_id=until, newest=newest)
     if until is None or columns is None or not len(columns):
         raise FitError(
             "there are no labelled traces to fit on; bring some (`tracer-serve import TASK.yaml traces.jsonl`),"
@@ -104,7 +104,7 @@ def calibrates_after(store: TraceStore, closing: Closing | None, serving: str, a
     if closing is None:
         return ""
     after = max(closing.after, serving)
-    return after if attempt % 2 else max(after, store.newest_after(store.labelled_since(after) // 2))
+    return after if attempt % 2 else max(after, store.traces.newest_after(store.traces.labelled_since(after) // 2))
 
 
 def drawn(columns: Columns) -> Bools:

@@ -69,17 +69,17 @@ class Due:
         }
         if self._requested() != trigger and not still.get(trigger, lambda: repair is not None and repair.due)():
             return False
-        self._store.put_value(REQUEST, None)  # whatever started it, a refit answers every request made before it
-        attempt = {"started": now.isoformat(), "latest": self._store.latest_id() or ""}
-        self._store.put_value(ATTEMPT, attempt | {"repair": repair.tried() if repair else None})
+        self._store.values.put(REQUEST, None)  # whatever started it, a refit answers every request made before it
+        attempt = {"started": now.isoformat(), "latest": self._store.traces.latest_id() or ""}
+        self._store.values.put(ATTEMPT, attempt | {"repair": repair.tried() if repair else None})
         return True
 
     def _requested(self) -> str | None:
         """Return what a refit was asked for that waits; one for a first version is void once there is one."""
-        request = self._store.get_value(REQUEST)
+        request = self._store.values.get(REQUEST)
         trigger: str | None = None if request is None else request.get("trigger", "hand")
         if trigger == "start" and self._versions.numbers():
-            self._store.put_value(REQUEST, None)
+            self._store.values.put(REQUEST, None)
             return None
         return trigger
 
@@ -94,7 +94,7 @@ class Due:
             return False
         newest = self._newest()
         seen = newest.last_trace if newest else ""
-        return self._store.labelled_since(max(self._attempt().get("latest", ""), seen)) >= enough
+        return self._store.traces.labelled_since(max(self._attempt().get("latest", ""), seen)) >= enough
 
     def _new_label(self) -> bool:
         """Say whether the teacher has given a label often enough that the newest version does not know."""
@@ -102,8 +102,8 @@ class Due:
         if enough is None or newest is None or not newest.labels:
             return False
         known = set(newest.labels)
-        recurs = any(n >= enough for label, n in self._store.counts().by_label.items() if label not in known)
-        return recurs and self._store.labelled_since(self._attempt().get("latest", "")) >= enough
+        recurs = any(n >= enough for label, n in self._store.tallies.counts().by_label.items() if label not in known)
+        return recurs and self._store.traces.labelled_since(self._attempt().get("latest", "")) >= enough
 
     def _repair(self) -> Repair | None:
         return awaited(self._spec, self._store, self._versions)
@@ -135,7 +135,7 @@ def just_begun(store: TraceStore, ended: str | None) -> bool:
 
 
 def _attempt_of(store: TraceStore) -> dict[str, Any]:
-    found: dict[str, Any] = store.get_value(ATTEMPT) or {}
+    found: dict[str, Any] = store.values.get(ATTEMPT) or {}
     return found
 
 
@@ -146,4 +146,4 @@ def cron_of(spec: ScheduleSpec) -> CronTrigger:
 
 def request_refit(store: TraceStore, trigger: str = "hand") -> None:
     """Ask whichever process comes first to refit; it starts within seconds, or after one that is under way."""
-    store.put_value(REQUEST, {"asked": datetime.now(UTC).isoformat(), "trigger": trigger})
+    store.values.put(REQUEST, {"asked": datetime.now(UTC).isoformat(), "trigger": trigger})

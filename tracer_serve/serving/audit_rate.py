@@ -146,5 +146,5 @@ class AuditBudget:
             took = min(left, max(math.ceil((left + held) / hours) - held, 0))
             return {"day": day, "taken": max(used, answered) + took} if took else stored
 
-        store.update_value(BUDGET, take)
+        store.values.update(BUDGET, take)
         self._taken += took

@@ -150,7 +150,7 @@ class GateWatcher:
             if loaded is None or version != loaded.number:
                 continue
             try:
-                self._store.update_value(MONITOR, folding(loaded, self._spec.gate, outcomes))
+                self._store.values.update(MONITOR, folding(loaded, self._spec.gate, outcomes))
             except Exception:
                 with self._guard:  # in front of what came meanwhile
                     self._pending[version][:0] = outcomes
@@ -161,7 +161,7 @@ class GateWatcher:
         self.closing = closing_of(self._store)
         if loaded is None:
             return
-        monitor = state_of(self._store.get_value(MONITOR), loaded, self._spec.gate)
+        monitor = state_of(self._store.values.get(MONITOR), loaded, self._spec.gate)
         self._monitor = loaded.number, monitor
         if monitor.alarm and self.closed(loaded) is None:
             # from the state, not from the audit that raised it: whoever sees an alarm closes, also after a crash
@@ -173,7 +173,7 @@ class GateWatcher:
         spec, now = self._spec.traces, datetime.now(UTC)
         counted = spec.audit_rate == "auto" or spec.audit_budget is not None
         if counted and time.monotonic() > self._looked + _TRAFFIC_S:
-            hours = self._store.activity(now - timedelta(hours=24))
+            hours = self._store.tallies.activity(now - timedelta(hours=24))
             self._traffic = Traffic.of(hours, loaded.policy.certificate.coverage, now)
             self.purse.fill(self._store, self._traffic.audits_today, now)
             self._looked = time.monotonic()

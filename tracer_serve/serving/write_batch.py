@@ -63,7 +63,7 @@ def write(store: TraceStore, items: Sequence[PendingWrite]) -> WriteOutcome:
     left = deque(items)
     try:
         if rows := [item.what for item in items if isinstance(item.what, Trace)]:
-            store.add(rows)
+            store.traces.add(rows)
         for item in items:
             if isinstance(item.what, Trace):
                 item.tell(written=True)
@@ -71,7 +71,9 @@ def write(store: TraceStore, items: Sequence[PendingWrite]) -> WriteOutcome:
         while left:
             if isinstance(label := left[0].what, Label):
                 answer = label.answer
-                store.set_label(label.trace_id, answer.label, label.source, answer, fingerprint=label.fingerprint)
+                store.traces.set_label(
+                    label.trace_id, answer.label, label.source, answer, fingerprint=label.fingerprint
+                )
             left.popleft()
     except Exception as error:  # noqa: BLE001  whatever a driver raises, it is told, and later rows are written
         if isinstance(error, StoreError) and not refuses_values(error):

@@ -159,7 +159,7 @@ def test_a_bad_line_refuses_the_file_whole(
     assert why in error
     assert "--skip-bad" in error
     store = store_of(task)
-    assert len(list(store.labelled())) == 30
+    assert len(list(store.traces.labelled())) == 30
     store.close()
     assert main(["import", str(task.file), str(bad), "--skip-bad"]) == 0
 
@@ -293,6 +293,6 @@ def test_an_interrupted_fit_tells_it_in_a_word(tmp_path: Path, sent: signal.Sign
     assert "Traceback" not in told
     assert open_versions(task).numbers() == []
     store = store_of(task)
-    assert store.lease_holder(LEASE) is None
-    assert [entry.outcome for entry in store.refits()] == ["stopped"]
+    assert store.leases.holder(LEASE) is None
+    assert [entry.outcome for entry in store.refits.recent()] == ["stopped"]
     store.close()

@@ -37,7 +37,7 @@ def test_the_estimate_is_kept_and_used(tmp_path: Path, stub_llm: StubLLM, capsys
     assert "above what any surrogate can reach" in printed.err
     store = store_of(task)
     try:
-        kept = store.get_value(KEY)
+        kept = store.values.get(KEY)
     finally:
         store.close()
     assert (kept["asked"], kept["agreed"], kept["source"]) == (120, 80, "replay")

@@ -16,9 +16,9 @@ def test_old_rows_go_as_configured_or_said(tmp_path: Path, capsys: pytest.Captur
     task = tiny_task(tmp_path)
     store, words = store_of(task), ["traces", "prune", str(task.file)]
     with past(days=3):
-        store.add(rows_now(10, decision="handled", teacher_label=None, label_source=None))
-        store.add(rows_now(4))
-    store.add(rows_now(2, decision="handled", teacher_label=None, label_source=None))
+        store.traces.add(rows_now(10, decision="handled", teacher_label=None, label_source=None))
+        store.traces.add(rows_now(4))
+    store.traces.add(rows_now(2, decision="handled", teacher_label=None, label_source=None))
     assert main(words) == 1
     assert "traces.keep_unlabelled_days: is not set" in capsys.readouterr().err
     assert main([*words, "--older-than", "4d"]) == 0
@@ -28,7 +28,7 @@ def test_old_rows_go_as_configured_or_said(tmp_path: Path, capsys: pytest.Captur
     tiny_task(tmp_path, traces={"keep_unlabelled_days": 2})
     assert main(words) == 0
     assert "removed  10 rows without a label, older than 2 days\n" in capsys.readouterr().out
-    assert (store.count(), store.counts().total.rows) == (6, 16)
+    assert (store.traces.count(), store.tallies.counts().total.rows) == (6, 16)
     store.close()
 
 

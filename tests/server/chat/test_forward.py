@@ -58,7 +58,7 @@ async def test_a_label_outside_the_callers_enum_leaves_the_call_to_the_llm(task:
     stub_llm.default = "green"
     async with serving(open_task) as (client, runtime):
         answer = await client.post(URL, content=body, headers=JSON)
-        labels = [trace.teacher_label for trace in runtime.store.labelled()]
+        labels = [trace.teacher_label for trace in runtime.store.traces.labelled()]
     async with serving(task(labels=None, server={"forward": False})) as (client, _):
         nowhere = await client.post(URL, content=body, headers=JSON)
     assert answer.headers["x-tracer-decision"] == "forwarded"

@@ -172,7 +172,7 @@ def test_the_teacher_labels_what_is_deferred_and_every_row_becomes_a_trace(tmp_p
     assert [row["tracer_label"] for row in rows] == LABELS
     assert {row["tracer_reason"] for row in rows} == {"no_version"}
     store = store_of(task)
-    assert sum(1 for _ in store.labelled()) == len(TEXTS)
+    assert sum(1 for _ in store.traces.labelled()) == len(TEXTS)
     store.close()
 
 

@@ -30,7 +30,7 @@ def write(tmp_path: Path) -> Write:
 
 
 def _labels(store: TraceStore) -> list[tuple[Any, str | None]]:
-    return [(one.input, one.teacher_label) for one in store.labelled()]
+    return [(one.input, one.teacher_label) for one in store.traces.labelled()]
 
 
 def test_an_import(store: TraceStore, write: Write) -> None:
@@ -47,10 +47,10 @@ def test_an_import(store: TraceStore, write: Write) -> None:
     assert summary.once == ("greeting", "lost_card")
     assert summary.contradictory == 1
     assert (summary.contradictions[0].line, summary.contradictions[0].earlier) == (3, "card_arrival")
-    first = next(store.labelled())
+    first = next(store.traces.labelled())
     assert (first.label_source, first.decision, first.version, first.audit_rate) == ("import", None, None, 1.0)
     assert [label for _, label in _labels(store)] == ["card_arrival", "card_arrival", "lost_card", "greeting"]
-    assert store.counts().by_source == {"import": 4}
+    assert store.tallies.counts().by_source == {"import": 4}
 
 
 def test_a_second_import_adds_nothing(store: TraceStore, write: Write, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_mixed_teachers(file_store: TraceStore, write: Write) -> None:
         import_file(file_store, path)
     summary = import_file(file_store, path, any_teacher=True)
     assert (summary.imported, summary.teachers) == (2, {"big": 1, "small": 1})
-    assert [one.metadata["teacher_model"] for one in file_store.labelled()] == ["big", "small"]
+    assert [one.metadata["teacher_model"] for one in file_store.traces.labelled()] == ["big", "small"]
 
 
 @pytest.mark.parametrize(

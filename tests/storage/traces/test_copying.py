@@ -24,22 +24,22 @@ def fill(store: TraceStore) -> list[str]:
     task = store.task
     rows = [trace(task, f"text {i}", metadata={"user": "u"}) for i in range(6)]
     rows += [trace(task, ("a", "nul \x00")), handled(task)]
-    store.add(rows)
-    store.put_value("versions.current", 3)
-    store.put_value("refit.progress", {"stage": "x"})
-    store.record_refit(Refit(reason="hand", outcome="certified", version=3))
-    store.add_import([trace(task, "imported", decision=None)], sha256="abc", path="file.jsonl")
-    store.acquire_lease("refit", "somebody", 60.0)
+    store.traces.add(rows)
+    store.values.put("versions.current", 3)
+    store.values.put("refit.progress", {"stage": "x"})
+    store.refits.record(Refit(reason="hand", outcome="certified", version=3))
+    store.imports.add([trace(task, "imported", decision=None)], sha256="abc", path="file.jsonl")
+    store.leases.acquire("refit", "somebody", 60.0)
     return [rows[0].id, rows[-1].id]
 
 
 def everything(store: TraceStore) -> object:
     return (
-        [row for page in store.pages(None) for row in page],
-        store.counts(),
-        store.get_value("versions.current"),
-        store.refits(),
-        store.was_imported("abc"),
+        [row for page in store.transfer.pages(None) for row in page],
+        store.tallies.counts(),
+        store.values.get("versions.current"),
+        store.refits.recent(),
+        store.imports.contains("abc"),
     )
 
 
@@ -50,13 +50,13 @@ def test_everything_arrives_and_comes_back(
     monkeypatch.setattr(querying, "_PAGE", 4)
     first = open_store(tmp_path / "first.db", task)
     fill(first)
-    rows = first.counts().total.rows
+    rows = first.tallies.counts().total.rows
     assert copy_task(tmp_path / "first.db", postgres_url, task, silent) == Copied(task, rows, rows, 0, rows)
     assert copy_task(postgres_url, tmp_path / "again.db", task, silent) == Copied(task, rows, rows, 0, rows)
     middle, again = open_store(postgres_url, task), open_store(tmp_path / "again.db", task)
     assert everything(first) == everything(middle) == everything(again)
     for store in (middle, again):
-        assert (store.get_value("refit.progress"), store.lease_holder("refit")) == (None, None)
+        assert (store.values.get("refit.progress"), store.leases.holder("refit")) == (None, None)
     assert tasks_of(tmp_path / "again.db") == [task]
     for store in (first, middle, again):
         store.close()
@@ -69,17 +69,17 @@ def test_a_repetition_brings_what_is_new(
     source, target = open_store(tmp_path / "source.db", task), opened()
     labelled, open_row = fill(source)
     copy_task(tmp_path / "source.db", location, task, silent)
-    source.set_label(open_row, "late", "audit")
-    source.set_label(labelled, "corrected", "human")
-    source.add([trace(task, "new")])
-    target.add([trace(task, "its own")])
+    source.traces.set_label(open_row, "late", "audit")
+    source.traces.set_label(labelled, "corrected", "human")
+    source.traces.add([trace(task, "new")])
+    target.traces.add([trace(task, "its own")])
     done = copy_task(tmp_path / "source.db", location, task, silent)
     assert (done.new, done.labelled, done.rows) == (1, 2, 10)
-    assert [target.get(one).teacher_label for one in (labelled, open_row)] == ["corrected", "late"]  # type: ignore[union-attr]
-    assert (target.counts().total.rows, target.counts().by_label["corrected"]) == (11, 1)
-    source.set_label(open_row, "later", "audit")
+    assert [target.traces.get(one).teacher_label for one in (labelled, open_row)] == ["corrected", "late"]  # type: ignore[union-attr]
+    assert (target.tallies.counts().total.rows, target.tallies.counts().by_label["corrected"]) == (11, 1)
+    source.traces.set_label(open_row, "later", "audit")
     assert copy_task(tmp_path / "source.db", location, task, silent).labelled == 0
-    assert target.get(open_row).teacher_label == "late"  # type: ignore[union-attr]
+    assert target.traces.get(open_row).teacher_label == "late"  # type: ignore[union-attr]
     source.close()
 
 
@@ -114,7 +114,7 @@ def test_mistakes_are_told(tmp_path: Path, task: str) -> None:
 
     def forget(_stage: str, _done: int, _total: int) -> None:
         target = open_store(tmp_path / "target.db", task)
-        target.forget_user("u")
+        target.users.forget("u")
         target.close()
 
     with pytest.raises(StoreError, match=r"9 rows of .* were read and 3 are there"):
@@ -126,9 +126,9 @@ def test_the_command_copies_a_task_or_all(tmp_path: Path, capsys: pytest.Capture
     """From a YAML its task, from a file all tasks; a task that is not there is named with those that are."""
     task = tiny_task(tmp_path)
     with_rows = open_store(task.state / "traces.db", "tiny")
-    with_rows.add([trace("tiny")])
+    with_rows.traces.add([trace("tiny")])
     other = open_store(task.state / "traces.db", "other")
-    other.put_value(new_id(), 1)
+    other.values.put(new_id(), 1)
     for store in (with_rows, other):
         store.close()
     assert main(["traces", "copy", str(task.file), str(tmp_path / "one.db"), "--json"]) == 0

@@ -19,11 +19,11 @@ lock = threading.Lock()
 def work():
     while True:
         rows = [trace("task", "text " * 20) for _ in range(5)]
-        store.add(rows)
+        store.traces.add(rows)
         with lock:  # one write per line: a killed process leaves no half of one
             sys.stdout.write("".join(row.id + "\\n" for row in rows))
             sys.stdout.flush()
-        store.set_label(rows[0].id, "other", "human")
+        store.traces.set_label(rows[0].id, "other", "human")
 for _ in range(3):
     threading.Thread(target=work, daemon=True).start()
 threading.Event().wait()
@@ -45,10 +45,10 @@ def _kill_a_writer(path: Path, after_s: float) -> set[str]:
 def _check(path: Path, acknowledged: set[str]) -> None:
     store = open_store(path, "task")
     try:
-        rows = list(store.labelled())
+        rows = list(store.traces.labelled())
         assert acknowledged <= {row.id for row in rows}
         assert len(rows) % 5 == 0, "half of an add"
-        counts = store.counts()
+        counts = store.tallies.counts()
         assert counts.total.rows == len(rows)
         assert counts.by_source.get("human", 0) == sum(row.label_source == "human" for row in rows)
     finally:

@@ -22,16 +22,16 @@ def test_a_locked_database(tmp_path: Path) -> None:
     """A store that somebody else keeps locked gives an error that names the file; reads go on; later adds work."""
     path = tmp_path / "traces.db"
     store = open_store(path, "task", busy_timeout_s=0.1)
-    store.add([trace("task", "before")])
+    store.traces.add([trace("task", "before")])
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreError, match=r"traces\.db: another process has been writing for too long.*fuser"):
-        store.add([trace("task", "refused")])
-    assert [one.input for one in store.labelled()] == ["before"]
+        store.traces.add([trace("task", "refused")])
+    assert [one.input for one in store.traces.labelled()] == ["before"]
     other.execute("ROLLBACK")
     other.close()
-    store.add([trace("task", "after")])
-    assert [one.input for one in store.labelled()] == ["before", "after"]
+    store.traces.add([trace("task", "after")])
+    assert [one.input for one in store.traces.labelled()] == ["before", "after"]
     store.close()
 
 
@@ -49,7 +49,7 @@ def test_a_damaged_file(tmp_path: Path) -> None:
     """Pages that were overwritten give an error that says how to save the rest, not a crash and not wrong rows."""
     path = tmp_path / "traces.db"
     store = open_store(path, "task")
-    store.add([trace("task", "text " * 50) for _ in range(2_000)])
+    store.traces.add([trace("task", "text " * 50) for _ in range(2_000)])
     store.close()
     content = bytearray(path.read_bytes())
     content[len(content) // 4 : len(content) // 4 * 3] = os.urandom(len(content) // 4 * 3 - len(content) // 4)
@@ -61,7 +61,7 @@ def test_a_damaged_file(tmp_path: Path) -> None:
 def _read_all(path: Path) -> None:
     damaged = open_store(path, "task")
     try:
-        list(damaged.labelled())
+        list(damaged.traces.labelled())
     finally:
         damaged.close()
 
@@ -107,7 +107,7 @@ for folder in sys.argv[1:]:
 def test_new_stores_are_private(tmp_path: Path) -> None:
     """The file with people's texts, and its log, can be read by its owner only."""
     store = open_store(tmp_path / "deep" / "er" / "traces.db", "task")
-    store.add([trace("task")])
+    store.traces.add([trace("task")])
     modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "deep" / "er").iterdir()}
     store.close()
     assert set(modes.values()) == {0o600}
@@ -149,15 +149,15 @@ def test_a_postgres_database_that_is_not_there(postgres_url: str) -> None:
 def test_a_server_that_restarts(postgres_url: str) -> None:
     """Connections that the server has dropped are replaced without an error."""
     store = open_store(postgres_url, "restarted")
-    store.add([trace("restarted", "before")])
+    store.traces.add([trace("restarted", "before")])
     other = open_store(postgres_url, "killer")
-    with other._db.write() as connection:
+    with other.database.write() as connection:
         connection.exec_driver_sql(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
         )
-    store.add([trace("restarted", "after")])
-    assert [one.input for one in store.labelled()] == ["before", "after"]
+    store.traces.add([trace("restarted", "after")])
+    assert [one.input for one in store.traces.labelled()] == ["before", "after"]
     store.close()
     other.close()
 
@@ -172,7 +172,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def _fill(store: TraceStore, acknowledged: list[Trace]) -> None:
     while True:
         rows = [trace("task", "text " * 100) for _ in range(20)]
-        store.add(rows)
+        store.traces.add(rows)
         acknowledged += rows
 
 
@@ -186,10 +186,10 @@ def test_a_full_disk(small_disk: Path) -> None:
     with pytest.raises(StoreError, match="disk"):
         _fill(store, acknowledged)
     assert len(acknowledged) > 100
-    assert list(store.labelled()) == acknowledged
+    assert list(store.traces.labelled()) == acknowledged
     ballast.unlink()
-    store.add([trace("task", "room again")])
-    assert store.counts().total.rows == len(list(store.labelled())) == len(acknowledged) + 1
+    store.traces.add([trace("task", "room again")])
+    assert store.tallies.counts().total.rows == len(list(store.traces.labelled())) == len(acknowledged) + 1
     store.close()
 
 
@@ -203,16 +203,16 @@ def test_a_connection_that_is_cut_costs_no_row(postgres_url: str, task: str, row
         if not cut:
             driver: Any = connection.connection.driver_connection
             cut.append(driver.info.backend_pid)
-            with other._db.session() as session:
+            with other.database.session() as session:
                 session.exec_driver_sql(f"SELECT pg_terminate_backend({cut[0]}, 5000)")
 
-    event.listen(store._db._engine, "begin", end)
+    event.listen(store.database._engine, "begin", end)
     traces = [trace(task, str(i), teacher_label=None, label_source=None) for i in range(rows)]
-    assert store.add(traces) == rows
+    assert store.traces.add(traces) == rows
     assert len(cut) == 1
     cut.clear()
-    assert store.set_label(traces[0].id, "label", "audit")
-    assert (len(cut), store.counts().total.rows, store.counts().by_label) == (1, rows, {"label": 1})
+    assert store.traces.set_label(traces[0].id, "label", "audit")
+    assert (len(cut), store.tallies.counts().total.rows, store.tallies.counts().by_label) == (1, rows, {"label": 1})
     for each in (store, other):
         each.close()
 

@@ -20,7 +20,7 @@ def test_a_killed_holder_is_succeeded_at_once(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", HOLD], stdin=-1, stdout=-1, text=True) as process:
         assert process.stdout is not None
         holder = process.stdout.readline().strip()
-        assert store.acquire_lease("refit", holder, 3600)
+        assert store.leases.acquire("refit", holder, 3600)
         assert not take_lease(store, "refit", new_holder(), 60)
         assert live_holder(store, "refit") == holder
         process.kill()

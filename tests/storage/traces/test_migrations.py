@@ -22,7 +22,7 @@ def database(tmp_path: Path) -> Path:
 
 def test_tables_are_as_the_code_sees_them(location: Path | str, store: TraceStore) -> None:
     """The migrated schema has exactly the tables, columns, keys and nullability that the code assumes."""
-    engine = create_engine(f"sqlite:///{location}" if isinstance(location, Path) else str(store._db.url))
+    engine = create_engine(f"sqlite:///{location}" if isinstance(location, Path) else str(store.database.url))
     found = inspect(engine)
     for table in metadata.sorted_tables:
         columns = {column["name"]: column["nullable"] for column in found.get_columns(table.name)}
@@ -39,7 +39,7 @@ def test_processes_that_start_at_once_migrate_once(tmp_path: Path, postgres_url:
         connection.exec_driver_sql("CREATE DATABASE fresh")
     engine.dispose()
     for location in (str(tmp_path / "fresh.db"), postgres_url.replace("/postgres", "/fresh")):
-        script = f"store = open_store({location!r}, 'task')\nresult = store.counts().total.rows\nstore.close()"
+        script = f"store = open_store({location!r}, 'task')\nresult = store.tallies.counts().total.rows\nstore.close()"
         assert workers.together(script) == [0, 0, 0]
         database = Database(location)
         with database.read() as connection:
@@ -54,9 +54,9 @@ def test_an_old_process_works_on(location: Path | str, task: str) -> None:
     step = Migration(9001, "a column", (f"ALTER TABLE tracer_traces ADD COLUMN {name} TEXT DEFAULT 'x'",))
     migrate(newer, (*MIGRATIONS, step))
     restarted = open_store(location, task)
-    assert running.add([trace(task, "a")]) == restarted.add([trace(task, "b")]) == 1
-    assert running.add_import([trace(task, "c")], sha256="s", path="p") == 1
-    assert [one.input for one in running.labelled()] == ["a", "b", "c"]
+    assert running.traces.add([trace(task, "a")]) == restarted.traces.add([trace(task, "b")]) == 1
+    assert running.imports.add([trace(task, "c")], sha256="s", path="p") == 1
+    assert [one.input for one in running.traces.labelled()] == ["a", "b", "c"]
     with newer.write() as connection:
         later = connection.exec_driver_sql(f"SELECT {name} FROM tracer_traces WHERE task = '{task}'").scalars().all()
         connection.exec_driver_sql(f"ALTER TABLE tracer_traces DROP COLUMN {name}")  # the tests share a server
@@ -73,10 +73,10 @@ def test_a_migration_holds_nobody_up(postgres_url: str, task: str, monkeypatch: 
     store, newer = open_store(postgres_url, task), Database(postgres_url)
     step = Migration(9004, "a column", (f"ALTER TABLE tracer_traces ADD COLUMN late_{task} TEXT",))
     changing = threading.Thread(target=migrate, args=(newer, (*MIGRATIONS, step)))
-    with store._db.read() as reading:
+    with store.database.read() as reading:
         reading.exec_driver_sql("SELECT 1 FROM tracer_traces LIMIT 1")
         changing.start()
-        assert [store.add([trace(task, str(i))]) for i in range(5)] == [1] * 5
+        assert [store.traces.add([trace(task, str(i))]) for i in range(5)] == [1] * 5
         assert changing.is_alive()
     changing.join()
     with newer.write() as connection:

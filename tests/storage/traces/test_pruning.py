@@ -34,36 +34,44 @@ def fill(store: TraceStore, n: int = 6) -> list[str]:
     told = [handled(store.task, f"told {i}") for i in range(n)]
     mixed = [*rows, *free, *told]
     random.Random(0).shuffle(mixed)
-    store.add(mixed)
+    store.traces.add(mixed)
     for i, row in enumerate(told):
-        store.set_label(row.id, "card_arrival", "audit" if i % 2 else "human")
+        store.traces.set_label(row.id, "card_arrival", "audit" if i % 2 else "human")
     return sorted(row.id for row in free)
 
 
 def test_what_is_labelled_stays_and_counts_stay(store: TraceStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exactly the old rows without a label go, and no count, epoch or hour of the dashboard changes."""
     monkeypatch.setattr(pruning, "_PAGE", 4)
-    free, labelled = fill(store), list(store.labelled())
-    before = store.counts(), store.epochs(), store.activity(datetime(2026, 1, 1, tzinfo=UTC))
-    assert store.prunable(later(1)) == len(free)
-    assert sum(store.prune(later(1))) == len(free)
-    assert [row.id for row in store.recent(1_000) if row.id in free] == []
-    assert list(store.labelled()) == labelled
-    assert (store.counts(), store.epochs(), store.activity(datetime(2026, 1, 1, tzinfo=UTC))) == before
-    assert store.gone() == len(free)
-    assert store.count() == before[0].total.rows - len(free)
+    free, labelled = fill(store), list(store.traces.labelled())
+    before = (
+        store.tallies.counts(),
+        store.tallies.by_version(),
+        store.tallies.activity(datetime(2026, 1, 1, tzinfo=UTC)),
+    )
+    assert store.retention.prunable(later(1)) == len(free)
+    assert sum(store.retention.prune(later(1))) == len(free)
+    assert [row.id for row in store.traces.recent(1_000) if row.id in free] == []
+    assert list(store.traces.labelled()) == labelled
+    assert (
+        store.tallies.counts(),
+        store.tallies.by_version(),
+        store.tallies.activity(datetime(2026, 1, 1, tzinfo=UTC)),
+    ) == before
+    assert store.tallies.pruned_rows() == len(free)
+    assert store.traces.count() == before[0].total.rows - len(free)
 
 
 def test_young_rows_stay_until_they_are_old(store: TraceStore) -> None:
     """What is younger than the age stays, and goes with a later look, which does not walk over the rest again."""
     old, border = handled(store.task), new_id()
     young = handled(store.task)
-    store.add([old, young])
-    assert list(store.prune(border)) == [1]
-    assert [store.get(row.id) is None for row in (old, young)] == [True, False]
-    assert store.pruned_until() == border
-    assert list(store.prune(border)) == []
-    assert sum(store.prune(later(1))) == 1
+    store.traces.add([old, young])
+    assert list(store.retention.prune(border)) == [1]
+    assert [store.traces.get(row.id) is None for row in (old, young)] == [True, False]
+    assert store.retention.pruned_until() == border
+    assert list(store.retention.prune(border)) == []
+    assert sum(store.retention.prune(later(1))) == 1
 
 
 def test_a_label_that_comes_meanwhile_keeps_its_row(
@@ -75,23 +83,25 @@ def test_a_label_that_comes_meanwhile_keeps_its_row(
 
     def talk() -> None:
         for number, trace_id in enumerate(reversed(free)):
-            if other.set_label(trace_id, "card_arrival", "human"):
+            if other.traces.set_label(trace_id, "card_arrival", "human"):
                 kept.append(trace_id)
-            other.add([handled(store.task, f"new {number}")])
+            other.traces.add([handled(store.task, f"new {number}")])
             said.set()
 
     talking, until, removed = threading.Thread(target=talk), new_id(), 0
     talking.start()
     said.wait()
-    for rows in store.prune(until):
+    for rows in store.retention.prune(until):
         removed += rows
         time.sleep(0.002)
     talking.join()
     assert kept
     assert removed + len(kept) == len(free)
-    assert {row.id for row in store.labelled()} >= {*kept}
-    assert store.counts().total.rows == store.count() + store.gone()
-    assert store.counts().by_source["human"] == sum(row.label_source == "human" for row in store.labelled())
+    assert {row.id for row in store.traces.labelled()} >= {*kept}
+    assert store.tallies.counts().total.rows == store.traces.count() + store.tallies.pruned_rows()
+    assert store.tallies.counts().by_source["human"] == sum(
+        row.label_source == "human" for row in store.traces.labelled()
+    )
 
 
 _PRUNER = """
@@ -99,7 +109,7 @@ import sys
 from tracer_serve.storage.traces import open_store, pruning
 pruning._PAGE = 5
 store = open_store(sys.argv[1], sys.argv[2])
-for removed in store.prune(sys.argv[3]):
+for removed in store.retention.prune(sys.argv[3]):
     print(removed, flush=True)
 """
 
@@ -107,18 +117,18 @@ for removed in store.prune(sys.argv[3]):
 def test_a_killed_removal_is_gone_on_with(location: Path | str, store: TraceStore) -> None:
     """After kill -9 in the middle the counts are those of the rows, and the next removal ends what was begun."""
     free = fill(store, 300)
-    total = store.counts().total
+    total = store.tallies.counts().total
     pruner = process(_PRUNER, location, store.task, later(1))
     assert pruner.stdout is not None
     told = sum(int(pruner.stdout.readline()) for _ in range(9))
     pruner.send_signal(signal.SIGKILL)
     _, complaint = pruner.communicate()
     assert pruner.returncode == -signal.SIGKILL, complaint
-    assert store.counts().total == total
-    assert total.rows == store.count() + store.gone()
-    assert told <= store.gone() < len(free)
-    sum(store.prune(later(1)))
-    assert (store.gone(), store.counts().total) == (len(free), total)
+    assert store.tallies.counts().total == total
+    assert total.rows == store.traces.count() + store.tallies.pruned_rows()
+    assert told <= store.tallies.pruned_rows() < len(free)
+    sum(store.retention.prune(later(1)))
+    assert (store.tallies.pruned_rows(), store.tallies.counts().total) == (len(free), total)
 
 
 def test_one_at_a_time_and_a_stop_is_heard(store: TraceStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,13 +137,13 @@ def test_one_at_a_time_and_a_stop_is_heard(store: TraceStore, monkeypatch: pytes
     fill(store)
     monkeypatch.setattr("tracer_serve.lifecycle.retention.cutoff", lambda _: later(1))
     told: list[int] = []
-    assert store.acquire_lease(LEASE, "somebody", 60.0)
+    assert store.leases.acquire(LEASE, "somebody", 60.0)
     with pytest.raises(BusyError, match=r"are being removed already \(somebody\)"):
         prune(store, _DAY)
-    store.release_lease(LEASE, "somebody")
+    store.leases.release(LEASE, "somebody")
     removed = prune(store, _DAY, told=told.append, pause=lambda _: len(told) == 2)
-    assert removed == told[-1] == store.gone()
-    assert (len(told), store.lease_holder(LEASE)) == (2, None)
+    assert removed == told[-1] == store.tallies.pruned_rows()
+    assert (len(told), store.leases.holder(LEASE)) == (2, None)
     assert prune(store, _DAY) == 18 - removed
 
 
@@ -149,14 +159,17 @@ def test_a_copy_knows_what_went(tmp_path: Path, location: Path | str, task: str)
     source, target = open_store(location, task), open_store(tmp_path / "target.db", task)
     fill(source)
     copy_task(location, tmp_path / "target.db", task, lambda *_: None)
-    assert sum(source.prune(new_id())) == 18
+    assert sum(source.retention.prune(new_id())) == 18
     fill(source)
     for _ in range(2):
         copy_task(location, tmp_path / "target.db", task, lambda *_: None)
-        assert target.counts() == source.counts()
-        assert (target.gone(), target.count()) == (source.gone(), source.count())
-        assert target.pruned_until() == source.pruned_until()
-    sum(target.prune(later(2)))
+        assert target.tallies.counts() == source.tallies.counts()
+        assert (target.tallies.pruned_rows(), target.traces.count()) == (
+            source.tallies.pruned_rows(),
+            source.traces.count(),
+        )
+        assert target.retention.pruned_until() == source.retention.pruned_until()
+    sum(target.retention.prune(later(2)))
     with pytest.raises(StoreError, match=r"would come back.*traces prune"):
         copy_task(location, tmp_path / "target.db", task, lambda *_: None)
     for store in (source, target):

@@ -11,21 +11,21 @@ from tests.storage.traces.make import NOON, handled, trace
 from tracer_serve.storage.traces import TraceStore, open_store
 
 _CALLS: dict[str, Callable[[TraceStore], Any]] = {
-    "get": lambda store: store.get("x"),
-    "set_label": lambda store: store.set_label("x", "label", "audit"),
-    "latest_id": lambda store: store.latest_id(),
-    "labelled": lambda store: list(store.labelled("0", "x")),
-    "columns": lambda store: store.columns("0"),
-    "newest": lambda store: store.columns(newest=store.newest(0, 1)),
-    "columns of all": lambda store: store.columns(labelled_only=False),
-    "labelled_since": lambda store: store.labelled_since("0"),
-    "recent": lambda store: store.recent(5, before_id="x"),
-    "prune": lambda store: list(store.prune("z")),
-    "prunable": lambda store: store.prunable("z"),
-    "forget_user": lambda store: store.forget_user("u"),
-    "counts": lambda store: store.counts(),
-    "epochs": lambda store: store.epochs(),
-    "activity": lambda store: store.activity(NOON),
+    "get": lambda store: store.traces.get("x"),
+    "set_label": lambda store: store.traces.set_label("x", "label", "audit"),
+    "latest_id": lambda store: store.traces.latest_id(),
+    "labelled": lambda store: list(store.traces.labelled("0", "x")),
+    "columns": lambda store: store.traces.columns("0"),
+    "newest": lambda store: store.traces.columns(newest=store.traces.newest(0, 1)),
+    "columns of all": lambda store: store.traces.columns(labelled_only=False),
+    "labelled_since": lambda store: store.traces.labelled_since("0"),
+    "recent": lambda store: store.traces.recent(5, before_id="x"),
+    "prune": lambda store: list(store.retention.prune("z")),
+    "prunable": lambda store: store.retention.prunable("z"),
+    "forget_user": lambda store: store.users.forget("u"),
+    "counts": lambda store: store.tallies.counts(),
+    "epochs": lambda store: store.tallies.by_version(),
+    "activity": lambda store: store.tallies.activity(NOON),
 }
 
 
@@ -52,10 +52,10 @@ def test_plans_of_postgres_use_an_index(postgres_url: str, task: str, name: str)
 
 def plans(store: TraceStore, name: str, explain: str, settings: Sequence[str] = ()) -> list[str]:
     """Return the plan of every statement on the rows that a call makes."""
-    store.add([trace(store.task, metadata={"user": "u"}), handled(store.task)])
+    store.traces.add([trace(store.task, metadata={"user": "u"}), handled(store.task)])
     statements: list[tuple[str, Any]] = []
     event.listen(
-        store._db._engine,
+        store.database._engine,
         "before_cursor_execute",
         lambda _c, _cursor, statement, parameters, _context, many: statements.append(
             (statement, parameters[0] if many else parameters)
@@ -63,7 +63,7 @@ def plans(store: TraceStore, name: str, explain: str, settings: Sequence[str] = 
     )
     _CALLS[name](store)
     found = []
-    with store._db.read() as connection:
+    with store.database.read() as connection:
         for setting in settings:
             connection.exec_driver_sql(setting)
         for statement, parameters in [one for one in statements if "tracer_traces" in one[0]]:

@@ -29,19 +29,19 @@ def test_counts_are_the_truth(store: TraceStore, opened: Callable[[], TraceStore
     rng, stores = random.Random(5), (store, opened())
     for _ in range(12):
         made = [_random_trace(rng, store.task) for _ in range(rng.randrange(1, 30))]
-        rng.choice(stores).add(made)
-        rng.choice(stores).add(made[:2])
+        rng.choice(stores).traces.add(made)
+        rng.choice(stores).traces.add(made[:2])
         for one in rng.sample(made, k=min(4, len(made))):
-            rng.choice(stores).set_label(
+            rng.choice(stores).traces.set_label(
                 one.id, rng.choice("abc"), rng.choice(["audit", "human"]), Answer("", cost=0.5)
             )
-    store.forget_user("y")
-    rows, counts = store.recent(10_000), stores[1].counts()
+    store.users.forget("y")
+    rows, counts = store.traces.recent(10_000), stores[1].tallies.counts()
     assert counts.by_decision == Counter(row.decision for row in rows)
     assert counts.by_source == Counter(row.label_source for row in rows)
     assert counts.by_label == Counter(row.teacher_label for row in rows if row.teacher_label is not None)
     assert counts.total == _tally(rows)
-    assert store.epochs() == {
+    assert store.tallies.by_version() == {
         version: _tally([row for row in rows if row.version == version]) for version in {row.version for row in rows}
     }
 
@@ -64,11 +64,11 @@ def _tally(rows: list[Trace]) -> Tally:
 
 def test_activity_by_hour_and_day(store: TraceStore) -> None:
     """Rows are counted in the hour and in the day (UTC) in which they happened, from the hour asked for on."""
-    store.add([trace(store.task, hours=hours, cost=1.0) for hours in (0, 0, 1, 12, 13)])
-    store.add([handled(store.task, hours=1)])
-    hours = store.activity(NOON - timedelta(hours=1), NOON + timedelta(hours=1))
+    store.traces.add([trace(store.task, hours=hours, cost=1.0) for hours in (0, 0, 1, 12, 13)])
+    store.traces.add([handled(store.task, hours=1)])
+    hours = store.tallies.activity(NOON - timedelta(hours=1), NOON + timedelta(hours=1))
     assert [(start.hour, tally.requests, tally.coverage) for start, tally in hours] == [(12, 2, 0.0), (13, 2, 0.5)]
-    days = store.activity(NOON, by="day")
+    days = store.tallies.activity(NOON, by="day")
     assert [(start, tally.rows, tally.cost) for start, tally in days] == [
         (datetime(2026, 11, 22, tzinfo=UTC), 4, 3.0),
         (datetime(2026, 11, 23, tzinfo=UTC), 2, 2.0),
@@ -77,14 +77,14 @@ def test_activity_by_hour_and_day(store: TraceStore) -> None:
 
 def test_shares_of_nothing_are_none(store: TraceStore) -> None:
     """Without requests there is no coverage, without audits no agreement: None, not a made-up number."""
-    assert store.counts().total == Tally()
-    assert (store.counts().total.coverage, store.counts().total.agreement) == (None, None)
+    assert store.tallies.counts().total == Tally()
+    assert (store.tallies.counts().total.coverage, store.tallies.counts().total.agreement) == (None, None)
 
 
 def test_agreement_is_over_audits(store: TraceStore) -> None:
     """Agreement is the share of audited rows where surrogate and teacher agree; deferred rows do not enter."""
     rows = [handled(store.task) for _ in range(4)]
-    store.add([*rows, trace(store.task, teacher_label="other")])
+    store.traces.add([*rows, trace(store.task, teacher_label="other")])
     for row, label in zip(rows, ["card_arrival"] * 3 + ["other"], strict=True):
-        store.set_label(row.id, label, "audit")
-    assert store.counts().total.agreement == pytest.approx(0.75)
+        store.traces.set_label(row.id, label, "audit")
+    assert store.tallies.counts().total.agreement == pytest.approx(0.75)

@@ -24,12 +24,12 @@ from tracer_serve.storage.traces import open_store
 store = open_store(sys.argv[1], sys.argv[2])
 while True:
     rows = [trace(store.task, "text"), *(handled(store.task, "text", metadata={"user": "u"}) for _ in range(99))]
-    store.add(rows)
-    store.set_label(rows[1].id, "other", "human")
-    assert store.get(rows[0].id) is not None and store.labelled_since(rows[0].id) >= 1
-    store.update_value("n", lambda n: (n or 0) + 1)
-    store.acquire_lease("lease", "older", 60.0)
-    store.counts(), store.columns(rows[0].id), store.recent(5)
+    store.traces.add(rows)
+    store.traces.set_label(rows[1].id, "other", "human")
+    assert store.traces.get(rows[0].id) is not None and store.traces.labelled_since(rows[0].id) >= 1
+    store.values.update("n", lambda n: (n or 0) + 1)
+    store.leases.acquire("lease", "older", 60.0)
+    store.tallies.counts(), store.traces.columns(rows[0].id), store.traces.recent(5)
     print(*(row.id for row in rows), flush=True)
 """
 _STEPS = (
@@ -106,9 +106,9 @@ def test_the_older_release_works_on_through_every_step(location: Path | str, sto
     finally:
         for older in running:
             older.process.kill()
-    there = {row.id for row in store.recent(1_000_000)}
+    there = {row.id for row in store.traces.recent(1_000_000)}
     for older in running:
         assert {trace_id for line in older.said if line.endswith("\n") for trace_id in line.split()} <= there
-    counts = store.counts()
+    counts = store.tallies.counts()
     assert counts.total.rows == len(there)
     assert counts.by_decision["deferred"] - len(running) <= counts.by_source["human"] <= counts.by_decision["deferred"]

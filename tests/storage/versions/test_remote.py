@@ -160,7 +160,7 @@ def test_of_two_writers_of_a_number_one_fails(machine: Machine) -> None:
 
 def test_a_refit_that_lost_its_lease_activates_nothing(machine: Machine, store: TraceStore) -> None:
     """`current` is replaced in the transaction that looks at the lease; a person needs none."""
-    assert store.acquire_lease(LEASE, "leader", 60.0)
+    assert store.leases.acquire(LEASE, "leader", 60.0)
     leader, late = machine("one", holder="leader"), machine("one", holder="late")
     write(leader)
     write(leader, "again")

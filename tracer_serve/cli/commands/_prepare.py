@@ -44,7 +44,7 @@ def prepare(task: Task) -> Prepared:
     versions = open_versions(task)
     with closing(store_of(task)) as store:
         import_traces(task, store)
-        any_traces, closed = store.latest_id() is not None, closing_of(store)
+        any_traces, closed = store.traces.latest_id() is not None, closing_of(store)
         tried = example(task, store)
     current = versions.current()
     if current is None:
@@ -61,7 +61,7 @@ def prepare(task: Task) -> Prepared:
 
 def example(task: Task, store: TraceStore) -> object:
     """Return an input to try: a recent one of the store, else a greeting."""
-    found = next(iter(store.labelled()), None)
+    found = next(iter(store.traces.labelled()), None)
     if found is not None:
         return list(found.input) if isinstance(found.input, tuple) else found.input
     return ["first text", "second text"] if task.spec.input == "pair" else "hello"

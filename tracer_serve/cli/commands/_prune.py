@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     task = load_task(args.task)
     age = args.older_than or _configured(task)
     with closing(store_of(task)) as store:
-        rows = total = store.prunable(cutoff(age))
+        rows = total = store.retention.prunable(cutoff(age))
         if not args.dry_run:
             with progress_bar(quiet=args.json) as progress:
                 rows = prune(store, age, told=lambda removed: progress("removing old rows", removed, total))

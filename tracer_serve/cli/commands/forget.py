@@ -27,8 +27,8 @@ def run(args: argparse.Namespace) -> int:
     versions = open_versions(task)
     with closing(store_of(task)) as store:
         # first the marks: cut short in between, the command repeated counts some rows twice, but leaves none unmarked
-        marked = _mark(versions, store.ids_of_user(args.user))
-        removed = store.forget_user(args.user)
+        marked = _mark(versions, store.users.trace_ids(args.user))
+        removed = store.users.forget(args.user)
     if args.json:
         print_json({"removed": len(removed), "versions": marked})
         return 0

@@ -168,7 +168,7 @@ def _nearest(runtime: Runtime, index: NeighbourIndex, file: Path, vectors: Vecto
     places = np.searchsorted(np.sort(index.rows), near.row[0])
     found = []
     for place, cosine in zip(places, near.similarity[0], strict=True):
-        trace = runtime.store.get(ids[place].decode("ascii")) if np.isfinite(cosine) else None
+        trace = runtime.store.traces.get(ids[place].decode("ascii")) if np.isfinite(cosine) else None
         if trace is not None and trace.teacher_label is not None:
             found.append({"text": joined(trace.input), "label": trace.teacher_label, "cosine": round(float(cosine), 4)})
         if len(found) == _KIN:

@@ -65,9 +65,11 @@ def status_of(runtime: Runtime, now: datetime | None = None) -> dict[str, Any]:
     facts["breakers"] = _breakers(runtime)
     try:
         facts["traffic"] = traffic_of(runtime.store, runtime.task.spec.teacher.params.get("price"), now)
-        facts["recent"] = recent_of(runtime.store.recent(LOOKED_AT), facts["version"] and facts["version"]["number"])
+        facts["recent"] = recent_of(
+            runtime.store.traces.recent(LOOKED_AT), facts["version"] and facts["version"]["number"]
+        )
         facts["versions"] = _versions(runtime)
-        facts["refit_requested"] = runtime.store.get_value(REQUEST) is not None
+        facts["refit_requested"] = runtime.store.values.get(REQUEST) is not None
         facts["refits"] = refits_told(runtime.store, _REFITS, under_way=refitting(runtime))
     except (StoreError, ArtifactError) as error:
         if str(error) not in facts["problems"]:
@@ -102,7 +104,7 @@ def _breakers(runtime: Runtime) -> list[dict[str, str]]:
 
 def _versions(runtime: Runtime) -> list[dict[str, Any]]:
     """Return all versions, newest first, with what was certified and what came of it."""
-    loaded, live = runtime.live.loaded, runtime.store.epochs()
+    loaded, live = runtime.live.loaded, runtime.store.tallies.by_version()
     return [
         {
             "number": m.version,

@@ -19,8 +19,8 @@ def traffic_of(store: TraceStore, price: Any, now: datetime) -> dict[str, Any]:
     price : the teacher's in the spec, for its currency
     """
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    hours = store.activity(min(midnight, now - timedelta(hours=23)))
-    week = _total([tally for _, tally in store.activity(now - _PRICED_ON, by="day")])
+    hours = store.tallies.activity(min(midnight, now - timedelta(hours=23)))
+    week = _total([tally for _, tally in store.tallies.activity(now - _PRICED_ON, by="day")])
     today = _total([tally for start, tally in hours if start >= midnight])
     return {
         "hours": _every_hour(hours, now),

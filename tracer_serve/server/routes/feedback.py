@@ -70,7 +70,7 @@ def _trace_id(given: str) -> str:
 
 async def _write(runtime: Runtime, trace_id: str, label: str) -> None:
     for attempt in range(_TRIES):
-        if await run_in_threadpool(runtime.store.set_label, trace_id, label, "human"):
+        if await run_in_threadpool(runtime.store.traces.set_label, trace_id, label, "human"):
             return
         if attempt + 1 < _TRIES:
             await anyio.sleep(_PAUSE_S)
@@ -89,7 +89,7 @@ def _seen(store: TraceStore, key: str, given: FeedbackRequest) -> bool:
     RefusalError
         Where the key came with another body.
     """
-    before = (store.get_value(KEYS) or {}).get(_digest(key))
+    before = (store.values.get(KEYS) or {}).get(_digest(key))
     if before is not None and before["body"] != _digest(given.model_dump_json()):
         raise RefusalError(
             409, "this Idempotency-Key came with another body before", code="idempotency_key_reused", param=None
@@ -104,7 +104,7 @@ def _remember(store: TraceStore, key: str, given: FeedbackRequest) -> None:
         latest = sorted((known or {}).items(), key=lambda item: item[1]["at"])[1 - _REMEMBERED :]
         return dict(latest) | {_digest(key): entry}
 
-    store.update_value(KEYS, added)
+    store.values.update(KEYS, added)
 
 
 def _digest(text: str) -> str:

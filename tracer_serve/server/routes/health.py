@@ -51,7 +51,7 @@ def health(runtime: Runtime) -> dict[str, Any]:
     try:
         under_way = refitting(runtime)
         last = last_refit(runtime.store, under_way=under_way)
-        progress = runtime.store.get_value(PROGRESS) if under_way else None
+        progress = runtime.store.values.get(PROGRESS) if under_way else None
         new = _new_labels(runtime)
         ended = None if last is None else last["ended"]
         repair = _repair(runtime, under_way=under_way or just_begun(runtime.store, ended))
@@ -84,7 +84,7 @@ def _new_labels(runtime: Runtime) -> dict[str, int]:
     if loaded is None:
         return {}
     known = set(loaded.labels)
-    return {label: n for label, n in runtime.store.counts().by_label.items() if label not in known}
+    return {label: n for label, n in runtime.store.tallies.counts().by_label.items() if label not in known}
 
 
 def _gate(runtime: Runtime) -> dict[str, Any]:

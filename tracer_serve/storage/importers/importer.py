@@ -67,7 +67,7 @@ def import_file(
     path = Path(path)
     reading = ReadOptions(fmt, tuple(labels), pair, text_field, label_field, requests)
     sha256 = _sha256(path)
-    already = store.was_imported(sha256)
+    already = store.imports.contains(sha256)
     if already and not dry_run:
         return ImportSummary(path, already=True, sha256=sha256)
     summary = survey_file(path, reading, skip_bad=skip_bad)
@@ -76,12 +76,12 @@ def import_file(
         _check_teachers(summary, teacher)
     if dry_run:
         return summary
-    known = _known_lines(path, store.imported())
+    known = _known_lines(path, store.imports.digests())
     new = (item for item in read_items(path, reading) if isinstance(item, LabelledText) and item.line > known)
     stamped = (_trace(item, store.task, fingerprint) for item in new)
     kept = (_kept(trace, path, redact, fair=fair and (since is None or trace.ts >= since)) for trace in stamped)
     rows = _unchanged(summary, kept)
-    imported = store.add_import(rows, sha256=sha256, path=str(path))
+    imported = store.imports.add(rows, sha256=sha256, path=str(path))
     return replace(summary, imported=imported, already=imported == 0)
 
 

@@ -66,26 +66,28 @@ def copy_task(source: Path | str, target: Path | str, task: str, progress: Progr
 
 
 def _copy(giver: TraceStore, taker: TraceStore, progress: Progress) -> Copied:
-    pruned = giver.pruned_until()
-    if taker.pruned_until() > pruned:
+    pruned = giver.retention.pruned_until()
+    if taker.retention.pruned_until() > pruned:
         raise StoreError(
             f"{taker.name}: rows of {giver.task} went here, by age, that {giver.name} still has, and would come back."
             f" Let them go there too (`tracer-serve traces prune`), or copy into an empty database"
         )
-    until, total = giver.latest_id(), giver.counts().total.rows - giver.gone()
+    until, total = giver.traces.latest_id(), giver.tallies.counts().total.rows - giver.tallies.pruned_rows()
     rows = new = told = 0
-    for page in giver.pages(until):
-        added, labelled = taker.absorb(page)
+    for page in giver.transfer.pages(until):
+        added, labelled = taker.transfer.absorb(page)
         rows, new, told = rows + len(page), new + added, told + labelled
         progress(f"copying {giver.task}", rows, max(rows, total))
-    there = 0 if until is None else taker.count(until)
+    there = 0 if until is None else taker.traces.count(until)
     if there > rows:  # of an earlier copy, perhaps, and gone from the source since
-        there -= sum(taker.prune(pruned))
-    taker.absorb_beside(giver.beside())
+        there -= sum(taker.retention.prune(pruned))
+    taker.transfer.absorb_beside(giver.transfer.beside())
     if there < rows:
         lost = f"{rows:,} rows of {giver.task} were read and {there:,} are there"
         raise StoreError(f"{taker.name}: {lost}. If something removes rows there, stop it, and copy again")
     # a server may write between the two counts
-    if all(taker.counts().total.rows - taker.gone() != taker.count() for _ in range(_LOOKS)):
+    if all(
+        taker.tallies.counts().total.rows - taker.tallies.pruned_rows() != taker.traces.count() for _ in range(_LOOKS)
+    ):
         raise StoreError(f"{taker.name}: its tallies and its rows of {giver.task} differ. Was it written to by hand?")
     return Copied(giver.task, rows, new, told, there)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Table, func, select
+from sqlalchemy import Table, select
 
 from tracer_serve.storage.traces.database import Database
 from tracer_serve.storage.traces.rows import Row
@@ -17,7 +17,7 @@ _PASSING = ("refit.progress", "schedule.request")
 
 
 class Transfer(StorePart):
-    """The part of the store that gives all it has, and takes in what another one gives."""
+    """Reads all of a task's rows, and writes those of another store."""
 
     def pages(self, until_id: str | None) -> Iterator[list[Row]]:
         """Return all rows up to an id, in the order of their ids."""
@@ -67,14 +67,6 @@ class Transfer(StorePart):
                         statement = insert_into(connection, table).values(row)
                         key = list(table.primary_key.columns)
                         connection.execute(statement.on_conflict_do_update(index_elements=key, set_=row))
-
-    def count(self, until_id: str | None = None) -> int:
-        """Return how many rows there are up to an id; counts them, which takes its time."""
-        query = select(func.count()).select_from(traces).where(traces.c.task == self._task)
-        if until_id is not None:
-            query = query.where(traces.c.id <= until_id)
-        with self._db.read() as connection:
-            return int(connection.execute(query).scalar_one())
 
     def _of(self, table: Table) -> Any:
         return select(table).where(table.c.task == self._task)

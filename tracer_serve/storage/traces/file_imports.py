@@ -19,21 +19,21 @@ _STAGE = "tracer_incoming"
 _COPY = f"INSERT INTO {table.name} ({COLUMNS}) SELECT {COLUMNS} FROM {_STAGE} ORDER BY id"  # noqa: S608
 
 
-class Imports(StorePart):
-    """The part of the store that takes in files."""
+class FileImports(StorePart):
+    """Imports of trace files, each at most once."""
 
-    def was_imported(self, sha256: str) -> bool:
+    def contains(self, sha256: str) -> bool:
         """Return whether a file with these bytes was imported."""
         query = select(imports.c.sha256).where(imports.c.task == self._task, imports.c.sha256 == sha256)
         with self._db.read() as connection:
             return connection.execute(query).first() is not None
 
-    def imported(self) -> frozenset[str]:
+    def digests(self) -> frozenset[str]:
         """Return the sha256 of every file that was imported."""
         with self._db.read() as connection:
             return frozenset(connection.execute(select(imports.c.sha256).where(imports.c.task == self._task)).scalars())
 
-    def add_import(self, traces: Iterable[Trace], *, sha256: str, path: str) -> int:
+    def add(self, traces: Iterable[Trace], *, sha256: str, path: str) -> int:
         """Write all traces of a file, or, when their iterator raises, none; return how many, 0 if it is there already.
 
         They wait in a temporary table until all of them are known to be good, so that other writers wait only for the

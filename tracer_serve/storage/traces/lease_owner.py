@@ -41,17 +41,17 @@ def in_words(holder: str | None) -> str:
 
 def take_lease(store: TraceStore, name: str, holder: str, ttl_s: float) -> bool:
     """Take a lease that is free, has run out, or belongs to a dead process of this machine."""
-    if store.acquire_lease(name, holder, ttl_s):
+    if store.leases.acquire(name, holder, ttl_s):
         return True
     # released in its own name: if somebody was faster, it is no longer that name's, and this does nothing
-    return live_holder(store, name) is None and store.acquire_lease(name, holder, ttl_s)
+    return live_holder(store, name) is None and store.leases.acquire(name, holder, ttl_s)
 
 
 def live_holder(store: TraceStore, name: str) -> str | None:
     """Return who holds a lease; one whose process is dead is freed."""
-    present = store.lease_holder(name)
+    present = store.leases.holder(name)
     if present is not None and is_dead(present):
-        store.release_lease(name, present)
+        store.leases.release(name, present)
         return None
     return present
 

@@ -1,4 +1,4 @@
-"""Leases: one holder at a time over all processes and replicas, until released or run out."""
+"""Leases: locks with an expiry time, shared by all processes and replicas of a task."""
 
 import time
 from pathlib import Path
@@ -7,7 +7,6 @@ from typing import Any
 from sqlalchemy import BigInteger, Connection, cast, func, literal, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
-from tracer_serve.storage.traces.key_values import Settings
 from tracer_serve.storage.traces.schema import leases
 from tracer_serve.storage.traces.sql import StorePart, insert_into, touched
 
@@ -16,20 +15,20 @@ _US = 1_000_000
 
 
 class Leases(StorePart):
-    """The part of the store that decides who may do what only one may do at a time.
+    """Locks that expire: at most one holder at a time.
 
-    Postgres: times are the server's clock, whatever the replicas' clocks say. SQLite: all processes are on one
-    machine, and times are its clock since boot, which setting the time does not move; after a reboot every older
-    lease has run out.
+    On Postgres, times come from the server's clock, so the replicas' clocks do not matter. On SQLite all processes are
+    on one machine and times come from its clock since boot, which setting the wall clock does not move; after a reboot
+    every older lease has expired.
     """
 
-    def acquire_lease(self, name: str, holder: str, ttl_s: float) -> bool:
-        """Take a lease that is free, has run out, or is this holder's already; one atomic statement.
+    def acquire(self, name: str, holder: str, ttl_s: float) -> bool:
+        """Take a lease that is free, has expired, or already belongs to this holder; one atomic statement.
 
         Parameters
         ----------
         holder : unique to one attempt of one process, such as ``f"{host}:{pid}:{new_id()}"``
-        ttl_s : seconds until it runs out unless renewed
+        ttl_s : seconds until it expires unless renewed
         """
         with self._db.write() as connection:
             now, boot = _clock(connection)
@@ -45,20 +44,20 @@ class Leases(StorePart):
             )
             return taken == 1
 
-    def renew_lease(self, name: str, holder: str, ttl_s: float) -> bool:
-        """Move the end of a lease that is still this holder's; False: it is lost, stop what it protects."""
+    def renew(self, name: str, holder: str, ttl_s: float) -> bool:
+        """Extend a lease that still belongs to this holder; False: it is lost, stop what it protects."""
         with self._db.write() as connection:
             now, boot = _clock(connection)
             values = {"boot": boot, "expires": now + int(ttl_s * _US)}
             return touched(connection, leases.update().where(*self._held(name, holder)).values(values)) == 1
 
-    def release_lease(self, name: str, holder: str) -> bool:
-        """Give a lease back; False: it was not this holder's any more."""
+    def release(self, name: str, holder: str) -> bool:
+        """Release a lease; False: it no longer belonged to this holder."""
         with self._db.write() as connection:
             return touched(connection, leases.delete().where(*self._held(name, holder))) == 1
 
-    def lease_holder(self, name: str) -> str | None:
-        """Return who holds a lease that has not run out."""
+    def holder(self, name: str) -> str | None:
+        """Return the holder of a lease that has not expired, None where it is free."""
         with self._db.read() as connection:
             now, boot = _clock(connection)
             query = select(leases.c.holder).where(leases.c.task == self._task, leases.c.name == name)
@@ -72,29 +71,9 @@ class Leases(StorePart):
 
 
 def _clock(connection: Connection) -> tuple[ColumnElement[int], str]:
-    """Return now in microseconds, of the database's own clock where it has one, and what that clock counts from."""
+    """Return the time in microseconds, by the database's own clock where it has one, and the epoch of that clock."""
     if connection.dialect.name == "postgresql":
         return cast(func.extract("epoch", func.clock_timestamp()) * _US, BigInteger), ""
     if hasattr(time, "CLOCK_BOOTTIME") and _BOOT_ID.exists():
         return literal(time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000, BigInteger), _BOOT_ID.read_text().strip()
     return literal(time.time_ns() // 1_000, BigInteger), "wall"
-
-
-class Fencing(Leases, Settings):
-    """The part of the store where leases guard values."""
-
-    def put_value_under(self, lease: str, holder: str, key: str, value: Any) -> bool:
-        """Write a value if a lease is this holder's still; nobody else can take it before the value is there.
-
-        A holder that was stopped for longer than its lease, and goes on after another one was let in, is refused.
-
-        Parameters
-        ----------
-        value : None removes the key
-        """
-        with self._db.write() as connection:
-            held = select(leases.c.holder).where(*self._held(lease, holder)).with_for_update()
-            if connection.execute(held).first() is None:
-                return False
-            self._set(connection, key, value)
-            return True

@@ -14,9 +14,10 @@ from typing import cast
 
 from sqlalchemy import ColumnElement, func, select
 
-from tracer_serve.storage.traces.key_values import Settings
+from tracer_serve.storage.traces.key_values import read_value, write_value
 from tracer_serve.storage.traces.rows import Row
 from tracer_serve.storage.traces.schema import traces
+from tracer_serve.storage.traces.sql import StorePart
 from tracer_serve.storage.traces.tallies import GONE
 from tracer_serve.storage.traces.tally_delta import COUNTED, Change
 
@@ -26,8 +27,8 @@ PRUNED = "traces.pruned"
 _PAGE = 500  # rows walked over in a transaction: writers wait for a few milliseconds
 
 
-class Pruning(Settings):
-    """The part of the store that lets old rows go."""
+class Retention(StorePart):
+    """Deletes unlabelled rows by age."""
 
     def prune(self, before_id: str) -> Iterator[int]:
         """Remove the rows without a label whose ids are less; on disk, batch by batch, and well interrupted anywhere.
@@ -49,7 +50,8 @@ class Pruning(Settings):
 
     def pruned_until(self) -> str:
         """Return the id up to which rows without a label went, empty where none ever did."""
-        found: str | None = self.get_value(PRUNED)
+        with self._db.read() as connection:
+            found: str | None = read_value(connection, self._task, PRUNED)
         return found or ""
 
     def _prune(self, after: str, before_id: str) -> tuple[str, int]:
@@ -63,7 +65,7 @@ class Pruning(Settings):
             gone = cast("list[Row]", connection.execute(delete).all())  # as far as counts look at one
             Change().add(gone, -1).write(connection)
             Change().add(gone).write(connection, GONE)
-            self._set(connection, PRUNED, until)
+            write_value(connection, self._task, PRUNED, until)
         return until, len(gone)
 
     def _old(self, after: str, until: str) -> tuple[ColumnElement[bool], ...]:

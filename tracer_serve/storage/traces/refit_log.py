@@ -32,10 +32,10 @@ class Refit:
     version: int | None = None
 
 
-class History(StorePart):
-    """The part of the store that remembers refits."""
+class RefitLog(StorePart):
+    """The log of a task's refits."""
 
-    def record_refit(self, refit: Refit) -> None:
+    def record(self, refit: Refit) -> None:
         """Write a refit; one with the same id is replaced, so record it when it starts and again when it has ended."""
         values: dict[str, Any] = {
             "task": self._task,
@@ -50,7 +50,7 @@ class History(StorePart):
             insert = insert_into(connection, refits).values(values)
             connection.execute(insert.on_conflict_do_update(index_elements=[refits.c.task, refits.c.id], set_=values))
 
-    def refits(self, n: int = 50) -> list[Refit]:
+    def recent(self, n: int = 50) -> list[Refit]:
         """Return the last n refits, newest first."""
         query = select(refits).where(refits.c.task == self._task).order_by(refits.c.id.desc()).limit(n)
         with self._db.read() as connection:

@@ -43,20 +43,16 @@ def pages(
 
 
 class StorePart:
-    """One concern of the store of one task."""
+    """One concern of the store of one task.
+
+    Parameters
+    ----------
+    database : may hold other tasks' rows as well
+    task : only this task's rows are read and written
+    """
 
     def __init__(self, database: Database, task: str) -> None:
         self._db, self._task = database, task
-
-    @property
-    def task(self) -> str:
-        """Name of the task whose rows this store reads and writes."""
-        return self._task
-
-    @property
-    def name(self) -> str:
-        """Where the store is, without a password."""
-        return self._db.name
 
 
 def insert_into(connection: Connection, table: Table) -> sqlite.Insert:

@@ -113,30 +113,41 @@ def label_counts(connection: Connection, task: str) -> dict[str, int]:
     return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
 
+def store_counts(connection: Connection, task: str) -> StoreCounts:
+    """Return the counts of all rows of a task."""
+    everything = sums(connection, tallies.c.task, task)
+    return StoreCounts(
+        total=everything[0][1] if everything else Tally(),
+        by_decision=_rows_by(connection, task, "decision"),
+        by_source=_rows_by(connection, task, "source"),
+        by_label=label_counts(connection, task),
+    )
+
+
+def _rows_by(connection: Connection, task: str, name: str) -> dict[str | None, int]:
+    key, n = tallies.c[name], func.sum(tallies.c.n)
+    query = select(key, n).where(tallies.c.task == task).group_by(key).having(n > 0).order_by(key)
+    return {value or None: int(rows) for value, rows in connection.execute(query)}
+
+
 _HOURS = {"hour": 1, "day": 24}
 
 
-class Activity(StorePart):
-    """The part of the store that counts."""
+class Tallies(StorePart):
+    """Counts of a task's rows, by decision, label source, label, version and time."""
 
     def counts(self) -> StoreCounts:
-        """Return how many rows there are or were before retention took them, by decision, label source and label."""
+        """Return how many rows there are, those that retention removed included."""
         with self._db.read() as connection:
-            everything = sums(connection, tallies.c.task, self._task)
-            return StoreCounts(
-                total=everything[0][1] if everything else Tally(),
-                by_decision=self._by(connection, "decision"),
-                by_source=self._by(connection, "source"),
-                by_label=label_counts(connection, self._task),
-            )
+            return store_counts(connection, self._task)
 
-    def gone(self) -> int:
-        """Return how many of the rows that `counts` tells retention has removed."""
+    def pruned_rows(self) -> int:
+        """Return how many of the rows in `counts` retention has removed."""
         with self._db.read() as connection:
             found = sums(connection, tallies.c.task, self._task, tallies.c.writer == GONE)
         return found[0][1].rows if found else 0
 
-    def epochs(self) -> dict[int | None, Tally]:
+    def by_version(self) -> dict[int | None, Tally]:
         """Return counts per version that decided; None: before the first, and imported rows."""
         with self._db.read() as connection:
             found = sums(connection, tallies.c.version, self._task)
@@ -159,8 +170,3 @@ class Activity(StorePart):
         with self._db.read() as connection:
             found = sums(connection, start, self._task, *where)
         return [(datetime.fromtimestamp(int(begin) * 3600, UTC), tally) for begin, tally in found]
-
-    def _by(self, connection: Connection, name: str) -> dict[str | None, int]:
-        key, n = tallies.c[name], func.sum(tallies.c.n)
-        query = select(key, n).where(tallies.c.task == self._task).group_by(key).having(n > 0).order_by(key)
-        return {value or None: int(rows) for value, rows in connection.execute(query)}

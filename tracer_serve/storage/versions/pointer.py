@@ -35,7 +35,7 @@ class Current:
     def get(self) -> int | None:
         """Return the number of the version that serves, None before the first."""
         with self._opened() as store:
-            found: int | None = store.get_value(CURRENT)
+            found: int | None = store.values.get(CURRENT)
         return found
 
     @contextmanager
@@ -60,7 +60,7 @@ class Current:
                 yield
             finally:
                 with suppress(StoreError):  # then it runs out
-                    store.release_lease(_CHANGES, holder)
+                    store.leases.release(_CHANGES, holder)
 
     def set(self, number: int) -> None:
         """Let a version serve.
@@ -72,6 +72,6 @@ class Current:
         """
         with self._opened() as store:
             if self._holder is None:
-                store.put_value(CURRENT, number)
-            elif not store.put_value_under(LEASE, self._holder, CURRENT, number):
+                store.values.put(CURRENT, number)
+            elif not store.values.put_under_lease(LEASE, self._holder, CURRENT, number):
                 raise BusyError("this refit was taken for dead and another one was let in; nothing of it serves")

@@ -1,0 +1,184 @@
+"""Reads and writes the traces of one task."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+
+from tracer_serve.errors import StoreError
+from tracer_serve.storage.traces import recency
+from tracer_serve.storage.traces.codec import pack
+from tracer_serve.storage.traces.columnar import Columns, gather
+from tracer_serve.storage.traces.database import again
+from tracer_serve.storage.traces.merge_label import labelled, stands_against
+from tracer_serve.storage.traces.recency import Newest
+from tracer_serve.storage.traces.rows import Row, from_row, to_row
+from tracer_serve.storage.traces.schema import traces
+from tracer_serve.storage.traces.sql import StorePart, fetch, insert, missing, pages
+from tracer_serve.storage.traces.tallies import label_counts
+from tracer_serve.storage.traces.tally_delta import Change
+from tracer_serve.types import Answer, LabelSource, Trace
+
+
+class TraceTable(StorePart):
+    """The traces of one task. Every write is durable when its call returns."""
+
+    def add(self, traces: Iterable[Trace]) -> int:
+        """Write traces in one transaction; they are on disk on return.
+
+        A trace whose id exists already is left as it is, so a call may be repeated after an error. Requests do not call
+        this one by one: `serving.trace_writer.TraceWriter` gathers their rows.
+
+        Returns
+        -------
+        The number of new rows.
+        """
+        rows = [to_row(self._checked(trace)) for trace in traces]
+        if not rows:
+            return 0
+        known = again(partial(self._commit, rows))
+        return sum(row.id not in known for row in rows)
+
+    def set_label(
+        self,
+        trace_id: str,
+        label: str,
+        source: LabelSource,
+        answer: Answer | None = None,
+        *,
+        fingerprint: str | None = None,
+    ) -> bool:
+        """Label an existing row, by an audit or by a person.
+
+        A label that is replaced is kept in ``metadata["replaced"]``. Only a person's label replaces a person's; the
+        teacher's is then kept there, and its cost and fingerprint on the row.
+
+        Parameters
+        ----------
+        answer : the teacher's, for its tokens, cost and latency
+        fingerprint : the teacher's, where the row has none yet
+
+        Returns
+        -------
+        False where there is no such row, or its label is a person's and `source` is not.
+        """
+        merge = partial(labelled, label=label, source=source, answer=answer, fingerprint=fingerprint)
+        return again(partial(self._set_label, pack(trace_id), merge, source))
+
+    def get(self, trace_id: str) -> Trace | None:
+        """Return one trace, None where there is no such id."""
+        with self._db.read() as connection:
+            found = fetch(connection, select(traces).where(traces.c.task == self._task, traces.c.id == pack(trace_id)))
+        return from_row(found[0]) if found else None
+
+    def labelled(self, after_id: str | None = None, until_id: str | None = None) -> Iterator[Trace]:
+        """Stream the labelled traces in the order of their ids, in pages: without a lock, in constant memory.
+
+        Parameters
+        ----------
+        after_id, until_id : bounds, the first exclusive, the second inclusive; `latest_id` makes a snapshot
+        """
+        for page in pages(self._db, self._task, after_id, until_id, traces.c.teacher_label.is_not(None)):
+            yield from map(from_row, page)
+
+    def columns(
+        self,
+        after_id: str | None = None,
+        until_id: str | None = None,
+        *,
+        labelled_only: bool = True,
+        newest: Newest | None = None,
+    ) -> Columns:
+        """Return many traces as columns: what a refit needs of a million rows without a million objects.
+
+        Parameters
+        ----------
+        after_id, until_id : bounds as in `labelled`
+        labelled_only : skip handled rows that were never audited
+        newest : return only these rows
+        """
+        with self._db.read() as connection:
+            return gather(connection, self._task, after_id, until_id, labelled_only=labelled_only, newest=newest)
+
+    def newest(self, n: int, each: int = 0) -> Newest | None:
+        """Return which labelled rows are the newest n or nearly so; None where there are no more than that.
+
+        Served rows come before imported ones.
+
+        Parameters
+        ----------
+        each : keep up to this many of the newest rows of each label that is rarer than that among the n
+        """
+        with self._db.read() as connection:
+            return recency.newest(connection, self._task, n, each)
+
+    def newest_after(self, n: int) -> str:
+        """Return the greatest id that is less than those of the newest n labelled rows, empty where there is none."""
+        with self._db.read() as connection:
+            return recency.id_before_newest(connection, self._task, n)
+
+    def recent(self, n: int = 50, *, before_id: str | None = None) -> list[Trace]:
+        """Return the newest n traces, newest first; `before_id` is the last id of the previous page."""
+        query = select(traces).where(traces.c.task == self._task)
+        if before_id is not None:
+            query = query.where(traces.c.id < before_id)
+        with self._db.read() as connection:
+            return [from_row(row) for row in fetch(connection, query.order_by(traces.c.id.desc()).limit(n))]
+
+    def latest_id(self) -> str | None:
+        """Return the greatest id, None in an empty store; use it as `until_id` of a snapshot."""
+        with self._db.read() as connection:
+            query = select(traces.c.id).where(traces.c.task == self._task).order_by(traces.c.id.desc()).limit(1)
+            found: str | None = connection.execute(query).scalar_one_or_none()
+            return found
+
+    def labelled_since(self, trace_id: str | None) -> int:
+        """Return how many labelled traces have a greater id; all of them for None."""
+        with self._db.read() as connection:
+            if trace_id is None:
+                return sum(label_counts(connection, self._task).values())
+            later = select(func.count()).where(traces.c.task == self._task, traces.c.id > trace_id)
+            return int(connection.execute(later.where(traces.c.teacher_label.is_not(None))).scalar_one())
+
+    def count(self, until_id: str | None = None) -> int:
+        """Return how many rows there are up to an id; scans them, unlike `Tallies.counts`."""
+        query = select(func.count()).select_from(traces).where(traces.c.task == self._task)
+        if until_id is not None:
+            query = query.where(traces.c.id <= until_id)
+        with self._db.read() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def _checked(self, trace: Trace) -> Trace:
+        if trace.task != self._task:
+            raise ValueError(f"trace {trace.id} is of task {trace.task!r}, this store holds {self._task!r}")
+        return trace
+
+    def _commit(self, rows: Sequence[Row]) -> set[str]:
+        """Write rows in one transaction and return the ids that existed already."""
+        try:
+            with self._db.write() as connection:
+                insert(connection, rows)
+                Change().add(rows).write(connection)
+                return set()
+        except StoreError as error:
+            if not isinstance(error.__cause__, IntegrityError):
+                raise
+        with self._db.write() as connection:
+            new = missing(connection, self._task, rows)
+            if new:
+                insert(connection, new)
+                Change().add(new).write(connection)
+        return {row.id for row in rows} - {row.id for row in new}
+
+    def _set_label(self, packed_id: str, merge: Callable[[Row], Row], source: LabelSource) -> bool:
+        with self._db.write() as connection:
+            where = (traces.c.task == self._task, traces.c.id == packed_id)
+            found = fetch(connection, select(traces).where(*where).with_for_update())
+            if not found:
+                return False
+            before, after = found[0], merge(found[0])
+            if after != before:
+                connection.execute(traces.update().where(*where).values(after._asdict()))
+                Change().add([before], -1).add([after]).write(connection)
+            return not stands_against(before, source)

@@ -151,7 +151,7 @@ class Verdict:
     label : the surrogate's label
     score : the acceptor's score, higher is safer; NaN is never handled
     handled : whether the certificate lets the surrogate answer
-    reason : ``certified``, ``below_threshold``, ``out_of_scope``, ``class_not_certified`` or ``no_certificate``
+    reason : as in `policy.decision.certificate_reasons`
     runner_up : the second most probable label, None with a single class
     proba : probability per class, shape (k,)
     stage : the stage of the policy that was asked last, counted from 0

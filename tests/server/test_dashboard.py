@@ -258,6 +258,19 @@ async def test_an_explanation_says_why_a_certified_answer_would_not_count(
     assert (found["decision"], found["reason"]) == ("deferred", reason)
 
 
+async def test_an_explanation_and_an_answer_agree_about_each_users_canary(task: MakeTask) -> None:
+    """For every user `/v1/explain` names the decision and the reason that `/v1/classify` gives."""
+    spec, users = task(mode="canary", canary=0.5), [f"user-{i}" for i in range(20)]
+    make_version(spec)
+    async with serving(spec) as (client, _):
+        asked = [{"input": HANDLED, "user": user} for user in users]
+        explained = [(await client.post("/v1/explain", json=body)).json() for body in asked]
+        answered = [(await client.post("/v1/classify", json=body)).json() for body in asked]
+    found = [(one["decision"], one["reason"]) for one in explained]
+    assert found == [(one["data"][0]["decision"], one["data"][0]["reason"]) for one in answered]
+    assert {*found} == {("handled", "certified"), ("deferred", "canary")}
+
+
 async def test_half_a_character_in_a_trace_spoils_no_answer(task: MakeTask) -> None:
     """A text or a label with half a surrogate pair, which logs hold and UTF-8 cannot say, is shown as its escape."""
     spec = task(labels=None)

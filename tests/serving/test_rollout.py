@@ -66,16 +66,16 @@ def test_a_growing_canary_keeps_who_is_in() -> None:
     users = [f"user-{i}" for i in range(4000)]
 
     def inside(share: float) -> set[str]:
-        return {user for user in users if not Rollout("canary", share, "colours").holds_back(user)}
+        return {user for user in users if Rollout("canary", share, "colours").in_canary(user)}
 
     assert inside(0.0) == set()
     assert inside(0.1) < inside(0.3) < inside(1.0) == set(users)
     assert abs(len(inside(0.1)) - 400) < 5 * 19  # five deviations
-    other = {user for user in users if not Rollout("canary", 0.1, "other").holds_back(user)}
+    other = {user for user in users if Rollout("canary", 0.1, "other").in_canary(user)}
     assert len(other & inside(0.1)) < 150  # 40 expected
-    assert not Rollout("canary", 1.0).holds_back(None)
-    assert Rollout("canary", 0.0).holds_back(None)
-    assert Rollout("canary", 0.5).holds_back("\ud800") in (True, False)
+    assert Rollout("canary", 1.0).in_canary(None)
+    assert not Rollout("canary", 0.0).in_canary(None)
+    assert Rollout("canary", 0.5).in_canary("\ud800") in (True, False)
 
 
 async def test_a_teacher_that_is_down_degrades_where_that_is_wanted(task: MakeTask, stub_llm: StubLLM) -> None:

@@ -9,8 +9,7 @@ import numpy as np
 
 from tracer_serve.errors import ArtifactError
 from tracer_serve.gate.certificate import CERTIFICATE, Certificate
-from tracer_serve.gate.fixed_sequence import accepts
-from tracer_serve.gate.per_class import class_thresholds
+from tracer_serve.policy.decision import CERTIFIED, certificate_reasons
 from tracer_serve.policy.stage import Stage, StageEvidence, name_of
 from tracer_serve.policy.view import Batch, View
 from tracer_serve.protocols import Acceptor, Embedder, Surrogate
@@ -99,22 +98,22 @@ class Policy:
         ----------
         known : vectors that the caller has already, shape (n, d), by view
         """
-        batch, threshold = Batch(texts, known or {}), class_thresholds(self.certificate, self.classes)
+        batch = Batch(texts, known or {})
         asked = self.stages[0].ask(*batch.seen_by(self.stages[0].view, np.arange(len(texts))))
         proba, top, score, scope = asked.proba, asked.top, asked.score, asked.scope
-        handled, reason = self._judge(self.stages[0], asked, threshold)
+        reason = self._reasons(self.stages[0], asked)
         stage = np.zeros(len(texts), np.int64)
         for number, later in enumerate(self.stages[1:], start=1):
-            rows = np.flatnonzero(~handled)
+            rows = np.flatnonzero(reason != CERTIFIED)
             if not len(rows):
                 break
             if number == 1:
                 proba, score = proba.copy(), np.asarray(score).copy()  # they may be a surrogate's own
             asked = later.ask(*batch.seen_by(later.view, rows))
             proba[rows], top[rows], score[rows], scope[rows] = asked.proba, asked.top, asked.score, asked.scope
-            handled[rows], reason[rows] = self._judge(later, asked, threshold)
+            reason[rows] = self._reasons(later, asked)
             stage[rows] = number
-        return ScoredBatch(proba, top, score, scope, stage, handled, reason, batch.embed_s)
+        return ScoredBatch(proba, top, score, scope, stage, reason == CERTIFIED, reason, batch.embed_s)
 
     def ask_all(self, texts: Sequence[Text], known: Mapping[View, Vectors]) -> tuple[StageEvidence, ...]:
         """Ask every stage about every row, for a calibration; `known` as in `score`."""
@@ -180,19 +179,13 @@ class Policy:
         stages = tuple(Stage.load(folder / f"stage_{number}", views) for number in numbers[1])
         return cls(stages, certificate)
 
-    def _judge(self, stage: Stage, asked: StageEvidence, threshold: Floats) -> tuple[Bools, Labels]:
-        """Return which rows a stage handles, and the reasons, as in `Verdict`, of all it was asked about."""
-        in_scope, open_ = stage.in_scope(asked), stage.open[asked.top]
-        handled: Bools = accepts(asked.score, threshold[asked.top]) & in_scope & open_ & self.certificate.certified
-        if handled.all():
-            return handled, np.full(len(handled), "certified", _REASON)
-        uncertified = np.full(len(handled), not self.certificate.certified)
-        reason = np.select(
-            [handled, uncertified, ~in_scope, ~(open_ & (threshold[asked.top] < np.inf))],
-            ["certified", "no_certificate", "out_of_scope", "class_not_certified"],
-            "below_threshold",
+    def _reasons(self, stage: Stage, asked: StageEvidence) -> Labels:
+        """Return why a stage answers each row that it was asked about, or not."""
+        return certificate_reasons(
+            self.certificate,
+            self.classes,
+            score=asked.score,
+            top=asked.top,
+            in_scope=stage.in_scope(asked),
+            open_=stage.open[asked.top],
         )
-        return handled, reason.astype(_REASON)
-
-
-_REASON = "<U19"  # class_not_certified

@@ -11,8 +11,7 @@ from tracer_serve.fit.cross_score import cross_predicted
 from tracer_serve.fit.folds import duplicate_groups, random_folds
 from tracer_serve.fit.result import Fitted
 from tracer_serve.gate.certificate import Certificate
-from tracer_serve.gate.fixed_sequence import accepts
-from tracer_serve.gate.per_class import class_thresholds
+from tracer_serve.policy.decision import CERTIFIED, certificate_reasons
 from tracer_serve.report.json_values import joined
 from tracer_serve.types import Bools, Floats, Ints, Labels, Text, Vectors
 
@@ -35,8 +34,8 @@ class CalibrationView:
     truth : the teacher's label, shape (n,)
     agreed : whether `top` is `truth`
     score : the acceptor's score
-    scope, scope_threshold : the scope guard's score, and the least that passes, of the stage in question, shape (n,)
     eligible : rows that the guards let pass
+    reason : why the surrogate answers a row or not, as in `policy.decision.certificate_reasons`, shape (n,)
     handled : rows that the certificate lets the surrogate answer
     predicted : P(agree) that the other rows predict for a row's score
     group : near-duplicates share a number, shape (n,)
@@ -52,9 +51,8 @@ class CalibrationView:
     truth: Ints
     agreed: Bools
     score: Floats
-    scope: Floats
-    scope_threshold: Floats
     eligible: Bools
+    reason: Labels
     handled: Bools
     predicted: Floats
     group: Ints
@@ -74,8 +72,11 @@ class CalibrationView:
         calibration, rows = fitted.calibration, np.flatnonzero(fitted.calibration.fair)
         certificate = fitted.certificate
         score, top = calibration.score[rows], calibration.top[rows]
-        threshold = class_thresholds(certificate, calibration.classes)[top]
-        guards = np.array([stage.scope_threshold for stage in fitted.policy.stages])
+        guards = np.array([stage.scope_threshold for stage in fitted.policy.stages])[calibration.stage[rows]]
+        in_scope, eligible = calibration.scope[rows] >= guards, calibration.eligible[rows]
+        reason = certificate_reasons(
+            certificate, calibration.classes, score=score, top=top, in_scope=in_scope | eligible, open_=eligible
+        )
         shown, vectors = [texts[int(i)] for i in rows], fitted.vectors[rows]
         return cls(
             certificate=certificate,
@@ -87,10 +88,9 @@ class CalibrationView:
             truth=calibration.truth[rows],
             agreed=calibration.agreed[rows],
             score=score,
-            scope=calibration.scope[rows],
-            scope_threshold=guards[calibration.stage[rows]],
-            eligible=calibration.eligible[rows],
-            handled=calibration.eligible[rows] & accepts(score, threshold) & certificate.certified,
+            eligible=eligible,
+            reason=reason,
+            handled=reason == CERTIFIED,
             predicted=cross_predicted(calibration.score, calibration.agreed, folds)[rows],
             group=duplicate_groups(shown),
             index=NeighbourIndex(k=NEAREST).fit(vectors, np.zeros(len(rows), np.int64)),

@@ -8,7 +8,7 @@ import numpy as np
 from tracer_serve.report.calibration_view import CalibrationView
 from tracer_serve.report.neighbours import Kin
 from tracer_serve.report.reason_texts import REASONS, SHORT
-from tracer_serve.report.reasons import reason_codes, row_of
+from tracer_serve.report.reasons import row_of
 from tracer_serve.types import Floats, Labels
 
 CAUSES = {
@@ -33,7 +33,7 @@ def why_of(seen: CalibrationView, kin: Kin, reference: Kin, examples: int = 40) 
     kin : of the deferred rows (a sample where there are very many)
     reference : of some handled rows; says how near is usual
     """
-    codes = reason_codes(seen)[kin.of]
+    codes = seen.reason[kin.of]
     causes = _causes(seen, kin, _usual(reference))
     detailed = np.isin(codes, ["below_threshold", "no_certificate"])
     clear = (codes == "no_certificate") & (causes == "unsure")  # no threshold makes it a weak case

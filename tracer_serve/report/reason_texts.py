@@ -3,7 +3,7 @@
 SHORT = {
     "out_of_scope": "outside the scope guard",
     "class_not_certified": "its label has no certificate",
-    "no_score": "nothing can be said",
+    "no_score": "no finite score",
 }
 """Reasons of `REASONS` in a few words, those that need no further cause."""
 REASONS = {
@@ -11,7 +11,7 @@ REASONS = {
     "out_of_scope": "unlike anything seen: the scope guard keeps it for the teacher",
     "class_not_certified": "the label it would get has no certificate of its own",
     "below_threshold": "its score is under the certified threshold",
-    "no_score": "nothing could be said about it",
+    "no_score": "the acceptor gave it no finite score",
     "no_certificate": "nothing is certified in this version, so everything goes to the teacher",
 }
 """Reasons as in `Verdict`, in words."""

@@ -1,44 +1,44 @@
-"""Going live in steps: for whom a certified answer counts."""
+"""Rollout of a version: the share of users for whom certified answers count."""
 
 import hashlib
 import random
 from dataclasses import dataclass
-from typing import Literal
+
+from tracer_serve.policy.decision import Mode
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """Says whose certified answers are held back.
+    """Configure for whom certified answers count.
 
     Parameters
     ----------
-    mode : ``observe`` holds all back, ``enforce`` none, ``canary`` all but those of a share of the users
-    canary : that share
-    task : its name; other tasks' canaries are other users
+    mode : as in `policy.decision.Conditions`
+    canary : share of the users in the canary
+    task : the task's name; canaries of different tasks are independent draws of users
 
     Examples
     --------
-    >>> Rollout("observe").holds_back("ann"), Rollout().holds_back("ann")
-    (True, False)
+    >>> Rollout("canary", 0.0).in_canary("ann"), Rollout("canary", 1.0).in_canary("ann")
+    (False, True)
     """
 
-    mode: Literal["observe", "canary", "enforce"] = "enforce"
+    mode: Mode = "enforce"
     canary: float = 1.0
     task: str = ""
 
-    def holds_back(self, user: str | None) -> bool:
-        """Return whether the teacher answers this user's requests, whatever is certified.
+    def in_canary(self, user: str | None) -> bool:
+        """Return whether a request belongs to the canary.
 
-        A user is in or out for good, and one who is in stays in when the share grows. A request without a user is drawn
-        by itself.
+        A hash of the user decides, so users stay in while the share grows. A request without a user is drawn at random.
         """
         if self.mode != "canary":
-            return self.mode == "observe"
+            return True
         if user is None:
-            return random.random() >= self.canary
+            return random.random() < self.canary
         hashed = hashlib.sha256(f"{self.task}\n{user}".encode("utf-8", "surrogatepass")).digest()
-        return int.from_bytes(hashed[:8]) >= self.canary * 2**64
+        return int.from_bytes(hashed[:8]) < self.canary * 2**64
 
 
 ENFORCE = Rollout()
-"""Holds nobody's back."""
+"""Every certified answer counts."""

@@ -12,6 +12,7 @@ from typing import Any
 from tracer_serve.errors import BadInputError, TeacherError
 from tracer_serve.infra.cooperative import in_turns
 from tracer_serve.infra.redaction import WITHHELD, Redact
+from tracer_serve.policy.decision import CERTIFIED, Conditions, decide
 from tracer_serve.protocols import Teacher
 from tracer_serve.serving.active_version import ActiveVersion, VersionLoader
 from tracer_serve.serving.auditor import Auditor, ask
@@ -89,7 +90,7 @@ class Router:
             verdict = None if stored is WITHHELD else said
             if isinstance(verdict, BadInputError):
                 results.append(verdict)
-            elif verdict is not None and verdict.handled and request.held is None:
+            elif verdict is not None and request.reason(verdict) == CERTIFIED:
                 results.append(request.handle(text, stored, verdict))
             else:
                 results.append(None)
@@ -102,29 +103,26 @@ class Router:
         self.metrics.seconds["total"].observe(time.perf_counter() - started)
         return [result for result in results if result is not None]
 
-    def holds_back(self, loaded: ActiveVersion | None, user: str | None = None) -> str | None:
-        """Return why a version's certified answers do not count for a user, None where they do."""
-        if loaded is None or not loaded.policy.certificate.certified:
-            return None
-        if self.watch.closed(loaded) is not None:
-            return "gate_closed"
-        return self.rollout.mode if self.rollout.holds_back(user) else None
+    def conditions(self, loaded: ActiveVersion, user: str | None) -> Conditions:
+        """Return what decides on a request of a user beside the version."""
+        closed = self.watch.closed(loaded) is not None
+        return Conditions(gate_closed=closed, mode=self.rollout.mode, in_canary=self.rollout.in_canary(user))
 
 
 class _Request:
     """What the texts of one request have in common: the version that was live when it came."""
 
-    __slots__ = ("down", "held", "latency_ms", "metadata", "router", "sampled", "slots", "version")
+    __slots__ = ("conditions", "down", "latency_ms", "metadata", "router", "sampled", "slots", "version")
 
     def __init__(self, router: Router, loaded: ActiveVersion | None, judged: Judged, metadata: dict[str, Any]) -> None:
         self.router, self.metadata = router, metadata
         self.slots, self.down = asyncio.Semaphore(router.at_once), list[TeacherError]()
         self.version = None if loaded is None else loaded.number
         certified = loaded is not None and loaded.policy.certificate.certified
-        self.held = router.holds_back(loaded, metadata.get("user"))
+        self.conditions = Conditions() if loaded is None else router.conditions(loaded, metadata.get("user"))
         # without a certificate that holds everything is labelled, which is what a rate of 1 says to the calibration. A
         # canary has one rate for all: a rate of 1 for those outside would let the certificate speak of them alone
-        self.sampled = certified and self.held in (None, "canary")
+        self.sampled = certified and self.conditions.withheld in (None, "canary")
         self.latency_ms = {"embed": round(judged.embed_s * 1e3, 3), "predict": round(judged.predict_s * 1e3, 3)}
 
     @property
@@ -165,14 +163,14 @@ class _Request:
         metrics.cost["spent"].inc(answer.cost)
         router.audits.note_cost(answer.cost)
         router.watch.note_label(answer.label)
-        if self.held is not None and verdict is not None and verdict.handled:
+        if verdict is not None and verdict.handled:
             metrics.shadow["true" if verdict.label == answer.label else "false"].inc()
         trace = self._trace(stored, verdict, "deferred", rate, answer=answer)
         if stored is WITHHELD:
             metrics.lost.inc()
         else:
             await router.writer.commit(trace)
-        return Decision(answer.label, "deferred", self._reason(verdict), trace.id, self.version, verdict, answer)
+        return Decision(answer.label, "deferred", self.reason(verdict), trace.id, self.version, verdict, answer)
 
     async def _ask(self, text: Text) -> Answer:
         """Ask the teacher when it is this text's turn; where as many in a row found it down, the rest do not wait."""
@@ -181,7 +179,7 @@ class _Request:
                 raise self.down[-1]
             try:
                 # after an alarm what comes now calibrates, not what the teacher said before, or while it erred
-                answer = await ask(self.router.teacher, text, anew=self.held == "gate_closed")
+                answer = await ask(self.router.teacher, text, anew=self.conditions.gate_closed)
             except TeacherError as error:
                 if error.reason in DOWN:
                     self.down.append(error)
@@ -198,12 +196,13 @@ class _Request:
 
     def _noted(self, verdict: Verdict | None, error: TeacherError | None) -> dict[str, Any]:
         """Return what is kept with a row that was not handled: why, and what the teacher's trouble was."""
-        noted = {**self.metadata, "reason": self._reason(verdict)}
+        noted = {**self.metadata, "reason": self.reason(verdict)}
         return noted if error is None else noted | {"error": error.reason}
 
-    def _reason(self, verdict: Verdict | None) -> str:
+    def reason(self, verdict: Verdict | None) -> str:
+        """Return why the surrogate answers a text or not."""
         if verdict is not None:
-            return self.held if self.held is not None and verdict.handled else verdict.reason
+            return decide(verdict.reason, self.conditions)
         return "no_version" if self.version is None else "policy_failed"
 
     def _trace(

@@ -228,6 +228,23 @@ def test_a_closed_gate_defers_everything(tmp_path: Path) -> None:
     assert {row["tracer_label"] for row in rows} == {""}
 
 
+def test_a_canary_is_drawn_for_each_row_of_a_file(tmp_path: Path) -> None:
+    """Each row has its own draw, and rows of one user share its fate: one batch holds both outcomes, near the share."""
+    task = tiny_task(tmp_path)
+    assert main(["fit", str(tmp_path / "task.yaml")]) == 0
+    task = tiny_task(tmp_path, mode="canary", canary=0.5)
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    users = [None] * 400 + [f"user-{i % 20}" for i in range(400)]
+    rows = [{"text": TEXTS[i % len(TEXTS)], **({"user": user} if user else {})} for i, user in enumerate(users)]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    assert classify(task, source, out) == 0
+    found = [(row.get("user"), row["tracer_reason"]) for row in rows_of(out)]
+    anonymous = [reason for user, reason in found if user is None]
+    assert {*anonymous} == {"certified", "canary"}
+    assert abs(anonymous.count("canary") - 200) < 5 * 10  # five standard deviations
+    assert len({(user, reason) for user, reason in found if user is not None}) == 20
+
+
 def test_nothing_is_overwritten_and_each_error_says_how_to_go_on(
     task: Task, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

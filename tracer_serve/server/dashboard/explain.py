@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Annotated, Any, Self, cast
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,6 +15,7 @@ from tracer_serve.components.neighbour_index import NeighbourIndex
 from tracer_serve.errors import BadInputError
 from tracer_serve.gate.per_class import class_thresholds
 from tracer_serve.infra.redaction import WITHHELD
+from tracer_serve.policy.decision import CERTIFIED, decide
 from tracer_serve.policy.policy import Policy
 from tracer_serve.protocols import Embedder, Ensemble, Surrogate
 from tracer_serve.report.json_values import joined
@@ -39,6 +40,7 @@ class ExplainRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, title="ExplainRequest")
 
     input: str | Briefly[list[str]] = Field(description="One text; where the task classifies pairs, [first, second].")
+    user: Annotated[str, Field(max_length=256)] | None = Field(default=None, description="Decides on a canary.")
 
 
 class _Noting:
@@ -75,11 +77,11 @@ async def explain(request: Request) -> Response:
         raise RefusalError(400, "explain takes one text", param="input")
     if not says_something(texts[0]):
         raise BadInputError("the text is empty")
-    return JsonAnswer(await explained(runtime, texts[0]))
+    return JsonAnswer(await explained(runtime, texts[0], asked.user))
 
 
-async def explained(runtime: Runtime, text: Text) -> dict[str, Any]:
-    """Return what the version that serves would do with a text."""
+async def explained(runtime: Runtime, text: Text, user: str | None = None) -> dict[str, Any]:
+    """Return what the version that serves would do with a user's text."""
     loaded, redact = runtime.live.loaded, runtime.router.redact
     if loaded is None:
         return _outcome(None, None, "no_version")
@@ -93,7 +95,7 @@ async def explained(runtime: Runtime, text: Text) -> dict[str, Any]:
         raise verdict
     if verdict is None:
         return _outcome(loaded, None, "policy_failed")
-    found = _outcome(loaded, verdict, _held(runtime, verdict) or verdict.reason)
+    found = _outcome(loaded, verdict, decide(verdict.reason, runtime.router.conditions(loaded, user)))
     return found | await run_in_threadpool(_evidence, runtime, loaded, kept, verdict.stage, made[verdict.stage].made)
 
 
@@ -104,20 +106,10 @@ def _noting(policy: Policy) -> tuple[Policy, list[_Noting]]:
     return replace(policy, stages=stages), [cast("_Noting", stage.view.embedder) for stage in stages]
 
 
-def _held(runtime: Runtime, verdict: Verdict) -> str | None:
-    """Return why a certified answer would not count, None where it would."""
-    if not verdict.handled:
-        return None
-    if runtime.closed is not None:
-        return "gate_closed"
-    return "observe" if runtime.task.spec.mode == "observe" else None
-
-
 def _outcome(loaded: ActiveVersion | None, verdict: Verdict | None, reason: str) -> dict[str, Any]:
-    handled = verdict is not None and verdict.handled and reason == verdict.reason
     found: dict[str, Any] = {
         "version": None if loaded is None else loaded.number,
-        "decision": "handled" if handled else "deferred",
+        "decision": "handled" if reason == CERTIFIED else "deferred",
         "reason": reason,
         "words": BRIEF.get(reason, reason.replace("_", " ")),
         **dict.fromkeys(("label", "runner_up", "score", "threshold")),

@@ -14,6 +14,7 @@ from typing import TypeGuard
 
 from tracer_serve.errors import BadInputError, TeacherError
 from tracer_serve.infra.redaction import WITHHELD
+from tracer_serve.policy.decision import CERTIFIED, decide
 from tracer_serve.serving.active_version import ActiveVersion
 from tracer_serve.serving.batch.input_lines import InputLine
 from tracer_serve.serving.batch.output_files import ADDED, Row, Sink
@@ -81,12 +82,13 @@ async def classify_asking(
     """
     tally, slots = FileSummary(), asyncio.Semaphore(at_once)
 
-    async def ask(text: Text) -> Result:
+    async def ask(text: Text, user: str | None) -> Result:
         async with slots:
-            return (await router.route([text]))[0]
+            return (await router.route([text], {} if user is None else {"user": user}))[0]
 
     for part in _batches(lines, sink, min(batch, 16 * at_once)):
-        results = iter(await asyncio.gather(*(ask(line.text) for line in part if line.text is not None)))
+        asked = (ask(line.text, line.user) for line in part if line.text is not None)
+        results = iter(await asyncio.gather(*asked))
         told = [(line, None if line.text is None else next(results)) for line in part]
         down = next((i for i, (_, result) in enumerate(told) if _is_down(result)), len(told))
         rows = [_refused(line) if result is None else _told(line, result) for line, result in told[:down]]
@@ -122,23 +124,24 @@ def _decided(
     """Return the rows of a batch, with what the policy says of each text."""
     if loaded is None or vectors is None:
         return [_refused(line) if line.text is None else _row(line, "deferred", "no_version") for line in part]
-    policy, held = loaded.policy, router.holds_back(loaded)
+    policy = loaded.policy
     seen = policy.score(texts, {policy.stages[0].view: vectors})
     labels = policy.classes[seen.top].tolist()
-    said = zip(texts, seen.handled.tolist(), labels, seen.score.tolist(), seen.reason.tolist(), strict=True)
+    said = zip(texts, labels, seen.score.tolist(), seen.reason.tolist(), strict=True)
     rows = []
     for line in part:
         if line.text is None:
             rows.append(_refused(line))
             continue
-        text, handled, label, score, reason = next(said)
+        text, label, score, reason = next(said)
         facts = {"score": score, "version": loaded.number}
+        reason = decide(reason, router.conditions(loaded, line.user))
         if text is WITHHELD:
             rows.append(_row(line, "deferred", "policy_failed", version=loaded.number))
-        elif not handled or held is not None:
-            rows.append(_row(line, "deferred", held if handled and held is not None else reason, **facts))
-        else:
+        elif reason == CERTIFIED:
             rows.append(_row(line, "handled", reason, label=label, **facts))
+        else:
+            rows.append(_row(line, "deferred", reason, **facts))
     return rows
 
 

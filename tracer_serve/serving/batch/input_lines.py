@@ -28,6 +28,12 @@ class InputLine:
     text: Text | None
     problem: str = ""
 
+    @property
+    def user(self) -> str | None:
+        """The record's field ``user``, as in a request to ``/v1/classify``: it decides whether it is in a canary."""
+        user = self.record.get("user")
+        return user if isinstance(user, str) else None
+
 
 def lines_of(path: Path, *, pair: bool, text_field: str | tuple[str, str] | None = None) -> Iterator[InputLine]:
     """Yield one line per record of a file, also for those that cannot be read.

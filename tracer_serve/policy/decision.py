@@ -1,0 +1,101 @@
+"""The decision rule: whether the surrogate's answer to a text counts, and if not, why.
+
+Router, ``/v1/explain``, file classification and report all use these two functions, so a text has the same reason
+everywhere. Both are pure: `certificate_reasons` depends on the version alone, `decide` on the request as well.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from tracer_serve.gate.certificate import Certificate
+from tracer_serve.gate.fixed_sequence import accepts
+from tracer_serve.gate.per_class import class_thresholds
+from tracer_serve.types import Bools, Floats, Ints, Labels
+
+Mode = Literal["observe", "canary", "enforce"]
+
+CERTIFIED = "certified"
+"""The one reason with which the surrogate answers."""
+_DTYPE = "<U19"  # the longest reason, class_not_certified
+
+
+def certificate_reasons(
+    certificate: Certificate, classes: Labels, *, score: Floats, top: Ints, in_scope: Bools, open_: Bools
+) -> Labels:
+    """Return why the certificate lets the surrogate answer each of n rows or not, shape (n,).
+
+    Parameters
+    ----------
+    classes : the labels that `top` indexes, shape (k,)
+    score : on the policy's path, shape (n,); rows whose score is not finite are never answered
+    top : the most probable class, shape (n,)
+    in_scope : rows that the scope guard lets pass, shape (n,)
+    open_ : rows whose predicted class the class floor lets pass, shape (n,)
+
+    Returns
+    -------
+    ``certified``, ``no_certificate``, ``out_of_scope``, ``class_not_certified``, ``no_score`` or ``below_threshold``.
+
+    Examples
+    --------
+    >>> found = Certificate(True, "certified", 0.9, 0.05, "strict", 100, 90, 88, 0.91, threshold=0.3, coverage=0.9)
+    >>> rows = dict(top=np.zeros(3, int), in_scope=np.ones(3, bool), open_=np.ones(3, bool))
+    >>> certificate_reasons(found, np.array(["a"]), score=np.array([0.5, 0.1, np.nan]), **rows).tolist()
+    ['certified', 'below_threshold', 'no_score']
+    """
+    if not certificate.certified:
+        return np.full(len(score), "no_certificate", _DTYPE)
+    threshold = class_thresholds(certificate, classes)[top]
+    handled = accepts(score, threshold) & in_scope & open_
+    if handled.all():
+        return np.full(len(score), CERTIFIED, _DTYPE)
+    reasons = np.select(
+        [handled, ~in_scope, ~open_ | (threshold == np.inf), ~np.isfinite(score)],
+        [CERTIFIED, "out_of_scope", "class_not_certified", "no_score"],
+        "below_threshold",
+    )
+    return reasons.astype(_DTYPE)
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What decides on one request beside the version: gate and rollout. The defaults let every certified answer count.
+
+    Parameters
+    ----------
+    gate_closed : whether something voids the version's certificate
+    mode : ``observe`` lets no certified answer count, ``canary`` those of a share of the users, ``enforce`` all
+    in_canary : whether the request belongs to that share
+    """
+
+    gate_closed: bool = False
+    mode: Mode = "enforce"
+    in_canary: bool = True
+
+    @property
+    def withheld(self) -> str | None:
+        """Why no certified answer counts for this request; None where they do."""
+        if self.gate_closed:
+            return "gate_closed"
+        if self.mode == "observe":
+            return "observe"
+        return "canary" if self.mode == "canary" and not self.in_canary else None
+
+
+def decide(reason: str, conditions: Conditions) -> str:
+    """Return why a request's text is answered by the surrogate (`CERTIFIED`) or not (any other reason).
+
+    Parameters
+    ----------
+    reason : the version's reason, as in `certificate_reasons`
+
+    Examples
+    --------
+    >>> decide("certified", Conditions(mode="observe")), decide("out_of_scope", Conditions(mode="observe"))
+    ('observe', 'out_of_scope')
+    >>> decide("certified", Conditions())
+    'certified'
+    """
+    return conditions.withheld or reason if reason == CERTIFIED else reason

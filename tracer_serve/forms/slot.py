@@ -20,12 +20,12 @@ BRANCH = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """The wrapper around a varying text: what every message begins and ends with.
+    r"""The wrapper around a varying text: what every message begins and ends with.
 
     Examples
     --------
-    >>> slot = Slot("Tweet: ", "\\nLabel:")
-    >>> slot.read("Tweet: what a day\\nLabel:"), slot.read("what a day")
+    >>> slot = Slot("Tweet: ", "\nLabel:")
+    >>> slot.read("Tweet: what a day\nLabel:"), slot.read("what a day")
     ('what a day', None)
     """
 
@@ -42,7 +42,7 @@ class Slot:
 
 
 def find_slot(messages: Sequence[str]) -> Slot | None:
-    """Return the wrapper that the messages of one prompt share, but for a few outliers.
+    r"""Return the wrapper that the messages of one prompt share, but for a few outliers.
 
     The wrapper ends at word boundaries: a first letter that the texts happen to share stays with the texts.
 
@@ -57,8 +57,8 @@ def find_slot(messages: Sequence[str]) -> Slot | None:
 
     Examples
     --------
-    >>> find_slot([f"Tweet: number {n} of many\\nLabel:" for n in range(100, 130)])
-    Slot(prefix='Tweet: number ', suffix=' of many\\nLabel:')
+    >>> find_slot([f"Tweet: number {n} of many\nLabel:" for n in range(100, 130)])
+    Slot(prefix='Tweet: number ', suffix=' of many\nLabel:')
     """
     distinct = sorted(set(messages))
     if len(distinct) < FEWEST:

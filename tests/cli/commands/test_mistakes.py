@@ -180,7 +180,7 @@ def test_labels_that_look_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main(["import", str(task.file), str(odd), "--dry-run"]) == 0
     told = capsys.readouterr().out
     assert "'Lost' and 'lost' differ in case or spaces only" in told
-    assert f"tracer-serve import {task.file} {odd}, with the same options but --dry-run" in told
+    assert f"tracer-serve import {task.file} {odd}, with the same options except --dry-run" in told
     each = write_traces(
         tmp_path / "each.jsonl", [f"t {n}" for n in range(40)], [f"a text of its own, {n}" for n in range(40)]
     )

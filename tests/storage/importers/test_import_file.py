@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from tests.support.tasks import banking
 from tracer_serve.errors import ImportFileError
+from tracer_serve.forms.slot import Slot
 from tracer_serve.storage.importers import import_file, read_traces
 from tracer_serve.storage.importers import importer as importing
 from tracer_serve.storage.importers.summary import survey
@@ -105,7 +107,7 @@ _BAD = [
     (b'{"input": "caf\xe9", "teacher": "x"}', "is not UTF-8 (byte 0xe9"),
     (b"17", "is a JSON int, not an object"),
     (b"[" * 100_000, "nested too deeply"),
-    ({"resourceSpans": [5]}, "is not shaped as its fields say"),
+    ({"resourceSpans": [5]}, "does not have the structure of its format"),
 ]
 
 
@@ -117,7 +119,7 @@ def test_a_refused_line_refuses_the_file(file_store: TraceStore, write: Write, b
         import_file(file_store, path, labels=["x", "long_label"], pair=False)
     assert f"{path}: line 3: " in str(caught.value)
     assert reason in str(caught.value)
-    assert "nothing was taken" in str(caught.value)
+    assert "nothing was imported" in str(caught.value)
     assert _labels(file_store) == []
     skipped = import_file(file_store, path, labels=["x", "long_label"], pair=False, skip_bad=True)
     assert (skipped.imported, skipped.refused, skipped.refusals[0].line) == (1, 1, 3)
@@ -128,7 +130,7 @@ def test_many_refusals_are_few_lines(file_store: TraceStore, write: Write) -> No
     with pytest.raises(ImportFileError) as caught:
         import_file(file_store, write(*[{"input": "a"}, {"input": "", "teacher": "x"}] * 1_000))
     assert str(caught.value).count("traces.jsonl: line") == 2
-    assert "line 2: the text is empty (and so 499 more)" in str(caught.value)
+    assert "line 2: the text is empty (and 499 more lines)" in str(caught.value)
     assert "and 1,000 more" in str(caught.value)
 
 
@@ -144,13 +146,13 @@ def test_files_without_traces(file_store: TraceStore, write: Write, tmp_path: Pa
     """A missing, an empty and an all-refused file each say so; a folder is none."""
     for path, problem in [
         (tmp_path / "missing.jsonl", "there is no such file"),
-        (write(b"", name="empty.jsonl"), "holds no traces"),
+        (write(b"", name="empty.jsonl"), "has no traces"),
         (write(b"", name="empty.csv"), "is empty"),
         (tmp_path, "cannot be read"),
     ]:
         with pytest.raises(ImportFileError, match=problem):
             import_file(file_store, path)
-    with pytest.raises(ImportFileError, match="holds no traces; the first refusal: line 1"):
+    with pytest.raises(ImportFileError, match="has no traces; the first refusal: line 1"):
         import_file(file_store, write({"input": "a"}), skip_bad=True)
 
 
@@ -187,11 +189,63 @@ def test_a_file_that_changes_meanwhile(file_store: TraceStore, write: Write, mon
         return summary
 
     monkeypatch.setattr(importing, "survey", slow_survey)
-    with pytest.raises(ImportFileError, match="was changed while it was imported"):
+    with pytest.raises(ImportFileError, match="changed while it was imported"):
         import_file(file_store, path)
     assert _labels(file_store) == []
     monkeypatch.undo()
     assert import_file(file_store, path).imported == 1
+
+
+PROMPT = "Which intent does this message have? Answer with its name.\n\nMessage: ", "\n\nIntent:"
+
+
+def _wrapped(rows: int) -> list[dict[str, str]]:
+    texts, labels = banking(rows)
+    return [{"input": text.join(PROMPT), "teacher": label} for text, label in zip(texts, labels, strict=True)]
+
+
+def test_a_wrapper_that_all_texts_share_is_removed(store: TraceStore, write: Write) -> None:
+    """The store gets the texts without the prompt around them, and the summary has the prompt and how many had it."""
+    summary = import_file(store, write(*_wrapped(60), {"input": "a bare one", "teacher": "x"}))
+    assert summary.wrapper == Slot(*PROMPT)
+    assert (summary.rows, summary.unwrapped, summary.imported) == (61, 60, 61)
+    assert [text for text, _ in _labels(store)] == [*banking(60)[0], "a bare one"]
+
+
+def test_a_wrapper_is_removed_without_a_store_too(write: Write) -> None:
+    """`read_traces`, which scan and the offline teacher use, gives the same texts as an import."""
+    found = read_traces(write(*_wrapped(60)), "task")
+    assert [trace.input for trace in found] == banking(60)[0]
+
+
+def test_a_wrapper_can_be_kept(store: TraceStore, write: Write) -> None:
+    """With `keep_wrapper` texts are stored as they are."""
+    summary = import_file(store, write(*_wrapped(60)), keep_wrapper=True)
+    assert (summary.wrapper, summary.unwrapped) == (None, 0)
+    assert [text for text, _ in _labels(store)] == [row["input"] for row in _wrapped(60)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "rows"),
+    [("", "", 60), ("how do I ", "", 60), ("", " please", 60), ("", "?", 60), ("Tweet: ", "", 19)],
+    ids=["bare", "same words", "same last word", "question marks", "few rows"],
+)
+def test_what_texts_have_in_common_by_chance_is_kept(
+    store: TraceStore, write: Write, before: str, after: str, rows: int
+) -> None:
+    """Texts that begin or end alike without a delimiter, and fewer than twenty texts, are stored as they are."""
+    texts = [f"{before}{text}{after}" for text in banking(rows)[0]]
+    summary = import_file(store, write(*({"input": text, "teacher": "x"} for text in texts)))
+    assert summary.wrapper is None
+    assert [text for text, _ in _labels(store)] == texts
+
+
+def test_html_entities_are_counted(store: TraceStore, write: Write) -> None:
+    """Texts with entities are imported unchanged and counted; an ampersand alone is none."""
+    texts = ["fish &amp; chips", "&#8220;quoted&#8221;", "R&D; AT&T", "a &nbsp b"]
+    summary = import_file(store, write(*({"input": text, "teacher": "x"} for text in texts)))
+    assert summary.escaped == 2
+    assert [text for text, _ in _labels(store)] == texts
 
 
 def test_reading_without_a_store(write: Write) -> None:
@@ -216,5 +270,5 @@ def test_one_list_of_a_json_object_of_lists(store: TraceStore, tmp_path: Path) -
     assert import_file(store, f"{file}#train").imported == 2
     assert import_file(store, f"{file}#test").imported == 1
     assert import_file(store, f"{file}#train").already
-    with pytest.raises(ImportFileError, match="no list 'val' in it; there are: train, test"):
+    with pytest.raises(ImportFileError, match="has no list 'val'; it has: train, test"):
         import_file(store, f"{file}#val")

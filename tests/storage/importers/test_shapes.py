@@ -21,6 +21,22 @@ _COMPLETION = {
     "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "card_arrival"}}],
     "usage": {"prompt_tokens": 24, "completion_tokens": 3, "total_tokens": 27},
 }  # fmt: skip
+_RESPONSE = {
+    "id": "resp_1", "object": "response", "created_at": 1_724_858_089, "model": "gpt-4.1-mini-2025-04-14",
+    "output": [
+        {"type": "reasoning", "id": "rs_1", "summary": []},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "card_arrival"}]},
+    ],
+    "usage": {"input_tokens": 24, "output_tokens": 3, "total_tokens": 27},
+}  # fmt: skip
+_RESPONSE_CALL = {
+    **_RESPONSE,
+    "output": [{"type": "function_call", "name": "f", "call_id": "c1", "arguments": '{"label": "card_arrival"}'}],
+}
+_ITEMS = [
+    {"role": "user", "content": [{"type": "input_text", "text": "where is my card"}]},
+    {"type": "function_call_output", "call_id": "c0", "output": "{}"},
+]
 _PARTS_IN = [{"role": "user", "parts": [{"type": "text", "content": "where is my card"}]}]
 _PARTS_OUT = [{"role": "assistant", "parts": [{"type": "text", "content": "card_arrival"}], "finish_reason": "stop"}]
 
@@ -95,6 +111,22 @@ _CHATS: dict[str, dict[str, Any]] = {
     },
     "completion": {**_COMPLETION, "messages": [_SYSTEM, _USER]},
     "request and response": {"request": {"messages": [_USER], "model": "gpt-4.1-mini"}, "response": _COMPLETION},
+    "response": {**_RESPONSE, "input": "where is my card"},
+    "response with items": {**_RESPONSE, "instructions": "Classify.", "input": _ITEMS},
+    "response request": {"request": {"model": "gpt-4.1-mini", "input": _ITEMS}, "response": _RESPONSE_CALL},
+    "langfuse response": {
+        "traceId": "t1", "type": "GENERATION", "model": "gpt-4.1-mini",
+        "input": {"instructions": "Classify.", "input": _ITEMS}, "output": _RESPONSE,
+    },
+    "langfuse output items": {"traceId": "t1", "input": "where is my card", "output": _RESPONSE["output"]},
+    "litellm response": {
+        "call_type": "aresponses", "status": "success", "model": "gpt-4.1-mini", "messages": "where is my card",
+        "response": _RESPONSE,
+    },
+    "litellm spend logs response": {
+        "call_type": "aresponses", "model": "gpt-4.1-mini", "messages": "{}", "response": json.dumps(_RESPONSE),
+        "proxy_server_request": json.dumps({"input": _ITEMS}),
+    },
     "langfuse": {
         "id": "o1", "traceId": "t1", "type": "GENERATION", "startTime": "2024-08-28T15:14:49.000Z",
         "model": "gpt-4.1-mini", "input": {"messages": [_SYSTEM, _USER]}, "output": {"role": "assistant", "content":
@@ -175,6 +207,47 @@ def test_own_names(tmp_path: Path) -> None:
     assert (one.input, one.teacher_label) == ("a", "x")
     [pair] = _read(tmp_path / "log.jsonl", record, text_field=("body", "more"), label_field="klass")
     assert pair.input == ("a", "b")
+
+
+_SPAM = '{"result": {"is_spam": true, "why": "it sells"}, "score": 0.5}'
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"text": "a", "output": _SPAM},
+        {"text": "a", "result": {"is_spam": True}},
+        {"text": "a", "result": '{"is_spam": true}', "label": "not this one"},
+        {"messages": [_USER, {"role": "assistant", "content": f"```json\n{_SPAM}\n```"}]},
+        {"request": {"input": "a"}, "response": {"object": "response", "output": [
+            {"type": "message", "content": [{"type": "output_text", "text": _SPAM}]}]}},
+        {**_CHATS["langfuse"], "output": json.loads(_SPAM)},
+    ],
+    ids=["answer", "object", "column", "chat", "response", "langfuse"],
+)  # fmt: skip
+def test_a_label_inside_a_json_answer(tmp_path: Path, record: dict[str, Any]) -> None:
+    """A path of names leads to the label, in the record and in the answer; a boolean is written as in JSON."""
+    [one] = _read(tmp_path / "log.jsonl", record, label_field="result.is_spam")
+    assert one.teacher_label == "true"
+
+
+def test_a_path_that_leads_nowhere(tmp_path: Path) -> None:
+    """The refusal names the path and what is there instead."""
+    with pytest.raises(ImportFileError, match=r"no field 'result\.spam'; at 'spam' there is 'is_spam', 'why'"):
+        _read(tmp_path / "log.jsonl", {"text": "a", "output": _SPAM}, label_field="result.spam")
+    with pytest.raises(ImportFileError, match=r"no label among the answer's fields .* Name it: --label-field NAME"):
+        _read(tmp_path / "log.jsonl", {"text": "a", "output": _SPAM})
+
+
+def test_a_batch_of_responses(tmp_path: Path) -> None:
+    """A batch of ``/v1/responses`` is joined with its requests, as one of chat completions is."""
+    requests = tmp_path / "in.jsonl"
+    requests.write_text(json.dumps({"custom_id": "r1", "url": "/v1/responses", "body": {"input": "where"}}))
+    done = {"custom_id": "r1", "response": {"status_code": 200, "body": _RESPONSE}, "error": None}
+    [one] = _read(tmp_path / "out.jsonl", done, requests=requests)
+    assert (one.input, one.teacher_label) == ("where", "card_arrival")
+    assert one.usage == {"prompt_tokens": 24, "completion_tokens": 3}
+    assert one.ts == datetime(2024, 8, 28, 15, 14, 49, tzinfo=UTC)
 
 
 def test_a_batch_and_its_requests(tmp_path: Path) -> None:
@@ -285,7 +358,7 @@ def test_a_json_list(tmp_path: Path, wrap: Any) -> None:
     [
         ("t.csv", "text,label\na,x\n".encode("utf-16"), r"is UTF-16. Convert it: iconv -f utf-16 .*t\.utf8\.csv"),
         ("t.xlsx", b"PK\x03\x04 and so on", "Excel workbook. Unpack it, or save its sheet as CSV"),
-        ("t.json", b'{\n"text": "a"\n}\n{\n"text": "b"\n}\n', r"make a line each: jq -c \. .*t\.json > .*t\.jsonl"),
+        ("t.json", b'{\n"text": "a"\n}\n{\n"text": "b"\n}\n', r"write one per line: jq -c \. .*t\.json > .*t\.jsonl"),
     ],
     ids=["utf-16", "workbook", "documents"],
 )

@@ -1,20 +1,45 @@
-"""Arguments that commands share."""
+"""Command-line arguments that several commands share."""
 
 import argparse
 import os
 from pathlib import Path
 
+from tracer_serve.config.task import Spec
 from tracer_serve.errors import BadInputError
+from tracer_serve.storage.importers import FORMATS, ReadOptions
 
 
 def add_text_field(parser: argparse.ArgumentParser) -> None:
-    """Add ``--text-field``, read by `text_field_of`."""
+    """Add ``--text-field``; `text_field_of` returns it."""
     what = "field or column that holds the text; twice for a pair"
     parser.add_argument("--text-field", metavar="NAME", action="append", default=[], help=what)
 
 
+def add_reading(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how a file of traces is read; `reading_of` returns them."""
+    parser.add_argument("--format", choices=FORMATS, default="auto", help="how to read the file; default: detected")
+    add_text_field(parser)
+    what = "field or column that holds the label; result.is_spam leads into a JSON answer"
+    parser.add_argument("--label-field", metavar="NAME", help=what)
+    parser.add_argument("--skip-bad", action="store_true", help="skip lines that are refused")
+    what = "keep the prompt that all texts of a file begin and end with; default: it is removed"
+    parser.add_argument("--keep-wrapper", action="store_true", help=what)
+
+
+def reading_of(args: argparse.Namespace, spec: Spec | None) -> ReadOptions:
+    """Return how to read a file, as the arguments and the task's labels say."""
+    return ReadOptions(
+        fmt=args.format,
+        labels=() if spec is None else spec.label_names,
+        pair=None if spec is None else spec.input == "pair",
+        text_field=text_field_of(args.text_field),
+        label_field=args.label_field,
+        keep_wrapper=args.keep_wrapper,
+    )
+
+
 def count(word: str) -> int:
-    """Return a number of things, at least 1, that an argument gives."""
+    """Parse a count of at least 1."""
     value = int(word)
     if value < 1:
         raise argparse.ArgumentTypeError("at least 1")
@@ -22,19 +47,19 @@ def count(word: str) -> int:
 
 
 def text_field_of(names: list[str]) -> str | tuple[str, str] | None:
-    """Return the field of a text, or the two of a pair; None where none was named."""
+    """Return the field of a text, or both fields of a pair; None where none was given."""
     if len(names) > 1:
         return names[0], names[1]
     return names[0] if names else None
 
 
 def require_place(file: Path) -> None:
-    """Check that a file can be made, before the work that it is to hold is done.
+    """Check that a file can be written, before the work whose result goes into it.
 
     Raises
     ------
     BadInputError
-        Where its folder is not there, or may not be written.
+        Where its folder does not exist or is not writable.
     """
     folder = file.parent
     if not folder.is_dir():

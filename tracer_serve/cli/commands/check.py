@@ -124,7 +124,7 @@ def _traces(task: Task) -> dict[str, str]:
         if summary.refused:
             first = f"{summary.path}: {summary.refusals[0]}"
             leave = f"tracer-serve import {task.file} {summary.path} --skip-bad"
-            say = f"warning: {first}. Lines refused: {summary.refused:,}. Mend them, or leave them out: {leave}"
+            say = f"warning: {first}. Lines refused: {summary.refused:,}. Fix them, or skip them: {leave}"
             err.print(say, markup=False)
     told = [f"{summary.path.name}: rows {summary.rows:,}, labels {len(summary.labels):,}" for summary in found]
     return {"traces": "; ".join(told) or "none to import"}

@@ -1,34 +1,31 @@
-"""``tracer-serve import``: bring labelled traces into the store."""
+"""``tracer-serve import``: import labelled traces into the store."""
 
 import argparse
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tracer_serve.cli.commands._arguments import add_text_field, text_field_of
-from tracer_serve.cli.commands._label_warnings import label_warnings, short_label
+from tracer_serve.cli.commands._arguments import add_reading, text_field_of
+from tracer_serve.cli.commands._file_warnings import file_warnings, short_label
 from tracer_serve.cli.console import facts, print_json
 from tracer_serve.components.factory import load_plugins, make_redactors, teacher_fingerprint
 from tracer_serve.config.load import Task, load_task
 from tracer_serve.infra.redaction import redaction
 from tracer_serve.lifecycle.gate_state import closing_of
-from tracer_serve.storage.importers import FORMATS, ImportSummary, import_file
+from tracer_serve.storage.importers import ImportSummary, import_file
 from tracer_serve.storage.versions.opening import store_of
 
 _SHOWN = 12
-_BEFORE = "0: this very file was imported before"
+_BEFORE = "0: this file was imported before"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("task", type=Path, help="YAML file of the task")
     parser.add_argument("files", type=Path, nargs="+", help="JSONL, CSV, TSV or Parquet; logs of an LLM gateway")
-    parser.add_argument("--format", choices=FORMATS, default="auto", help="how to read them; default: recognised")
-    add_text_field(parser)
-    parser.add_argument("--label-field", metavar="NAME", help="field or column that holds the label")
+    add_reading(parser)
     parser.add_argument("--requests", type=Path, metavar="FILE", help="input file of an OpenAI batch")
-    parser.add_argument("--skip-bad", action="store_true", help="leave out lines that are refused")
-    parser.add_argument("--any-teacher", action="store_true", help="import labels of several teachers, or of another")
+    parser.add_argument("--any-teacher", action="store_true", help="import labels of several teachers or another one")
     train_only = "rows that are no fair sample of traffic (collected, made up): they train and never calibrate"
     parser.add_argument("--train-only", action="store_true", help=train_only)
     parser.add_argument("--dry-run", action="store_true", help="count only, write nothing")
@@ -36,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Import each file whole or not at all; a file that was imported before adds nothing."""
+    """Import each file as a whole or not at all; a file that was imported before adds nothing."""
     task = load_task(args.task)
     load_plugins(task)
     redact = redaction(make_redactors(task))
@@ -52,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
                 text_field=text_field_of(args.text_field),
                 label_field=args.label_field,
                 requests=args.requests,
+                keep_wrapper=args.keep_wrapper,
                 teacher=_model(task),
                 skip_bad=args.skip_bad,
                 any_teacher=args.any_teacher,
@@ -69,8 +67,8 @@ def run(args: argparse.Namespace) -> int:
     for summary in summaries:
         _show(summary)
     again = " ".join(["tracer-serve import", str(args.task), *map(str, args.files)])
-    dry = f"{again}, with the same options but --dry-run, writes them"
-    facts([("next", dry if args.dry_run else f"tracer-serve refit {args.task} makes a version of all traces")])
+    dry = f"{again}, with the same options except --dry-run, imports them"
+    facts([("next", dry if args.dry_run else f"tracer-serve refit {args.task} fits a version on all traces")])
     return 0
 
 
@@ -93,6 +91,9 @@ def _as_json(summary: ImportSummary) -> dict[str, Any]:
         "refusals": [str(refusal) for refusal in summary.refusals],
         "labels": summary.labels,
         "teachers": summary.teachers,
+        "wrapper": None if summary.wrapper is None else [summary.wrapper.prefix, summary.wrapper.suffix],
+        "unwrapped": summary.unwrapped,
+        "escaped": summary.escaped,
     }
 
 
@@ -104,7 +105,7 @@ def _show(summary: ImportSummary) -> None:
     more = f" and {len(summary.labels) - _SHOWN:,} more" if len(summary.labels) > _SHOWN else ""
     came = ("imported", f"{summary.imported:,} of {summary.rows:,} rows")
     if summary.dry_run:
-        came = ("dry run", _BEFORE if summary.already else f"{summary.rows:,} rows are good; nothing was written")
+        came = ("dry run", _BEFORE if summary.already else f"{summary.rows:,} rows are valid; nothing was written")
     rows = [
         ("file", str(summary.path)),
         came,
@@ -112,10 +113,10 @@ def _show(summary: ImportSummary) -> None:
     ]
     if summary.once:
         few = ", ".join(map(short_label, summary.once[:_SHOWN])) + (" ..." if len(summary.once) > _SHOWN else "")
-        rows.append(("seen once", f"{few}: one row teaches nothing; these will defer"))
-    rows += label_warnings(summary)
+        rows.append(("seen once", f"{few}: a surrogate cannot learn these labels; they will be deferred"))
+    rows += file_warnings(summary)
     if summary.duplicates:
-        rows.append(("duplicates", f"{summary.duplicates:,} rows repeat an earlier one; kept, they are traffic"))
+        rows.append(("duplicates", f"{summary.duplicates:,} rows repeat an earlier one; kept, as they are traffic"))
     if summary.contradictory:
         first = summary.contradictions[0]
         example = f"line {first.line}: {first.label!r}, earlier {first.earlier!r}"

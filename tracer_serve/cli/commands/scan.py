@@ -10,8 +10,8 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.table import Table
 
-from tracer_serve.cli.commands._arguments import add_text_field, require_place, text_field_of
-from tracer_serve.cli.commands._label_warnings import label_warnings
+from tracer_serve.cli.commands._arguments import add_reading, reading_of, require_place
+from tracer_serve.cli.commands._file_warnings import file_warnings
 from tracer_serve.cli.commands._scan_page import render_scan
 from tracer_serve.cli.console import err, facts, out, print_json, progress_bar
 from tracer_serve.components.factory import load_plugins, make_embedders
@@ -19,7 +19,7 @@ from tracer_serve.config.load import Task, load_task
 from tracer_serve.fit.dataset import Rows
 from tracer_serve.report.pricing import CallPrice
 from tracer_serve.report.scan import Scan, bare_task, scan
-from tracer_serve.storage.importers import FORMATS, ImportSummary, ReadOptions, read_traces, survey_file
+from tracer_serve.storage.importers import ImportSummary, read_traces, survey_file
 from tracer_serve.types import Trace
 
 
@@ -31,10 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--delta", type=_probability, default=0.05, help="without --task: probability of a wrong certificate"
     )
-    parser.add_argument("--format", choices=FORMATS, default="auto", help="how to read the file; default: recognised")
-    add_text_field(parser)
-    parser.add_argument("--label-field", metavar="NAME", help="field or column that holds the label")
-    parser.add_argument("--skip-bad", action="store_true", help="leave out lines that are refused")
+    add_reading(parser)
     parser.add_argument("--price-per-call", type=float, metavar="USD", help="what one call of the teacher costs")
     parser.add_argument("--prompt-per-1m", type=float, metavar="USD", help="price of a million prompt tokens")
     parser.add_argument("--completion-per-1m", type=float, metavar="USD", help="price of a million completion tokens")
@@ -49,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         require_place(args.html)
     task = load_task(args.task) if args.task else None
     traces, summary = _read(args, task)
-    for name, odd in label_warnings(summary):
+    for name, odd in file_warnings(summary):
         err.print(f"{name}: {odd}", markup=False)
     rows = Rows.of([t.input for t in traces], [str(t.teacher_label) for t in traces])
     task = task or bare_task(
@@ -79,14 +76,7 @@ def _probability(word: str) -> float:
 
 
 def _read(args: argparse.Namespace, task: Task | None) -> tuple[list[Trace], ImportSummary]:
-    spec = None if task is None else task.spec
-    reading = ReadOptions(
-        labels=() if spec is None else spec.label_names,
-        pair=None if spec is None else spec.input == "pair",
-        fmt=args.format,
-        text_field=text_field_of(args.text_field),
-        label_field=args.label_field,
-    )
+    reading = reading_of(args, None if task is None else task.spec)
     summary = survey_file(args.traces, reading, skip_bad=args.skip_bad)
     return list(read_traces(args.traces, "scan", reading, skip_bad=args.skip_bad)), summary
 

@@ -1,4 +1,4 @@
-"""Traces from the files that people have: ``import_file`` into a store, ``read_traces`` without one."""
+"""Read labelled traces from files and logs: ``import_file`` into a store, ``read_traces`` without one."""
 
 from tracer_serve.storage.importers.importer import import_file, read_traces, survey_file
 from tracer_serve.storage.importers.items import FORMATS, Format, ReadOptions, Refusal

@@ -1,4 +1,4 @@
-"""The text and the label in whatever a log holds: strings, message lists, parts, completions, JSON answers."""
+"""Extract the text and the label from strings, message lists, content parts, completions and JSON answers."""
 
 import json
 import math
@@ -14,31 +14,32 @@ LABEL_NAMES = (
     "entailment_judgment",
 )  # fmt: skip
 _PAIR = 2
+_SAYING = ("message", "function_call", "text", "output_text")
 _FENCED = re.compile(r"```(?:json)?\s*(?P<inside>.*?)\s*```", re.DOTALL)
-"""A model that was asked for JSON often puts a code block around it."""
+"""A code block around JSON, as many models write it."""
 
 
 def first(record: Mapping[str, Any], *names: str) -> Any:
-    """Return the first of the named values that is there and not null."""
+    """Return the first of the named values that is present and not null."""
     return next((record[name] for name in names if record.get(name) is not None), None)
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
-    """Return an object, also one that stands in a string as JSON; anything else as an empty one."""
+    """Return an object, parsed where it is JSON in a string; an empty one for anything else."""
     value = unquoted(value)
     return value if isinstance(value, Mapping) else {}
 
 
 def text_of(value: Any) -> Text:
-    """Return the text, or the pair, in a prompt: the last thing that a user said.
+    """Return the text, or the pair, in a prompt: the last user message.
 
     Raises
     ------
     RefusedError
-        There is none.
+        Where there is none.
     """
     inside = unquoted(value)
-    if not isinstance(value, str) or _is_chat(inside):  # else a text that happens to be JSON
+    if not isinstance(value, str) or _is_chat(inside):  # otherwise the text itself is JSON
         value = inside
     if isinstance(value, dict):
         nested = next((value[key] for key in ("messages", "content", "text", "input", "prompt") if key in value), None)
@@ -74,13 +75,14 @@ def _said(value: Any, what: str) -> str:
 
 def _last_user(messages: list[dict[str, Any]]) -> str:
     for message in reversed(messages):
-        if message.get("role", "user") in ("user", "human"):
+        kind = message.get("type", "message")  # items of the Responses API that are no messages have no role
+        if message.get("role", "user" if kind == "message" else kind) in ("user", "human"):
             return _said(content_of(message), "text")
     raise RefusedError("no message is from the user")
 
 
 def content_of(message: dict[str, Any]) -> str | None:
-    """Return the text of a chat message, of OpenAI's parts or OpenTelemetry's; of a tool call its arguments."""
+    """Return the text of a chat message, from OpenAI's or OpenTelemetry's parts; for a tool call its arguments."""
     parts = message.get("content", message.get("parts"))
     if isinstance(parts, list):
         found = [part.get("text", part.get("content")) for part in parts if isinstance(part, dict)]
@@ -99,39 +101,82 @@ def label_of(value: Any) -> str:
     Raises
     ------
     RefusedError
-        There is none, or more than one value could be it.
+        Where there is none, or more than one value could be the label.
+
+    Examples
+    --------
+    >>> label_of('{"intent": "card_lost", "confidence": 0.9}'), label_of(True)
+    ('card_lost', 'true')
     """
-    fenced = _FENCED.fullmatch(value.strip()) if isinstance(value, str) else None
-    value = unquoted(fenced["inside"] if fenced else value)
+    value = answer_of(value)
     if isinstance(value, str):
         if not value.strip():
             raise RefusedError("the label is empty")
         return value.strip()
     if value is None or (isinstance(value, float) and math.isnan(value)):  # NaN: a missing value of a table
         raise RefusedError("has no label")
-    if isinstance(value, bool | int):
+    if isinstance(value, bool):
+        return json.dumps(value)  # as the model wrote it
+    if isinstance(value, int):
         return str(value)
-    if isinstance(value, list) and value and isinstance(value[-1], dict):
-        return label_of(value[-1])
     if isinstance(value, dict):
-        return _label_in(value)
+        named = [value[name] for name in LABEL_NAMES if name in value]
+        if named or len(value) == 1:
+            return label_of(named[0] if named else next(iter(value.values())))
+        fields = ", ".join(map(repr, value))
+        raise RefusedError(f"no label among the answer's fields {fields}. Name it: --label-field NAME")
     raise RefusedError(f"the label is a {type(value).__name__}, not a string")
 
 
-def _label_in(value: dict[str, Any]) -> str:
+def answer_of(value: Any) -> Any:
+    """Return what a model answered: the content of a completion, a message or a list of them, with JSON parsed."""
+    fenced = _FENCED.fullmatch(value.strip()) if isinstance(value, str) else None
+    value = unquoted(fenced["inside"] if fenced else value)
+    if isinstance(value, list) and value and isinstance(value[-1], dict):
+        said = [item for item in value if item.get("type", "message") in _SAYING]  # a reasoning item says no label
+        return answer_of((said or value)[-1])
+    return _inside(value) if isinstance(value, dict) else value
+
+
+def _inside(value: dict[str, Any]) -> Any:
+    """Return the answer in a completion, a response, or a message; any other object is the answer."""
     if isinstance(value.get("choices"), list):
         first = value["choices"][0] if value["choices"] else None
-        return label_of(first.get("message", first.get("text")) if isinstance(first, dict) else None)
-    if "role" in value or "parts" in value or "tool_calls" in value:
-        return label_of(content_of(value))
-    named = [value[name] for name in LABEL_NAMES if name in value]
-    if named or len(value) == 1:
-        return label_of(named[0] if named else next(iter(value.values())))
-    raise RefusedError(f"no label among the answer's fields {', '.join(map(repr, value))}")
+        return answer_of(first.get("message", first.get("text")) if isinstance(first, dict) else None)
+    if isinstance(value.get("output"), list):  # the Responses API
+        return answer_of(value["output"])
+    if value.get("type") == "function_call" and "arguments" in value:
+        return answer_of(value["arguments"])
+    if "role" in value or "parts" in value or "tool_calls" in value or value.get("type") == "message":
+        return answer_of(content_of(value))
+    return value
+
+
+def at_path(value: Any, path: str) -> Any:
+    """Return the value at a path of field names, through nested objects and JSON in strings.
+
+    Raises
+    ------
+    RefusedError
+        Where it leads nowhere.
+
+    Examples
+    --------
+    >>> at_path({"result": '{"is_spam": true}'}, "result.is_spam")
+    True
+    """
+    found = value
+    for name in path.split("."):
+        inside = unquoted(found)
+        if not isinstance(inside, dict) or name not in inside:
+            has = ", ".join(map(repr, list(inside)[:12])) if isinstance(inside, dict) else type(inside).__name__
+            raise RefusedError(f"has no label: no field {path!r}; at {name!r} there is {has or 'nothing'}")
+        found = inside[name]
+    return found
 
 
 def unquoted(value: Any) -> Any:
-    """Return the JSON inside a string that holds an object or a list, as exports to CSV have it; else the value."""
+    """Return the object or list in a string of JSON, as in exports to CSV; otherwise the value itself."""
     if isinstance(value, str) and value.lstrip()[:2] in _JSON_STARTS:
         try:
             found = json.loads(value)

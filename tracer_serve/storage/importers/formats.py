@@ -1,6 +1,6 @@
-"""How the logs that people have are shaped: each shape finds prompt, answer and teacher in one record.
+"""The record formats of common logs: each reader finds prompt, answer and teacher in one record.
 
-Sources: OpenAI API reference (chat completion object, batch input and output objects, fine-tuning format); Langfuse,
+Sources: OpenAI API reference (chat completion and response objects, batch input and output, fine-tuning); Langfuse,
 "Blob storage export field reference"; LiteLLM, "StandardLoggingPayload specification" and its spend logs;
 OpenTelemetry semantic conventions for generative AI (``gen_ai.*``) in OTLP/JSON.
 """
@@ -13,9 +13,11 @@ from tracer_serve.storage.importers.extract import first, mapping, unquoted
 from tracer_serve.storage.importers.items import RawTrace, Record, RefusedError, SkippedError
 from tracer_serve.storage.importers.langsmith import langsmith
 
+_PROMPTS = ("messages", "input", "prompt")
+
 
 def messages(record: Record) -> Iterator[RawTrace]:
-    """Read a chat as for fine-tuning: the last message, the assistant's, is the answer to what stands before it."""
+    """Read a fine-tuning example: the last message, the assistant's, answers the ones before it."""
     said = unquoted(record["messages"])
     if not isinstance(said, list) or not all(isinstance(message, dict) for message in said):
         raise RefusedError("'messages' is not a list of messages")
@@ -25,36 +27,45 @@ def messages(record: Record) -> Iterator[RawTrace]:
 
 
 def completions(record: Record) -> Iterator[RawTrace]:
-    """Read stored chat completions, alone or as request and response, with the prompt's messages beside the choices."""
+    """Read stored chat completions and responses: alone with their prompt, or as request and response."""
     request = mapping(first(record, "request", "body"))
-    answer = record if "choices" in record else mapping(first(record, "response", "completion"))
-    prompt = first(record, "messages", "input", "prompt") or first(request, "messages", "input", "prompt")
+    alone = "choices" in record or "output" in record
+    answer = record if alone else mapping(first(record, "response", "completion"))
+    prompt = first(record, *_PROMPTS) or first(request, *_PROMPTS)
     if prompt is None:
-        raise RefusedError("a completion without its 'messages': the prompt is not in this file")
-    yield _completed(prompt, answer, record)
+        raise RefusedError("a completion without its prompt: this file has neither 'messages' nor 'input'")
+    yield _completed(prompt, answer, record, request)
 
 
-def _completed(prompt: Any, answer: Mapping[str, Any], record: Record) -> RawTrace:
-    when, user = first(answer, "created"), first(record, "user", "safety_identifier")
-    return RawTrace(prompt, dict(answer), answer.get("model"), when, mapping(answer.get("usage")), None, user)
+def _completed(prompt: Any, answer: Mapping[str, Any], record: Record, request: Mapping[str, Any]) -> RawTrace:
+    return RawTrace(
+        text=prompt,
+        label=dict(answer),
+        teacher=answer.get("model"),
+        when=first(answer, "created", "created_at"),
+        usage=mapping(answer.get("usage")),
+        user=first(record, "user", "safety_identifier"),
+        options=options_of(request),
+    )
 
 
 def batch(record: Record) -> Iterator[RawTrace]:
-    """Read a line of a batch's output, with the request joined to it as ``request``."""
+    """Read a line of a batch's output, with its request joined as ``request``."""
     if mapping(record.get("error")):
         raise SkippedError(f"the request failed: {mapping(record['error']).get('message', 'error')}")
     response = mapping(record.get("response"))
     if response.get("status_code", 200) != 200:  # noqa: PLR2004
         raise SkippedError(f"the request failed with status {response['status_code']}")
     request = mapping(record.get("request")) or record
-    prompt = first(mapping(request.get("body")), "messages", "prompt")
+    body = mapping(request.get("body"))
+    prompt = first(body, *_PROMPTS)
     if prompt is None:
-        raise RefusedError("a batch's output holds no texts; name its input file too: --requests batch_input.jsonl")
-    yield _completed(prompt, mapping(response.get("body")), record)
+        raise RefusedError("a batch's output has no texts; name its input file too: --requests batch_input.jsonl")
+    yield _completed(prompt, mapping(response.get("body")), record, body)
 
 
 def langfuse(record: Record) -> Iterator[RawTrace]:
-    """Read an observation or a trace of Langfuse's exports, in either spelling of its fields."""
+    """Read an observation or a trace of a Langfuse export, in camel case or snake case."""
     kind = str(record.get("type") or "GENERATION").upper()
     if kind != "GENERATION":
         raise SkippedError(f"a {kind.lower()}, not a generation")
@@ -67,6 +78,8 @@ def langfuse(record: Record) -> Iterator[RawTrace]:
         usage=mapping(first(record, "usageDetails", "usage_details", "usage")),
         cost=cost if cost is not None else mapping(first(record, "costDetails", "cost_details")).get("total"),
         user=first(record, "userId", "user_id"),
+        options=options_of(mapping(record.get("input")))
+        | options_of(mapping(first(record, "modelParameters", "model_parameters"))),
     )
 
 
@@ -76,10 +89,11 @@ def litellm(record: Record) -> Iterator[RawTrace]:
         raise SkippedError("the request failed")
     if "embedding" in str(record.get("call_type")):
         raise SkippedError("an embedding, not a completion")
-    stored = (record.get("messages"), mapping(record.get("proxy_server_request")).get("messages"))
+    request = mapping(record.get("proxy_server_request"))
+    stored = (record.get("messages"), *(request.get(name) for name in _PROMPTS))
     prompt = next((said for said in stored if said not in (None, "", "{}", "[]", {}, [])), None)
     if prompt is None:
-        raise RefusedError("holds no messages; LiteLLM stores them with store_prompts_in_spend_logs: true")
+        raise RefusedError("has no messages; LiteLLM stores them with store_prompts_in_spend_logs: true")
     yield RawTrace(
         text=prompt,
         label=record.get("response"),
@@ -88,11 +102,12 @@ def litellm(record: Record) -> Iterator[RawTrace]:
         usage={name: record[name] for name in ("prompt_tokens", "completion_tokens") if name in record},
         cost=first(record, "response_cost", "spend"),
         user=first(record, "end_user", "user"),
+        options=options_of(request) | options_of(mapping(record.get("model_parameters"))),
     )
 
 
 def otel(record: Record) -> Iterator[RawTrace]:
-    """Read spans of model calls: OTLP/JSON with many spans in a record, or one span with its attributes."""
+    """Read spans of model calls: OTLP/JSON with many spans in a record, or one span and its attributes."""
     spans = list(_spans(record))
     calls = [found for span in spans for found in _call(span)]
     if not calls:
@@ -110,7 +125,7 @@ def _spans(record: Record) -> Iterator[Record]:
 
 def _call(span: Record) -> Iterator[RawTrace]:
     named = _attributes(span.get("attributes"))
-    for event in span.get("events") or ():  # conventions up to 1.36 put the content into events
+    for event in span.get("events") or ():  # the conventions up to 1.36 have the content in events
         named |= _attributes(event.get("attributes"))
     prompt, answer = named.get("gen_ai.input.messages"), named.get("gen_ai.output.messages")
     prompt, answer = prompt or named.get("gen_ai.prompt"), answer or named.get("gen_ai.completion")
@@ -145,32 +160,43 @@ def _otlp(value: Any) -> Any:
     return int(content) if kind == "intValue" else content
 
 
-SHAPES: dict[str, tuple[Callable[[Record], bool], Callable[[Record], Iterator[RawTrace]]]] = {
-    "otel": (lambda r: "resourceSpans" in r or any(k.startswith("gen_ai.") for k in _keys(r)), otel),
-    "litellm": (lambda r: "call_type" in r and ("messages" in r or "response" in r), litellm),
-    "batch": (lambda r: "custom_id" in r and "response" in r, batch),
-    "completions": (lambda r: "choices" in r or ({"request", "response"} <= r.keys()), completions),
-    "langfuse": (lambda r: bool({"traceId", "trace_id", "projectId", "project_id"} & r.keys()), langfuse),
-    "langsmith": (lambda r: {"inputs", "outputs"} <= r.keys(), langsmith),
-    "messages": (lambda r: "messages" in r and not {"teacher", "label"} & r.keys(), messages),
-}
-"""Shapes that are told by their fields, the most telling first; what is none of them is plain."""
+def options_of(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a request's fields beside its prompt and its model, such as ``response_format`` and ``tools``."""
+    return {name: value for name, value in request.items() if name not in (*_PROMPTS, "model", "role", "content")}
 
 
 def _keys(record: Record) -> tuple[str, ...]:
     return tuple(_attributes(record["attributes"])) if "attributes" in record else ()
 
 
+def _is_completion(record: Record) -> bool:
+    alone = "choices" in record or (record.get("object") == "response" and "output" in record)
+    return alone or record.keys() >= {"request", "response"}
+
+
+Reader = Callable[[Record], Iterator[RawTrace]]
+RECORD_FORMATS: dict[str, tuple[Callable[[Record], bool], Reader]] = {
+    "otel": (lambda r: "resourceSpans" in r or any(k.startswith("gen_ai.") for k in _keys(r)), otel),
+    "litellm": (lambda r: "call_type" in r and ("messages" in r or "response" in r), litellm),
+    "batch": (lambda r: "custom_id" in r and "response" in r, batch),
+    "completions": (_is_completion, completions),
+    "langfuse": (lambda r: bool({"traceId", "trace_id", "projectId", "project_id"} & r.keys()), langfuse),
+    "langsmith": (lambda r: {"inputs", "outputs"} <= r.keys(), langsmith),
+    "messages": (lambda r: "messages" in r and not {"teacher", "label"} & r.keys(), messages),
+}
+"""Formats that are recognised by their fields, the most specific first; any other record is plain."""
+
+
 def moment(value: Any) -> datetime | None:
-    """Return a time as logs write it: ISO 8601, or seconds, milliseconds or nanoseconds since 1970."""
+    """Return a time from ISO 8601, or from seconds, milliseconds, microseconds or nanoseconds since 1970."""
     try:
         if isinstance(value, str) and not value.isdigit():
             when = datetime.fromisoformat(value)
-            # in UTC: a time at either end of the calendar is none there
+            # times near the ends of the calendar do not exist in UTC
             return (when if when.tzinfo else when.replace(tzinfo=UTC)).astimezone(UTC)
         number = float(value)
         for _ in ("ms", "us", "ns"):
-            number = number / 1e3 if number > 1e11 else number  # noqa: PLR2004  seconds get there in the year 5138
+            number = number / 1e3 if number > 1e11 else number  # noqa: PLR2004  as seconds, the year 5138
         return datetime.fromtimestamp(number, UTC)
     except (TypeError, ValueError, OverflowError, OSError):
         return None

@@ -1,4 +1,4 @@
-"""Traces from a file into the store: all of them or none, and once."""
+"""Import the traces of a file into the store: all or none, and only once."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -13,6 +13,7 @@ from tracer_serve.storage.importers.items import Format, LabelledText, ReadOptio
 from tracer_serve.storage.importers.parse import read_items
 from tracer_serve.storage.importers.readers import opened, split_key
 from tracer_serve.storage.importers.summary import ImportSummary, survey
+from tracer_serve.storage.importers.wrapper import with_wrapper
 from tracer_serve.storage.traces.store import TraceStore
 from tracer_serve.types import Trace
 
@@ -29,6 +30,7 @@ def import_file(
     text_field: str | tuple[str, str] | None = None,
     label_field: str | None = None,
     requests: Path | None = None,
+    keep_wrapper: bool = False,
     teacher: str | None = None,
     any_teacher: bool = False,
     fingerprint: str | None = None,
@@ -38,39 +40,39 @@ def import_file(
     skip_bad: bool = False,
     dry_run: bool = False,
 ) -> ImportSummary:
-    """Import the traces of a file: atomic, durable on return, and without effect the second time.
+    """Import the traces of a file: atomic, durable on return, and idempotent.
 
-    The file is read twice: once to check and count, without a lock, and once to write. One whose very bytes were
-    imported before is not read again, and its summary has no counts. One that begins with them, as a log that grew,
-    brings the lines after them.
+    The file is read once to validate and count, without a lock, and once to write. A file whose bytes were imported
+    before is skipped, and its summary has no counts. Where a log has grown since, only its new lines are imported.
 
     Parameters
     ----------
-    labels, pair, fmt, text_field, label_field, requests : see `ReadOptions`
-    teacher : the model that must have given the labels; a file that says another is refused
-    any_teacher : import labels of several teachers, or of another one, all the same
+    labels, pair, fmt, text_field, label_field, requests, keep_wrapper : see `ReadOptions`
+    teacher : the model that must have given the labels; a file that names another is refused
+    any_teacher : import labels of several teachers, or of another one
     fingerprint : the teacher's fingerprint to put on the rows, where they are known to be its answers
     fair : whether the rows are a fair sample of traffic; if not, they train and never calibrate
-    since : rows that the file dates before this are no fair sample of the traffic of today
-    redact : what of a text is stored
-    skip_bad : leave out the lines that are refused; otherwise one refusal refuses the file
+    since : rows dated before this do not calibrate: traffic may have changed
+    redact : applied to a text before it is stored
+    skip_bad : skip the lines that are refused; otherwise one refusal refuses the file
     dry_run : count only, write nothing
 
     Raises
     ------
     ImportFileError
-        The file cannot be read, holds no trace, holds lines that are refused, or answers of another teacher.
+        The file cannot be read, has no traces, has lines that are refused, or answers of another teacher.
         Nothing was imported.
     StoreError
         The store cannot be written. Nothing was imported.
     """
     path = Path(path)
-    reading = ReadOptions(fmt, tuple(labels), pair, text_field, label_field, requests)
+    reading = ReadOptions(fmt, tuple(labels), pair, text_field, label_field, requests, keep_wrapper)
     sha256 = _sha256(path)
     already = store.imports.contains(sha256)
     if already and not dry_run:
         return ImportSummary(path, already=True, sha256=sha256)
-    summary = survey_file(path, reading, skip_bad=skip_bad)
+    reading = with_wrapper(path, reading)
+    summary = _surveyed(path, reading, skip_bad=skip_bad)
     summary = replace(summary, dry_run=dry_run, sha256=sha256, already=already)
     if not any_teacher:
         _check_teachers(summary, teacher)
@@ -86,14 +88,18 @@ def import_file(
 
 
 def survey_file(path: Path, reading: ReadOptions, *, skip_bad: bool = False) -> ImportSummary:
-    """Count what a file holds, and refuse one that holds no trace, or, unless `skip_bad`, a line that is none.
+    """Count the traces of a file.
 
     Raises
     ------
     ImportFileError
-        As said, naming the first lines that are refused; or the file cannot be read.
+        Where the file cannot be read, has no traces, or, unless `skip_bad`, has a line that is refused.
     """
-    summary = survey(path, read_items(path, reading))
+    return _surveyed(path, with_wrapper(path, reading), skip_bad=skip_bad)
+
+
+def _surveyed(path: Path, reading: ReadOptions, *, skip_bad: bool) -> ImportSummary:
+    summary = survey(path, read_items(path, reading), reading.wrapper)
     _check(summary, skip_bad=skip_bad)
     return summary
 
@@ -109,7 +115,7 @@ def read_traces(
         The file cannot be read, or, unless `skip_bad`, at the first line that is refused.
     """
     path = Path(path)
-    for item in read_items(path, reading or ReadOptions()):
+    for item in read_items(path, with_wrapper(path, reading or ReadOptions())):
         if isinstance(item, Refusal) and not skip_bad:
             raise ImportFileError(f"{path}: {item}")
         if isinstance(item, LabelledText):
@@ -133,7 +139,7 @@ def _trace(item: LabelledText, task: str, fingerprint: str | None) -> Trace:
 
 
 def _kept(trace: Trace, path: Path, redact: Redact | None, *, fair: bool) -> Trace:
-    """Return the trace as it is stored: redacted, and at a rate of 0, which draws nothing, where it only trains."""
+    """Return the trace as it is stored: redacted, and with an audit rate of 0 where it must not calibrate."""
     text = trace.input if redact is None else redact(trace.input)
     if text is WITHHELD:
         raise ImportFileError(f"{path}: a redactor failed on a text; nothing was imported. The log says which error")
@@ -141,60 +147,60 @@ def _kept(trace: Trace, path: Path, redact: Redact | None, *, fair: bool) -> Tra
 
 
 def _unchanged(summary: ImportSummary, traces: Iterator[Trace]) -> Iterator[Trace]:
-    """Pass the traces on; raise, and so undo the import, if the file was changed since it was counted."""
+    """Yield the traces; raise at the end, which rolls the import back, if the file has changed since it was counted."""
     yield from traces
     if _sha256(summary.path) != summary.sha256:
-        raise ImportFileError(f"{summary.path}: was changed while it was imported; nothing was imported. Try again")
+        raise ImportFileError(f"{summary.path}: changed while it was imported; nothing was imported. Try again")
 
 
 def _check(summary: ImportSummary, *, skip_bad: bool) -> None:
     if summary.refused and not skip_bad:
-        leave = ", or leave them out: --skip-bad, of tracer-serve import and scan" if summary.rows else ""
+        leave = ", or skip them: --skip-bad, of tracer-serve import and scan" if summary.rows else ""
         raise ImportFileError(
-            f"{_told(summary)}\n{summary.refused:,} of {summary.rows + summary.refused:,} lines are refused, so"
-            f" nothing was taken. Mend them{leave}"
+            f"{_refusals(summary)}\n{summary.refused:,} of {summary.rows + summary.refused:,} lines are refused, so"
+            f" nothing was imported. Fix them{leave}"
         )
     if not summary.rows:
         why = f"; the first refusal: {summary.refusals[0]}" if summary.refusals else ""
-        raise ImportFileError(f'{summary.path}: holds no traces{why}. One per line: {{"input": ..., "teacher": ...}}')
+        raise ImportFileError(f'{summary.path}: has no traces{why}. One per line: {{"input": ..., "teacher": ...}}')
 
 
-def _told(summary: ImportSummary) -> str:
-    """Return the first refusals, one for each reason."""
+def _refusals(summary: ImportSummary) -> str:
+    """Return the first refusals, one line for each reason."""
     alike: dict[str, list[Refusal]] = {}
     for refusal in summary.refusals:
         alike.setdefault(refusal.reason, []).append(refusal)
-    lines = [f"{summary.path}: {same[0]}{_as_many(len(same) - 1)}" for same in list(alike.values())[:_SHOWN]]
+    lines = [f"{summary.path}: {same[0]}{_more(len(same) - 1)}" for same in list(alike.values())[:_SHOWN]]
     rest = summary.refused - sum(len(same) for same in list(alike.values())[:_SHOWN])
     return "\n".join([*lines, f"... and {rest:,} more"] if rest else lines)
 
 
-def _as_many(more: int) -> str:
-    return f" (and so {more:,} more)" if more else ""
+def _more(lines: int) -> str:
+    return f" (and {lines:,} more lines)" if lines else ""
 
 
 def _check_teachers(summary: ImportSummary, teacher: str | None) -> None:
     named = ", ".join(f"{name} ({rows} rows)" for name, rows in list(summary.teachers.items())[:_SHOWN])
     if len(summary.teachers) > 1:
         raise ImportFileError(
-            f"{summary.path}: holds the answers of {len(summary.teachers)} teachers: {named}. A surrogate imitates one."
-            " Import one teacher's rows, or, if this is meant: tracer-serve import --any-teacher"
+            f"{summary.path}: has the answers of {len(summary.teachers)} teachers: {named}. A surrogate imitates one."
+            " Import one teacher's rows, or, if this is intended: tracer-serve import --any-teacher"
         )
     if teacher is not None and any(not _same(teacher, name) for name in summary.teachers):
         raise ImportFileError(
-            f"{summary.path}: holds the answers of {named}, the task's teacher is {teacher}."
-            " If this is meant: tracer-serve import --any-teacher"
+            f"{summary.path}: has the answers of {named}, the task's teacher is {teacher}."
+            " If this is intended: tracer-serve import --any-teacher"
         )
 
 
 def _same(teacher: str, name: str) -> bool:
-    """Whether a log's model is the spec's: providers add their own name in front and the snapshot's date behind."""
+    """Whether a log names the spec's model, perhaps with a provider before it and a snapshot date after it."""
     asked, answered = teacher.rsplit("/", 1)[-1], name.rsplit("/", 1)[-1]
     return answered == asked or answered.startswith(f"{asked}-20")
 
 
 def _known_lines(path: Path, imported: frozenset[str]) -> int:
-    """Return how many lines at the start of a text file are, byte for byte, a file that was imported before."""
+    """Return how many lines at the start of a text file were imported before: they hash to an imported file."""
     if not imported or path.suffix.lower() == ".gz" or split_key(path)[1] is not None:
         return 0
     known, digest = 0, hashlib.sha256()
@@ -208,7 +214,7 @@ def _known_lines(path: Path, imported: frozenset[str]) -> int:
 
 
 def _sha256(path: Path) -> str:
-    """Return the sha256 of a file's bytes, and of the key where only one list of it is meant."""
+    """Return the sha256 of a file's bytes and, for ``file.json#key``, of the key."""
     with opened(path, raw=True) as file:
         digest = hashlib.file_digest(file, "sha256")
     digest.update((split_key(path)[1] or "").encode())

@@ -1,4 +1,4 @@
-"""What an importer reads: items and refusals."""
+"""The records that importers exchange: raw traces, labelled texts, refusals, read options."""
 
 import difflib
 from collections.abc import Mapping
@@ -7,13 +7,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from tracer_serve.forms.slot import Slot
 from tracer_serve.types import Text
 
 Format = Literal[
     "auto", "jsonl", "json", "csv", "tsv", "parquet",
     "plain", "messages", "completions", "batch", "langfuse", "langsmith", "litellm", "otel",
 ]  # fmt: skip
-"""How a file is written (its container), or how its records are shaped; the other of the two is detected."""
+"""Either the container of a file or the format of its records; the other of the two is detected."""
 FORMATS: tuple[str, ...] = get_args(Format)
 CONTAINERS: tuple[str, ...] = FORMATS[1:6]
 
@@ -24,9 +25,10 @@ class LabelledText:
 
     Parameters
     ----------
-    line : where it stands: line of a text file, row of a Parquet file, element of a JSON list, from 1
-    teacher : the model that gave the label, where the file says
+    line : line of a text file, row of a Parquet file, or element of a JSON list, from 1
+    teacher : the model that gave the label, where the file names it
     ts : when, where the file says
+    unwrapped : whether `ReadOptions.wrapper` was removed from the text
     """
 
     line: int
@@ -37,11 +39,19 @@ class LabelledText:
     usage: dict[str, int] = field(default_factory=dict)
     cost: float = 0.0
     user: str | None = None
+    unwrapped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class RawTrace:
-    """The parts of a record that make a trace, not yet checked."""
+    """The parts of a record that make a trace, before validation.
+
+    Parameters
+    ----------
+    text : the text itself, or the messages of the request
+    label : the label itself, or the model's whole answer
+    options : further fields of the request, such as ``response_format``, where the log has them
+    """
 
     text: Any
     label: Any
@@ -50,11 +60,12 @@ class RawTrace:
     usage: Mapping[str, Any] = field(default_factory=dict)
     cost: Any = None
     user: Any = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A line that is no trace, and why."""
+    """A line that is not a trace, and the reason."""
 
     line: int
     reason: str
@@ -64,11 +75,11 @@ class Refusal:
 
 
 class RefusedError(Exception):
-    """Raised inside the importer where a record turns out to be no trace; the message is the reason."""
+    """Raised inside the importer for a record that is not a valid trace; the message is the reason."""
 
 
 class SkippedError(Exception):
-    """Raised inside the importer for a record that is not meant to be one, such as a span that called no model."""
+    """Raised inside the importer for a record of another kind, such as a span that called no model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +88,14 @@ class ReadOptions:
 
     Parameters
     ----------
-    fmt : container or shape, ``auto`` detects both
+    fmt : container or record format, ``auto`` detects both
     labels : the closed label set; empty: any label
     pair : whether inputs must be pairs (True), must not be (False), or may be either (None)
     text_field : name of the field with the text, or of the two fields of a pair, where it has no usual name
-    label_field : name of the field with the label
+    label_field : name of the field with the label; ``result.is_spam`` leads into nested objects and JSON answers
     requests : the input file of an OpenAI batch, whose output file holds no texts
+    keep_wrapper : keep what all texts of the file begin and end with
+    wrapper : what to remove from both ends of each text; see `wrapper.with_wrapper`
     """
 
     fmt: Format = "auto"
@@ -91,18 +104,20 @@ class ReadOptions:
     text_field: str | tuple[str, str] | None = None
     label_field: str | None = None
     requests: Path | None = None
+    keep_wrapper: bool = False
+    wrapper: Slot | None = None
 
     def __post_init__(self) -> None:
         if self.fmt not in FORMATS:
             raise ValueError(f"fmt={self.fmt!r} is not one of {', '.join(FORMATS)}")
 
     def closed(self, label: str) -> str:
-        """Return the label of the closed set that is meant; another case is read as in the teacher's answers.
+        """Return the label of the closed set that matches, ignoring case where only one does.
 
         Raises
         ------
         RefusedError
-            There is none.
+            Where none matches.
         """
         if not self.labels or label in self.labels:
             return label

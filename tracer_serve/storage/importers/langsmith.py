@@ -1,4 +1,4 @@
-"""LangSmith's exports: runs with their inputs and outputs, and examples of a dataset.
+"""Read LangSmith exports: runs with their inputs and outputs, and examples of a dataset.
 
 Source: LangSmith, "Bulk export of trace data" and "Run (span) data format"; LangChain's serialised messages.
 """
@@ -29,7 +29,7 @@ def langsmith(record: Record) -> Iterator[RawTrace]:
 
 
 def _asked(inputs: Mapping[str, Any]) -> Any:
-    """Return the messages that a run was given, or the one text of its inputs."""
+    """Return the messages of a run, or the only text of its inputs."""
     messages = inputs.get("messages")
     if isinstance(messages, list) and messages:
         listed = messages[0] if isinstance(messages[0], list) else messages  # LangChain's models take batches
@@ -41,7 +41,7 @@ def _asked(inputs: Mapping[str, Any]) -> Any:
 
 
 def _answered(outputs: Mapping[str, Any]) -> Any:
-    """Return what a model said, from LangChain's generations or from the outputs as they are."""
+    """Return the model's answer, from LangChain's generations or from the outputs themselves."""
     generations = outputs.get("generations")
     if not isinstance(generations, list) or not generations:
         return dict(outputs) or None
@@ -50,7 +50,7 @@ def _answered(outputs: Mapping[str, Any]) -> Any:
 
 
 def _message(given: Any) -> Any:
-    """Return a serialised message of LangChain as a chat message with its role."""
+    """Return a serialised LangChain message as a chat message with its role."""
     said = mapping(given)
     inside = mapping(said.get("kwargs") or said.get("data")) or said
     kind = str(inside.get("type") or said.get("type"))
@@ -61,5 +61,5 @@ def _message(given: Any) -> Any:
 
 
 def _call(call: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a tool call in OpenAI's form; LangChain's own has `args` in place of the function."""
+    """Return a tool call in OpenAI's form; LangChain's has `args` in place of `function`."""
     return {"function": {"arguments": json.dumps(call["args"])}} if "args" in call else call

@@ -1,13 +1,14 @@
-"""A file to checked items, one at a time."""
+"""Parse a file into validated labelled texts, one at a time."""
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tracer_serve.errors import ImportFileError
-from tracer_serve.storage.importers.extract import LABEL_NAMES, first, label_of, text_of
-from tracer_serve.storage.importers.formats import SHAPES, moment
+from tracer_serve.storage.importers.extract import LABEL_NAMES, answer_of, at_path, first, label_of, text_of
+from tracer_serve.storage.importers.formats import RECORD_FORMATS, Reader, moment
 from tracer_serve.storage.importers.items import (
     LabelledText,
     RawTrace,
@@ -23,6 +24,7 @@ TEXT_NAMES = ("input", "text", "query", "prompt", "message", "sentence", "questi
 PAIR_NAMES = (
     ("text_a", "text_b"), ("premise", "hypothesis"), ("sentence_a", "sentence_b"), ("sentence1", "sentence2"),
 )  # fmt: skip
+T = TypeVar("T")
 _TOKENS = {
     "prompt_tokens": ("prompt_tokens", "input_tokens", "input"),
     "completion_tokens": ("completion_tokens", "output_tokens", "output"),
@@ -30,49 +32,72 @@ _TOKENS = {
 
 
 def read_items(path: Path, reading: ReadOptions) -> Iterator[LabelledText | Refusal | None]:
-    """Yield each labelled text of a file, each line that is refused, and None for each that is not meant to be one.
+    """Yield each labelled text of a file, each refused line, and None for each record of another kind.
 
     Raises
     ------
     ImportFileError
         The file as a whole cannot be read.
     """
+    yield from _each(path, reading, lambda line, found: _item(line, found, reading))
+
+
+def read_raw(path: Path, reading: ReadOptions) -> Iterator[RawTrace | Refusal | None]:
+    """Yield each record's prompt and answer before a text and a label are taken from them; otherwise as `read_items`.
+
+    Raises
+    ------
+    ImportFileError
+        The file as a whole cannot be read.
+    """
+    yield from _each(path, reading, lambda _, found: found)
+
+
+def _each(path: Path, reading: ReadOptions, make: Callable[[int, RawTrace], T]) -> Iterator[T | Refusal | None]:
     join = _joined(reading.requests) if reading.requests is not None else None
     for line, record in records(path, reading.fmt):
         if isinstance(record, Refusal):
             yield Refusal(line, record.reason)
             continue
         try:
-            yield from [_item(line, found, reading) for found in _shape(join(record) if join else record, reading)]
+            yield from [make(line, found) for found in _raw(join(record) if join else record, reading)]
         except RefusedError as error:
             yield Refusal(line, str(error))
         except SkippedError:
             yield None
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-            yield Refusal(line, f"is not shaped as its fields say ({type(error).__name__}: {error})")
+            yield Refusal(line, f"does not have the structure of its format ({type(error).__name__}: {error})")
 
 
-def _shape(record: Record, reading: ReadOptions) -> Iterator[RawTrace]:
-    if reading.fmt in SHAPES:
-        return SHAPES[reading.fmt][1](record)
-    named = reading.fmt == "plain" or reading.text_field or reading.label_field
-    if not named:
-        for told_by, read in SHAPES.values():
-            if told_by(record):
-                return read(record)
-    return _plain(record, reading)
+def _raw(record: Record, reading: ReadOptions) -> Iterator[RawTrace]:
+    wanted, read = reading.label_field, _reader(record, reading)
+    if read is None:
+        yield from _plain(record, reading)
+    elif wanted is None:
+        yield from read(record)
+    else:
+        yield from (replace(found, label=at_path(answer_of(found.label), wanted)) for found in read(record))
+
+
+def _reader(record: Record, reading: ReadOptions) -> Reader | None:
+    """Return what reads the record's format; None for a plain record, whose fields are the text and the label."""
+    if reading.fmt in RECORD_FORMATS:
+        return RECORD_FORMATS[reading.fmt][1]
+    if reading.fmt == "plain" or reading.text_field or (reading.label_field or "") in record:
+        return None
+    return next((read for recognises, read in RECORD_FORMATS.values() if recognises(record)), None)
 
 
 def _plain(record: Record, reading: ReadOptions) -> Iterator[RawTrace]:
     lower = _lower(record)
     try:
         text = plain_text(record, reading.text_field)
-    except RefusedError as error:  # both at once: nobody wants to mend one to be told of the other
+    except RefusedError as error:  # name both missing fields in one message
         unnamed = reading.label_field is None and not any(name in lower for name in LABEL_NAMES)
         raise RefusedError(f"{error}{', and the label: --label-field NAME' if unnamed else ''}") from None
     yield RawTrace(
         text=text,
-        label=_named(record, lower, LABEL_NAMES, reading.label_field, "label"),
+        label=_label(record, lower, reading.label_field),
         teacher=first(lower, "model", "teacher_model"),
         when=first(lower, "ts", "timestamp", "created_at"),
         usage=lower["usage"] if isinstance(lower.get("usage"), dict) else {},
@@ -81,8 +106,18 @@ def _plain(record: Record, reading: ReadOptions) -> Iterator[RawTrace]:
     )
 
 
+def _label(record: Record, lower: Record, wanted: str | None) -> Any:
+    """Return the label's value: a field of the record, or a field inside the answer that the record holds."""
+    if wanted is None or wanted in record:
+        return _named(record, lower, LABEL_NAMES, wanted, "label")
+    answers = [name for name in LABEL_NAMES if name in lower]
+    if answers and wanted.partition(".")[0] not in record:
+        return at_path(answer_of(first(lower, *answers)), wanted)
+    return _named(record, lower, LABEL_NAMES, wanted, "label")
+
+
 def plain_text(record: Record, wanted: str | tuple[str, str] | None = None) -> Any:
-    """Return the text's field, or the two of a pair, by the usual names or those that are `wanted`.
+    """Return the text's field, or both fields of a pair, by their usual names or those that are `wanted`.
 
     Raises
     ------
@@ -105,6 +140,8 @@ def _lower(record: Record) -> Record:
 def _named(record: Record, lower: Record, names: tuple[str, ...], wanted: str | None, what: str) -> Any:
     if wanted is not None and wanted in record:
         return record[wanted]
+    if wanted is not None and "." in wanted:
+        return at_path(record, wanted)
     found = [name for name in names if name in lower] if wanted is None else []
     if found:
         return first(lower, *found)
@@ -115,6 +152,9 @@ def _named(record: Record, lower: Record, names: tuple[str, ...], wanted: str | 
 
 def _item(line: int, found: RawTrace, reading: ReadOptions) -> LabelledText:
     text = text_of(found.text)
+    inside = reading.wrapper.read(text) if reading.wrapper is not None and isinstance(text, str) else None
+    if inside is not None:
+        text = text_of(inside)
     if reading.pair is not None and reading.pair != isinstance(text, tuple):
         has, wants = ("one text", "a pair") if reading.pair else ("a pair", "one text")
         raise RefusedError(f"has {has}, the task wants {wants} (`input: {'pair' if reading.pair else 'text'}`)")
@@ -128,6 +168,7 @@ def _item(line: int, found: RawTrace, reading: ReadOptions) -> LabelledText:
         usage={name: count for name, keys in _TOKENS.items() if isinstance(count := first(found.usage, *keys), int)},
         cost=_money(found.cost),
         user=None if found.user in (None, "") else str(found.user),
+        unwrapped=inside is not None,
     )
 
 

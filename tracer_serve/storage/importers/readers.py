@@ -1,4 +1,4 @@
-"""Files to numbered records, a line at a time: JSONL, JSON, CSV, TSV, Parquet, each also gzipped (not Parquet)."""
+"""Read files as numbered records, one at a time: JSONL, JSON, CSV, TSV (also gzipped), and Parquet."""
 
 import csv
 import gzip
@@ -25,7 +25,7 @@ Numbered = Iterator[tuple[int, Record | Refusal]]
 
 
 def records(path: Path, fmt: Format = "auto") -> Numbered:
-    """Yield each record of a file with its line, or why the line is none.
+    """Yield each record of a file with its line number, or the reason why the line is not a record.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def records(path: Path, fmt: Format = "auto") -> Numbered:
 
 
 def split_key(path: Path) -> tuple[Path, str | None]:
-    """Return the file and the key of ``file.json#key``, which names one list of a JSON object of lists.
+    """Split ``file.json#key``, which names one list of a JSON object of lists, into file and key.
 
     Examples
     --------
@@ -59,7 +59,7 @@ def split_key(path: Path) -> tuple[Path, str | None]:
 
 
 def _refuse_foreign(path: Path) -> None:
-    """Say what else a file is, by its first bytes, before its lines are refused one by one."""
+    """Refuse UTF-16 files and archives by their first bytes, before each of their lines is refused."""
     with opened(path) as lines:
         start = lines.read(4)
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -92,7 +92,7 @@ def _container(path: Path) -> str:
 
 @contextmanager
 def opened(path: Path, *, raw: bool = False) -> Iterator[BufferedIOBase]:
-    """Open a file for its bytes, unzipped unless `raw`; what goes wrong, now or later, is an `ImportFileError`."""
+    """Open a file for reading bytes, decompressed unless `raw`; errors, also later ones, become `ImportFileError`."""
     path, _ = split_key(path)
     try:
         with gzip.open(path) if path.suffix.lower() == ".gz" and not raw else path.open("rb") as stream:
@@ -141,23 +141,25 @@ def _json(path: Path, lines: BufferedIOBase) -> Numbered:
     value = _parsed(lines.read().removeprefix(b"\xef\xbb\xbf").strip().join((b'{"it":', b"}")))
     if isinstance(value, Refusal):
         lines_of = f"jq -c . {path} > {path.with_suffix('.jsonl')}"
-        raise ImportFileError(f"{path}: {value.reason}. Of several documents in one file make a line each: {lines_of}")
+        raise ImportFileError(
+            f"{path}: {value.reason}. For a file of several documents, write one per line: {lines_of}"
+        )
     found, key = value["it"], split_key(path)[1]
     if key is not None:
         if not isinstance(found, dict) or key not in found:
             known = ", ".join(found) if isinstance(found, dict) else "none"
-            raise ImportFileError(f"{path}: there is no list {key!r} in it; there are: {known}")
+            raise ImportFileError(f"{path}: has no list {key!r}; it has: {known}")
         found = found[key]
     elif isinstance(found, dict):
         found = next((found[key] for key in _LIST_KEYS if isinstance(found.get(key), list)), [found])
     if not isinstance(found, list):
-        raise ImportFileError(f"{path}: holds a JSON {type(found).__name__}, not a list of objects")
+        raise ImportFileError(f"{path}: is a JSON {type(found).__name__}, not a list of objects")
     yield from ((number, as_record(element)) for number, element in enumerate(found, start=1))
 
 
 def _csv(path: Path, lines: BufferedIOBase, delimiter: str | None) -> Numbered:
     csv.field_size_limit(_LONGEST_FIELD)
-    # a byte that is no UTF-8 becomes a surrogate, so that its row can be named instead of ending the file
+    # invalid UTF-8 is read as surrogates, so that the error can name its row
     wrapped = cast("IO[bytes]", lines)
     with io.TextIOWrapper(wrapped, encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
         yield from _csv_rows(path, text, delimiter)
@@ -175,8 +177,8 @@ def _csv_rows(path: Path, text: io.TextIOWrapper, delimiter: str | None) -> Numb
             row = next(rows)
         except StopIteration:
             return
-        except csv.Error as error:  # the reader goes on behind the line that it stumbled over
-            yield before + 2, Refusal(0, f"malformed CSV: {error} (a quote that is not closed?)")
+        except csv.Error as error:  # the reader continues after the malformed line
+            yield before + 2, Refusal(0, f"malformed CSV: {error} (an unclosed quote?)")
             row = []
         if row:
             yield before + 2, _csv_record(header, row)
@@ -209,5 +211,5 @@ def _parquet(path: Path) -> Numbered:
                 for record in batch.to_pylist():
                     number += 1
                     yield number, record
-    except (OSError, arrow.ArrowException, ValueError, OverflowError) as error:  # the last two: no value of Python's
+    except (OSError, arrow.ArrowException, ValueError, OverflowError) as error:  # the last two: out of Python's range
         raise ImportFileError(f"{path}: cannot be read as Parquet, row {number + 1}: {error}") from error

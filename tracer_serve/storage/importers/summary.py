@@ -1,20 +1,23 @@
-"""What a file holds, counted in one pass; of a text only its hash is kept."""
+"""Summarise a file of traces in one pass; only hashes of the texts are kept."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tracer_serve.forms.slot import Slot
 from tracer_serve.storage.importers.items import LabelledText, Refusal
 from tracer_serve.types import Text
 
 _EXAMPLES = 20
 _REFUSALS = 1000
+_ENTITY = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|#\d{1,7}|#x[0-9a-fA-F]{1,6});")
 
 
 @dataclass(frozen=True, slots=True)
 class Contradiction:
-    """A text that stands in the file with two labels."""
+    """A text that has two labels in the file."""
 
     line: int
     text: Text
@@ -24,22 +27,25 @@ class Contradiction:
 
 @dataclass(frozen=True, slots=True)
 class ImportSummary:
-    """What was found in a file, and what came of it.
+    """The content of a file, and what an import did with it.
 
     Parameters
     ----------
     rows : labelled texts that were read
     imported : rows that were added to the store; 0 for a dry run, and for a file that was imported before
-    already : whether this very content was imported before
-    skipped : records that are not meant to be traces (spans of other kinds, failed requests)
+    already : whether the same content was imported before
+    skipped : records of other kinds (spans that called no model, failed requests)
     duplicates : rows that repeat an earlier (text, label); they are traffic, and are kept
     labels : rows per label, most frequent first
-    contradictory : rows whose text stood earlier in the file with another label
+    contradictory : rows whose text has another label earlier in the file
     contradictions : the first of them
-    refused : lines that are no trace
+    refused : lines that are not traces
     refusals : the first 1,000 of them
-    teachers : rows per model that labelled them, where the file says
+    teachers : rows per model that labelled them, where the file names it
     sha256 : of the file's bytes
+    wrapper : the prompt around the texts that was removed; None where there was none
+    unwrapped : rows that had it
+    escaped : rows whose text has HTML entities, such as ``&amp;``
     """
 
     path: Path
@@ -56,21 +62,24 @@ class ImportSummary:
     refusals: tuple[Refusal, ...] = ()
     teachers: dict[str, int] = field(default_factory=dict)
     sha256: str = ""
+    wrapper: Slot | None = None
+    unwrapped: int = 0
+    escaped: int = 0
 
     @property
     def once(self) -> tuple[str, ...]:
-        """Labels with a single row: no surrogate can learn them, and no fold can test them."""
+        """Labels with a single row, which no surrogate can learn and no fold can test."""
         return tuple(label for label, n in self.labels.items() if n == 1)
 
 
-def survey(path: Path, items: Iterable[LabelledText | Refusal | None]) -> ImportSummary:
-    """Count what a file holds."""
+def survey(path: Path, items: Iterable[LabelledText | Refusal | None], wrapper: Slot | None = None) -> ImportSummary:
+    """Count labels, duplicates, contradictions and refusals."""
     labels: Counter[str] = Counter()
     teachers: Counter[str] = Counter()
-    seen: dict[int, list[str]] = {}  # by hash of the text, 64 bits: texts would not fit into memory
+    seen: dict[int, list[str]] = {}  # by 64-bit hash of the text: the texts may not fit into memory
     contradictions: list[Contradiction] = []
     refusals: list[Refusal] = []
-    skipped = refused = duplicates = contradictory = 0
+    skipped = refused = duplicates = contradictory = unwrapped = escaped = 0
     for item in items:
         if item is None:
             skipped += 1
@@ -79,6 +88,8 @@ def survey(path: Path, items: Iterable[LabelledText | Refusal | None]) -> Import
             refusals.extend([item] if len(refusals) < _REFUSALS else [])
         else:
             labels[item.label] += 1
+            unwrapped += item.unwrapped
+            escaped += any(map(_ENTITY.search, [item.text] if isinstance(item.text, str) else item.text))
             teachers.update([item.teacher] if item.teacher else [])
             earlier = seen.setdefault(hash(item.text), [])
             duplicates += item.label in earlier
@@ -100,4 +111,7 @@ def survey(path: Path, items: Iterable[LabelledText | Refusal | None]) -> Import
         refused=refused,
         refusals=tuple(refusals),
         teachers=dict(teachers.most_common()),
+        wrapper=wrapper,
+        unwrapped=unwrapped,
+        escaped=escaped,
     )

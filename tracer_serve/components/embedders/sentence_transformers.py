@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
 from typing import Annotated, Literal, Self
@@ -33,9 +34,10 @@ class SentenceTransformers:
     device : torch device, such as ``cpu`` or ``cuda``; None: what torch finds
     batch_size : texts encoded at once
     max_tokens : tokens of a text that are looked at; None: as the model says
-    backend : ``torch``; ``onnx``: the same vectors without torch in the serving process, exported once by the first
-        fit; ``onnx-int8``: a quarter of the memory and two to four times the speed of torch, with slightly other
-        vectors, which are another embedder. Both run on the CPU
+    backend : ``auto``: ``onnx`` where its packages are installed and no `device` is named, else ``torch``; ``onnx``:
+        the vectors of torch (within 1e-5) without torch in the serving process, exported once by the first fit;
+        ``onnx-int8``: a quarter of the memory and two to four times the speed of torch, with slightly different
+        vectors. The onnx backends run on the CPU; each backend is a different embedder for a certificate
     """
 
     trainable = False
@@ -49,10 +51,11 @@ class SentenceTransformers:
         device: str | None = None,
         batch_size: Annotated[int, Field(ge=1, le=4096)] = 32,
         max_tokens: Annotated[int, Field(ge=8)] | None = None,
-        backend: Literal["torch", "onnx", "onnx-int8"] = "torch",
+        backend: Literal["auto", "torch", "onnx", "onnx-int8"] = "auto",
     ) -> None:
         self.model = model if folder is None else str(folder)
-        self.revision, self.device, self.backend = revision, device, backend
+        self.revision, self.device = revision, device
+        self.backend: str = _available(device) if backend == "auto" else backend
         self.batch_size, self.max_tokens = batch_size, max_tokens
 
     @property
@@ -97,6 +100,13 @@ class SentenceTransformers:
             raise BadInputError("sentence_transformers embeds single texts; for pairs wrap it in PairEmbedder")
         encode = _encoder(self._source, self.device, self.max_tokens, self.backend)
         return encode([pretrained.readable(str(text)) for text in texts], self.batch_size)
+
+
+def _available(device: str | None) -> str:
+    """Return ``onnx`` where it can serve and, beside torch, can also export; else ``torch``."""
+    if device is not None or not (find_spec("onnxruntime") and find_spec("tokenizers")):
+        return "torch"
+    return "onnx" if find_spec("onnx") or not find_spec("torch") else "torch"
 
 
 @lru_cache(maxsize=32)  # several tasks may be served by one process

@@ -14,13 +14,13 @@ from tracer_serve.errors import FitError
 from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.gate.binomial import n_min
 from tracer_serve.gate.monitor import MonitorState, advance, log_evidence
-from tracer_serve.lifecycle.gate_state import close_gate, closing_of
+from tracer_serve.lifecycle.gate_state.closing import close_gate, closing_of
+from tracer_serve.lifecycle.gate_state.monitor_record import MONITOR, add_audits, monitor_state
 from tracer_serve.lifecycle.teacher_change import TeacherSince
 from tracer_serve.lifecycle.training_set import calibrates_after, take_snapshot
 from tracer_serve.policy.policy import Policy
 from tracer_serve.serving.active_version import ActiveVersion
 from tracer_serve.serving.audit_rate import Traffic, rate_in_force
-from tracer_serve.serving.monitor_state import MONITOR, folding, state_of
 from tracer_serve.storage.traces import TraceStore, new_id
 from tracer_serve.types import Bools, Labels, Trace
 
@@ -70,7 +70,7 @@ class Arm:
     @property
     def monitor(self) -> MonitorState:
         """The monitor's state."""
-        return state_of(self.store.values.get(MONITOR), self._serving, self.task.spec.gate)
+        return monitor_state(self.store.values.get(MONITOR), self._serving.certified, self.task.spec.gate)
 
     def refit(self, attempt: int = 1) -> None:
         """Refit as the product does: a version that does not certify never replaces one that does."""
@@ -154,7 +154,7 @@ class Arm:
                 made.append(self._trace(i, label, decision="handled", rate=rate, u=u))
         self.store.traces.add(made)
         if outcomes:
-            self.store.values.update(MONITOR, folding(loaded, self.task.spec.gate, outcomes))
+            self.store.values.update(MONITOR, add_audits(loaded.certified, self.task.spec.gate, outcomes))
         return handled, right, len(outcomes)
 
     def _repair_due(self) -> bool:

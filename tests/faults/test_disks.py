@@ -14,7 +14,7 @@ from tests.support import disks
 from tests.support.tiny import TEXTS, rows_now, tiny_task
 from tracer_serve.errors import ArtifactError, FitError, StoreError
 from tracer_serve.infra import uuid7 as ids
-from tracer_serve.lifecycle.gate_state import close_gate
+from tracer_serve.lifecycle.gate_state.closing import close_gate
 from tracer_serve.lifecycle.refit import refit
 from tracer_serve.serving.runtime import Runtime, running
 from tracer_serve.storage.versions.opening import open_versions, store_of

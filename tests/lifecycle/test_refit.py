@@ -16,11 +16,13 @@ from tracer_serve.cli.main import main
 from tracer_serve.config.load import Task
 from tracer_serve.errors import BusyError, FitError
 from tracer_serve.gate.certificate import CERTIFICATE, Certificate
-from tracer_serve.lifecycle.gate_state import ATTEMPT, PROGRESS, Closing, close_gate
+from tracer_serve.lifecycle.gate_state.closing import Closing, close_gate
+from tracer_serve.lifecycle.gate_state.reopening import ATTEMPT
+from tracer_serve.lifecycle.gate_state.requirements import Requirements
 from tracer_serve.lifecycle.publish import may_serve
 from tracer_serve.lifecycle.refit import refit
+from tracer_serve.lifecycle.refit_session import PROGRESS
 from tracer_serve.lifecycle.teacher_change import note_teacher
-from tracer_serve.lifecycle.validity import Requirements
 from tracer_serve.storage.traces import TraceStore
 from tracer_serve.storage.traces.lease_owner import LEASE
 from tracer_serve.storage.traces.users import Users

@@ -20,7 +20,8 @@ from tracer_serve.cli.main import parser
 from tracer_serve.config.load import Task
 from tracer_serve.gate.binomial import n_min
 from tracer_serve.gate.certificate import CERTIFICATE, Certificate
-from tracer_serve.lifecycle.gate_state import ATTEMPT, close_gate, closing_of
+from tracer_serve.lifecycle.gate_state.closing import close_gate, closing_of
+from tracer_serve.lifecycle.gate_state.reopening import ATTEMPT
 from tracer_serve.lifecycle.refit_history import LAST
 from tracer_serve.lifecycle.refit_process import RefitProcess, RefitResult
 from tracer_serve.lifecycle.scheduler import RefitScheduler

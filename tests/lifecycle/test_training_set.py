@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tracer_serve.errors import FitError
-from tracer_serve.lifecycle.gate_state import close_gate, closing_of
+from tracer_serve.lifecycle.gate_state.closing import close_gate, closing_of
 from tracer_serve.lifecycle.teacher_change import TeacherSince, note_teacher
 from tracer_serve.lifecycle.training_set import take_snapshot
 from tracer_serve.storage.traces import TraceStore, new_id, open_store

@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 from tests.server.worlds import BLUE, DEFERRED, HANDLED, make_version, serving
 from tests.support.stub_llm import Faults, StubLLM
 from tracer_serve.config.load import Task
-from tracer_serve.lifecycle.gate_state import close_gate
+from tracer_serve.lifecycle.gate_state.closing import close_gate
 from tracer_serve.server.http.request_body import WHOLE
 from tracer_serve.server.routes.response_models import ClassifyResponse, ErrorBody
 

@@ -15,8 +15,9 @@ from tracer_serve.config.base import Component
 from tracer_serve.config.load import Task
 from tracer_serve.gate.binomial import n_min
 from tracer_serve.gate.monitor import anytime_lower_bound
-from tracer_serve.lifecycle.gate_state import ATTEMPT, PROGRESS, close_gate
-from tracer_serve.lifecycle.triggers import awaited
+from tracer_serve.lifecycle.gate_state.closing import close_gate
+from tracer_serve.lifecycle.gate_state.reopening import ATTEMPT, reopening_of
+from tracer_serve.lifecycle.refit_session import PROGRESS
 from tracer_serve.server.dashboard.recent import recent_of
 from tracer_serve.server.dashboard.status import status_of
 from tracer_serve.server.dashboard.traffic import traffic_of
@@ -99,7 +100,7 @@ async def test_a_closed_gate_says_what_its_repair_waits_for(task: MakeTask) -> N
         await client.post("/v1/classify", json={"input": [HANDLED, DEFERRED]})
         runtime.writer.close()
         first = (await client.get("/healthz")).json()["gate"]["repair"]
-        waiting = awaited(spec.spec, runtime.store, runtime.versions)
+        waiting = reopening_of(spec.spec, runtime.store, runtime.versions)
         assert waiting is not None
         runtime.store.values.put(ATTEMPT, {"repair": replace(waiting, rows=100).tried()})
         second = status_of(runtime)["gate"]["repair"]
@@ -111,11 +112,11 @@ async def test_a_closed_gate_says_what_its_repair_waits_for(task: MakeTask) -> N
         assert take_lease(runtime.store, LEASE, "another", 60.0)
         fourth = status_of(runtime)["gate"]["repair"]
     least = 4 * n_min(0.9, 0.1)
-    words = f"A refit starts at {least} labelled rows since then; 2 are there."
+    words = f"A refit starts at {least} labelled rows since then; there are 2."
     assert first == {"rows": 2, "needed": least, "tried_at": None, "words": words}
     assert (second["rows"], second["needed"], second["tried_at"]) == (2, 150, 100)
-    assert second["words"].endswith("did not open the gate; the next starts at 150, and 2 are there.")
-    assert third["words"] == fourth["words"] == "A refit is under way that opens the gate if it certifies."
+    assert second["words"].endswith("did not open the gate; the next starts at 150, and there are 2.")
+    assert third["words"] == fourth["words"] == "A refit is running. If it certifies a version, the gate opens."
 
 
 async def test_two_workers_say_the_same(task: MakeTask) -> None:

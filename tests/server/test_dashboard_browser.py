@@ -13,7 +13,7 @@ from tests.server.worlds import BLUE, DEFERRED, HANDLED, LABELS, RED, make_task,
 from tests.support.browser import MARKS, chromium, click, complaints, is_light, open_page, photograph, text_of, until
 from tests.support.stub_llm import StubLLM, serve
 from tracer_serve.gate.wording import at_least
-from tracer_serve.lifecycle.gate_state import close_gate
+from tracer_serve.lifecycle.gate_state.closing import close_gate
 from tracer_serve.server.app import make_app
 from tracer_serve.server.routes.admin import KEY
 from tracer_serve.storage.traces import new_id

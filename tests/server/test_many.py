@@ -21,7 +21,7 @@ from tests.support.stub_llm import StubLLM
 from tracer_serve.cli.commands._worker import _prepared
 from tracer_serve.config.load import Task
 from tracer_serve.errors import SpecError
-from tracer_serve.lifecycle.gate_state import close_gate
+from tracer_serve.lifecycle.gate_state.closing import close_gate
 from tracer_serve.server.http.auth import OPEN
 from tracer_serve.server.multi.app import ROUTES, make_apps
 from tracer_serve.server.process.task_set import load_tasks, require_one_address

@@ -18,10 +18,10 @@ from tracer_serve.config.load import Task
 from tracer_serve.config.task import Spec
 from tracer_serve.errors import StoreError
 from tracer_serve.infra.redaction import WITHHELD
-from tracer_serve.lifecycle.gate_state import close_gate, closing_of
+from tracer_serve.lifecycle.gate_state.closing import close_gate, closing_of
+from tracer_serve.lifecycle.gate_state.monitor_record import MONITOR
 from tracer_serve.serving.active_version import ActiveVersion, VersionLoader
 from tracer_serve.serving.gate_watcher import GateWatcher
-from tracer_serve.serving.monitor_state import MONITOR
 from tracer_serve.storage.traces import TraceStore, open_store
 from tracer_serve.storage.versions.local import Versions
 from tracer_serve.types import Decision
@@ -168,7 +168,7 @@ def test_what_another_release_wrote_does_not_end_the_watch(
     store.values.put(MONITOR, {"of": "another release"})
     watch.refresh()
     assert watch.problem
-    assert "what was known stays" in caplog.text
+    assert "last known state stays" in caplog.text
     store.values.put(MONITOR, None)
     watch.refresh()
     assert watch.monitor(loaded).seen == 1
@@ -254,11 +254,10 @@ def test_a_promise_that_was_raised_closes_the_gate(
     store: TraceStore, loaded: ActiveVersion, gate: dict[str, Any], told: str | None
 ) -> None:
     """A certificate for less than the YAML promises is void; one for as much or more stays."""
-    found = watching(store, loaded, gate=gate).void(loaded)
+    found = watching(store, loaded, gate=gate).state(loaded)
     if told is None:
-        assert found is None
+        assert found.open
     else:
-        assert found is not None
         assert found.reason == "promise_changed"
         assert told in found.message
         assert "tracer-serve refit" in found.message
@@ -285,7 +284,7 @@ async def test_alpha_raised_in_the_yaml_defers_and_lowered_keeps(task: MakeTask)
     (raised,) = raised["data"]
     assert (raised["decision"], raised["reason"]) == ("deferred", "gate_closed")
     assert (health["status"], health["gate"]["reason"]) == ("degraded", "promise_changed")
-    assert "gate.alpha is 0.95, and the version was certified for 0.9. A refit certifies anew" in health["problems"][0]
+    assert "gate.alpha is 0.95, and the version was certified for 0.9. A refit certifies again" in health["problems"][0]
     assert 'tracer_gate_closed{reason="promise_changed",task="colours"} 1.0' in exposed
     assert found[0.85][0]["data"][0]["decision"] == "handled"
     assert found[0.85][1]["gate"]["open"]
@@ -300,7 +299,7 @@ async def test_drift_closes_the_gate_under_load_and_a_new_version_opens_it(task:
         stub_llm.labels = dict.fromkeys(BLUE, "red")
         for _ in range(2):
             await runtime.router.route(BLUE)
-        await until(lambda: runtime.closed is not None)
+        await until(lambda: runtime.gate.void)
         (decision,) = await runtime.router.route([BLUE[0]])
         health = (await client.get("/healthz")).json()
         exposed = (await client.get("/metrics")).text

@@ -1,8 +1,40 @@
-"""Read the certificate of a stored version."""
+"""Read what a stored version was certified for."""
+
+from dataclasses import dataclass
 
 from tracer_serve.errors import ArtifactError
 from tracer_serve.gate.certificate import CERTIFICATE, Certificate
 from tracer_serve.storage.versions.local import Versions
+
+
+@dataclass(frozen=True, slots=True)
+class CertifiedVersion:
+    """A version as the gate sees it.
+
+    Parameters
+    ----------
+    number : its number
+    certificate : what the gate found when the version was fitted
+    teacher : fingerprint of the teacher on whose labels it was certified
+    after : its calibration rows came after this trace id
+    """
+
+    number: int
+    certificate: Certificate
+    teacher: str
+    after: str = ""
+
+
+def certified_version(versions: Versions, number: int) -> CertifiedVersion:
+    """Read a version as the gate sees it.
+
+    Raises
+    ------
+    ArtifactError
+        The manifest or the certificate is missing or damaged.
+    """
+    manifest = versions.manifest(number)
+    return CertifiedVersion(number, certificate_of(versions, number), manifest.teacher, manifest.after)
 
 
 def certificate_of(versions: Versions, number: int) -> Certificate:
@@ -11,7 +43,7 @@ def certificate_of(versions: Versions, number: int) -> Certificate:
     Raises
     ------
     ArtifactError
-        Where it is not there or not whole.
+        The file is missing or damaged.
     """
     file = versions.folder(number) / "certificate.json"
     try:

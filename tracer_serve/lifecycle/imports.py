@@ -3,7 +3,7 @@
 from tracer_serve.components.factory import make_redactors, teacher_fingerprint
 from tracer_serve.config.load import Task
 from tracer_serve.infra.redaction import redaction
-from tracer_serve.lifecycle.gate_state import closing_of
+from tracer_serve.lifecycle.gate_state.closing import closing_of
 from tracer_serve.storage.traces import TraceStore
 
 

@@ -1,4 +1,4 @@
-"""From a fit to a version: its files, its manifest, and whether it replaces the one that serves."""
+"""Write a fit as a version: its files and manifest, and whether it replaces the current version."""
 
 import json
 import platform
@@ -13,9 +13,9 @@ import numpy as np
 from tracer_serve.config.load import Task
 from tracer_serve.fit.result import Fitted
 from tracer_serve.gate.certificate import CERTIFICATE, Certificate
-from tracer_serve.lifecycle.certificates import certificate_of
+from tracer_serve.lifecycle.certificates import certified_version
+from tracer_serve.lifecycle.gate_state.requirements import Requirements
 from tracer_serve.lifecycle.training_set import Snapshot
-from tracer_serve.lifecycle.validity import Requirements
 from tracer_serve.report.build import build_report
 from tracer_serve.report.render import render_html
 from tracer_serve.storage.versions.local import Versions
@@ -26,24 +26,24 @@ _SOFTWARE = ("tracer-serve", "numpy", "scikit-learn")
 
 @dataclass(frozen=True, slots=True)
 class Fresh:
-    """What was fitted, on which rows.
+    """A fit, and the rows it was made from.
 
     Parameters
     ----------
-    spent : rows up to this id were in earlier certificates
-    demands : what its certificate, and the one that serves, have to stand up to
-    migration : which labels moved when this teacher was asked about another one's texts
+    spent : rows up to this id were used by earlier certificates
+    requirements : what the new certificate, and the current one, must satisfy
+    migration : which labels changed when this teacher relabelled another one's texts
     """
 
     taken: Snapshot
     fitted: Fitted
     spent: str
-    demands: Requirements
+    requirements: Requirements
     migration: dict[str, Any] | None = None
 
 
 def write_version(task: Task, versions: Versions, fresh: Fresh, plugins: dict[str, str]) -> int:
-    """Write everything that belongs to a version, and return its number; it does not serve yet.
+    """Write a version and return its number. It does not serve until it is activated.
 
     Parameters
     ----------
@@ -56,23 +56,24 @@ def write_version(task: Task, versions: Versions, fresh: Fresh, plugins: dict[st
     )
 
 
-def may_serve(task: Task, versions: Versions, found: Certificate, demands: Requirements) -> bool:
-    """Say whether the new version replaces the current one: a certified one does, any does where none is certified.
+def may_serve(task: Task, versions: Versions, found: Certificate, requirements: Requirements) -> bool:
+    """Return whether a new version replaces the current one.
 
-    A current version whose certificate is void (drift, another teacher, a higher promise) stays for shadow scoring
-    until one certifies, but its coverage is no measure any more.
+    A certified version does. An uncertified one does only where the current version is uncertified too. A current
+    version whose certificate is void (drift, another teacher, a higher promise) stays for shadow scoring until another
+    one certifies, but its coverage is no longer a benchmark.
     """
     parent = versions.current()
-    if parent is None or not (current := versions.manifest(parent)).certified:
+    if parent is None or not versions.manifest(parent).certified:
         return True
-    before = certificate_of(versions, parent)
-    void = demands.void(before, current.teacher, current.after) is not None
+    before = certified_version(versions, parent)
+    void = requirements.state(before).void
     if not found.certified or void or not task.spec.versions.must_keep_coverage:
         return found.certified
-    return found.coverage >= before.coverage
+    return found.coverage >= before.certificate.coverage
 
 
-def _manifest(  # noqa: PLR0917  # what makes a version, and what the writing adds
+def _manifest(  # noqa: PLR0917  # the parts of a version, and what the version store adds
     task: Task, fresh: Fresh, plugins: dict[str, str], parent: int | None, number: int, files: dict[str, str]
 ) -> Manifest:
     policy, certificate, taken = fresh.fitted.policy, fresh.fitted.certificate, fresh.taken
@@ -86,7 +87,7 @@ def _manifest(  # noqa: PLR0917  # what makes a version, and what the writing ad
         traces=len(taken.rows),
         last_trace=taken.until,
         embedder=policy.fingerprint,
-        teacher=fresh.demands.teacher,
+        teacher=fresh.requirements.teacher,
         plugins=plugins,
         software={"python": platform.python_version()} | {name: installed(name) for name in _SOFTWARE},
         files=files,
@@ -97,7 +98,7 @@ def _manifest(  # noqa: PLR0917  # what makes a version, and what the writing ad
 
 
 def _tested(found: Certificate) -> bool:
-    """Say whether a certificate looked at rows: one that lacked them tested nothing."""
+    """Return whether a certificate tested any rows. One with too few rows tested none."""
     return found.n > 0 or (found.per_class and any(row.reason == "disagreement" for row in found.classes))
 
 
@@ -114,8 +115,8 @@ def _fill(folder: Path, task: Task, fresh: Fresh, versions: Versions) -> None:
     history = [versions.folder(number) / "report.json" for number in versions.numbers()]
     earlier = [json.loads(file.read_text(encoding="utf-8")) for file in history if file.is_file()]
     texts = [taken.rows.texts[i] for i in fitted.calibration.row]
-    closing, teacher = fresh.demands.closing, fresh.demands.teacher
-    told: dict[str, Any] = {"left_out": taken.left_out, "alarm": closing and closing.at, "teacher": teacher}
-    report = build_report(task, fitted, texts, earlier, fresh.migration, **told)
+    closing, teacher = fresh.requirements.closing, fresh.requirements.teacher
+    facts: dict[str, Any] = {"left_out": taken.left_out, "alarm": closing and closing.at, "teacher": teacher}
+    report = build_report(task, fitted, texts, earlier, fresh.migration, **facts)
     (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
     (folder / "report.html").write_text(render_html(report), encoding="utf-8")

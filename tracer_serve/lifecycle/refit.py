@@ -17,14 +17,15 @@ from tracer_serve.fit.execution import computing
 from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.fit.teacher_noise import KEY, TeacherNoise
 from tracer_serve.gate.certificate import Certificate
-from tracer_serve.lifecycle.gate_state import ATTEMPT, closing_of
+from tracer_serve.lifecycle.gate_state.closing import closing_of
+from tracer_serve.lifecycle.gate_state.reopening import attempt_of
+from tracer_serve.lifecycle.gate_state.requirements import Requirements
 from tracer_serve.lifecycle.imports import import_traces
 from tracer_serve.lifecycle.publish import Fresh, may_serve, write_version
 from tracer_serve.lifecycle.refit_session import lease, recorded, told
 from tracer_serve.lifecycle.relabel import Moved, replay
 from tracer_serve.lifecycle.teacher_change import TeacherSince, note_teacher
 from tracer_serve.lifecycle.training_set import Snapshot, calibrates_after, take_snapshot
-from tracer_serve.lifecycle.validity import Requirements
 from tracer_serve.storage.traces import TraceStore
 from tracer_serve.storage.traces.lease_owner import new_holder
 from tracer_serve.storage.versions import open_versions
@@ -125,7 +126,7 @@ def _fit(
     closing, spent = closing_of(store), max((m.spent for m in versions.manifests()), default="")
     series = task.spec.gate.spend == "series"
     serving, most = versions.current(), task.spec.fit.max_traces
-    tried = (store.values.get(ATTEMPT) or {}).get("repair") if repairs else None
+    tried = attempt_of(store).get("repair") if repairs else None
     began = "" if serving is None else versions.manifest(serving).after
     closed = calibrates_after(store, closing, began, 1 if tried is None else tried["attempts"])
     taken = take_snapshot(store, since, most=most, closed=closed, spent=spent if series else "")
@@ -151,7 +152,7 @@ def _fit(
 
 def _activate(task: Task, versions: Versions, number: int, fresh: Fresh) -> bool:
     """Let the version serve if it may, and drop what is beyond the retention; return whether it serves."""
-    activated = may_serve(task, versions, fresh.fitted.certificate, fresh.demands)
+    activated = may_serve(task, versions, fresh.fitted.certificate, fresh.requirements)
     if activated:
         versions.activate(number)
     versions.collect(task.spec.versions.keep)

@@ -9,9 +9,11 @@ from datetime import UTC, datetime
 
 from tracer_serve.errors import BusyError, StoreError
 from tracer_serve.fit.dataset import Progress
-from tracer_serve.lifecycle.gate_state import PROGRESS
 from tracer_serve.storage.traces import Refit, TraceStore
 from tracer_serve.storage.traces.lease_owner import LEASE, in_words, live_holder, take_lease
+
+PROGRESS = "refit.progress"
+"""Key in the store: the progress of the running refit."""
 
 _LEASE_S = 60.0
 _TELL_S = 1.0

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from tracer_serve.lifecycle.gate_state import moment_after
+from tracer_serve.lifecycle.gate_state.closing import moment_after
 from tracer_serve.storage.traces import TraceStore
 
 TEACHER = "teacher"

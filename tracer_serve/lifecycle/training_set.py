@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tracer_serve.errors import FitError
 from tracer_serve.fit.dataset import Rows
 from tracer_serve.gate.fair_sample import calibration_rows
-from tracer_serve.lifecycle.gate_state import Closing
+from tracer_serve.lifecycle.gate_state.closing import Closing
 from tracer_serve.lifecycle.teacher_change import TeacherSince
 from tracer_serve.storage.traces import Columns, TraceStore
 from tracer_serve.types import Bools

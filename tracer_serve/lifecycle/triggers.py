@@ -3,14 +3,12 @@
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from apscheduler.triggers.cron import CronTrigger
 
 from tracer_serve.config.schedule import ScheduleSpec
 from tracer_serve.config.task import Spec
-from tracer_serve.lifecycle.gate_state import ATTEMPT
-from tracer_serve.lifecycle.recertification import Repair, repair_of
+from tracer_serve.lifecycle.gate_state.reopening import ATTEMPT, Reopening, attempt_of, reopening_of
 from tracer_serve.storage.traces import TraceStore
 from tracer_serve.storage.versions.local import Versions
 from tracer_serve.storage.versions.manifest import Manifest
@@ -42,8 +40,8 @@ class Due:
         """
         if (requested := self._requested()) is not None:
             return requested
-        if (repair := self._repair()) is not None and repair.due:
-            return repair.trigger
+        if (reopening := self._reopening()) is not None and reopening.due:
+            return reopening.trigger
         if self._enough_new():
             return "new_traces"
         if time.monotonic() > self._looked + _LABELS_S:
@@ -53,8 +51,8 @@ class Due:
 
     def claim(self, trigger: str) -> bool:
         """Say whether a refit is still due, and if so note the attempt; runs under the lease."""
-        now, repair = datetime.now(UTC), self._repair()
-        started = self._attempt().get("started")
+        now, reopening = datetime.now(UTC), self._reopening()
+        started = attempt_of(self._store).get("started")
         since = None if started is None else datetime.fromisoformat(started)
         if since is not None and since > now:
             since = None  # the clock was set back; waiting for it to catch up could take years
@@ -67,11 +65,11 @@ class Due:
             "new_traces": self._enough_new,
             "new_label": self._new_label,
         }
-        if self._requested() != trigger and not still.get(trigger, lambda: repair is not None and repair.due)():
+        if self._requested() != trigger and not still.get(trigger, lambda: reopening is not None and reopening.due)():
             return False
         self._store.values.put(REQUEST, None)  # whatever started it, a refit answers every request made before it
         attempt = {"started": now.isoformat(), "latest": self._store.traces.latest_id() or ""}
-        self._store.values.put(ATTEMPT, attempt | {"repair": repair.tried() if repair else None})
+        self._store.values.put(ATTEMPT, attempt | {"repair": reopening.tried() if reopening else None})
         return True
 
     def _requested(self) -> str | None:
@@ -94,7 +92,7 @@ class Due:
             return False
         newest = self._newest()
         seen = newest.last_trace if newest else ""
-        return self._store.traces.labelled_since(max(self._attempt().get("latest", ""), seen)) >= enough
+        return self._store.traces.labelled_since(max(attempt_of(self._store).get("latest", ""), seen)) >= enough
 
     def _new_label(self) -> bool:
         """Say whether the teacher has given a label often enough that the newest version does not know."""
@@ -103,22 +101,14 @@ class Due:
             return False
         known = set(newest.labels)
         recurs = any(n >= enough for label, n in self._store.tallies.counts().by_label.items() if label not in known)
-        return recurs and self._store.traces.labelled_since(self._attempt().get("latest", "")) >= enough
+        return recurs and self._store.traces.labelled_since(attempt_of(self._store).get("latest", "")) >= enough
 
-    def _repair(self) -> Repair | None:
-        return awaited(self._spec, self._store, self._versions)
-
-    def _attempt(self) -> dict[str, Any]:
-        return _attempt_of(self._store)
+    def _reopening(self) -> Reopening | None:
+        return reopening_of(self._spec, self._store, self._versions)
 
     def _newest(self) -> Manifest | None:
         numbers = self._versions.numbers()
         return self._versions.manifest(numbers[-1]) if numbers else None
-
-
-def awaited(spec: Spec, store: TraceStore, versions: Versions) -> Repair | None:
-    """Return what the version that is current waits for; None where its certificate holds, or where it has none."""
-    return repair_of(spec, store, versions, _attempt_of(store).get("repair"))
 
 
 def just_begun(store: TraceStore, ended: str | None) -> bool:
@@ -128,15 +118,10 @@ def just_begun(store: TraceStore, ended: str | None) -> bool:
     ----------
     ended : when the last refit ended
     """
-    began = _attempt_of(store).get("started")
+    began = attempt_of(store).get("started")
     if began is None or (ended is not None and datetime.fromisoformat(ended) >= datetime.fromisoformat(began)):
         return False
     return datetime.now(UTC) - datetime.fromisoformat(began) < _STARTING
-
-
-def _attempt_of(store: TraceStore) -> dict[str, Any]:
-    found: dict[str, Any] = store.values.get(ATTEMPT) or {}
-    return found
 
 
 def cron_of(spec: ScheduleSpec) -> CronTrigger:

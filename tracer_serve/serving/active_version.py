@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from tracer_serve.errors import TracerServeError
 from tracer_serve.infra.periodic import PeriodicTask
 from tracer_serve.infra.resilience.ttl_cache import Cache
+from tracer_serve.lifecycle.certificates import CertifiedVersion
 from tracer_serve.policy.policy import Policy
 from tracer_serve.types import Text, Verdict
 
@@ -33,6 +34,11 @@ class ActiveVersion:
     labels: tuple[str, ...]
     after: str = ""
     decided: Cache[Text, Verdict] = field(default_factory=lambda: Cache(0, math.inf), compare=False)
+
+    @property
+    def certified(self) -> CertifiedVersion:
+        """The version as the gate sees it."""
+        return CertifiedVersion(self.number, self.policy.certificate, self.teacher, self.after)
 
 
 class VersionLoader:

@@ -1,8 +1,7 @@
-"""Whether the gate is open, how often to audit, and the monitor: the same in all processes, and in memory.
+"""A thread that keeps gate, monitor and audit rate in memory, and exchanges them with the trace store every second.
 
-A thread exchanges it with the trace store every second: it folds the audits that were answered here into the state of
-the version that serves, and reads what the others found. While the store cannot be reached the last known stays, and
-what this process finds out closes the gate for itself.
+It adds the audits that this process made to the shared record of the monitor, and reads what other processes found.
+While the store cannot be reached, the last known state stays, and an alarm in this process closes the gate here.
 """
 
 import logging
@@ -16,11 +15,12 @@ from tracer_serve.config.task import Spec
 from tracer_serve.errors import StoreError
 from tracer_serve.gate.monitor import MonitorState, update
 from tracer_serve.infra.periodic import PeriodicTask
-from tracer_serve.lifecycle.gate_state import Closing, close_gate, closing_at, closing_of
-from tracer_serve.lifecycle.validity import Invalidity, Requirements
+from tracer_serve.lifecycle.gate_state.closing import Closing, close_gate, closing_at, closing_of
+from tracer_serve.lifecycle.gate_state.monitor_record import MONITOR, add_audits, monitor_state
+from tracer_serve.lifecycle.gate_state.requirements import Requirements
+from tracer_serve.lifecycle.gate_state.state import GateState, Reason
 from tracer_serve.serving.active_version import ActiveVersion, VersionLoader
 from tracer_serve.serving.audit_rate import AuditBudget, Traffic, rate_in_force
-from tracer_serve.serving.monitor_state import MONITOR, folding, state_of
 from tracer_serve.storage.traces import TraceStore, new_id
 
 _log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ _TRAFFIC_S = 10.0
 
 
 class GateWatcher:
-    """Follows gate and monitor.
+    """Follow the gate and the monitor.
 
     Parameters
     ----------
@@ -57,41 +57,40 @@ class GateWatcher:
         self.problem: str | None = None
         self._store, self._live, self._teacher, self._spec = store, live, teacher, spec
         self._on_new_label = on_new_label
-        self._judged: tuple[ActiveVersion, Closing | None, Invalidity | None] | None = None
+        self._judged: tuple[ActiveVersion | None, Closing | None, GateState] | None = None
         self._pending: defaultdict[int, list[bool]] = defaultdict(list)
         self._guard = threading.Lock()
         self._traffic, self._looked = Traffic(), -_TRAFFIC_S
         self._follower = PeriodicTask("tracer-watch", self.refresh, poll_s)
 
     def start(self) -> None:
-        """Read once, then follow in a thread of its own."""
+        """Read the store once, then keep reading it in a thread."""
         self._follower.start()
 
     def stop(self) -> None:
-        """Stop following, with the last audits folded in."""
+        """Stop the thread and store the last audits."""
         if self._follower.stop():
             self.refresh()
 
-    def void(self, loaded: ActiveVersion) -> Invalidity | None:
-        """Return why a version may not answer though it has a certificate, None where it may."""
+    def state(self, loaded: ActiveVersion | None) -> GateState:
+        """Return the state of the gate for a version; None stands for a task without a version."""
         closing, judged = self.closing, self._judged
         if judged is not None and judged[0] is loaded and judged[1] is closing:
-            return judged[2]  # asked for every request
-        demands = Requirements(self._teacher, self._spec.gate, closing)
-        found = demands.void(loaded.policy.certificate, loaded.teacher, loaded.after)
+            return judged[2]  # every request asks
+        requirements = Requirements(self._teacher, self._spec.gate, closing)
+        found = requirements.state(None if loaded is None else loaded.certified)
         self._judged = loaded, closing, found
         return found
 
-    def closed(self, loaded: ActiveVersion) -> str | None:
-        """Return the word for what `void` returns."""
-        found = self.void(loaded)
-        return None if found is None else found.reason
+    def closed(self, loaded: ActiveVersion) -> Reason | None:
+        """Return why the gate is closed for a version, None while it is open."""
+        return self.state(loaded).reason
 
     def monitor(self, loaded: ActiveVersion) -> MonitorState:
         """Return the monitor's state for the version that serves, as of the last exchange."""
         if self._monitor is not None and self._monitor[0] == loaded.number:
             return self._monitor[1]
-        return state_of(None, loaded, self._spec.gate)
+        return monitor_state(None, loaded.certified, self._spec.gate)
 
     @property
     def rate(self) -> float:
@@ -99,35 +98,37 @@ class GateWatcher:
         return 0.0 if self.purse.empty else self._rate
 
     def note_label(self, label: str) -> None:
-        """Take note of a label that the teacher gave."""
+        """Count an answer of the teacher whose label the version does not know."""
         loaded = self._live.loaded
         if loaded is not None and label not in loaded.labels:
             self._on_new_label()
 
     def note_audit(self, version: int | None, agree: bool) -> None:
-        """Take an audit's outcome; those of versions that do not serve, and of a closed gate, are ignored."""
+        """Record an audit. Audits of other versions, and audits while the gate is closed, are ignored."""
         loaded = self._live.loaded
         if loaded is not None and version == loaded.number and self.closed(loaded) is None:
             with self._guard:
                 self._pending[loaded.number].append(agree)
 
     def refresh(self) -> None:
-        """Exchange everything with the store."""
+        """Exchange gate, monitor and audit rate with the store."""
         try:
             self._fold()
             self._read()
             self.problem = None
-        except Exception as error:  # noqa: BLE001  a thread that ended here would close no gate, and nobody would hear
+        except Exception as error:  # noqa: BLE001  if the thread ended, no alarm would close the gate
             if str(error) != self.problem:
                 why = None if isinstance(error, StoreError) else error
-                _log.warning("the monitor cannot read the trace store, what was known stays: %s", error, exc_info=why)
+                _log.warning(
+                    "the monitor cannot read the trace store; the last known state stays: %s", error, exc_info=why
+                )
             self.problem = str(error)
             self._close_alone()
 
     def _close_alone(self) -> None:
-        """Close the gate in this process where audits that the store has not heard of raise the alarm.
+        """Close the gate in this process if audits that are not in the store yet raise the alarm.
 
-        Drift does not wait for a store that is away. Once it is back its state counts, these audits in it.
+        So drift is detected while the store is unavailable. Once the store is back, its record counts again.
         """
         loaded = self._live.loaded
         if loaded is None or self.closed(loaded) is not None:
@@ -139,10 +140,10 @@ class GateWatcher:
             state = update(state, agree)
         if state.alarm:
             self.closing = closing_at(new_id(), loaded.number, state.seen, state.agreements, state.evidence)
-            _log.error("the gate is closed here, the store is away: %s", self.closing.message)
+            _log.error("the gate is closed in this process, the trace store is unavailable: %s", self.closing.message)
 
     def _fold(self) -> None:
-        """Bring the audits that were answered here into the state that all processes share."""
+        """Add the audits of this process to the shared record."""
         with self._guard:
             pending, self._pending = self._pending, defaultdict(list)
         loaded = self._live.loaded
@@ -150,9 +151,9 @@ class GateWatcher:
             if loaded is None or version != loaded.number:
                 continue
             try:
-                self._store.values.update(MONITOR, folding(loaded, self._spec.gate, outcomes))
+                self._store.values.update(MONITOR, add_audits(loaded.certified, self._spec.gate, outcomes))
             except Exception:
-                with self._guard:  # in front of what came meanwhile
+                with self._guard:  # keep them before audits that came meanwhile
                     self._pending[version][:0] = outcomes
                 raise
 
@@ -161,10 +162,10 @@ class GateWatcher:
         self.closing = closing_of(self._store)
         if loaded is None:
             return
-        monitor = state_of(self._store.values.get(MONITOR), loaded, self._spec.gate)
+        monitor = monitor_state(self._store.values.get(MONITOR), loaded.certified, self._spec.gate)
         self._monitor = loaded.number, monitor
         if monitor.alarm and self.closed(loaded) is None:
-            # from the state, not from the audit that raised it: whoever sees an alarm closes, also after a crash
+            # decided from the shared state, so that any process closes the gate, also after a crash of another one
             self.closing = close_gate(self._store, loaded.number, monitor.seen, monitor.agreements, monitor.evidence)
             _log.error("the gate is closed, everything goes to the teacher: %s", self.closing.message)
         self._rate = self._wanted(loaded, boosted=monitor.boosted)

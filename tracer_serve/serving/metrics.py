@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from tracer_serve.errors import TEACHER_REASONS
 from tracer_serve.gate.wording import bound_of
 from tracer_serve.infra.periodic import PeriodicTask
-from tracer_serve.lifecycle.validity import REASONS
+from tracer_serve.lifecycle.gate_state.state import VOIDING
 from tracer_serve.serving.active_version import ActiveVersion
 from tracer_serve.serving.gate_watcher import GateWatcher
 from tracer_serve.serving.metric_buffer import Count, Seconds
@@ -182,7 +182,7 @@ class _VersionCollector(Collector):
         closed = GaugeMetricFamily(
             "tracer_gate_closed", "1 while the certificate is void, by why.", labels=("task", "reason")
         )
-        for reason in REASONS:
+        for reason in VOIDING:
             closed.add_metric((self._task, reason), float(watch.closed(loaded) == reason))
         yield closed
         evidence = "The monitor's evidence that agreement is below alpha; an alarm at 1/delta."

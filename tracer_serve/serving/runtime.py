@@ -13,9 +13,9 @@ from tracer_serve.errors import BadInputError
 from tracer_serve.infra.log_context import TASK
 from tracer_serve.infra.redaction import redaction
 from tracer_serve.infra.resilience.ttl_cache import Cache
+from tracer_serve.lifecycle.gate_state.state import GateState
 from tracer_serve.lifecycle.scheduler import RefitScheduler
 from tracer_serve.lifecycle.teacher_change import known_labels, note_teacher
-from tracer_serve.lifecycle.validity import Invalidity
 from tracer_serve.policy.policy import Policy
 from tracer_serve.protocols import Embedder, Teacher
 from tracer_serve.serving.active_version import ActiveVersion, VersionLoader
@@ -71,19 +71,16 @@ class Runtime:
             found.append(f"traces do not reach the store ({kept}), refits learn nothing of them: {self.writer.problem}")
         if self.live.problem is not None:
             found.append(self.live.problem)
-        if self.closed is not None:
-            found.append(f"the gate is closed, everything goes to the teacher: {self.closed.message}")
+        if self.gate.void:
+            found.append(f"the gate is closed, everything goes to the teacher: {self.gate.message}")
         if self.watch.problem is not None:
             found.append(f"the monitor hears of this worker's audits only: {self.watch.problem}")
         return found
 
     @property
-    def closed(self) -> Invalidity | None:
-        """Why the certified version may not answer; None where it may."""
-        loaded = self.live.loaded
-        if loaded is None or not loaded.policy.certificate.certified:
-            return None
-        return self.watch.void(loaded)
+    def gate(self) -> GateState:
+        """Whether the gate is open for the version that is loaded, and if not why."""
+        return self.watch.state(self.live.loaded)
 
 
 @asynccontextmanager
@@ -102,8 +99,8 @@ async def running(task: Task, *, schedule: bool = True) -> AsyncIterator[Runtime
             scheduler = RefitScheduler(task, runtime.store, runtime.versions, runtime.metrics.refit)
             scheduler.start()
             stack.push_async_callback(asyncio.to_thread, scheduler.stop)
-        if runtime.closed is not None:
-            _log.warning("the gate is closed, everything goes to the teacher: %s", runtime.closed.message)
+        if runtime.gate.void:
+            _log.warning("the gate is closed, everything goes to the teacher: %s", runtime.gate.message)
         yield runtime
         TASK.set(task.spec.name)  # others may have started since, in the same context
         _log.info("stopping: waiting for audits and rows under way")

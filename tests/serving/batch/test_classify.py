@@ -18,7 +18,7 @@ from tracer_serve.cli.main import main
 from tracer_serve.components.factory import make_embedder
 from tracer_serve.config.load import Task
 from tracer_serve.errors import BadInputError
-from tracer_serve.lifecycle.gate_state import close_gate
+from tracer_serve.lifecycle.gate_state.closing import close_gate
 from tracer_serve.policy.policy import Policy
 from tracer_serve.serving.batch import open_sink
 from tracer_serve.serving.batch.output_files import ADDED

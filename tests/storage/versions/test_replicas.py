@@ -53,8 +53,8 @@ async def test_refit_swap_alarm_and_rollback_are_seen_by_both(tasks: tuple[Task,
             assert (result.kind, result.version) == ("handled", 2)
         for _ in range(40):
             one.watch.note_audit(2, agree=False)
-        await until(lambda: one.closed is not None and other.closed is not None)
-        assert one.closed == other.closed
+        await until(lambda: one.gate.void and other.gate.void)
+        assert one.gate == other.gate
         open_versions(tasks[1], other.store).activate(1)
         await until(lambda: serving(one, other) == {1})
         assert [m.version for m in one.versions.manifests()] == [1, 2]

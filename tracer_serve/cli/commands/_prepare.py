@@ -8,10 +8,10 @@ from tracer_serve.cli.commands._certificate_rows import finding
 from tracer_serve.cli.commands.check import check
 from tracer_serve.components.factory import teacher_fingerprint
 from tracer_serve.config.load import Task
-from tracer_serve.lifecycle.certificates import certificate_of
-from tracer_serve.lifecycle.gate_state import closing_of
+from tracer_serve.lifecycle.certificates import certified_version
+from tracer_serve.lifecycle.gate_state.closing import closing_of
+from tracer_serve.lifecycle.gate_state.requirements import Requirements
 from tracer_serve.lifecycle.imports import import_traces
-from tracer_serve.lifecycle.validity import Requirements
 from tracer_serve.storage.traces import TraceStore
 from tracer_serve.storage.versions.opening import open_versions, store_of
 
@@ -50,12 +50,11 @@ def prepare(task: Task) -> Prepared:
     if current is None:
         return Prepared(any_traces, [], tried)
     versions.verify(current)
-    certificate = certificate_of(versions, current)
-    rows = [("task", task.spec.name), ("version", str(current)), *finding(task, current, certificate)]
-    manifest, demands = versions.manifest(current), Requirements(teacher_fingerprint(task), task.spec.gate, closed)
-    void = demands.void(certificate, manifest.teacher, manifest.after) if certificate.certified else None
-    if void is not None:
-        rows.append(("gate", f"CLOSED, everything goes to the teacher: {void.message}"))
+    version = certified_version(versions, current)
+    rows = [("task", task.spec.name), ("version", str(current)), *finding(task, current, version.certificate)]
+    gate = Requirements(teacher_fingerprint(task), task.spec.gate, closed).state(version)
+    if gate.void:
+        rows.append(("gate", f"CLOSED, everything goes to the teacher: {gate.message}"))
     return Prepared(unfitted=False, facts=rows, example=tried)
 
 

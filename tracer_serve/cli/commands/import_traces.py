@@ -11,7 +11,7 @@ from tracer_serve.cli.console import facts, print_json
 from tracer_serve.components.factory import load_plugins, make_redactors, teacher_fingerprint
 from tracer_serve.config.load import Task, load_task
 from tracer_serve.infra.redaction import redaction
-from tracer_serve.lifecycle.gate_state import closing_of
+from tracer_serve.lifecycle.gate_state.closing import closing_of
 from tracer_serve.storage.importers import ImportSummary, import_file
 from tracer_serve.storage.versions.opening import store_of
 

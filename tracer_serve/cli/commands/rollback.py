@@ -6,6 +6,7 @@ from pathlib import Path
 from tracer_serve.cli.console import out
 from tracer_serve.config.load import load_task
 from tracer_serve.errors import ArtifactError
+from tracer_serve.lifecycle.rollback import roll_back
 from tracer_serve.storage.versions.opening import open_versions
 
 
@@ -19,11 +20,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Activate a version; running servers notice within a second."""
     versions = open_versions(load_task(args.task))
-    current = versions.current()
-    target = versions.certified_before() if args.to is None else args.to
-    if target is None:
-        before = "there is no version yet" if current is None else f"no certified version before {current}"
-        raise ArtifactError(f"{before}; look: tracer-serve versions {args.task}")
-    versions.activate(target)
-    out.print(f"version {target} serves now (before: {current})")
+    try:
+        done = roll_back(versions, args.to)
+    except ArtifactError as error:
+        raise ArtifactError(f"{error}. List them with: tracer-serve versions {args.task}") from error
+    out.print(f"version {done.version} serves now (before: {done.before})")
     return 0

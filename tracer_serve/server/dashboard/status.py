@@ -3,7 +3,6 @@
 import os
 from datetime import UTC, datetime
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from starlette.concurrency import run_in_threadpool
@@ -12,8 +11,8 @@ from starlette.responses import Response
 
 from tracer_serve.components.teachers._health import Health
 from tracer_serve.errors import ArtifactError, StoreError
-from tracer_serve.gate.certificate import CERTIFICATE
 from tracer_serve.gate.monitor import anytime_lower_bound
+from tracer_serve.lifecycle.certificates import certificate_of
 from tracer_serve.lifecycle.refit_history import refits_told
 from tracer_serve.lifecycle.triggers import REQUEST
 from tracer_serve.server.dashboard.recent import LOOKED_AT, recent_of
@@ -24,6 +23,7 @@ from tracer_serve.server.routes.admin import KEY
 from tracer_serve.server.routes.health import health, refitting
 from tracer_serve.serving.runtime import Runtime
 from tracer_serve.storage.traces import Tally
+from tracer_serve.storage.versions.local import Versions
 
 _REFITS = 8
 
@@ -113,7 +113,7 @@ def _versions(runtime: Runtime) -> list[dict[str, Any]]:
             "certified": m.certified,
             "reason": m.reason,
             "serves": loaded is not None and loaded.number == m.version,
-            "coverage": _certified_coverage(runtime.versions.folder(m.version)) if m.certified else None,
+            "coverage": _certified_coverage(runtime.versions, m.version) if m.certified else None,
             "report": (runtime.versions.folder(m.version) / "report.html").is_file(),
             "live": counts(live.get(m.version, Tally())),
         }
@@ -122,9 +122,9 @@ def _versions(runtime: Runtime) -> list[dict[str, Any]]:
 
 
 @lru_cache(maxsize=1024)
-def _certified_coverage(folder: Path) -> float | None:
-    """Read what a version's certificate covers; a version never changes."""
+def _certified_coverage(versions: Versions, number: int) -> float | None:
+    """Return a version's certified coverage, read once, as a version never changes; None where it is damaged."""
     try:
-        return CERTIFICATE.validate_json((folder / "certificate.json").read_bytes()).coverage
-    except FileNotFoundError:
+        return certificate_of(versions, number).coverage
+    except ArtifactError:
         return None

@@ -9,13 +9,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from tracer_serve.errors import ArtifactError
+from tracer_serve.lifecycle.rollback import roll_back
 from tracer_serve.lifecycle.triggers import request_refit
 from tracer_serve.server.http.api_keys import Keys
 from tracer_serve.server.http.context import runtime_of
 from tracer_serve.server.http.errors import RefusalError
 from tracer_serve.server.http.request_body import read_model
 from tracer_serve.serving.runtime import Runtime
-from tracer_serve.storage.versions.local import Versions
 
 KEY = "TRACER_SERVE_ADMIN_KEY"
 
@@ -42,19 +42,10 @@ async def rollback(request: Request) -> Response:
     runtime = _admitted(request)
     asked = await read_model(request, RollbackRequest, runtime.max_body)
     try:
-        before, target = await run_in_threadpool(_roll_back, runtime.versions, asked.version)
+        done = await run_in_threadpool(roll_back, runtime.versions, asked.version)
     except ArtifactError as error:
         raise RefusalError(404, str(error), code=error.code, param="version") from error
-    return JSONResponse({"version": target, "before": before})
-
-
-def _roll_back(versions: Versions, target: int | None) -> tuple[int | None, int]:
-    current = versions.current()
-    target = versions.certified_before() if target is None else target
-    if target is None:
-        raise ArtifactError(f"there is no certified version before {current}")
-    versions.activate(target)
-    return current, target
+    return JSONResponse({"version": done.version, "before": done.before})
 
 
 def _admitted(request: Request) -> Runtime:

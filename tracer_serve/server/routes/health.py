@@ -8,9 +8,10 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from tracer_serve.errors import ArtifactError, StoreError
 from tracer_serve.gate.wording import bound_of, promise_of
-from tracer_serve.lifecycle.gate_state import PROGRESS
+from tracer_serve.lifecycle.gate_state.reopening import reopening_of
 from tracer_serve.lifecycle.refit_history import last_refit
-from tracer_serve.lifecycle.triggers import awaited, just_begun
+from tracer_serve.lifecycle.refit_session import PROGRESS
+from tracer_serve.lifecycle.triggers import just_begun
 from tracer_serve.server.http.context import runtime_of
 from tracer_serve.server.http.json_response import JsonAnswer
 from tracer_serve.serving.metrics import CONTENT_TYPE, render
@@ -88,21 +89,24 @@ def _new_labels(runtime: Runtime) -> dict[str, int]:
 
 
 def _gate(runtime: Runtime) -> dict[str, Any]:
-    loaded, closed = runtime.live.loaded, runtime.closed
-    certified = loaded is not None and loaded.policy.certificate.certified
-    reason = closed.reason if closed else None if certified else "no_certificate"
-    closing = runtime.watch.closing
+    state, closing = runtime.gate, runtime.watch.closing
     last = None if closing is None else {"at": closing.at, "version": closing.version, "message": closing.message}
-    return {"open": reason is None, "reason": reason, "last_closing": last}
+    return {
+        "open": state.open,
+        "reason": state.reason,
+        "message": state.message or None,
+        "closed_by": state.reason and state.reason.closed_by,
+        "reopens_when": state.reason and state.reason.reopens_when,
+        "last_closing": last,
+    }
 
 
 def _repair(runtime: Runtime, *, under_way: bool) -> dict[str, Any] | None:
-    """Return what a closed gate waits for."""
-    repair = None if runtime.closed is None else awaited(runtime.task.spec, runtime.store, runtime.versions)
-    if repair is None:
+    """Return what the next attempt to open a closed gate needs."""
+    if not runtime.gate.void or (next_ := reopening_of(runtime.task.spec, runtime.store, runtime.versions)) is None:
         return None
-    facts = {"rows": repair.rows, "needed": repair.needed, "tried_at": repair.before or None}
-    return facts | {"words": repair.words(under_way=under_way)}
+    facts = {"rows": next_.rows, "needed": next_.needed, "tried_at": next_.before or None}
+    return facts | {"words": next_.words(under_way=under_way)}
 
 
 def _monitor(runtime: Runtime) -> dict[str, Any] | None:

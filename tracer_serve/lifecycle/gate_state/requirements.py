@@ -1,7 +1,6 @@
-"""Why a certified version may not answer: another teacher, a higher promise in the YAML, or an alarm since.
+"""What a certificate must satisfy to keep the gate open: the teacher, the promise, and the last closing.
 
-None of these is ever set back. A version stands up to them or it does not, so one that does opens the gate by being
-served.
+These conditions are never reset; only a version that satisfies them opens the gate, by becoming the current one.
 """
 
 from collections.abc import Iterator
@@ -10,38 +9,25 @@ from typing import Any
 
 from tracer_serve.config.gate import GateSpec
 from tracer_serve.gate.certificate import Certificate
-from tracer_serve.lifecycle.gate_state import Closing
+from tracer_serve.lifecycle.certificates import CertifiedVersion
+from tracer_serve.lifecycle.gate_state.closing import Closing
+from tracer_serve.lifecycle.gate_state.state import OPEN, GateState, Reason
 
-REASONS = ("teacher_changed", "promise_changed", "drift")
-"""Words for what voids a certificate."""
-_CHANGED = (
+_NO_VERSION = "no version has been fitted yet; every request goes to the teacher, and each answer becomes a trace"
+_TEACHER = (
     "teacher_changed: the version was certified on another teacher's labels (model, prompt, label set or temperature"
-    " differ). Refits certify anew as this teacher's labels come in; traces.migrate: paired asks it about old texts"
+    " differ). Refits certify again as labels of this teacher arrive; `traces.migrate: paired` asks it about old texts"
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Invalidity:
-    """What voids a certificate.
-
-    Parameters
-    ----------
-    reason : one of `REASONS`
-    message : for people, with what opens the gate again
-    """
-
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
 class Requirements:
-    """What a certificate has to stand up to.
+    """What a certificate must satisfy.
 
     Parameters
     ----------
-    teacher : fingerprint of the teacher that the spec names
-    gate : what the spec promises
+    teacher : fingerprint of the teacher in the YAML
+    gate : the promise in the YAML
     closing : the last closing of the gate
     """
 
@@ -49,26 +35,24 @@ class Requirements:
     gate: GateSpec
     closing: Closing | None = None
 
-    def void(self, certificate: Certificate, teacher: str, after: str) -> Invalidity | None:
-        """Return why a version's certificate is void, None where it holds.
-
-        Parameters
-        ----------
-        teacher : whose labels the version was certified on
-        after : its calibration rows came after this trace id
-        """
-        if teacher != self.teacher:
-            return Invalidity("teacher_changed", _CHANGED)
-        lacks = "; ".join(shortfalls(certificate, self.gate))
-        if lacks:
-            return Invalidity(
-                "promise_changed",
-                f"promise_changed: {lacks}. A refit certifies anew; it starts by itself, or with `tracer-serve refit`."
-                " With the former value in the YAML the version answers again at once",
+    def state(self, version: CertifiedVersion | None) -> GateState:
+        """Return the state of the gate for a version; None stands for a task without a version."""
+        if version is None:
+            return GateState(Reason.NO_VERSION, _NO_VERSION)
+        if not version.certificate.certified:
+            why = f"version {version.number} was not certified ({version.certificate.reason})"
+            return GateState(Reason.NO_CERTIFICATE, why)
+        if version.teacher != self.teacher:
+            return GateState(Reason.TEACHER_CHANGED, _TEACHER)
+        if lacks := "; ".join(shortfalls(version.certificate, self.gate)):
+            return GateState(
+                Reason.PROMISE_CHANGED,
+                f"promise_changed: {lacks}. A refit certifies again; it starts automatically, or with"
+                " `tracer-serve refit`. If the YAML returns to the former value, the version answers again at once",
             )
-        if self.closing is not None and after < self.closing.after:
-            return Invalidity("drift", self.closing.message)
-        return None
+        if self.closing is not None and version.after < self.closing.after:
+            return GateState(Reason.DRIFT, self.closing.message)
+        return OPEN
 
 
 def shortfalls(found: Certificate, gate: GateSpec) -> Iterator[str]:

@@ -1,8 +1,8 @@
-"""What all processes of a task agree on beside its versions: when the gate closed, and since when the teacher is whose.
+"""The last time that the gate was closed, shared by all processes of a task through the trace store.
 
-Both are moments, told as trace ids, which sort by time. A version knows after which moment its calibration rows came
-(`Manifest.after`); while that is before the last closing, its certificate is void. So nothing ever has to be set back:
-a version that certified on rows after the closing opens the gate by being served, in one file replacement.
+The closing is kept as a trace id, and trace ids sort by time. A version records after which id its calibration rows
+came (`Manifest.after`). Its certificate is void while that id lies before the last closing. So no process ever has to
+reset anything: a version that was certified on later rows opens the gate as soon as it becomes the current one.
 """
 
 from dataclasses import asdict, dataclass
@@ -11,8 +11,8 @@ from typing import Any
 
 from tracer_serve.storage.traces import TraceStore, new_id
 
-CLOSING, PROGRESS, ATTEMPT = "gate.closing", "refit.progress", "schedule.attempt"
-"""Keys in the store: the last closing of the gate, the progress of the running refit, the last scheduled refit."""
+CLOSING = "gate.closing"
+"""Key in the store: the last closing of the gate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +21,11 @@ class Closing:
 
     Parameters
     ----------
-    after : rows up to this id calibrate no more
-    version : the version that was found out
+    after : rows up to this trace id no longer calibrate
+    version : the version whose audits raised the alarm
     at : UTC, ISO 8601
-    audits, agreements : of that version, at the alarm
-    evidence : the monitor's, at least 1/delta
+    audits, agreements : audits of that version at the alarm, and how many of them agreed
+    evidence : the monitor's evidence, at least 1/delta
     """
 
     after: str
@@ -37,12 +37,12 @@ class Closing:
 
     @property
     def moment(self) -> datetime:
-        """When that was."""
+        """The time of the closing."""
         return datetime.fromisoformat(self.at)
 
     @property
     def message(self) -> str:
-        """Return the finding for people."""
+        """Return what the monitor found, for people."""
         return (
             f"drift: version {self.version} agreed with the teacher on {self.agreements:,} of {self.audits:,} audits"
             f" (evidence {self.evidence:.3g})"
@@ -50,19 +50,19 @@ class Closing:
 
 
 def closing_of(store: TraceStore) -> Closing | None:
-    """Return the last closing, None where the gate never closed."""
+    """Return the last closing, None where the gate was never closed."""
     value = store.values.get(CLOSING)
     return None if value is None else Closing(**value)
 
 
 def closing_at(after: str, version: int, audits: int, agreements: int, evidence: float) -> Closing:
-    """Return the closing of now; an infinite evidence as the largest finite number: JSON has no infinity."""
+    """Return a closing dated now. JSON has no infinity, so an infinite evidence becomes a very large number."""
     at = datetime.now(UTC).isoformat(timespec="seconds")
     return Closing(after, version, at, audits, agreements, min(evidence, 1e300))
 
 
 def close_gate(store: TraceStore, version: int, audits: int, agreements: int, evidence: float) -> Closing:
-    """Close the gate for every version whose calibration rows came before now; of two closings the later counts."""
+    """Close the gate for every version whose calibration rows came before now. Of two closings the later counts."""
     closing = closing_at(moment_after(store), version, audits, agreements, evidence)
 
     def later(present: dict[str, Any] | None) -> dict[str, Any]:
@@ -72,5 +72,5 @@ def close_gate(store: TraceStore, version: int, audits: int, agreements: int, ev
 
 
 def moment_after(store: TraceStore) -> str:
-    """Return a moment after every row that is there, also after those of a clock that ran ahead."""
+    """Return a trace id after every stored row, even if a row came from a machine whose clock is ahead."""
     return max(new_id(), store.traces.latest_id() or "")

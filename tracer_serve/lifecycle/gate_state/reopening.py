@@ -1,0 +1,107 @@
+"""When a refit is worth trying that may open a closed gate."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from tracer_serve.config.task import Spec
+from tracer_serve.gate.binomial import n_min
+from tracer_serve.lifecycle.certificates import certified_version
+from tracer_serve.lifecycle.gate_state.closing import closing_of
+from tracer_serve.lifecycle.gate_state.requirements import Requirements
+from tracer_serve.lifecycle.gate_state.state import Reason
+from tracer_serve.lifecycle.teacher_change import TEACHER
+from tracer_serve.storage.traces import TraceStore
+from tracer_serve.storage.versions.local import Versions
+
+ATTEMPT = "schedule.attempt"
+"""Key in the store: the last refit that a schedule started."""
+
+_FIRST_ROWS, _GROWTH = 4, 1.5  # the first attempt needs 4 n_min rows, each later one half as many more
+_TRIGGERS = {Reason.TEACHER_CHANGED: "teacher", Reason.PROMISE_CHANGED: "promise", Reason.DRIFT: "alarm"}
+
+
+@dataclass(frozen=True, slots=True)
+class Reopening:
+    """The next attempt to open a closed gate.
+
+    Parameters
+    ----------
+    trigger : of the refit: ``alarm``, ``teacher`` or ``promise``
+    cause : why the gate is closed; attempts for another cause do not count
+    rows : labelled rows that may calibrate, so far
+    needed : labelled rows at which the refit starts
+    before : labelled rows at the last attempt, which did not open the gate; 0 before the first
+    attempts : attempts so far
+    """
+
+    trigger: str
+    cause: str
+    rows: int
+    needed: int
+    before: int = 0
+    attempts: int = 0
+
+    @property
+    def due(self) -> bool:
+        """Whether there are enough rows for a refit."""
+        return self.rows >= self.needed
+
+    def words(self, *, under_way: bool = False) -> str:
+        """Say what is missing, for people.
+
+        Parameters
+        ----------
+        under_way : whether a refit is running
+
+        Examples
+        --------
+        >>> Reopening("alarm", "drift", 45, 60).words()
+        'A refit starts at 60 labelled rows since then; there are 45.'
+        >>> Reopening("alarm", "drift", 75, 90, before=60).words()
+        'A refit on 60 labelled rows since then did not open the gate; the next starts at 90, and there are 75.'
+        """
+        if under_way:
+            return "A refit is running. If it certifies a version, the gate opens."
+        there = "there is 1" if self.rows == 1 else f"there are {self.rows:,}"
+        if self.due:
+            return f"{there[0].upper()}{there[1:]} labelled rows since then: a refit starts within seconds."
+        if not self.before:
+            return f"A refit starts at {self.needed:,} labelled rows since then; {there}."
+        tried = f"A refit on {self.before:,} labelled rows since then did not open the gate"
+        return f"{tried}; the next starts at {self.needed:,}, and {there}."
+
+    def tried(self) -> dict[str, Any]:
+        """Return the record of this attempt, which `reopening_of` takes as `tried`."""
+        return {"cause": self.cause, "rows": self.rows, "attempts": self.attempts + 1}
+
+
+def reopening_of(spec: Spec, store: TraceStore, versions: Versions) -> Reopening | None:
+    """Return the next attempt to open the gate; None where the current version's certificate holds, or it has none."""
+    current = versions.current()
+    if current is None or not versions.manifest(current).certified:
+        return None
+    version, teacher, closing = certified_version(versions, current), store.values.get(TEACHER), closing_of(store)
+    requirements = Requirements(version.teacher if teacher is None else teacher["fingerprint"], spec.gate, closing)
+    state = requirements.state(version)
+    if state.reason is None:
+        return None
+    trigger, closed = _TRIGGERS[state.reason], "" if closing is None else closing.after
+    after = max(closed, teacher["since"]) if trigger == "teacher" else closed
+    cause, rows = f"{state.message} {after}".strip(), store.traces.labelled_since(after)
+    # a promise can be tried on the rows that are there, and a paired migration asks for its labels itself
+    at_once = trigger == "promise" or (trigger == "teacher" and spec.traces.migrate == "paired")
+    needed, before, attempts = _FIRST_ROWS * n_min(spec.gate.alpha, spec.gate.delta), 0, 0
+    tried = attempt_of(store).get("repair")
+    if tried is not None and tried.get("cause") == cause:
+        before, attempts = tried["rows"], tried["attempts"]
+        needed = max(needed, math.ceil(_GROWTH * before))
+    elif at_once:
+        needed = 0
+    return Reopening(trigger, cause, rows, needed, before, attempts)
+
+
+def attempt_of(store: TraceStore) -> dict[str, Any]:
+    """Return what is known of the last refit that a schedule started; empty where there was none."""
+    found: dict[str, Any] = store.values.get(ATTEMPT) or {}
+    return found

@@ -1,0 +1,42 @@
+"""Make an earlier version the current one."""
+
+from dataclasses import dataclass
+
+from tracer_serve.errors import ArtifactError
+from tracer_serve.storage.versions.local import Versions
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """What a rollback changed.
+
+    Parameters
+    ----------
+    version : the version that is current now
+    before : the version that was current before it, None where there was none
+    """
+
+    version: int
+    before: int | None
+
+
+def roll_back(versions: Versions, target: int | None = None) -> Rollback:
+    """Make a version current. Running servers load it within a second.
+
+    Parameters
+    ----------
+    target : its number; default: the last certified version before the current one
+
+    Raises
+    ------
+    ArtifactError
+        There is no such version, or it is damaged.
+    """
+    before = versions.current()
+    version = versions.certified_before() if target is None else target
+    if version is None:
+        raise ArtifactError(
+            "there is no version yet" if before is None else f"there is no certified version before version {before}"
+        )
+    versions.activate(version)
+    return Rollback(version, before)

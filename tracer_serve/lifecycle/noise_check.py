@@ -1,11 +1,13 @@
-"""Asking the teacher again about stored inputs, to see how far it agrees with itself."""
+"""Estimate how often the teacher agrees with itself, by asking it again about stored inputs."""
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
 
 from tracer_serve.components.factory import make_teacher, teacher_fingerprint
+from tracer_serve.components.teachers.ask_many import BoundedCalls, ask_many, concurrency_of
 from tracer_serve.config.load import Task
 from tracer_serve.errors import FitError, TeacherError
 from tracer_serve.fit.dataset import Progress
@@ -13,9 +15,8 @@ from tracer_serve.fit.teacher_noise import KEY, TeacherNoise
 from tracer_serve.lifecycle.teacher_change import known_labels
 from tracer_serve.lifecycle.training_set import drawn
 from tracer_serve.storage.traces import TraceStore
-from tracer_serve.types import Text
+from tracer_serve.types import Answer, Text
 
-_AT_ONCE = 16
 _STAGE = "asking the teacher again"
 
 
@@ -33,7 +34,9 @@ def estimate_noise(task: Task, store: TraceStore, inputs: int, progress: Progres
     """
     texts, labels = _sample(store, inputs, task)
     answers = asyncio.run(_ask_all(task, texts, known_labels(store), progress))
-    given = [(label, answer) for label, answer in zip(labels, answers, strict=True) if answer is not None]
+    given = [(label, answer.label) for label, answer in zip(labels, answers, strict=True) if isinstance(answer, Answer)]
+    if not given:
+        raise next(answer for answer in answers if isinstance(answer, TeacherError))
     noise = TeacherNoise(
         asked=len(given),
         agreed=sum(label == answer for label, answer in given),
@@ -61,28 +64,12 @@ def _sample(store: TraceStore, inputs: int, task: Task) -> tuple[list[Text], lis
     return list(once), labels
 
 
-async def _ask_all(task: Task, texts: Sequence[Text], known: tuple[str, ...], progress: Progress) -> list[str | None]:
-    """Return the answers in order, None where the teacher gave no label; never more at once than its own limit."""
-    teacher = make_teacher(task, known)
-    at_once = asyncio.Semaphore(min(_AT_ONCE, int(task.spec.teacher.params.get("max_concurrency", _AT_ONCE))))
-    done, errors = 0, [TeacherError("the teacher was not asked", reason="unavailable")]
-
-    async def ask(text: Text) -> str | None:
-        nonlocal done
-        async with at_once:
-            try:
-                return (await teacher.label(text)).label
-            except TeacherError as error:
-                errors.append(error)
-                return None
-            finally:
-                done += 1
-                progress(_STAGE, done, len(texts))
-
+async def _ask_all(
+    task: Task, texts: Sequence[Text], known: tuple[str, ...], progress: Progress
+) -> list[Answer | TeacherError]:
+    teacher, asked = make_teacher(task, known), itertools.count(1)
+    calls = BoundedCalls(max(1, concurrency_of(task.spec.teacher.params) // 2))  # serving asks it as well
     try:
-        answers = await asyncio.gather(*(ask(text) for text in texts))
+        return await ask_many(teacher, texts, calls, lambda: progress(_STAGE, next(asked), len(texts)))
     finally:
         await teacher.close()
-    if all(answer is None for answer in answers):
-        raise errors[-1]
-    return answers

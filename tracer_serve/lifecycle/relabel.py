@@ -1,12 +1,12 @@
-"""A new teacher is asked about old texts: pairs of labels that certify anew within minutes, and show what moved.
+"""Relabel stored texts with a new teacher, so that a refit can certify within minutes, and count changed labels.
 
-The texts are the latest that were a fair sample of traffic, whatever their answer, so their new labels calibrate like
-any others; the old labels of the same texts are superseded. After an alarm only what came since is such a sample.
+The texts are the latest fair sample of traffic, so their new labels calibrate like any others and replace the old ones.
+After an alarm only texts that came since are such a sample.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -14,19 +14,18 @@ from typing import Any, Self
 import numpy as np
 
 from tracer_serve.components.factory import make_teacher
+from tracer_serve.components.teachers.ask_many import BoundedCalls, ask_many, concurrency_of
 from tracer_serve.config.load import Task
 from tracer_serve.errors import TeacherError
 from tracer_serve.fit.dataset import Progress
 from tracer_serve.lifecycle.gate_state.closing import closing_of
 from tracer_serve.lifecycle.teacher_change import TeacherSince, known_labels
 from tracer_serve.lifecycle.training_set import drawn
-from tracer_serve.protocols import Teacher
 from tracer_serve.storage.traces import TraceStore, new_id
 from tracer_serve.types import Answer, Text, Trace
 
-_AT_ONCE = 8
 _BATCH = 64
-_PATIENCE = 10
+_FIRST_BATCH = 10  # a teacher that gives no usable label is noticed early
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,7 @@ def replay(task: Task, store: TraceStore, since: TeacherSince, rows: int, progre
     Raises
     ------
     TeacherError
-        Where the teacher does not answer the first texts at all.
+        Where the teacher is down, or gives none of the first texts a label. What it answered is stored.
     """
     texts, old = _sample(store, since, rows, task.spec.fit.max_traces)
     return asyncio.run(_replay(task, store, since, list(zip(texts, old, strict=True)), progress))
@@ -81,37 +80,27 @@ async def _replay(
     task: Task, store: TraceStore, since: TeacherSince, pairs: list[tuple[Text, str]], progress: Progress
 ) -> Moved:
     teacher = make_teacher(task, known_labels(store))
+    calls = BoundedCalls(max(1, concurrency_of(task.spec.teacher.params) // 2))  # serving asks it as well
     moves: Counter[tuple[str, str]] = Counter()
     failed, cost, done = 0, 0.0, 0
     try:
         for batch in _batches(pairs):
-            answers = await _ask(teacher, [text for text, _ in batch])
+            answers = await ask_many(teacher, [text for text, _ in batch], calls)
             made = [(text, old, a) for (text, old), a in zip(batch, answers, strict=True) if isinstance(a, Answer)]
             failed += len(batch) - len(made)
             done += len(batch)
-            if not made and done == failed:
-                raise next(a for a in answers if isinstance(a, TeacherError))
             store.traces.add(_trace(store.task, text, answer, since.fingerprint) for text, _, answer in made)
             moves.update((old, answer.label) for _, old, answer in made if old != answer.label)
             cost += sum(answer.cost for _, _, answer in made)
             progress("asking the new teacher", done, len(pairs))
+            if calls.down is not None:
+                raise calls.down
+            if done == failed:
+                raise next(a for a in answers if isinstance(a, TeacherError))
     finally:
         await teacher.close()
     table = tuple((old, new, n) for (old, new), n in sorted(moves.items(), key=lambda move: (-move[1], move[0])))
     return Moved(since.before, since.fingerprint, len(pairs), failed, cost, table)
-
-
-async def _ask(teacher: Teacher, texts: Sequence[Text]) -> list[Answer | TeacherError]:
-    places = asyncio.Semaphore(_AT_ONCE)
-
-    async def one(text: Text) -> Answer | TeacherError:
-        async with places:
-            try:
-                return await teacher.label(text)
-            except TeacherError as error:
-                return error
-
-    return await asyncio.gather(*map(one, texts))
 
 
 def _sample(store: TraceStore, since: TeacherSince, rows: int, most: int) -> tuple[list[Text], list[str]]:
@@ -126,10 +115,9 @@ def _sample(store: TraceStore, since: TeacherSince, rows: int, most: int) -> tup
 
 
 def _batches(pairs: list[tuple[Text, str]]) -> Iterator[list[tuple[Text, str]]]:
-    """Yield a few first, so that a teacher that does not answer is found out soon."""
     if pairs:
-        yield pairs[:_PATIENCE]
-    for start in range(_PATIENCE, len(pairs), _BATCH):
+        yield pairs[:_FIRST_BATCH]
+    for start in range(_FIRST_BATCH, len(pairs), _BATCH):
         yield pairs[start : start + _BATCH]
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from tracer_serve.components.teachers.ask_many import DOWN, BoundedCalls
 from tracer_serve.errors import BadInputError, TeacherError
 from tracer_serve.infra.cooperative import in_turns
 from tracer_serve.infra.redaction import WITHHELD, Redact
@@ -26,12 +27,6 @@ from tracer_serve.storage.traces import new_id
 from tracer_serve.types import Answer, Decision, DecisionKind, Text, Trace, Verdict
 
 _log = logging.getLogger(__name__)
-
-DOWN = frozenset({"timeout", "rate_limited", "unavailable", "circuit_open", "overloaded"})
-"""Reasons of a `TeacherError` that speak of the teacher, not of the text."""
-
-AT_ONCE = 16
-"""Texts of one request that a teacher is asked about at a time, where it does not say how many it takes."""
 
 Result = Decision | TeacherError | BadInputError
 
@@ -54,8 +49,7 @@ class Router:
     redact : what of a text is stored, and seen by the surrogate; None: all of it
     rollout : for whom a certified answer counts
     degrade : whether the surrogate answers, uncertified and marked so, where the teacher is down
-    at_once : most texts of one request that the teacher is asked about at a time: a list that it answers in turn would
-        fill its queue and be refused
+    at_once : most texts of one request that the teacher is asked about at a time, so that no list fills its queue
     """
 
     task: str
@@ -70,7 +64,7 @@ class Router:
     redact: Redact | None = None
     rollout: Rollout = ENFORCE
     degrade: bool = False
-    at_once: int = AT_ONCE
+    at_once: int = 16
 
     async def route(self, texts: Sequence[Text], metadata: dict[str, Any] | None = None) -> list[Result]:
         """Answer texts in their order; a text without an answer gets its error, the others their answers.
@@ -112,11 +106,11 @@ class Router:
 class _Request:
     """What the texts of one request have in common: the version that was live when it came."""
 
-    __slots__ = ("conditions", "down", "latency_ms", "metadata", "router", "sampled", "slots", "version")
+    __slots__ = ("calls", "conditions", "latency_ms", "metadata", "router", "sampled", "version")
 
     def __init__(self, router: Router, loaded: ActiveVersion | None, judged: Judged, metadata: dict[str, Any]) -> None:
         self.router, self.metadata = router, metadata
-        self.slots, self.down = asyncio.Semaphore(router.at_once), list[TeacherError]()
+        self.calls = BoundedCalls(router.at_once)
         self.version = None if loaded is None else loaded.number
         certified = loaded is not None and loaded.policy.certificate.certified
         self.conditions = Conditions() if loaded is None else router.conditions(loaded, metadata.get("user"))
@@ -173,19 +167,8 @@ class _Request:
         return Decision(answer.label, "deferred", self.reason(verdict), trace.id, self.version, verdict, answer)
 
     async def _ask(self, text: Text) -> Answer:
-        """Ask the teacher when it is this text's turn; where as many in a row found it down, the rest do not wait."""
-        async with self.slots:
-            if len(self.down) >= self.router.at_once:
-                raise self.down[-1]
-            try:
-                # after an alarm what comes now calibrates, not what the teacher said before, or while it erred
-                answer = await ask(self.router.teacher, text, anew=self.conditions.gate_closed)
-            except TeacherError as error:
-                if error.reason in DOWN:
-                    self.down.append(error)
-                raise
-            self.down.clear()
-            return answer
+        # a closed gate calibrates on what the teacher says now, not on what it remembers
+        return await self.calls.run(lambda: ask(self.router.teacher, text, anew=self.conditions.gate_closed))
 
     def _degrade(self, stored: Text, verdict: Verdict, rate: float, error: TeacherError) -> Decision:
         """Answer with the surrogate's label though it is not certified: the operator prefers that to none."""

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from tracer_serve.components.factory import load_plugins, make_embedders, make_redactors, make_teacher
+from tracer_serve.components.teachers.ask_many import concurrency_of
 from tracer_serve.config.load import Task
 from tracer_serve.errors import BadInputError
 from tracer_serve.infra.log_context import TASK
@@ -24,7 +25,7 @@ from tracer_serve.serving.batcher import Batcher
 from tracer_serve.serving.gate_watcher import GateWatcher
 from tracer_serve.serving.metrics import Metrics
 from tracer_serve.serving.rollout import Rollout
-from tracer_serve.serving.router import AT_ONCE, Router
+from tracer_serve.serving.router import Router
 from tracer_serve.serving.trace_writer import TraceWriter
 from tracer_serve.storage.traces import TraceStore
 from tracer_serve.storage.versions import open_versions
@@ -166,7 +167,7 @@ def _router(
         redact=redaction(make_redactors(task)),
         rollout=Rollout(spec.mode, spec.canary, spec.name),
         degrade=spec.on_teacher_down == "degraded",
-        at_once=int(spec.teacher.params.get("max_concurrency", AT_ONCE)),
+        at_once=concurrency_of(spec.teacher.params),
     )
 
 

@@ -1,10 +1,11 @@
-"""A file of texts through the current version: as fast as the embedder, in memory that does not grow with the file.
+"""Classify a file of texts with the current version, in memory that does not grow with the file.
 
-Reading, embedding, and deciding with writing overlap: the embedder never waits for the disk. The surrogate answers what
-the gate lets it, by the same rule as over HTTP; what it defers is left to the teacher, or asked at once.
+Reading, embedding and writing overlap, so the embedder never waits for the disk. The decision rule is that of a request
+over HTTP: deferred texts are left without a label, or the teacher is asked about them.
 """
 
 import asyncio
+import itertools
 import math
 from collections import Counter
 from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
@@ -12,6 +13,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeGuard
 
+from tracer_serve.components.teachers.ask_many import DOWN, BoundedCalls
 from tracer_serve.errors import BadInputError, TeacherError
 from tracer_serve.infra.redaction import WITHHELD
 from tracer_serve.policy.decision import CERTIFIED, decide
@@ -19,7 +21,7 @@ from tracer_serve.serving.active_version import ActiveVersion
 from tracer_serve.serving.batch.input_lines import InputLine
 from tracer_serve.serving.batch.output_files import ADDED, Row, Sink
 from tracer_serve.serving.batch.prefetch import ahead
-from tracer_serve.serving.router import DOWN, Result, Router
+from tracer_serve.serving.router import Result, Router
 from tracer_serve.types import Text, Vectors
 
 BATCH = 2_048
@@ -55,7 +57,7 @@ def classify(
 ) -> Generator[FileSummary, None, None]:
     """Write every line with its decision, and yield the tally after each batch; the teacher is not asked.
 
-    Deferred rows have no label. Nothing becomes a trace: no teacher has spoken.
+    Deferred rows have no label, and no row becomes a trace, since there is no teacher's answer.
     """
     tally = FileSummary()
     for part in ahead(_embedded(ahead(_batches(lines, sink, batch)), router)):
@@ -80,22 +82,29 @@ async def classify_asking(
     TeacherError
         Where the teacher is down: what was written stays, and the same call goes on from there.
     """
-    tally, slots = FileSummary(), asyncio.Semaphore(at_once)
+    tally, calls = FileSummary(), BoundedCalls(at_once)
 
-    async def ask(text: Text, user: str | None) -> Result:
-        async with slots:
-            return (await router.route([text], {} if user is None else {"user": user}))[0]
+    async def route(text: Text, user: str | None) -> Result:
+        (result,) = await router.route([text], {} if user is None else {"user": user})
+        if _is_down(result):
+            raise result
+        return result
+
+    async def ask(line: InputLine) -> Result | None:
+        text = line.text
+        try:
+            return None if text is None else await calls.run(lambda: route(text, line.user))
+        except TeacherError as error:
+            return error
 
     for part in _batches(lines, sink, min(batch, 16 * at_once)):
-        asked = (ask(line.text, line.user) for line in part if line.text is not None)
-        results = iter(await asyncio.gather(*asked))
-        told = [(line, None if line.text is None else next(results)) for line in part]
-        down = next((i for i, (_, result) in enumerate(told) if _is_down(result)), len(told))
-        rows = [_refused(line) if result is None else _told(line, result) for line, result in told[:down]]
+        results = await asyncio.gather(*map(ask, part))
+        before_outage = itertools.takewhile(lambda pair: not _is_down(pair[1]), zip(part, results, strict=True))
+        rows = [_refused(line) if result is None else _routed(line, result) for line, result in before_outage]
         await asyncio.to_thread(sink.write, rows)  # those before an outage too: they are paid for
         tally.add(rows)
         yield tally
-        if _is_down(problem := told[down][1] if down < len(told) else None):
+        if problem := next(filter(_is_down, results), None):
             raise problem
     await asyncio.to_thread(sink.finish)
 
@@ -146,11 +155,11 @@ def _decided(
 
 
 def _is_down(result: Result | None) -> TypeGuard[TeacherError]:
-    """Whether a text has no answer because nobody answers now, whatever the text."""
+    """Whether a text has no answer because the teacher is down."""
     return isinstance(result, TeacherError) and result.reason in DOWN
 
 
-def _told(line: InputLine, result: Result) -> Row:
+def _routed(line: InputLine, result: Result) -> Row:
     """Return the row of a routed text."""
     if isinstance(result, TeacherError):
         return _row(line, "error", result.reason)
@@ -173,12 +182,5 @@ def _row(
     score: float | None = None,
     version: int | None = None,
 ) -> Row:
-    told = (
-        line.number,
-        label,
-        decision,
-        score if score is not None and math.isfinite(score) else None,
-        reason,
-        version,
-    )
-    return {**line.record, **dict(zip(ADDED, told, strict=True))}
+    finite = score if score is not None and math.isfinite(score) else None
+    return {**line.record, **dict(zip(ADDED, (line.number, label, decision, finite, reason, version), strict=True))}

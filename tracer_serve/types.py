@@ -18,6 +18,8 @@ Labels: TypeAlias = NDArray[np.str_]
 
 DecisionKind = Literal["handled", "deferred", "degraded"]
 LabelSource = Literal["teacher", "audit", "import", "human"]
+AuditKind = Literal["random", "burst"]
+"""Why a handled text was sent to the teacher too: drawn at random, or one of many alike."""
 
 
 def sides_of(text: Text) -> tuple[str, ...]:
@@ -120,6 +122,10 @@ class Trace:
         deferred rows of an epoch by the same draw
     cost : what the teacher's answer cost, in the price's currency
     latency_ms : by stage: ``embed``, ``predict``, ``teacher``
+    form : fingerprint of the call's form, which is its prompt without the text; None where it is unknown
+    group : rows that are not independent share a group: a caller's own group, a conversation, a template
+    key_id : short hash of the key that asked
+    audit_kind : why a handled row was audited; None where it was not
     """
 
     id: str
@@ -140,6 +146,10 @@ class Trace:
     cost: float = 0.0
     latency_ms: dict[str, float] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
+    form: str | None = None
+    group: str | None = None
+    key_id: str | None = None
+    audit_kind: AuditKind | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ def test_every_field_comes_back(store: TraceStore) -> None:
         label_source="audit", surrogate_label="entailment", score=-1.25e-7, decision="handled", propensity=0.03,
         version=7, audit_rate=0.03, u=0.0123, teacher_fingerprint="f" * 64, usage={"prompt_tokens": 12},
         cost=0.00025, latency_ms={"embed": 1.5, "teacher": 420.0}, metadata={"user": "u1", "deep": {"list": [1, None]}},
+        form="0f3c", group="conversation \0 7", key_id="3f2a9c01", audit_kind="random",
     )  # fmt: skip
     bare = Trace(id=new_id(), ts=NOON, task=store.task, input="")
     assert store.traces.add([full, bare]) == 2
@@ -40,7 +41,7 @@ def test_every_field_comes_back(store: TraceStore) -> None:
 def test_every_field_of_a_trace_has_a_column() -> None:
     """A field that is added to `Trace` cannot be forgotten by the store."""
     names = {field.name for field in dataclasses.fields(Trace)}
-    assert names == set(Row._fields) - {"user_id"}
+    assert names - {"group"} == set(Row._fields) - {"user_id", "group_id"}
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

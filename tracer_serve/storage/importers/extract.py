@@ -13,6 +13,9 @@ LABEL_NAMES = (
     "teacher", "teacher_label", "teacher_output", "label", "intent", "category", "answer", "output",
     "entailment_judgment",
 )  # fmt: skip
+_CONVERSATION = (
+    "conversation_id", "conversationId", "session_id", "sessionId", "thread_id", "threadId",
+)  # fmt: skip
 _PAIR = 2
 _SAYING = ("message", "function_call", "text", "output_text")
 _FENCED = re.compile(r"```(?:json)?\s*(?P<inside>.*?)\s*```", re.DOTALL)
@@ -28,6 +31,21 @@ def mapping(value: Any) -> Mapping[str, Any]:
     """Return an object, parsed where it is JSON in a string; an empty one for anything else."""
     value = unquoted(value)
     return value if isinstance(value, Mapping) else {}
+
+
+def group_of(record: Mapping[str, Any]) -> Any:
+    """Return the group of a record: the one that it names, else its conversation; None where it has neither.
+
+    Examples
+    --------
+    >>> group_of({"metadata": {"group": "order-mails"}}), group_of({"sessionId": "s1"}), group_of({})
+    ('order-mails', 's1', None)
+    """
+    request, extra = mapping(first(record, "request", "body")), mapping(record.get("extra"))
+    places = [record, request, mapping(request.get("body"))]
+    places += [mapping(place.get("metadata")) for place in (*places, extra)]
+    found = (first(place, *names) for names in (("group",), _CONVERSATION) for place in places)
+    return next((group for group in found if isinstance(group, str | int) and group != ""), None)
 
 
 def text_of(value: Any) -> Text:

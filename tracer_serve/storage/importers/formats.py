@@ -139,6 +139,7 @@ def _call(span: Record) -> Iterator[RawTrace]:
         when=first(span, "startTimeUnixNano", "start_time"),
         usage={ours: named[theirs] for ours, theirs in usage.items() if theirs in named},
         user=first(named, "enduser.id", "user.id"),
+        group=first(named, "gen_ai.conversation.id", "session.id"),
     )
 
 

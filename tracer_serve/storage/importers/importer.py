@@ -134,6 +134,7 @@ def _trace(item: LabelledText, task: str, fingerprint: str | None) -> Trace:
         teacher_fingerprint=fingerprint,
         usage=item.usage,
         cost=item.cost,
+        group=item.group,
         metadata={name: value for name, value in metadata.items() if value is not None},
     )
 

@@ -28,6 +28,7 @@ class LabelledText:
     line : line of a text file, row of a Parquet file, or element of a JSON list, from 1
     teacher : the model that gave the label, where the file names it
     ts : when, where the file says
+    group : rows that are not independent share a group
     unwrapped : whether `ReadOptions.wrapper` was removed from the text
     """
 
@@ -39,6 +40,7 @@ class LabelledText:
     usage: dict[str, int] = field(default_factory=dict)
     cost: float = 0.0
     user: str | None = None
+    group: str | None = None
     unwrapped: bool = False
 
 
@@ -60,6 +62,7 @@ class RawTrace:
     usage: Mapping[str, Any] = field(default_factory=dict)
     cost: Any = None
     user: Any = None
+    group: Any = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tracer_serve.errors import ImportFileError
-from tracer_serve.storage.importers.extract import LABEL_NAMES, answer_of, at_path, first, label_of, text_of
+from tracer_serve.storage.importers.extract import LABEL_NAMES, answer_of, at_path, first, group_of, label_of, text_of
 from tracer_serve.storage.importers.formats import RECORD_FORMATS, Reader, moment
 from tracer_serve.storage.importers.items import (
     LabelledText,
@@ -71,12 +71,10 @@ def _each(path: Path, reading: ReadOptions, make: Callable[[int, RawTrace], T]) 
 
 def _raw(record: Record, reading: ReadOptions) -> Iterator[RawTrace]:
     wanted, read = reading.label_field, _reader(record, reading)
-    if read is None:
-        yield from _plain(record, reading)
-    elif wanted is None:
-        yield from read(record)
-    else:
-        yield from (replace(found, label=at_path(answer_of(found.label), wanted)) for found in read(record))
+    group = group_of(record)
+    for found in _plain(record, reading) if read is None else read(record):
+        label = found.label if read is None or wanted is None else at_path(answer_of(found.label), wanted)
+        yield replace(found, label=label, group=group if found.group is None else found.group)
 
 
 def _reader(record: Record, reading: ReadOptions) -> Reader | None:
@@ -167,9 +165,14 @@ def _item(line: int, found: RawTrace, reading: ReadOptions) -> LabelledText:
         ts=moment(found.when),
         usage={name: count for name, keys in _TOKENS.items() if isinstance(count := first(found.usage, *keys), int)},
         cost=_money(found.cost),
-        user=None if found.user in (None, "") else str(found.user),
+        user=_name(found.user),
+        group=_name(found.group) or _name(found.user),
         unwrapped=inside is not None,
     )
+
+
+def _name(value: Any) -> str | None:
+    return None if value in (None, "") else str(value)
 
 
 def _money(value: Any) -> float:

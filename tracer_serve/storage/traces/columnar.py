@@ -15,7 +15,9 @@ from tracer_serve.storage.traces.sql import between
 from tracer_serve.types import Bools, Labels, Text
 
 _PAGE = 20_000
-_CODED = ("teacher_label", "decision", "label_source", "teacher_fingerprint")
+_CODED = (
+    "teacher_label", "decision", "label_source", "teacher_fingerprint", "form", "group_id", "key_id", "audit_kind",
+)  # fmt: skip
 _NUMBERS = ("audit_rate", "u")
 _READ = ("id", "input", *_NUMBERS, *_CODED)
 _NAMED = 500  # ids in one statement
@@ -52,7 +54,7 @@ class Columns:
     ids : ASCII, shape (n,); ``ids[i].decode()`` is the trace's id
     texts : n texts or pairs
     audit_rate, u : as in `Trace`, float64, shape (n,)
-    label, decision, source, fingerprint : coded columns
+    label, decision, source, fingerprint, form, group, key, audit_kind : coded columns
     """
 
     ids: NDArray[np.bytes_]
@@ -63,6 +65,10 @@ class Columns:
     decision: Coded
     source: Coded
     fingerprint: Coded
+    form: Coded
+    group: Coded
+    key: Coded
+    audit_kind: Coded
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -125,6 +131,10 @@ def gather(
         decision=coders["decision"].coded(),
         source=coders["label_source"].coded(),
         fingerprint=coders["teacher_fingerprint"].coded(),
+        form=coders["form"].coded(),
+        group=coders["group_id"].coded(),
+        key=coders["key_id"].coded(),
+        audit_kind=coders["audit_kind"].coded(),
     )
 
 

@@ -7,12 +7,17 @@ from sqlalchemy import Table, select
 
 from tracer_serve.storage.traces.database import Database
 from tracer_serve.storage.traces.rows import Row
-from tracer_serve.storage.traces.schema import imports, refits, settings, tallies, traces
+from tracer_serve.storage.traces.schema import audit_log, imports, refits, settings, tallies, traces
 from tracer_serve.storage.traces.sql import StorePart, between, fetch, insert, insert_into, pages
 from tracer_serve.storage.traces.tallies import GONE
 from tracer_serve.storage.traces.tally_delta import Change
 
-_BESIDE = (settings, refits, imports)  # leases are held by processes, tallies are counted anew but for rows that went
+_BESIDE = (
+    settings,
+    refits,
+    imports,
+    audit_log,
+)  # leases are held by processes, tallies are counted anew but for rows that went
 _PASSING = ("refit.progress", "schedule.request")
 
 

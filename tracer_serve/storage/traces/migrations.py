@@ -69,6 +69,20 @@ MIGRATIONS = (
                 imported_at BIGINT NOT NULL, PRIMARY KEY (task, sha256))""",
         ),
     ),
+    Migration(
+        2,
+        "traces: form, group, key and kind of audit; the audit log",
+        (
+            "ALTER TABLE tracer_traces ADD COLUMN form TEXT",
+            "ALTER TABLE tracer_traces ADD COLUMN group_id TEXT",
+            "ALTER TABLE tracer_traces ADD COLUMN key_id TEXT",
+            "ALTER TABLE tracer_traces ADD COLUMN audit_kind TEXT",
+            """CREATE TABLE tracer_audit_log (
+                task TEXT{C} NOT NULL, id TEXT{C} NOT NULL, at BIGINT NOT NULL, actor TEXT NOT NULL,
+                action TEXT NOT NULL, target TEXT NOT NULL, outcome TEXT NOT NULL, details TEXT NOT NULL,
+                PRIMARY KEY (task, id))""",
+        ),
+    ),
 )
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from pydantic_core import to_json
 
 from tracer_serve.storage.traces.codec import dump, pack, pack_some, parse, unpack, unpack_some
-from tracer_serve.types import DecisionKind, LabelSource, Trace
+from tracer_serve.types import AuditKind, DecisionKind, LabelSource, Trace
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -48,6 +48,10 @@ class Row(NamedTuple):
     latency_ms: str
     metadata: str
     user_id: str | None
+    form: str | None
+    group_id: str | None
+    key_id: str | None
+    audit_kind: AuditKind | None
 
 
 def to_row(trace: Trace) -> Row:
@@ -72,6 +76,10 @@ def to_row(trace: Trace) -> Row:
         to_json(trace.latency_ms).decode(),  # in no order, which nobody asks of it: a third of `dump`'s time
         dump(trace.metadata),
         user_of(trace.metadata),
+        pack_some(trace.form),
+        pack_some(trace.group),
+        pack_some(trace.key_id),
+        trace.audit_kind,
     )
 
 
@@ -102,4 +110,8 @@ def from_row(row: Row) -> Trace:
         cost=row.cost,
         latency_ms=parse(row.latency_ms),
         metadata=parse(row.metadata),
+        form=unpack_some(row.form),
+        group=unpack_some(row.group_id),
+        key_id=unpack_some(row.key_id),
+        audit_kind=row.audit_kind,
     )

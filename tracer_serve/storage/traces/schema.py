@@ -38,6 +38,10 @@ traces = Table(
     Column("latency_ms", Text, nullable=False),
     Column("metadata", Text, nullable=False),
     Column("user_id", Text),  # metadata.user once more, so that it has an index
+    Column("form", Text),
+    Column("group_id", Text),
+    Column("key_id", Text),
+    Column("audit_kind", Text),
 )
 
 tallies = Table(
@@ -101,4 +105,17 @@ imports = Table(
     Column("path", Text, nullable=False),
     Column("rows", BigInteger, nullable=False),
     Column("imported_at", BigInteger, nullable=False),
+)
+
+audit_log = Table(
+    "tracer_audit_log",
+    metadata,
+    Column("task", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("details", Text, nullable=False),
 )

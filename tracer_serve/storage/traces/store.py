@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tracer_serve.errors import StoreError
+from tracer_serve.storage.traces.audit_log import AuditLog
 from tracer_serve.storage.traces.database import BUSY_TIMEOUT_S, Database
 from tracer_serve.storage.traces.export import Transfer
 from tracer_serve.storage.traces.file_imports import FileImports
@@ -33,6 +34,7 @@ class TraceStore:
     leases : locks that expire
     refits : the log of refits
     imports : files that were imported
+    audit_log : administrative acts
     retention : deletes unlabelled rows by age
     transfer : copies to and from another store
     database : what all of the above read and write
@@ -48,6 +50,7 @@ class TraceStore:
         self.leases = Leases(database, task)
         self.refits = RefitLog(database, task)
         self.imports = FileImports(database, task)
+        self.audit_log = AuditLog(database, task)
         self.retention = Retention(database, task)
         self.transfer = Transfer(database, task)
 

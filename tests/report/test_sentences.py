@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tests.report.conftest import Case, Looked, blobs, case_of, make_task
-from tracer_serve.components.teachers._prompt import Prompt
+from tracer_serve.components.factory import make_teacher
+from tracer_serve.components.teachers.openai import OpenAI
 from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.gate.certificate import StageRow
@@ -189,17 +190,26 @@ def test_advice_on_a_slice_says_what_it_is_and_how_sure(
     assert action["why"].endswith(rest)
 
 
-def test_money_counts_the_prompt_that_is_sent(small: Case) -> None:
-    """The estimate's prompt is as long as the teacher's own messages, label descriptions and unused labels included."""
+@pytest.mark.parametrize("prompt", [None, "One of {descriptions} or {labels}", "{text}: {labels}?"])
+@pytest.mark.parametrize("kind", ["described", "listed", "open"])
+def test_the_cost_estimate_counts_the_prompt_that_is_sent(small: Case, kind: str, prompt: str | None) -> None:
+    """The estimated prompt is as long as the teacher's own messages, for closed and for open label sets."""
     described = {f"label_{i:02d}": "what a customer means who asks about this " * (i + 1) for i in range(9)}
-    for labels, prompt in (
-        (described, None),
-        (list(described), None),
-        (described, "One of {descriptions} or {labels}"),
-    ):
-        params = {"type": "openai", "model": "m", "price": {"prompt_per_1m": 1.0, "completion_per_1m": 1.0}}
-        task = make_task(labels=labels, teacher=params | ({"prompt": prompt} if prompt else {}))
-        asked = Prompt(prompt, sorted(described), labels if isinstance(labels, dict) else {})
-        sent = [sum(len(message["content"]) for message in asked.messages(text)) for text in small.texts]
-        money = build_report(task, small.fitted, small.texts, [])["money"]
-        assert money["prompt_tokens"] == pytest.approx(np.mean(sent) / 4 + 8, rel=1e-3)
+    labels = {"described": described, "listed": list(described), "open": None}[kind]
+    params = {"type": "openai", "model": "m", "price": {"prompt_per_1m": 1.0, "completion_per_1m": 1.0}}
+    task = make_task(labels=labels, teacher=params | ({"prompt": prompt} if prompt else {}))
+    known = CalibrationView.of(task, small.fitted, small.texts).classes.tolist()
+    teacher = make_teacher(task, tuple(known))
+    assert isinstance(teacher, OpenAI)
+    sent = [sum(len(message["content"]) for message in teacher.prompt.messages(text)) for text in small.texts]
+    money = build_report(task, small.fitted, small.texts, [])["money"]
+    assert money["prompt_tokens"] == pytest.approx(np.mean(sent) / 4 + 8, rel=1e-3)
+
+
+@pytest.mark.parametrize("template", ["Question: {question}", 3])
+def test_a_prompt_in_another_template_language_breaks_no_report(small: Case, template: object) -> None:
+    """A plugin teacher's own `prompt` parameter is priced as the default prompt."""
+    price = {"prompt_per_1m": 1.0, "completion_per_1m": 1.0}
+    tasks = [make_task(teacher={"type": "mine", "price": price} | extra) for extra in ({}, {"prompt": template})]
+    plain, own = (build_report(task, small.fitted, small.texts, [])["money"] for task in tasks)
+    assert plain == own

@@ -6,14 +6,14 @@ from typing import Any, Self
 
 import numpy as np
 
+from tracer_serve.components.teachers._prompt import Prompt
 from tracer_serve.config.load import Task
+from tracer_serve.errors import PluginError
 from tracer_serve.report.calibration_view import CalibrationView
-from tracer_serve.types import Labels, Text, length_of
+from tracer_serve.types import Labels, Text
 
 _CHARACTERS_PER_TOKEN = 4.0
 _ENVELOPE_TOKENS = 8.0  # what a chat API adds around two messages
-_LISTED = "Classify the text. Answer with exactly one of these labels and nothing else: {labels}"
-_DESCRIBED = "Classify the text. Answer with exactly one of these labels and nothing else.\n{descriptions}"
 
 
 def estimate_call(
@@ -25,24 +25,25 @@ def estimate_call(
     ----------
     task : says how its teacher asks
     labels : what the teacher answered, shape (n,)
-    known : the labels of an open task; a closed one's prompt lists those of the spec, in use or not
+    known : labels that an open task's prompt offers; a closed task's prompt lists the labels of the spec
     price : ``prompt_per_1m``, ``completion_per_1m``
     """
-    characters = _characters_around(task, known) + float(np.mean([length_of(text) for text in texts]))
-    prompt = characters / _CHARACTERS_PER_TOKEN + _ENVELOPE_TOKENS
+    asked = _prompt_of(task, list(known))
+    characters = [sum(len(message["content"]) for message in asked.messages(text)) for text in texts]
+    prompt = float(np.mean(characters)) / _CHARACTERS_PER_TOKEN + _ENVELOPE_TOKENS
     completion = float(np.char.str_len(labels).mean()) / _CHARACTERS_PER_TOKEN + 1.0
     each = (prompt * float(price["prompt_per_1m"]) + completion * float(price["completion_per_1m"])) / 1e6
     return prompt, completion, each
 
 
-def _characters_around(task: Task, known: Iterable[str]) -> int:
-    """Return how long a prompt of the teacher is beside the text: its words, the labels, what is said of them."""
-    spec = task.spec
-    described = spec.labels if isinstance(spec.labels, dict) else {}
-    labels = spec.label_names or tuple(known)
-    template = str(spec.teacher.params.get("prompt") or (_DESCRIBED if described else _LISTED))
-    said = "\n".join(f"- {label}: {described[label]}" if label in described else f"- {label}" for label in labels)
-    return len(template.replace("{labels}", ", ".join(labels)).replace("{descriptions}", said).replace("{text}", ""))
+def _prompt_of(task: Task, known: Sequence[str]) -> Prompt:
+    """Return the prompt that the built-in teachers send; the default one for a plugin's own template language."""
+    described = task.spec.labels if isinstance(task.spec.labels, dict) else {}
+    template = task.spec.teacher.params.get("prompt")
+    try:
+        return Prompt(template, task.spec.label_names, described, known)
+    except (PluginError, TypeError):
+        return Prompt(None, task.spec.label_names, described, known)
 
 
 def money_of(task: Task, seen: CalibrationView) -> dict[str, Any] | None:

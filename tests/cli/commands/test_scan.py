@@ -145,11 +145,11 @@ def test_a_point_is_what_a_fit_at_that_alpha_certifies(tmp_path: Path) -> None:
 
 
 def test_prices_of_tokens_follow_the_lengths(tmp_path: Path) -> None:
-    """A call of 400 characters costs its tokens: text, labels in the prompt, envelope, answer."""
+    """The price of a call follows its estimated tokens: text, prompt with the known labels, envelope and answer."""
     price = {"prompt_per_1m": 1.0, "completion_per_1m": 10.0}
     task = tiny_task(tmp_path, teacher={"type": "openai", "model": "m", "prompt": "One of {labels}"})
     found = CallPrice.of_tokens(task, ["x" * 400] * 3, np.array(["abcd", "efgh", "abcd"]), price)
-    prompt = (len("One of abcd, efgh") + 400) / 4 + 8
+    prompt = (len("One of abcd, efgh, or another short label where none of these fits") + 400) / 4 + 8
     assert found.per_call == pytest.approx((prompt * 1.0 + (4 / 4 + 1) * 10.0) / 1e6)
     assert found.saved(0.5) == pytest.approx(500 * found.per_call)
 

@@ -62,21 +62,27 @@ class ArtifactError(TracerServeError):
     code = "artifact_error"
 
 
-class EmbedderError(TracerServeError):
-    """A remote embedder gave no vectors.
+class EndpointError(TracerServeError):
+    """A remote HTTP API gave no usable answer.
 
     Parameters
     ----------
     problem : what happened
+    reason : one of `TEACHER_REASONS`
     retry_after_s : seconds after which asking again may help
     """
 
     http_status = 503
-    code = "embedder_unavailable"
 
-    def __init__(self, problem: str, *, retry_after_s: float | None = None) -> None:
-        self.retry_after_s = retry_after_s
+    def __init__(self, problem: str, *, reason: str, retry_after_s: float | None = None) -> None:
+        self.reason, self.retry_after_s = reason, retry_after_s
         super().__init__(problem)
+
+
+class EmbedderError(EndpointError):
+    """A remote embedder gave no vectors."""
+
+    code = "embedder_unavailable"
 
 
 class FitError(TracerServeError):
@@ -106,22 +112,18 @@ class OverloadedError(TracerServeError):
     code = "overloaded"
 
 
-class TeacherError(TracerServeError):
+class TeacherError(EndpointError):
     """The teacher gave no usable label.
 
     Parameters
     ----------
-    problem : what happened
-    reason : one of `TEACHER_REASONS`
-    retry_after_s : seconds after which asking again may help
-    answer : the raw answer, where there was one
+    answer : the raw answer, if there was one
     """
 
-    http_status = 503
     code = "teacher_unavailable"
 
     def __init__(
         self, problem: str, *, reason: str, retry_after_s: float | None = None, answer: str | None = None
     ) -> None:
-        self.reason, self.retry_after_s, self.answer = reason, retry_after_s, answer
-        super().__init__(problem)
+        self.answer = answer
+        super().__init__(problem, reason=reason, retry_after_s=retry_after_s)

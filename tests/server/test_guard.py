@@ -178,7 +178,10 @@ async def test_what_is_wrong_is_told_to_those_with_a_key(keyed: MakeTask, monkey
 
 def test_errors_of_the_inside_name_no_path_and_no_host() -> None:
     """Store and embedder name them in their words, which are for the log."""
-    for error in (StoreError("/srv/state/traces.db is full"), EmbedderError("https://10.0.0.7/v1 gave no vectors")):
+    for error in (
+        StoreError("/srv/state/traces.db is full"),
+        EmbedderError("https://10.0.0.7/v1 gave no vectors", reason="unavailable"),
+    ):
         answer = respond(error)
         assert answer.status_code == 503
         assert not {"/srv", "10.0"} & {bytes(answer.body).decode()[i : i + 4] for i in range(len(answer.body))}

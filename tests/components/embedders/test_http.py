@@ -1,5 +1,9 @@
 """The embeddings client against a real HTTP server."""
 
+import gzip
+import socket
+import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -7,22 +11,25 @@ import numpy as np
 import pytest
 
 from tests.components.embedders.conftest import Endpoint
+from tests.support.raw_server import Reply, canned, endless, raw_server
 from tracer_serve.components.embedders.http import HttpEmbedder
 from tracer_serve.components.registry import embedders
-from tracer_serve.errors import BadInputError, EmbedderError
+from tracer_serve.errors import BadInputError, EmbedderError, PluginError
 
 Make = Callable[..., HttpEmbedder]
 
 
 @pytest.fixture
-def make(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
-    """Embedders of the endpoint, closed at the end; waits between tries are counted in milliseconds."""
-    monkeypatch.setattr("tracer_serve.components.embedders.http._FIRST_WAIT_S", 0.001)
+def make(endpoint: Endpoint) -> Iterator[Make]:
+    """Build embedders of the endpoint that pause for milliseconds between tries; close them at the end."""
     made: list[HttpEmbedder] = []
 
     def build(**params: Any) -> HttpEmbedder:
-        made.append(HttpEmbedder(**{"base_url": endpoint.url, "model": "m", **params}))
-        return made[-1]
+        built = embedders.build("http", {"base_url": endpoint.url, "model": "m", **params})
+        assert isinstance(built, HttpEmbedder)
+        built.retry.base_s = 0.001
+        made.append(built)
+        return built
 
     yield build
     for embedder in made:
@@ -127,19 +134,77 @@ def test_lengths_that_change_between_batches_are_refused(endpoint: Endpoint, mak
         make(batch_size=1).embed(["a", "b"])
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9/v1", "http://[", "ftp://host/v1"])
-def test_an_endpoint_that_is_not_there_is_named(make: Make, url: str) -> None:
-    """Nobody listening, or no URL at all, is a typed error with the URL in it."""
-    with pytest.raises(EmbedderError) as caught:
-        make(base_url=url, retries=1).embed(["a"])
-    assert url in str(caught.value)
+def test_an_endpoint_that_is_not_there_is_named(make: Make) -> None:
+    """A refused connection is a typed error with the URL in it."""
+    with pytest.raises(EmbedderError, match=r"http://127\.0\.0\.1:9/v1.*cannot be reached"):
+        make(base_url="http://127.0.0.1:9/v1", retries=1).embed(["a"])
+
+
+@pytest.mark.parametrize("url", ["http://[", "ftp://host/v1", "https://me:key@host/v1"])
+def test_a_base_url_that_is_none_is_refused(make: Make, url: str) -> None:
+    """What is no http(s) URL, or holds a key, is refused before the first request."""
+    with pytest.raises(PluginError, match="base_url"):
+        make(base_url=url)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        canned(gzip.compress(b" " * 100 * 2**20), content_encoding="gzip"),
+        canned(b"[" * 20 * 2**20),
+        endless,
+    ],
+    ids=["bomb", "plain", "endless"],
+)
+def test_an_oversized_answer_is_not_read(make: Make, reply: Reply) -> None:
+    """Reading stops at 1 MiB decoded for a few texts, within a few MiB of memory."""
+    with raw_server(reply) as host:
+        model = make(base_url=f"http://{host}/v1", retries=0, timeout_s=10)
+        tracemalloc.start()
+        with pytest.raises(EmbedderError, match="1 MiB"):
+            model.embed(["a"])
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < 8 * 2**20
+
+
+def test_a_dripping_endpoint_times_out(make: Make) -> None:
+    """A try ends after `timeout_s` even if a byte arrives now and then."""
+
+    def drip(stream: socket.socket) -> None:
+        stream.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")
+        for _ in range(400):
+            stream.sendall(b" ")
+            time.sleep(0.05)
+
+    with raw_server(drip) as host, pytest.raises(EmbedderError, match=r"0\.3 s") as caught:
+        make(base_url=f"http://{host}/v1", retries=0, timeout_s=0.3).embed(["a"])
+    assert caught.value.reason == "timeout"
+
+
+def test_a_quoted_key_is_masked(make: Make) -> None:
+    """An error body that quotes the key does not reach the message."""
+    with (
+        raw_server(canned(b"you sent s3cr3t-key-12", status="299 Odd")) as host,
+        pytest.raises(EmbedderError) as caught,
+    ):
+        make(base_url=f"http://{host}/v1", api_key="s3cr3t-key-12").embed(["a"])
+    assert "s3cr3t" not in str(caught.value)
+    assert "***" in str(caught.value)
+
+
+def test_a_large_batch_may_have_a_large_answer(endpoint: Endpoint, make: Make) -> None:
+    """The limit grows with the batch: 64 vectors of 4,096 numbers are over 1 MiB."""
+    rows = _rows(*((i, [0.123456789012345] * 4096) for i in range(64)))
+    endpoint.script = [(200, rows, {})]
+    assert make().embed(["a"] * 64).shape == (64, 4096)
 
 
 def test_a_slow_endpoint_times_out(endpoint: Endpoint, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """A try ends after `timeout_s`."""
     monkeypatch.setattr("socketserver.BaseServer.handle_error", lambda *_: None)
     endpoint.answer = lambda *_: __import__("time").sleep(0.3) or (200, {}, {})  # type: ignore[method-assign]
-    with pytest.raises(EmbedderError, match="Timeout"):
+    with pytest.raises(EmbedderError, match="no answer in time"):
         make(timeout_s=0.05, retries=0).embed(["a"])
 
 

@@ -43,7 +43,12 @@ class LabelSet:
         label = self._find(_unwrap(answer))
         if label is None:
             allowed = f"none of the {len(self.labels)} labels" if self.labels else "not one short line"
-            raise TeacherError(f"the answer {_shown(answer)} is {allowed}", reason="unknown_label", answer=answer)
+            # the message goes to logs and may not quote the answer: models often repeat the text
+            raise TeacherError(
+                f"an answer of {len(answer)} characters is {allowed}; check the prompt or set `response: json_schema`",
+                reason="unknown_label",
+                answer=answer,
+            )
         return label
 
     def _find(self, answer: str) -> str | None:
@@ -76,7 +81,3 @@ def _forms(answer: str) -> Iterator[str]:
             form = form[1:-1].strip()
         elif form.endswith(".") and not form.endswith(".."):
             form = form[:-1].rstrip()
-
-
-def _shown(answer: str) -> str:
-    return repr(answer if len(answer) <= _OPEN_LENGTH else answer[:_OPEN_LENGTH] + "...")

@@ -1,4 +1,4 @@
-"""Retries over one or several endpoints: full jitter, Retry-After honoured, never past the deadline."""
+"""Retry calls to one or several endpoints: full jitter, Retry-After honoured, never past the deadline."""
 
 import asyncio
 import contextlib
@@ -11,21 +11,22 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
-from tracer_serve.errors import TeacherError
+from tracer_serve.errors import EndpointError
 
 T = TypeVar("T")
 TRANSIENT = frozenset({"timeout", "rate_limited", "unavailable"})
 """Reasons after which the same endpoint may answer the same request a moment later."""
 
 _EARLY_S = 0.001  # a sleeper may wake this much before its time
+_LONGEST_S = 86_400.0  # a server that asks for a longer wait is misconfigured
 
 
 class Retry:
-    """Asks endpoints in order of preference, in rounds, with a pause between rounds.
+    """Call endpoints in order of preference, in rounds, with a pause between rounds.
 
-    A round asks each endpoint once, without a pause in between: a fallback is not kept waiting for the first choice's
+    A round calls each endpoint once without a pause in between, so a fallback does not wait for the first choice's
     retries. The pause is drawn from U(0, min(cap, base * 2**round)), "full jitter" as in M. Brooker, "Exponential
-    Backoff And Jitter" (AWS Architecture Blog, 2015), so that callers who failed together do not come back together.
+    Backoff And Jitter" (AWS Architecture Blog, 2015), so that callers that failed together do not return together.
 
     Parameters
     ----------
@@ -57,9 +58,9 @@ class Retry:
 
         Raises
         ------
-        TeacherError
-            The last endpoint's, when retrying cannot help, when the rounds are used up, or when the pause that is due
-            would pass the deadline. An endpoint whose error is not transient is not asked again.
+        EndpointError
+            The last endpoint's, if retrying cannot help, no round is left, or the next pause would pass the deadline.
+            An endpoint whose error is not transient is not called again.
         """
         left = dict(enumerate(tries))
         ready = dict.fromkeys(left, -math.inf)
@@ -67,23 +68,39 @@ class Retry:
             for endpoint in [e for e in left if ready[e] <= self.clock() + _EARLY_S]:
                 try:
                     return await left[endpoint]()
-                except TeacherError as error:
+                except EndpointError as error:
                     last = error
                     ready[endpoint] = self.clock() + (error.retry_after_s or 0.0)
                     if error.reason not in TRANSIENT:
                         del left[endpoint]
-            if turn >= self.retries or not left:
-                raise last
-            jitter = self.rng.uniform(0.0, min(self.cap_s, self.base_s * 2.0**turn))
-            pause = max(jitter, min(ready[e] for e in left) - self.clock())
-            if self.clock() + pause >= until:
-                raise last
-            await self.sleep(pause)
+            await self.sleep(self._pause(turn, [ready[e] for e in left], last, until))
         raise AssertionError("unreachable")
+
+    def run_blocking(self, call: Callable[[], T], until: float) -> T:
+        """Return the first answer of one blocking call, by the rules of `run`; sleeps in this thread."""
+        for turn in itertools.count():
+            try:
+                return call()
+            except EndpointError as error:
+                ready = [self.clock() + (error.retry_after_s or 0.0)] if error.reason in TRANSIENT else []
+                time.sleep(self._pause(turn, ready, error, until))
+        raise AssertionError("unreachable")
+
+    def _pause(self, turn: int, ready: Sequence[float], last: EndpointError, until: float) -> float:
+        """Return the seconds before the next round; raise `last` if there is none."""
+        if turn >= self.retries or not ready:
+            raise last
+        jitter = self.rng.uniform(0.0, min(self.cap_s, self.base_s * 2.0**turn))
+        pause = max(jitter, min(ready) - self.clock())
+        if self.clock() + pause >= until:
+            raise last
+        return pause
 
 
 def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Return the seconds that a response asks to wait: ``retry-after-ms``, or ``Retry-After`` in seconds or as a date.
+    """Return the seconds that a response asks to wait, at most a day.
+
+    Reads ``retry-after-ms``, and ``Retry-After`` in seconds or as a date.
 
     Parameters
     ----------
@@ -98,9 +115,9 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
     for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         with contextlib.suppress(ValueError, KeyError):
             seconds = float(headers[name]) * unit
-            return max(0.0, seconds) if math.isfinite(seconds) else None
+            return min(max(0.0, seconds), _LONGEST_S) if math.isfinite(seconds) else None
     with contextlib.suppress(ValueError, KeyError):
         date = parsedate_to_datetime(headers["retry-after"])
         date = date if date.tzinfo else date.replace(tzinfo=UTC)
-        return max(0.0, (date - (now or datetime.now(UTC))).total_seconds())
+        return min(max(0.0, (date - (now or datetime.now(UTC))).total_seconds()), _LONGEST_S)
     return None

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tracer_serve.errors import BadInputError, EmbedderError, StoreError, TeacherError, TracerServeError
+from tracer_serve.errors import BadInputError, EmbedderError, EndpointError, StoreError, TeacherError, TracerServeError
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def respond(error: TracerServeError, headers: Mapping[str, str] | None = None) -
     status = status_of(error)
     extra = dict(error.headers if isinstance(error, RefusalError) else {}) | dict(headers or {})
     if status in (429, 503):
-        wait = error.retry_after_s if isinstance(error, TeacherError) else None
+        wait = error.retry_after_s if isinstance(error, EndpointError) else None
         extra.setdefault("retry-after", str(max(1, math.ceil(wait or 1.0))))
     return _response(error_object(error), status, extra)
 

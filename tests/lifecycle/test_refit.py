@@ -191,7 +191,7 @@ def test_a_refit_that_lost_its_lease_changes_nothing_that_serves(task: Task, sto
             store.leases.release(LEASE, holder)
             assert store.leases.acquire(LEASE, "the other", 60)
 
-    with pytest.raises(BusyError, match="taken for dead"):
+    with pytest.raises(BusyError, match="lost its lease"):
         refit(task, progress=robbed)
     assert open_versions(task).numbers() == [1]
     assert store.leases.holder(LEASE) == "the other"

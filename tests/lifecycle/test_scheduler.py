@@ -355,7 +355,7 @@ def test_old_rows_go_by_themselves(world: World, caplog: pytest.LogCaptureFixtur
     with caplog.at_level("INFO"):
         schedule.prune()
     assert (world.store.tallies.pruned_rows(), world.store.traces.count()) == (1_200, 4)
-    assert "700 rows without a label were older than 2 days and went" in caplog.text
+    assert "removed 700 rows without a label that were older than 2 days" in caplog.text
     assert len(world.schedule()._scheduler.get_jobs()) == 1
 
 

@@ -1,19 +1,19 @@
-"""How refits ended: by what each wrote of itself, and by what the schedule saw of those that it started."""
+"""How refits ended: what each refit recorded itself, and what the schedule saw of those it started."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from tracer_serve.storage.traces import Refit, TraceStore
 
 LAST = "schedule.last"
-"""The value in the store: how the last refit ended that a schedule started."""
+"""Key in the store: how the last refit ended that failed or that a schedule started."""
 
 _MESSAGES = {
     "certified": "version {} was certified",
     "abstained": "version {} was not certified",
-    "stopped": "it was ended from outside",
-    "killed": "its process is gone, and did not say why",
-    "failed": "by hand it shows why: tracer-serve refit TASK.yaml",
+    "stopped": "it was stopped by a signal",
+    "killed": "its process died without an error message",
+    "failed": "run it by hand to see why: tracer-serve refit TASK.yaml",
 }
 
 
@@ -22,17 +22,14 @@ def refits_told(store: TraceStore, n: int, *, under_way: bool) -> list[dict[str,
 
     Parameters
     ----------
-    under_way : whether a refit runs; else the newest, if it has no end, was ``killed``, as others without one were
+    under_way : whether a refit is running; every other refit without an end was ``killed``
     """
     newest = store.refits.recent(n)
     return [_told(entry, under_way=under_way and entry is newest[0]) for entry in newest]
 
 
 def last_refit(store: TraceStore, *, under_way: bool) -> dict[str, Any] | None:
-    """Return how the last refit ended; None where none has.
-
-    A schedule has seen why a refit ended; one by hand stands in the history only.
-    """
+    """Return how the last refit ended; None where none has ended."""
     seen: dict[str, Any] | None = store.values.get(LAST)
     ended = (entry for entry in refits_told(store, 2, under_way=under_way) if entry["outcome"] is not None)
     entry = next(ended, None)
@@ -41,6 +38,12 @@ def last_refit(store: TraceStore, *, under_way: bool) -> dict[str, Any] | None:
     message = _MESSAGES[entry["outcome"]].format(entry["version"])
     told = {key: entry[key] for key in ("outcome", "version", "ended")}
     return {"trigger": entry["reason"]} | told | {"message": message}
+
+
+def ended_refit(trigger: str, outcome: str, version: int | None, message: str) -> dict[str, Any]:
+    """Return the record of a refit that ended now, for the key `LAST`."""
+    ended = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"trigger": trigger, "outcome": outcome, "version": version, "message": message, "ended": ended}
 
 
 def _told(entry: Refit, *, under_way: bool) -> dict[str, Any]:

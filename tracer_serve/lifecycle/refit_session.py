@@ -1,4 +1,4 @@
-"""What surrounds a refit: the lease that it holds, its entry in the history, and its progress for all to see."""
+"""Context managers for one refit: hold the lease, record the run, publish progress."""
 
 import threading
 import time
@@ -7,8 +7,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from tracer_serve.errors import BusyError, StoreError
+from tracer_serve.errors import BusyError, StoreError, TracerServeError
 from tracer_serve.fit.dataset import Progress
+from tracer_serve.lifecycle.refit_history import LAST, ended_refit
 from tracer_serve.storage.traces import Refit, TraceStore
 from tracer_serve.storage.traces.lease_owner import LEASE, in_words, live_holder, take_lease
 
@@ -21,28 +22,28 @@ _TELL_S = 1.0
 
 @contextmanager
 def lease(store: TraceStore, holder: str) -> Iterator[Callable[[], None]]:
-    """Hold the refit lease, renewed in the background until the block ends; yield a check that it is held still.
+    """Hold the refit lease and renew it in the background; yield a function that checks that it is still held.
 
     Raises
     ------
     BusyError
-        Where another refit holds it; by the check, where it was given away.
+        Another refit holds the lease; or, from the check, this refit lost it.
     """
     if not take_lease(store, LEASE, holder, _LEASE_S):
         raise BusyError(
-            f"another refit is under way ({in_words(live_holder(store, LEASE))}); it ends by itself,"
-            f" or at most {_LEASE_S:.0f} s after its process died"
+            f"another refit is under way ({in_words(live_holder(store, LEASE))}). Wait until it ends;"
+            f" if its process died, its lease expires within {_LEASE_S:.0f} s"
         )
     done = threading.Event()
 
     def renew() -> None:
         while not done.wait(_LEASE_S / 4):
-            with suppress(StoreError):  # the next time it may work; whether it is held still is asked when it matters
+            with suppress(StoreError):  # the next renewal may succeed; `require` checks the lease where it matters
                 store.leases.renew(LEASE, holder, _LEASE_S)
 
     def require() -> None:
         if not store.leases.renew(LEASE, holder, _LEASE_S):
-            raise BusyError("this refit was taken for dead and another one was let in; nothing of it serves")
+            raise BusyError("this refit lost its lease to another process; its version was not activated")
 
     renewer = threading.Thread(target=renew, name="refit-lease", daemon=True)
     renewer.start()
@@ -56,7 +57,10 @@ def lease(store: TraceStore, holder: str) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def recorded(store: TraceStore, trigger: str) -> Iterator[Callable[[int, bool], None]]:
-    """Keep the refit in the history from its start; yield what takes the new version and whether it certified."""
+    """Record a refit in the history; yield a function that takes the new version and whether it certified.
+
+    An error is recorded too, and its message becomes the last refit's message, which /healthz shows.
+    """
     entry = Refit(reason=trigger)
     store.refits.record(entry)
     ended = replace(entry, outcome="failed")
@@ -70,14 +74,18 @@ def recorded(store: TraceStore, trigger: str) -> Iterator[Callable[[int, bool], 
     except KeyboardInterrupt:
         ended = replace(entry, outcome="stopped")
         raise
+    except TracerServeError as error:
+        with suppress(StoreError):  # the error of the refit matters more than its record
+            store.values.put(LAST, ended_refit(trigger, "failed", None, str(error)))
+        raise
     finally:
-        with suppress(StoreError):  # what the refit did or raised matters more than its entry
+        with suppress(StoreError):
             store.refits.record(replace(ended, ended=datetime.now(UTC)))
 
 
 @contextmanager
 def told(store: TraceStore, progress: Progress) -> Iterator[Progress]:
-    """Pass progress on, and put it into the store once a second."""
+    """Pass progress on, and write it to the store once a second."""
     last = -_TELL_S
 
     def tell(stage: str, done: int, total: int) -> None:

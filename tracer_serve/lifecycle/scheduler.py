@@ -1,14 +1,13 @@
-"""Refits that start by themselves: by the clock, or where a look finds one due; each in a process of its own.
+"""Start refits automatically, by the clock or when one is due, each in a process of its own.
 
-Every worker of every replica runs one of these, and no leader has to be found: a refit starts only under a lease in
-the trace store, and whoever holds it looks again whether the refit is still due. So it starts once, however many ask.
+Every worker of every replica runs a scheduler. No leader is elected: a refit starts only under a lease in the trace
+store, and the holder of the lease checks again that the refit is still due. So a refit starts once.
 """
 
 import logging
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import UTC, timedelta
 
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
@@ -17,8 +16,8 @@ from apscheduler.triggers.interval import IntervalTrigger
 from tracer_serve.config.load import Task
 from tracer_serve.errors import ArtifactError, BusyError, StoreError
 from tracer_serve.infra.log_context import within
-from tracer_serve.lifecycle.refit_history import LAST
-from tracer_serve.lifecycle.refit_process import RefitProcess, RefitResult
+from tracer_serve.lifecycle.refit_history import LAST, ended_refit
+from tracer_serve.lifecycle.refit_process import RefitProcess
 from tracer_serve.lifecycle.retention import prune
 from tracer_serve.lifecycle.triggers import Due, cron_of, request_refit
 from tracer_serve.storage.traces import TraceStore
@@ -63,7 +62,7 @@ class RefitScheduler:
         self._busy, self._stopping = threading.Lock(), threading.Event()
         self._problem: str | None = None
         defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": _GRACE_S}
-        # it would warn at every look that the one before is still busy, refitting
+        # it would warn at each poll while a refit is running
         logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
         self._scheduler = BackgroundScheduler(timezone=UTC, job_defaults=defaults)
         if spec.cron is not None:
@@ -75,28 +74,28 @@ class RefitScheduler:
             self._scheduler.add_job(within(self.prune), CronTrigger(minute=_PRUNE_MINUTE))
 
     def start(self) -> None:
-        """Start looking, in threads of its own."""
+        """Start polling in background threads."""
         self._scheduler.start()
 
     def stop(self) -> None:
-        """Stop looking; end a refit that runs here, which leaves no half version."""
+        """Stop polling and end a refit that runs in this process; a version is written completely or not at all."""
         self._stopping.set()
         self._process.stop()
         self._scheduler.shutdown(wait=True)
 
     def poll(self) -> None:
-        """Start a refit if one is due that no clock starts."""
+        """Start a refit if one is due for another reason than the clock."""
         try:
             if (trigger := self._due.trigger()) is not None:
                 self.fire(trigger)
             self._problem = None
         except (StoreError, ArtifactError) as error:
             if str(error) != self._problem:
-                _log.warning("the schedule cannot read what it needs: %s", error)
+                _log.warning("the schedule cannot read the trace store or the versions: %s", error)
             self._problem = str(error)
 
     def fire(self, trigger: str) -> None:
-        """Run a refit to its end, unless one runs somewhere or it is no longer due."""
+        """Run a refit to its end, unless another one is running or it is no longer due."""
         if not self._busy.acquire(blocking=False):
             return
         try:
@@ -115,7 +114,7 @@ class RefitScheduler:
             self._busy.release()
 
     def prune(self) -> None:
-        """Let rows go that are old and that nobody labelled, unless another process does."""
+        """Remove old rows without a label, unless another process is doing so."""
         days = self._keep_days
         assert days is not None
         try:
@@ -123,10 +122,10 @@ class RefitScheduler:
         except BusyError:
             return
         except StoreError as error:
-            _log.warning("old rows stay for another hour: %s", error)
+            _log.warning("old rows could not be removed, the next attempt is in an hour: %s", error)
             return
         if removed:
-            _log.info("%d rows without a label were older than %g days and went; their counts stay", removed, days)
+            _log.info("removed %d rows without a label that were older than %g days; their counts stay", removed, days)
 
     def _run(self, trigger: str) -> None:
         _log.info("refit (%s) starts", trigger)
@@ -134,16 +133,6 @@ class RefitScheduler:
         log = _log.info if found.outcome in ("certified", "abstained", "stopped") else _log.error
         log("refit (%s) ended: %s, %s", trigger, found.outcome, found.message)
         self._on_outcome(found.outcome)
-        self._store.values.put(LAST, _as_json(found, trigger))
+        self._store.values.put(LAST, ended_refit(trigger, found.outcome, found.version, found.message))
         if found.outcome == "stopped" and self._stopping.wait(_FAREWELL_S):
-            request_refit(self._store, trigger)  # as due as before: for another replica, or the next start
-
-
-def _as_json(found: RefitResult, trigger: str) -> dict[str, Any]:
-    return {
-        "trigger": trigger,
-        "outcome": found.outcome,
-        "version": found.version,
-        "message": found.message,
-        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+            request_refit(self._store, trigger)  # still due: for another replica, or the next start

@@ -9,7 +9,7 @@ from typing import Any
 
 from tracer_serve.cli.console import facts, out, progress_bar
 from tracer_serve.config.load import Task
-from tracer_serve.errors import BusyError
+from tracer_serve.errors import ArtifactError, BusyError, FitError, StoreError, TracerServeError
 from tracer_serve.server.bento.launch import require_free_port, require_keys, supervise, supervisor
 from tracer_serve.server.process.handshake import WorkerHandle
 from tracer_serve.server.process.task_set import load_tasks, require_one_address
@@ -61,7 +61,7 @@ def begin(task: Task, found: dict[str, Any]) -> None:
 
 
 def _first(task: Task) -> None:
-    """Write version 1, unless another process does so at this moment."""
+    """Write version 1. Where that is not possible yet, say why; the task is served by its teacher."""
     from tracer_serve.cli.commands.fit import summary  # noqa: PLC0415  # both bring scikit-learn, two seconds that a
     from tracer_serve.lifecycle.refit import refit  # noqa: PLC0415  # start with a version is spared
 
@@ -70,13 +70,21 @@ def _first(task: Task) -> None:
             outcome = refit(task, "start", progress)
     except BusyError as error:
         _ask_for_first(task)
-        out.print(f"{error}. Until there is a version every request goes to the teacher", markup=False)
+        _served_by_teacher(task, error)
+    except (FitError, ArtifactError, StoreError) as error:  # a young task, or a full disk: neither is a mistake
+        _served_by_teacher(task, error)
     else:
         summary(task, outcome)
 
 
+def _served_by_teacher(task: Task, why: TracerServeError) -> None:
+    """Print why there is no version yet, and that the task is served all the same."""
+    until = "Until there is one, every request goes to the teacher, and each answer becomes a trace"
+    out.print(f"{task.spec.name}: no version yet: {str(why).rstrip('.')}. {until}", markup=False)
+
+
 def _ask_for_first(task: Task) -> None:
-    """Have version 1 written by whichever process comes first, should the one that is at it not live to."""
+    """Ask any process to write version 1, in case the process that is writing it dies."""
     from tracer_serve.lifecycle.triggers import request_refit  # noqa: PLC0415  # numpy and SQLAlchemy, half a second at each start
     from tracer_serve.storage.versions.opening import store_of  # noqa: PLC0415
 

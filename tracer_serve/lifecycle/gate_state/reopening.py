@@ -18,7 +18,12 @@ ATTEMPT = "schedule.attempt"
 """Key in the store: the last refit that a schedule started."""
 
 _FIRST_ROWS, _GROWTH = 4, 1.5  # the first attempt needs 4 n_min rows, each later one half as many more
-_TRIGGERS = {Reason.TEACHER_CHANGED: "teacher", Reason.PROMISE_CHANGED: "promise", Reason.DRIFT: "alarm"}
+_TRIGGERS = {
+    Reason.NO_VERSION: "start",
+    Reason.TEACHER_CHANGED: "teacher",
+    Reason.PROMISE_CHANGED: "promise",
+    Reason.DRIFT: "alarm",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +32,7 @@ class Reopening:
 
     Parameters
     ----------
-    trigger : of the refit: ``alarm``, ``teacher`` or ``promise``
+    trigger : of the refit: ``start`` (a first version), ``alarm``, ``teacher`` or ``promise``
     cause : why the gate is closed; attempts for another cause do not count
     rows : labelled rows that may calibrate, so far
     needed : labelled rows at which the refit starts
@@ -64,11 +69,12 @@ class Reopening:
         if under_way:
             return "A refit is running. If it certifies a version, the gate opens."
         there = "there is 1" if self.rows == 1 else f"there are {self.rows:,}"
+        rows = "labelled rows" if self.trigger == "start" else "labelled rows since then"
         if self.due:
-            return f"{there[0].upper()}{there[1:]} labelled rows since then: a refit starts within seconds."
+            return f"{there[0].upper()}{there[1:]} {rows}: a refit starts within seconds."
         if not self.before:
-            return f"A refit starts at {self.needed:,} labelled rows since then; {there}."
-        tried = f"A refit on {self.before:,} labelled rows since then did not open the gate"
+            return f"A refit starts at {self.needed:,} {rows}; {there}."
+        tried = f"A refit on {self.before:,} {rows} did not open the gate"
         return f"{tried}; the next starts at {self.needed:,}, and {there}."
 
     def tried(self) -> dict[str, Any]:
@@ -77,15 +83,14 @@ class Reopening:
 
 
 def reopening_of(spec: Spec, store: TraceStore, versions: Versions) -> Reopening | None:
-    """Return the next attempt to open the gate; None where the current version's certificate holds, or it has none."""
+    """Return the next attempt to open the gate; None while it is open, and where a refit did not certify."""
     current = versions.current()
-    if current is None or not versions.manifest(current).certified:
-        return None
-    version, teacher, closing = certified_version(versions, current), store.values.get(TEACHER), closing_of(store)
-    requirements = Requirements(version.teacher if teacher is None else teacher["fingerprint"], spec.gate, closing)
-    state = requirements.state(version)
-    if state.reason is None:
-        return None
+    version = None if current is None else certified_version(versions, current)
+    teacher, closing = store.values.get(TEACHER), closing_of(store)
+    fingerprint = teacher["fingerprint"] if teacher is not None else "" if version is None else version.teacher
+    state = Requirements(fingerprint, spec.gate, closing).state(version)
+    if state.reason is None or state.reason is Reason.NO_CERTIFICATE:
+        return None  # a version that was not certified waits for the schedule: each test spends probability
     trigger, closed = _TRIGGERS[state.reason], "" if closing is None else closing.after
     after = max(closed, teacher["since"]) if trigger == "teacher" else closed
     cause, rows = f"{state.message} {after}".strip(), store.traces.labelled_since(after)

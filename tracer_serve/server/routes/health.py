@@ -103,7 +103,8 @@ def _gate(runtime: Runtime) -> dict[str, Any]:
 
 def _repair(runtime: Runtime, *, under_way: bool) -> dict[str, Any] | None:
     """Return what the next attempt to open a closed gate needs."""
-    if not runtime.gate.void or (next_ := reopening_of(runtime.task.spec, runtime.store, runtime.versions)) is None:
+    next_ = None if runtime.gate.open else reopening_of(runtime.task.spec, runtime.store, runtime.versions)
+    if next_ is None:
         return None
     facts = {"rows": next_.rows, "needed": next_.needed, "tried_at": next_.before or None}
     return facts | {"words": next_.words(under_way=under_way)}

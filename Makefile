@@ -23,7 +23,7 @@ test test-slow: export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv install serve test test-slow lint fmt bench constraints dist clean
+.PHONY: help venv install serve test test-slow lint fmt bench constraints reference dist clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -70,6 +70,9 @@ bench: $(EXTRA) ## coverage on real data, from the folder TRACER_BENCH_DATA
 
 constraints: $(EXTRA) ## pin what is installed now, once the tests have passed on it
 	$(BIN)/python -m pip freeze --exclude-editable | sed -E 's/^(torch==[^+]*)\+.*/\1/' > constraints.txt
+
+reference: $(EXTRA) ## write docs/reference from the code
+	$(BIN)/python docs/generate.py
 
 dist: $(BIN)/python ## wheel and sdist in dist/, installed and tried in an environment of their own
 	rm -rf dist $(VENV)-dist

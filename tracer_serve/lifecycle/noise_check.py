@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tracer_serve.components.factory import make_teacher, teacher_fingerprint
-from tracer_serve.components.teachers.ask_many import BoundedCalls, ask_many, concurrency_of
+from tracer_serve.components.teachers._ask_many import BoundedCalls, ask_many, concurrency_of
 from tracer_serve.config.load import Task
 from tracer_serve.errors import FitError, TeacherError
 from tracer_serve.fit.dataset import Progress

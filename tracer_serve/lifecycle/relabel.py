@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 
 from tracer_serve.components.factory import make_teacher
-from tracer_serve.components.teachers.ask_many import BoundedCalls, ask_many, concurrency_of
+from tracer_serve.components.teachers._ask_many import BoundedCalls, ask_many, concurrency_of
 from tracer_serve.config.load import Task
 from tracer_serve.errors import TeacherError
 from tracer_serve.fit.dataset import Progress

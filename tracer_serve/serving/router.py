@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from tracer_serve.components.teachers.ask_many import DOWN, BoundedCalls
+from tracer_serve.components.teachers._ask_many import DOWN, BoundedCalls
 from tracer_serve.errors import BadInputError, TeacherError
 from tracer_serve.infra.cooperative import in_turns
 from tracer_serve.infra.redaction import WITHHELD, Redact

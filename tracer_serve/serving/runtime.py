@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from tracer_serve.components.factory import load_plugins, make_embedders, make_redactors, make_teacher
-from tracer_serve.components.teachers.ask_many import concurrency_of
+from tracer_serve.components.teachers._ask_many import concurrency_of
 from tracer_serve.config.load import Task
 from tracer_serve.errors import BadInputError
 from tracer_serve.infra.log_context import TASK

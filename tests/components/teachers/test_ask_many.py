@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tracer_serve.components.teachers.ask_many import BoundedCalls, ask_many
+from tracer_serve.components.teachers._ask_many import BoundedCalls, ask_many
 from tracer_serve.errors import TeacherError
 from tracer_serve.types import Answer, Text
 

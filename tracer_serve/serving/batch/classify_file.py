@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TypeGuard
 
-from tracer_serve.components.teachers.ask_many import DOWN, BoundedCalls
+from tracer_serve.components.teachers._ask_many import DOWN, BoundedCalls
 from tracer_serve.errors import BadInputError, TeacherError
 from tracer_serve.infra.redaction import WITHHELD
 from tracer_serve.policy.decision import CERTIFIED, decide

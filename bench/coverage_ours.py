@@ -17,11 +17,13 @@ from tracer_serve.config.load import Task
 from tracer_serve.config.task import Spec
 from tracer_serve.fit.dataset import Progress, Rows
 from tracer_serve.fit.folds import burst_groups, holdout
+from tracer_serve.fit.gating import settings_of
 from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.fit.result import Fitted
 from tracer_serve.gate.certify import certify
 from tracer_serve.gate.per_class import class_thresholds
 from tracer_serve.gate.scope_guard import scope_threshold
+from tracer_serve.gate.settings import CalibrationRows, GateSettings
 from tracer_serve.policy.policy import Policy
 from tracer_serve.policy.stage import StageEvidence
 from tracer_serve.types import Bools, Labels
@@ -70,7 +72,7 @@ def ours(data: Dataset, wanted: Wanted, progress: Progress) -> list[Row]:
         cost = {"cpu_s": time.process_time() - started, "peak_mb": peak_mb(), "delta": wanted.delta, **facts_of(data)}
         once = None if cascade else [_ask(fitted.policy, part) for part in (data.test, data.foreign) if len(part)]
         for alpha, keep in fits:
-            policy = fitted.policy if cascade else certified_at(fitted, task, data, alpha, keep)
+            policy = fitted.policy if cascade else certified_at(fitted, task, alpha, keep)
             facts = {"system": "tracer-serve", "alpha": alpha, "scope_keep": keep, **cost}
             rows.append(_judged(policy, data, once, facts))
         if once is not None:
@@ -102,41 +104,32 @@ def halved(
     """Certify the fitted policy on a random half of the test rows, none of which it has seen; judge on the other."""
     policy, draw = fitted.policy, facts["draw"]
     given, calibrates = policy.classes[asked.top], holdout(test.texts, 0.5, draw)
-    guard, judged = scope_threshold(fitted.calibration.scope, KEEPS[0]), ~calibrates
-    rows = []
+    guard, judged = scope_threshold(fitted.answered.scope, KEEPS[0]), ~calibrates
+    judgements = []
     for alpha in alphas:
         found = certify(
-            asked.score[calibrates],
-            (given == test.labels)[calibrates],
-            alpha=alpha,
-            delta=facts["delta"],
-            mode="strict",
-            eligible=(asked.scope >= guard)[calibrates],
-            groups=burst_groups(test.texts)[calibrates],
-            seed=draw,
+            CalibrationRows(
+                asked.score[calibrates],
+                (given == test.labels)[calibrates],
+                eligible=(asked.scope >= guard)[calibrates],
+                groups=burst_groups(test.texts)[calibrates],
+            ),
+            GateSettings(alpha=alpha, delta=facts["delta"], seed=draw),
         )
         handled = found.certified & (asked.scope >= guard) & (asked.score >= found.threshold)
         own = {"system": "tracer-serve, halves", "alpha": alpha, "scope_keep": KEEPS[0]}
         own |= {"certified_coverage": found.coverage if found.certified else 0.0}
-        rows.append(judge(given[judged], handled[judged], np.zeros(0, bool), test.labels[judged], **own, **facts))
-    return rows
+        judgements.append(judge(given[judged], handled[judged], np.zeros(0, bool), test.labels[judged], **own, **facts))
+    return judgements
 
 
-def certified_at(fitted: Fitted, task: Task, data: Dataset, alpha: float, keep: float) -> Policy:
+def certified_at(fitted: Fitted, task: Task, alpha: float, keep: float) -> Policy:
     """Certify the fitted policy anew, as `fit_policy` does, at another alpha and another scope guard."""
-    seen, gate = fitted.calibration, task.spec.gate
-    guard = scope_threshold(seen.scope, keep)
-    certificate = certify(
-        seen.score,
-        seen.agreed,
-        alpha=alpha,
-        delta=gate.delta / fitted.certificate.rivals,
-        mode=fitted.certificate.mode,
-        min_coverage=gate.min_coverage,
-        eligible=seen.scope >= guard,
-        groups=burst_groups([data.train.texts[i] for i in seen.row]),
-        seed=task.spec.fit.seed,
-    )
+    calibration = fitted.calibration
+    guard = scope_threshold(calibration.paths.scope[0], keep)
+    asked = settings_of(task, calibration.mode, rivals=calibration.rivals)
+    rows = replace(calibration.rows(), eligible=calibration.paths.scope[0] >= guard)
+    certificate = certify(rows, replace(asked, alpha=alpha))
     stages = tuple(replace(stage, scope_threshold=guard) for stage in fitted.policy.stages)
     return replace(fitted.policy, certificate=certificate, stages=stages)
 

@@ -33,6 +33,7 @@ from tracer_serve.components.surrogates.encoder import Encoder
 from tracer_serve.config.load import load_task
 from tracer_serve.fit.folds import duplicate_groups, holdout
 from tracer_serve.gate.certify import certify
+from tracer_serve.gate.settings import CalibrationRows, GateSettings
 from tracer_serve.policy.policy import Policy
 from tracer_serve.storage.versions.local import Versions
 from tracer_serve.types import Bools, Floats, Inputs, Labels, Text, Vectors
@@ -102,13 +103,8 @@ def split(texts: Sequence[Text], score: Floats, agreed: Bools, draw: int, alpha:
     calibrates = holdout(texts, 0.5, draw)
     groups = duplicate_groups(texts)[calibrates]
     found = certify(
-        score[calibrates],
-        agreed[calibrates],
-        alpha=alpha,
-        delta=facts["delta"],
-        mode="strict",
-        groups=groups,
-        seed=draw,
+        CalibrationRows(score[calibrates], agreed[calibrates], groups=groups),
+        GateSettings(alpha=alpha, delta=facts["delta"], seed=draw),
     )
     handled = found.certified & (score[~calibrates] >= found.threshold)
     return Row(

@@ -30,6 +30,7 @@ from tracer_serve.config.task import Spec
 from tracer_serve.fit.dataset import Progress, Rows
 from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.gate.certify import certify
+from tracer_serve.gate.settings import CalibrationRows, GateSettings
 from tracer_serve.types import Bools, Floats
 
 SYSTEMS = ("tracer-serve", "tracer-llm")
@@ -191,7 +192,7 @@ def fit_rows(seeds: range, traffics: Sequence[str], systems: Sequence[str], prog
 
 
 def _ours(scores: Floats, agreed: Bools, alpha: float, delta: float) -> float:
-    found = certify(scores, agreed, alpha=alpha, delta=delta, mode="strict")
+    found = certify(CalibrationRows(scores, agreed), GateSettings(alpha=alpha, delta=delta))
     return found.threshold if found.certified else math.inf
 
 

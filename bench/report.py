@@ -20,10 +20,13 @@ from bench.apart import apart, peak_mb
 from bench.scale import Numbered, traces
 from tracer_serve.config.load import Task
 from tracer_serve.config.task import Spec
+from tracer_serve.fit.calibration import Calibration
+from tracer_serve.fit.candidate import Paths
 from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.fit.result import Fitted
 from tracer_serve.gate.certify import certify
+from tracer_serve.gate.settings import CalibrationRows, GateSettings
 from tracer_serve.report.build import build_report
 from tracer_serve.report.render import render_html
 from tracer_serve.types import Labels, Text, Vectors
@@ -77,22 +80,14 @@ def drawn(task: Task, texts: list[Text], labels: Labels, vectors: Vectors) -> Fi
     other = (truth[:, None] + rng.integers(1, len(classes), (n, 2))) % len(classes)
     agreed = rng.random(n) < _AGREE
     score = rng.normal(np.where(agreed, 2.0, 0.0))
-    calibration = replace(
-        fitted.calibration,
-        row=np.arange(n),
-        classes=classes,
-        top=np.where(agreed, truth, other[:, 0]),
-        second=other[:, 1],
-        truth=truth,
-        agreed=agreed,
-        score=score,
-        scope=np.zeros(n),
-        eligible=np.ones(n, bool),
-        fair=np.ones(n, bool),
-        stage=np.zeros(n, np.int64),
-    )
+    top = np.where(agreed, truth, other[:, 0])
+    everything, alone = np.ones(n, bool), np.arange(n)
+    paths = Paths(score[None], agreed[None], top[None], other[None, :, 1], everything[None], np.zeros((1, n)))
+    calibration = Calibration("cross_fit", paths, alone, everything, classes, truth, alone)
     gate = task.spec.gate
-    certificate = certify(score, agreed, alpha=gate.alpha, delta=gate.delta, mode="cross_fit")
+    certificate = certify(
+        CalibrationRows(score, agreed), GateSettings(alpha=gate.alpha, delta=gate.delta, mode="cross_fit")
+    )
     slower = tuple(replace(c, seconds=c.seconds * n / _FITTED) for c in fitted.candidates)
     policy = replace(fitted.policy, certificate=certificate)
     return replace(fitted, policy=policy, calibration=calibration, vectors=vectors, candidates=slower)

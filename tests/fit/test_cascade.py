@@ -1,6 +1,7 @@
 """A cheap surrogate first, a stronger one for what it defers, certified as one policy."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,14 @@ import pytest
 from tests.support.tasks import Planted, write_task
 from tracer_serve.components.registry import surrogates
 from tracer_serve.config.load import Task
+from tracer_serve.fit.calibration import Calibration
 from tracer_serve.fit.dataset import Rows
+from tracer_serve.fit.gating import settings_of
 from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.fit.result import Fitted
+from tracer_serve.gate.certify import certify
 from tracer_serve.policy.policy import Policy
+from tracer_serve.report.alpha_sweep import whatif_of
 from tracer_serve.types import Inputs, Labels, Vectors
 
 ASKED: list[int] = []
@@ -107,7 +112,7 @@ def test_the_second_stage_sees_only_what_the_first_defers(tmp_path: Path) -> Non
 def test_calibration_rows_say_which_stage_answers(tmp_path: Path) -> None:
     """The rows of the certificate carry the stage, and a stage's rows are those the table counts."""
     _, fitted = fit(tmp_path)
-    seen = fitted.calibration
+    seen = fitted.answered
     handled = seen.eligible & (seen.score >= fitted.certificate.threshold)
     for number, row in enumerate(fitted.certificate.stages):
         assert row.n == (handled & (seen.stage == number)).sum()
@@ -120,3 +125,17 @@ def test_the_cascade_handles_no_less_than_its_second_stage(tmp_path: Path) -> No
     _, alone = fit(tmp_path, families=("l2d",))
     assert [c.family for c in together.candidates if c.status == "chosen"] == ["cascade"]
     assert together.certificate.coverage > alone.certificate.coverage - 0.01
+
+
+def test_a_what_if_of_a_cascade_is_the_gates_own_call(tmp_path: Path) -> None:
+    """The sweep over alpha reproduces the certificate from the stored rows, and uses both stages at another alpha."""
+    task, fitted = fit(tmp_path)
+    fitted.calibration.save(tmp_path / "calibration.npz")
+    again = replace(fitted, calibration=Calibration.load(tmp_path / "calibration.npz"))
+    own = certify(again.calibration.rows(), settings_of(task, "cross_fit", rivals=again.calibration.rivals))
+    assert own.walk == fitted.certificate.walk
+    swept = whatif_of(task, again)
+    laxer = list(swept["alpha"]).index(0.8)
+    assert swept["coverage"][laxer] >= fitted.certificate.coverage
+    settings = replace(settings_of(task, "cross_fit", rivals=again.calibration.rivals), alpha=0.8)
+    assert swept["coverage"][laxer] == certify(fitted.calibration.rows(), settings).coverage

@@ -9,6 +9,7 @@ from tracer_serve.fit.candidate import Candidate, CandidateStage, Paths, reach
 from tracer_serve.fit.cross_fit import OutOfFold
 from tracer_serve.fit.selection import Choice, Chooser, prices
 from tracer_serve.gate.certify import certify
+from tracer_serve.gate.settings import CalibrationRows, GateSettings
 from tracer_serve.types import Bools, Floats, Ints
 
 ALPHA, DELTA = 0.95, 0.05
@@ -74,7 +75,10 @@ def test_a_cascade_asks_the_cheap_one_first_and_loses_nothing() -> None:
     fair = np.ones(4000, bool)
     assert choice.candidate.parts == (cheap, dear)
     assert chooser.reach(choice.candidate, fair) >= chooser.reach(Candidate.single(dear), fair) - 0.005
-    found = certify(choice.paths.score, choice.paths.agreed, alpha=ALPHA, delta=DELTA, mode="cross_fit")
+    found = certify(
+        CalibrationRows(choice.paths.score, choice.paths.agreed),
+        GateSettings(alpha=ALPHA, delta=DELTA, mode="cross_fit"),
+    )
     assert found.certified
     stage = choice.paths.answering(np.full(2, found.threshold))
     assert 0.2 < (stage == 0).mean() < 0.6
@@ -150,7 +154,7 @@ def test_choosing_the_luckiest_of_many_keeps_delta(naive: bool) -> None:
         pool = [part(rng.random(n) < ALPHA - 0.001, np.zeros(n), i) for i in range(12)]
         choice, _ = choose(pool, fold)
         agreed = choice.candidate.paths.agreed[0] if naive else choice.paths.agreed[0]
-        predicted, delta = np.full(n, ALPHA), DELTA if naive else DELTA / len(pool)  # as `gate_of` does
-        false += certify(np.zeros(n), agreed, predicted, alpha=ALPHA, delta=delta, mode="cross_fit").certified
+        rows = CalibrationRows(np.zeros(n), agreed, np.full(n, ALPHA))
+        false += certify(rows, GateSettings(ALPHA, DELTA, rivals=1 if naive else len(pool))).certified
     limit = draws * DELTA + 3 * np.sqrt(draws * DELTA * (1 - DELTA))
     assert (false > limit) if naive else (false <= limit)

@@ -21,6 +21,7 @@ from tracer_serve.components.surrogates._arrays import encode, softmax
 from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.gate.certify import certify
+from tracer_serve.gate.settings import CalibrationRows, GateSettings
 from tracer_serve.policy.policy import Policy
 from tracer_serve.types import Floats, Inputs, Labels, Text, Vectors
 
@@ -171,7 +172,7 @@ def naive(policy: Policy, rows: Rows) -> Policy:
     """Certify the served policy on the very rows it was fitted on."""
     seen = policy.score(rows.texts)
     agreed = policy.classes[seen.top] == rows.labels
-    found = certify(seen.score, agreed, alpha=ALPHA, delta=DELTA, mode="strict")
+    found = certify(CalibrationRows(seen.score, agreed), GateSettings(alpha=ALPHA, delta=DELTA))
     stages = tuple(replace(stage, scope_threshold=-np.inf) for stage in policy.stages)
     return replace(policy, certificate=found, stages=stages)
 

@@ -15,7 +15,7 @@ from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.fit.result import Fitted
 from tracer_serve.gate.binomial import lower_bounds
 from tracer_serve.gate.certificate import Certificate
-from tracer_serve.gate.certify import spent_delta
+from tracer_serve.gate.settings import spent_delta
 from tracer_serve.policy.policy import Policy
 
 GATE = {"alpha": 0.85, "delta": 0.05, "scope": {"keep": 1.0}}

@@ -77,7 +77,7 @@ def test_calibration_rows_survive_their_disk(tmp_path: Path) -> None:
     fitted = fit_policy(write_task(tmp_path), planted(), Planted())
     fitted.calibration.save(tmp_path / "calibration.npz")
     again = Calibration.load(tmp_path / "calibration.npz")
-    np.testing.assert_array_equal(again.score, fitted.calibration.score)
+    np.testing.assert_array_equal(again.paths.score, fitted.calibration.paths.score)
     np.testing.assert_array_equal(again.classes, fitted.calibration.classes)
     assert len(fitted.vectors) == len(fitted.calibration.row)
 
@@ -187,7 +187,7 @@ def test_labels_seen_once_count_as_disagreements(tmp_path: Path) -> None:
     labels = [f"rare{i}" if i < 40 else str(y) for i, y in enumerate(rows.labels)]
     fitted = fit_policy(write_task(tmp_path), Rows.of(rows.texts, labels), Planted())
     assert fitted.certificate.rows + fitted.certificate.pilot == 400
-    assert not fitted.calibration.agreed[:40].any()
+    assert not fitted.answered.agreed[:40].any()
 
 
 def test_an_acceptor_that_tells_nothing_is_not_served(tmp_path: Path) -> None:

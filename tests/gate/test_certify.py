@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,17 +10,19 @@ from hypothesis import strategies as st
 from tests.gate.worlds import World, worlds
 from tracer_serve.gate.binomial import lower_bounds, p_values
 from tracer_serve.gate.certificate import Certificate
-from tracer_serve.gate.certify import certify, spent_delta
+from tracer_serve.gate.certify import certify
 from tracer_serve.gate.fixed_sequence import accepts, path
-from tracer_serve.types import Floats
+from tracer_serve.gate.settings import CalibrationRows, GateSettings, spent_delta
+from tracer_serve.types import Bools, Floats
 
-GATE: dict[str, Any] = {"alpha": 0.95, "delta": 0.05, "mode": "strict"}
+GATE = GateSettings(alpha=0.95, delta=0.05)
 EASY = World("easy", lambda u: u, lambda u: 1.0 - 0.2 * (1.0 - u) ** 2)
 
 
-def constant(n: int, agreeing: int, **changes: Any) -> Certificate:
-    """Certify n rows with one score, so many of which agree."""
-    return certify(np.zeros(n), np.arange(n) < agreeing, np.full(n, 0.98), **(GATE | changes))
+def constant(n: int, agreeing: int, eligible: Bools | None = None, **changes: Any) -> Certificate:
+    """Certify n rows with one score, of which `agreeing` agree."""
+    rows = CalibrationRows(np.zeros(n), np.arange(n) < agreeing, np.full(n, 0.98), eligible)
+    return certify(rows, replace(GATE, **changes))
 
 
 def test_59_of_59_certify_everything() -> None:
@@ -55,7 +58,7 @@ def test_rows_needed_at_the_observed_agreement_would_pass() -> None:
 
 def test_no_rows_need_n_min() -> None:
     """Without a row, n_min are needed."""
-    found = certify(np.empty(0), np.empty(0, bool), **GATE)
+    found = certify(CalibrationRows(np.empty(0), np.empty(0, bool)), GATE)
     assert (found.certified, found.reason, found.rows_needed, found.coverage) == (False, "insufficient", 59, 0.0)
 
 
@@ -71,13 +74,13 @@ def test_not_finite_scores_are_never_accepted(bad: float) -> None:
     """NaN and both infinities stay in the denominator of coverage and are accepted at no threshold."""
     scores = np.where(np.arange(1000) < 250, bad, 1.0)
     agreed = np.arange(1000) >= 250  # those rows disagree: were one accepted, agreements would differ from n
-    found = certify(scores, agreed, np.ones(1000), **GATE)
+    found = certify(CalibrationRows(scores, agreed, np.ones(1000)), GATE)
     assert (found.certified, found.n, found.agreements, found.coverage) == (True, 750, 750, 0.75)
 
 
 def test_without_a_finite_score_more_rows_do_not_help() -> None:
     """Where no row can be accepted the gate says so instead of asking for rows."""
-    found = certify(np.full(100, np.nan), np.ones(100, bool), np.ones(100), **GATE)
+    found = certify(CalibrationRows(np.full(100, np.nan), np.ones(100, bool), np.ones(100)), GATE)
     assert (found.certified, found.reason, found.rows_needed) == (False, "ineligible", 0)
 
 
@@ -99,7 +102,7 @@ def test_certified_means_every_step_passed(n: int, seed: int, world: World, told
     """Whatever the data: the certificate's counts are those at its threshold, with p <= delta, in an unbroken walk."""
     scores, agreed = world.draw(np.random.default_rng(seed), n)
     predicted = np.linspace(0, 1, n) if told else None
-    found = certify(scores, agreed, predicted, alpha=0.9, delta=0.1, mode="strict")
+    found = certify(CalibrationRows(scores, agreed, predicted), GateSettings(alpha=0.9, delta=0.1))
     assert found.rows + found.pilot == n
     assert all(step.p <= 0.1 for step in found.walk[:-1])
     assert all(a.threshold > b.threshold and a.n <= b.n for a, b in zip(found.walk, found.walk[1:], strict=False))
@@ -117,15 +120,18 @@ def test_order_of_rows_does_not_matter(seed: int) -> None:
     rng = np.random.default_rng(seed)
     scores, agreed = EASY.draw(rng, 500)
     order = rng.permutation(500)
-    given_order = certify(scores, agreed, EASY.agreement(scores), **GATE)
-    assert certify(scores[order], agreed[order], EASY.agreement(scores[order]), **GATE) == given_order
+    given_order = certify(CalibrationRows(scores, agreed, EASY.agreement(scores)), GATE)
+    assert certify(CalibrationRows(scores[order], agreed[order], EASY.agreement(scores[order])), GATE) == given_order
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([np.exp, np.arctan, lambda s: 3 * s - 7]))
 def test_scale_of_scores_does_not_matter(seed: int, transform: Any) -> None:
     """A strictly rising change of the scores accepts the very same rows, pilot included."""
     scores, agreed = EASY.draw(np.random.default_rng(seed), 500)
-    plain, changed = certify(scores, agreed, **GATE), certify(transform(scores), agreed, **GATE)
+    plain, changed = (
+        certify(CalibrationRows(scores, agreed), GATE),
+        certify(CalibrationRows(transform(scores), agreed), GATE),
+    )
     assert (plain.n, plain.agreements, plain.pilot) == (changed.n, changed.agreements, changed.pilot)
 
 
@@ -133,14 +139,17 @@ def test_labels_do_not_decide_the_start() -> None:
     """With predictions given, the first test is the same whatever the calibration labels are."""
     rng = np.random.default_rng(1)
     scores = rng.random(800)
-    starts = {certify(scores, rng.random(800) < q, 0.9 + 0.1 * scores, **GATE).walk[0].threshold for q in (0.5, 0.9, 1)}
+    starts = {
+        certify(CalibrationRows(scores, rng.random(800) < q, 0.9 + 0.1 * scores), GATE).walk[0].threshold
+        for q in (0.5, 0.9, 1)
+    }
     assert len(starts) == 1
 
 
 def test_pilot_rows_do_not_count() -> None:
     """Without predictions a twentieth of the rows is spent on the start and is in no other number."""
     scores, agreed = EASY.draw(np.random.default_rng(2), 4000)
-    found = certify(scores, agreed, **GATE)
+    found = certify(CalibrationRows(scores, agreed), GATE)
     assert found.pilot == pytest.approx(200, abs=50)
     assert found.rows == 4000 - found.pilot
     assert found.certified
@@ -149,14 +158,14 @@ def test_pilot_rows_do_not_count() -> None:
 
 def test_few_rows_spare_the_pilot() -> None:
     """Under twice n_min rows every one of them certifies: 59 of 59 do so without predictions too."""
-    found = certify(np.zeros(59), np.ones(59, bool), **GATE)
+    found = certify(CalibrationRows(np.zeros(59), np.ones(59, bool)), GATE)
     assert (found.certified, found.pilot) == (True, 0)
 
 
 def test_lower_bound_is_alpha_where_the_walk_stopped_early() -> None:
     """A walk that failed before its end proves alpha and no more; one that passed its end proves the exact bound."""
     scores, agreed = EASY.draw(np.random.default_rng(4), 3000)
-    stopped = certify(scores, agreed, **GATE)
+    stopped = certify(CalibrationRows(scores, agreed), GATE)
     ended = constant(3000, 2960)
     assert stopped.walk[-1].p > 0.05
     assert stopped.lower_bound == 0.95
@@ -168,8 +177,10 @@ def test_a_useless_second_stage_does_not_cost_the_first() -> None:
     scores, agreed = EASY.draw(np.random.default_rng(5), 2000)
     predicted = EASY.agreement(scores)
     silent = np.full(2000, np.nan)
-    alone = certify(scores, agreed, predicted, **GATE)
-    both = certify(np.stack([scores, silent]), np.stack([agreed, ~agreed]), np.stack([predicted, silent]), **GATE)
+    alone = certify(CalibrationRows(scores, agreed, predicted), GATE)
+    both = certify(
+        CalibrationRows(np.stack([scores, silent]), np.stack([agreed, ~agreed]), np.stack([predicted, silent])), GATE
+    )
     assert both == alone
 
 
@@ -179,7 +190,7 @@ def test_a_second_stage_adds_coverage() -> None:
     known = rng.random((2, 4000)) < np.array([[0.5], [0.9]])
     scores = np.where(known, 1.0, 0.0) + rng.random((2, 4000)) / 10
     agreed = rng.random((2, 4000)) < np.where(known, 0.99, 0.5)
-    alone, both = certify(scores[0], agreed[0], **GATE), certify(scores, agreed, **GATE)
+    alone, both = certify(CalibrationRows(scores[0], agreed[0]), GATE), certify(CalibrationRows(scores, agreed), GATE)
     assert alone.coverage == pytest.approx(0.53, abs=0.04)
     assert both.coverage > 0.9
     assert both.agreements / both.n > 0.95
@@ -201,16 +212,16 @@ def test_certificate_states_what_it_spent() -> None:
 
 
 @pytest.mark.parametrize("changes", [{"alpha": 1.0}, {"delta": 0.0}])
-def test_impossible_promises_are_refused(changes: dict[str, float]) -> None:
+def test_impossible_promises_are_refused(changes: dict[str, Any]) -> None:
     """Alpha 1 or delta 0 is refused rather than tested."""
     with pytest.raises(ValueError, match="strictly between"):
-        constant(100, 100, **changes)
+        replace(GATE, **changes)
 
 
 def test_shapes_must_agree() -> None:
     """Arrays of different lengths are refused by name."""
     with pytest.raises(ValueError, match="differ in shape"):
-        certify(np.zeros(3), np.ones(4, bool), **GATE)
+        certify(CalibrationRows(np.zeros(3), np.ones(4, bool)), GATE)
 
 
 def test_path_is_the_best_finite_stage() -> None:

@@ -1,5 +1,5 @@
 import math
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,15 +7,15 @@ import pytest
 from tracer_serve.gate.binomial import lower_bounds
 from tracer_serve.gate.certify import certify
 from tracer_serve.gate.per_class import (
-    certify_per_class,
     class_floor,
     class_thresholds,
     floor_eligible,
     with_class_table,
 )
+from tracer_serve.gate.settings import CalibrationRows, GateSettings
 from tracer_serve.types import Bools, Floats, Labels
 
-GATE: dict[str, Any] = {"alpha": 0.9, "delta": 0.05, "mode": "strict"}
+GATE = GateSettings(alpha=0.9, delta=0.05)
 AGREEMENT = {"good": 0.99, "fair": 0.93, "bad": 0.5}
 
 
@@ -32,7 +32,7 @@ def test_table_sums_to_the_certificate() -> None:
     """The marginal certificate's rows, n and agreements are the sums of its table, worst class first."""
     answers, scores, agreed = traffic()
     found = with_class_table(
-        certify(scores, agreed, scores, alpha=0.8, delta=0.05, mode="strict"), answers, scores, agreed
+        certify(CalibrationRows(scores, agreed, scores), GateSettings(alpha=0.8, delta=0.05)), answers, scores, agreed
     )
     assert found.certified
     assert sum(row.rows for row in found.classes) == found.rows
@@ -48,7 +48,7 @@ def test_table_leaves_out_ineligible_rows() -> None:
     """Rows that a guard stopped are in no class's accepted count."""
     answers, scores, agreed = traffic()
     eligible = answers != "bad"
-    found = certify(scores, agreed, scores, eligible=eligible, **GATE)
+    found = certify(CalibrationRows(scores, agreed, scores, eligible=eligible), GATE)
     table = {row.label: row for row in with_class_table(found, answers, scores, agreed, eligible).classes}
     assert (table["bad"].n, table["good"].n > 0) == (0, True)
 
@@ -56,7 +56,7 @@ def test_table_leaves_out_ineligible_rows() -> None:
 def test_each_class_has_its_own_certificate() -> None:
     """Per class: good classes are handled, a bad one and one with few rows defer, each with its reason."""
     answers, scores, agreed = traffic()
-    found = certify_per_class(scores, agreed, answers=answers, **GATE)
+    found = certify(CalibrationRows(scores, agreed, answers=answers), replace(GATE, per_class=True))
     table = {row.label: row for row in found.classes}
     assert found.certified
     assert found.per_class
@@ -71,7 +71,7 @@ def test_each_class_has_its_own_certificate() -> None:
 def test_class_thresholds_follow_the_policys_classes() -> None:
     """Each class of the policy gets its own threshold; one never predicted, or not certified, handles nothing."""
     answers, scores, agreed = traffic()
-    found = certify_per_class(scores, agreed, answers=answers, **GATE)
+    found = certify(CalibrationRows(scores, agreed, answers=answers), replace(GATE, per_class=True))
     table = {row.label: row.threshold for row in found.classes}
     thresholds = class_thresholds(found, np.array(["bad", "good", "unseen"]))
     assert thresholds.tolist() == [math.inf, table["good"], math.inf]
@@ -80,8 +80,8 @@ def test_class_thresholds_follow_the_policys_classes() -> None:
 def test_a_marginal_certificate_has_one_threshold() -> None:
     """Without `per_class` all classes share the threshold; without a certificate nothing is handled."""
     _, scores, agreed = traffic()
-    found = certify(scores, agreed, scores, alpha=0.8, delta=0.05, mode="strict")
-    none = certify(scores, ~agreed, scores, **GATE)
+    found = certify(CalibrationRows(scores, agreed, scores), GateSettings(alpha=0.8, delta=0.05))
+    none = certify(CalibrationRows(scores, ~agreed, scores), GATE)
     assert class_thresholds(found, np.array(["a", "b"])).tolist() == [found.threshold] * 2
     assert class_thresholds(none, np.array(["a", "b"])).tolist() == [math.inf] * 2
 
@@ -89,21 +89,23 @@ def test_a_marginal_certificate_has_one_threshold() -> None:
 def test_nothing_certified_says_the_nearest_way_out() -> None:
     """Where no class passes, the reason and the traffic that would let one class pass are given."""
     answers = np.array(["a"] * 10 + ["b"] * 20)
-    found = certify_per_class(np.zeros(30), np.ones(30, bool), answers=answers, **GATE)
+    found = certify(CalibrationRows(np.zeros(30), np.ones(30, bool), answers=answers), replace(GATE, per_class=True))
     assert (found.certified, found.reason, found.threshold) == (False, "insufficient", math.inf)
     assert found.rows_needed == math.ceil((29 - 20) * 30 / 20)
 
 
 def test_no_rows_at_all() -> None:
     """Without rows the per-class certificate abstains as the marginal one does."""
-    found = certify_per_class(np.empty(0), np.empty(0, bool), answers=np.empty(0, np.str_), **GATE)
+    found = certify(
+        CalibrationRows(np.empty(0), np.empty(0, bool), answers=np.empty(0, np.str_)), replace(GATE, per_class=True)
+    )
     assert (found.certified, found.reason, found.rows_needed) == (False, "insufficient", 29)
 
 
 def test_little_certified_traffic_is_not_deployed() -> None:
     """`min_coverage` counts the certified classes' rows among all."""
     answers, scores, agreed = traffic()
-    found = certify_per_class(scores, agreed, answers=answers, min_coverage=0.95, **GATE)
+    found = certify(CalibrationRows(scores, agreed, answers=answers), replace(GATE, min_coverage=0.95, per_class=True))
     assert (found.certified, found.reason) == (False, "coverage")
     assert 0.5 < found.coverage < 0.95
 

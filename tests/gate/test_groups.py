@@ -1,6 +1,6 @@
 """Near-duplicates are no independent evidence."""
 
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from tracer_serve.gate.certificate import Certificate
 from tracer_serve.gate.certify import certify
 from tracer_serve.gate.near_duplicates import numbered, one_each
-from tracer_serve.gate.per_class import certify_per_class
 from tracer_serve.gate.risk_control import certify_overall
+from tracer_serve.gate.settings import CalibrationRows, GateSettings
 from tracer_serve.types import Bools, Ints
 
-GATE: dict[str, Any] = {"alpha": 0.95, "delta": 0.05, "mode": "strict"}
+GATE = GateSettings(alpha=0.95, delta=0.05)
 
 
 def accept_all(agreed: Bools, groups: Ints) -> Certificate:
     """Certify rows with one score."""
-    return certify(np.zeros(len(agreed)), agreed, np.full(len(agreed), 0.98), groups=groups, **GATE)
+    return certify(CalibrationRows(np.zeros(len(agreed)), agreed, np.full(len(agreed), 0.98), groups=groups), GATE)
 
 
 @given(st.lists(st.integers(-3, 6), max_size=40), st.integers(0, 2**32 - 1))
@@ -55,7 +55,7 @@ def test_a_pilot_takes_whole_bursts() -> None:
     """No burst has rows both in the pilot and in the certificate."""
     groups = np.arange(4000) // 4
     scores = np.random.default_rng(0).random(4000)
-    found = certify(scores, np.ones(4000, bool), groups=groups, **GATE)
+    found = certify(CalibrationRows(scores, np.ones(4000, bool), groups=groups), GATE)
     assert found.pilot % 4 == 0
     assert found.pilot > 0
     assert found.distinct == 1000 - found.pilot // 4
@@ -65,7 +65,9 @@ def test_classes_and_the_overall_promise_count_bursts_once() -> None:
     """The other two certificates are as strict: a hundred rows of one burst certify nothing."""
     burst, rows = np.zeros(100, np.int64), np.ones(100, bool)
     answers = np.full(100, "yes")
-    overall = certify_overall(np.zeros(100), rows, alpha=0.95, mode="strict", groups=burst)
+    overall = certify_overall(CalibrationRows(np.zeros(100), rows, groups=burst), GateSettings(alpha=0.95))
     assert (overall.certified, overall.reason, overall.rows_needed) == (False, "insufficient", 1800)
-    each = certify_per_class(np.zeros(100), rows, rows + 0.0, answers=answers, groups=burst, **GATE)
+    each = certify(
+        CalibrationRows(np.zeros(100), rows, rows + 0.0, answers=answers, groups=burst), replace(GATE, per_class=True)
+    )
     assert (each.certified, each.reason, each.distinct) == (False, "insufficient", 1)

@@ -10,7 +10,7 @@ from tracer_serve.gate.binomial import p_values
 from tracer_serve.gate.certify import certify
 from tracer_serve.gate.fixed_sequence import ThresholdCounts, threshold_grid
 from tracer_serve.gate.near_duplicates import numbered, one_each
-from tracer_serve.gate.per_class import certify_per_class
+from tracer_serve.gate.settings import CalibrationRows, GateSettings
 from tracer_serve.types import Bools, Floats
 
 pytestmark = pytest.mark.slow
@@ -22,14 +22,14 @@ NAMES = [world.name for world in worlds(0.9)]
 
 def piloted(scores: Floats, agreed: Bools, alpha: float, delta: float, seed: int) -> float:
     """Start where a pilot of the rows says."""
-    return threshold_of(certify(scores, agreed, alpha=alpha, delta=delta, mode="strict", seed=seed))
+    return threshold_of(certify(CalibrationRows(scores, agreed), GateSettings(alpha=alpha, delta=delta, seed=seed)))
 
 
 def foretold(scores: Floats, agreed: Bools, alpha: float, delta: float, seed: int) -> float:
     """Start where a function of the score says that was fixed before the draw, however wrong it is."""
     del seed
     predicted = np.clip(alpha + 0.02 * np.sin(7 * np.nan_to_num(scores, posinf=0.0)), 0, 1)
-    return threshold_of(certify(scores, agreed, predicted, alpha=alpha, delta=delta, mode="strict"))
+    return threshold_of(certify(CalibrationRows(scores, agreed, predicted), GateSettings(alpha=alpha, delta=delta)))
 
 
 def pointwise(scores: Floats, agreed: Bools, alpha: float, delta: float, seed: int) -> float:
@@ -51,7 +51,9 @@ def best_of_candidates(scores: Floats, agreed: Bools, alpha: float, delta: float
 def start_from_own_labels(scores: Floats, agreed: Bools, alpha: float, delta: float, seed: int) -> float:
     """A wrong gate: the walk starts where the calibration labels themselves look best."""
     del seed
-    return threshold_of(certify(scores, agreed, agreed.astype(float), alpha=alpha, delta=delta, mode="strict"))
+    return threshold_of(
+        certify(CalibrationRows(scores, agreed, agreed.astype(float)), GateSettings(alpha=alpha, delta=delta))
+    )
 
 
 def world_named(name: str, alpha: float) -> World:
@@ -82,7 +84,7 @@ def test_bursts_keep_delta_where_the_gate_knows_them(told: bool) -> None:
     for seed in range(DRAWS):
         scores, agreed = rng.random(500)[groups] + 1e-6 * rng.random(2000), (rng.random(500) < 0.949)[groups]
         known = groups if told else None
-        found = certify(scores, agreed, alpha=0.95, delta=0.05, mode="strict", groups=known, seed=seed)
+        found = certify(CalibrationRows(scores, agreed, groups=known), GateSettings(alpha=0.95, delta=0.05, seed=seed))
         wrong += found.certified
     assert (wrong <= most_allowed(0.05, DRAWS)) is told
 
@@ -98,7 +100,9 @@ def test_a_pool_of_messages_keeps_delta_where_every_row_counts(every_row: bool) 
         agreed &= rng.random(1000) < 0.998
         kept = np.ones(1000, bool) if every_row else one_each(numbered(groups, 1000), seed)
         scores = np.zeros(int(kept.sum()))
-        found = certify(scores, agreed[kept], alpha=0.95, delta=0.05, mode="strict", groups=groups[kept], seed=seed)
+        found = certify(
+            CalibrationRows(scores, agreed[kept], groups=groups[kept]), GateSettings(alpha=0.95, delta=0.05, seed=seed)
+        )
         wrong += found.certified
     assert (wrong <= most_allowed(0.05, DRAWS)) is every_row
 
@@ -116,7 +120,7 @@ def test_lower_bound_holds_together_with_the_certificate(name: str) -> None:
     """Where a certificate was given, its bound is above the truth in at most delta of all draws."""
     world, rng, wrong = world_named(name, 0.9), np.random.default_rng(7), 0
     for seed in range(DRAWS):
-        found = certify(*world.draw(rng, 1000), alpha=0.9, delta=0.05, mode="strict", seed=seed)
+        found = certify(CalibrationRows(*world.draw(rng, 1000)), GateSettings(alpha=0.9, delta=0.05, seed=seed))
         wrong += found.certified and world.true_agreement(found.threshold) < found.lower_bound - 1e-9
     assert wrong <= most_allowed(0.05, DRAWS)
 
@@ -128,8 +132,9 @@ def test_every_class_keeps_its_own_promise() -> None:
     for seed in range(DRAWS):
         answers = rng.choice(names, 900, p=[0.6, 0.3, 0.1])
         agreed = rng.random(900) < 0.899
-        found = certify_per_class(
-            rng.random(900), agreed, answers=answers, alpha=0.9, delta=0.05, mode="strict", seed=seed
+        found = certify(
+            CalibrationRows(rng.random(900), agreed, answers=answers),
+            GateSettings(alpha=0.9, delta=0.05, seed=seed, per_class=True),
         )
         for row in found.classes:
             wrong[row.label] += row.certified
@@ -141,6 +146,6 @@ def test_a_cascade_is_certified_as_one_policy() -> None:
     rng, wrong = np.random.default_rng(9), 0
     for seed in range(DRAWS):
         agreed = rng.random((2, 1500)) < 0.949
-        found = certify(rng.random((2, 1500)), agreed, alpha=0.95, delta=0.05, mode="strict", seed=seed)
+        found = certify(CalibrationRows(rng.random((2, 1500)), agreed), GateSettings(alpha=0.95, delta=0.05, seed=seed))
         wrong += found.certified
     assert wrong <= most_allowed(0.05, DRAWS)

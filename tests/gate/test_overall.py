@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from tests.gate.worlds import worlds
 from tracer_serve.gate.fixed_sequence import accepts
 from tracer_serve.gate.risk_control import certify_overall
+from tracer_serve.gate.settings import CalibrationRows, GateSettings
 from tracer_serve.types import Bools, Floats
 
 
@@ -16,7 +17,7 @@ def test_accepted_disagreements_stay_in_the_allowance(n: int, alpha: float, seed
     """Accepted disagreements, and one more, are at most (1 - alpha)(n + 1); one step looser they would be too many."""
     rng = np.random.default_rng(seed)
     scores, agreed = rng.random(n).round(2), rng.random(n) < 0.8
-    found = certify_overall(scores, agreed, alpha=alpha, mode="strict")
+    found = certify_overall(CalibrationRows(scores, agreed), GateSettings(alpha=alpha))
     wrong, allowed = found.n - found.agreements, (1 - alpha) * (n + 1) + 1e-6
     if found.certified:
         assert wrong + 1 <= allowed
@@ -31,7 +32,7 @@ def test_accepted_disagreements_stay_in_the_allowance(n: int, alpha: float, seed
 @pytest.mark.parametrize(("rows", "certified", "needed"), [(19, True, 0), (18, False, 1)])
 def test_rows_until_anything_can_pass(rows: int, certified: bool, needed: int) -> None:
     """At .95, nineteen agreeing rows suffice, as the next one may be the one wrong in twenty."""
-    found = certify_overall(np.zeros(rows), np.ones(rows, bool), alpha=0.95, mode="strict")
+    found = certify_overall(CalibrationRows(np.zeros(rows), np.ones(rows, bool)), GateSettings(alpha=0.95))
     assert (found.certified, found.rows_needed) == (certified, needed)
     assert type(found.certified) is bool  # a numpy one cannot be written to disk
 
@@ -41,7 +42,7 @@ def test_reasons_to_abstain() -> None:
     agreed = np.arange(100) % 2 == 0
 
     def reason(scores: Floats, agreed: Bools, least: float = 0.0) -> str:
-        return certify_overall(scores, agreed, alpha=0.95, mode="strict", min_coverage=least).reason
+        return certify_overall(CalibrationRows(scores, agreed), GateSettings(alpha=0.95, min_coverage=least)).reason
 
     assert reason(np.full(100, np.nan), agreed) == "ineligible"
     assert reason(np.zeros(100), agreed) == "disagreement"
@@ -63,7 +64,7 @@ def test_share_of_wrong_answers_is_kept_on_average(n: int) -> None:
     for world in worlds(alpha):
         shares = []
         for _ in range(draws):
-            threshold = certify_overall(*world.draw(rng, n), alpha=alpha, mode="strict").threshold
+            threshold = certify_overall(CalibrationRows(*world.draw(rng, n)), GateSettings(alpha=alpha)).threshold
             scores, agreed = world.draw(rng, 500)
             shares.append((accepts(scores, threshold) & ~agreed).mean())
         assert np.mean(shares) <= 1 - alpha + 3 * np.std(shares) / np.sqrt(draws), world.name

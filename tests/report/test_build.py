@@ -20,7 +20,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "report.md"
 
 def decisions(case: Case) -> Any:
     """What the certificate decides on the calibration rows, from the stored arrays alone."""
-    rows, found = case.fitted.calibration, case.fitted.certificate
+    rows, found = case.fitted.answered, case.fitted.certificate
     return found.certified & rows.eligible & np.isfinite(rows.score) & (rows.score >= found.threshold)
 
 
@@ -29,7 +29,7 @@ def test_headline_is_the_certificates_and_a_recount_of_the_stored_rows(small: Ca
     found, headline = small.fitted.certificate, small.report["headline"]
     handled = decisions(small)
     assert found.certified
-    agreed = handled & small.fitted.calibration.agreed
+    agreed = handled & small.fitted.answered.agreed
     assert headline["handled"] == found.n
     assert headline["rows"] == found.rows == len(handled) - found.pilot
     assert found.n <= handled.sum() <= found.n + found.pilot
@@ -51,17 +51,17 @@ def test_every_top_level_key_is_documented(small: Case) -> None:
 
 def test_class_table_is_a_recount(small: Case) -> None:
     """Rows, handled, answers and agreements per label equal a plain recount."""
-    rows, handled = small.fitted.calibration, decisions(small)
+    rows, seen, handled = small.fitted.calibration, small.fitted.answered, decisions(small)
     for row in small.report["classes"]["rows"]:
-        own, said = rows.classes[rows.truth] == row["label"], rows.classes[rows.top] == row["label"]
+        own, said = rows.classes[rows.truth] == row["label"], rows.classes[seen.top] == row["label"]
         assert (row["rows"], row["handled"]) == (own.sum(), (own & handled).sum())
-        assert (row["answers"], row["agreements"]) == ((said & handled).sum(), (said & handled & rows.agreed).sum())
+        assert (row["answers"], row["agreements"]) == ((said & handled).sum(), (said & handled & seen.agreed).sum())
 
 
 def test_curve_passes_through_the_certificate(small: Case) -> None:
     """At the certified threshold the curve has the certificate's counts; bounds are the exact ones."""
     curve, found = small.report["curve"], small.fitted.certificate
-    agreed = small.fitted.calibration.agreed[decisions(small)]
+    agreed = small.fitted.answered.agreed[decisions(small)]
     at = min(range(len(curve["n"])), key=lambda i: abs(curve["n"][i] - len(agreed)))
     assert abs(curve["n"][at] - len(agreed)) <= found.pilot
     assert curve["agreement"][at] == pytest.approx(agreed.mean(), abs=0.01)
@@ -82,7 +82,7 @@ def test_flows_and_deferrals_add_up(small: Case) -> None:
     """Flows sum to the disagreements, causes to the deferred rows."""
     flows, why = small.report["flows"], small.report["why"]
     assert sum(f["rows"] for f in flows["flows"]) == flows["listed"]
-    assert flows["disagreements"] == (~small.fitted.calibration.agreed).sum()
+    assert flows["disagreements"] == (~small.fitted.answered.agreed).sum()
     assert all(f["rows"] == f["handled"] + f["deferred"] for f in flows["flows"])
     assert sum(c["rows"] for c in why["causes"]) == why["explained"] == (~decisions(small)).sum()
 

@@ -1,6 +1,6 @@
 """The verdict in words says what the certificate's numbers say, and no more."""
 
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,11 +8,11 @@ import pytest
 from tests.report.conftest import blobs, case_of, make_task
 from tracer_serve.cli.commands._certificate_rows import measured_of
 from tracer_serve.gate.certify import certify
-from tracer_serve.gate.per_class import certify_per_class
+from tracer_serve.gate.settings import CalibrationRows, GateSettings
 from tracer_serve.gate.wording import title_of, verdict_of
 from tracer_serve.report.render import render_html
 
-TESTED: dict[str, Any] = {"alpha": 0.95, "delta": 0.05, "mode": "strict"}
+TESTED = GateSettings(alpha=0.95, delta=0.05)
 
 
 def test_an_average_over_all_requests_is_no_bound_of_the_handled() -> None:
@@ -31,14 +31,17 @@ def test_an_average_over_all_requests_is_no_bound_of_the_handled() -> None:
 def test_a_bound_per_label_is_told_as_one() -> None:
     """The least bound of several certificates holds for each with 1 - delta, not for all at once."""
     answers = np.array(["a", "b"] * 200)
-    found = certify_per_class(np.zeros(400), np.ones(400, bool), np.ones(400), answers=answers, **TESTED)
+    found = certify(
+        CalibrationRows(np.zeros(400), np.ones(400, bool), np.ones(400), answers=answers),
+        replace(TESTED, per_class=True),
+    )
     assert dict(measured_of(found))["agreement"].endswith("for each certified label with probability 0.95 per label")
 
 
 @pytest.mark.parametrize(("wrong", "said"), [(3, "97 of 100 agree, too few to show"), (9, "too often, even where")])
 def test_too_few_rows_are_not_called_disagreement(wrong: int, said: str) -> None:
     """More agreement than alpha that is not surely more lacks rows; only less than alpha is too much disagreement."""
-    found = certify(np.zeros(100), np.arange(100) >= wrong, np.ones(100), **TESTED)
+    found = certify(CalibrationRows(np.zeros(100), np.arange(100) >= wrong, np.ones(100)), TESTED)
     assert not found.certified
     assert said in verdict_of(found)
 
@@ -46,14 +49,18 @@ def test_too_few_rows_are_not_called_disagreement(wrong: int, said: str) -> None
 def test_labels_that_all_failed_are_not_counted_as_nothing_of_nothing() -> None:
     """Where each label was tested by itself and none passed, the verdict claims no single test."""
     answers, agreed = np.array(["a", "b"] * 200), np.arange(400) % 4 > 1
-    found = certify_per_class(np.zeros(400), agreed, np.ones(400), answers=answers, **TESTED)
+    found = certify(
+        CalibrationRows(np.zeros(400), agreed, np.ones(400), answers=answers), replace(TESTED, per_class=True)
+    )
     assert "of 0" not in verdict_of(found)
 
 
 def test_neither_a_promise_nor_a_share_is_rounded_up_to_all() -> None:
     """An alpha of .9995 is not told as 100 %, nor is a coverage of 9,997 in 10,000."""
     scores = np.where(np.arange(10_000) < 3, -1.0, 0.0)
-    found = certify(scores, scores == 0.0, np.ones(10_000), **(TESTED | {"alpha": 0.9995}), eligible=scores == 0.0)
+    found = certify(
+        CalibrationRows(scores, scores == 0.0, np.ones(10_000), eligible=scores == 0.0), replace(TESTED, alpha=0.9995)
+    )
     assert found.certified
     assert found.coverage < 1.0
     assert "at least 99.95 % agree" in verdict_of(found)

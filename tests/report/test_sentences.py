@@ -40,7 +40,7 @@ def test_words_of_a_pair_are_those_of_its_texts() -> None:
 
 def test_score_above_counts_lower_scores_only(small: Case) -> None:
     """A point's percentile is the share of rows with a lower score; no row lies above all, itself included."""
-    scores = small.fitted.calibration.score
+    scores = small.fitted.answered.score
     assert small.report["map"]["percentile"] == pytest.approx((scores[None] < scores[:, None]).mean(1), abs=6e-4)
 
 

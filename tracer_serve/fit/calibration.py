@@ -1,49 +1,107 @@
-"""What the report is drawn from: the calibration rows as the certificate saw them, never as trained on."""
+"""The calibration set of a fit: rows as the certificate sees them, out of fold or held out, never as trained on."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
+from tracer_serve.fit.candidate import Paths
+from tracer_serve.gate.certificate import Certificate
+from tracer_serve.gate.per_class import class_thresholds
+from tracer_serve.gate.settings import CalibrationRows, Mode
 from tracer_serve.types import Bools, Floats, Ints, Labels
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
-    """Out-of-fold or held-out results, n rows.
+    """Labelled rows that the policy to serve has not been trained on, n of them.
 
     Parameters
     ----------
+    mode : ``strict`` or ``cross_fit``: how the paths were made
+    paths : what each stage says of each row
     row : index into the rows of the fit, shape (n,)
-    classes : the labels that `top`, `second` and `truth` index, shape (k,)
-    top, second : the two most probable labels, shape (n,)
+    fair : rows that are a fair sample of traffic; only these enter the certificate, shape (n,)
+    classes : the labels that class indices mean, shape (k,)
     truth : the teacher's label, shape (n,)
-    agreed : whether `top` is `truth`
-    score : the acceptor's score, in a cascade on its path
-    scope : scope score of the stage in `stage`
-    eligible : rows that its guards let pass
-    fair : rows that entered the certificate (a fair sample of traffic)
-    stage : the stage of the policy that answers the row, from 0; the last where none does
+    group : group of each row, shape (n,)
+    predicted : P(agree) of each stage and row, fitted on rows that are not among these, shape (s, n); None spends a
+        pilot (`gate.pilot`)
+    rivals : surrogates that were compared on these rows
+    spare : leading stages of the paths that the policy to serve does not have
     """
 
+    mode: Mode
+    paths: Paths
     row: Ints
+    fair: Bools
     classes: Labels
+    truth: Ints
+    group: Ints
+    predicted: Floats | None = None
+    rivals: int = 1
+    spare: int = 0
+
+    def rows(self) -> CalibrationRows:
+        """Return the fair rows for the gate; of a policy with one stage without the axis of stages."""
+        fair = self.paths.take(self.fair)
+        stage = slice(None) if len(fair.score) > 1 else 0
+        return CalibrationRows(
+            scores=fair.score[stage],
+            agreed=fair.agreed[stage],
+            predicted=None if self.predicted is None else self.predicted[:, self.fair][stage],
+            eligible=fair.eligible[stage],
+            groups=self.group[self.fair],
+            answers=self.classes[fair.top][stage],
+        )
+
+    def answered(self, found: Certificate) -> "Answered":
+        """Return each row as the stage answers it that would handle it under a certificate."""
+        stage = self.paths.answering(class_thresholds(found, self.classes))
+        each = np.arange(len(stage))
+        seen = {part.name: getattr(self.paths, part.name)[stage, each] for part in fields(Paths)}
+        return Answered(**seen, stage=np.maximum(stage - self.spare, 0))
+
+    def save(self, file: Path) -> None:
+        """Write as npz, without pickle."""
+        arrays = {part.name: getattr(self, part.name) for part in fields(self) if part.name != "paths"}
+        known = {name: value for name, value in arrays.items() if value is not None}
+        paths = {f"path_{part.name}": getattr(self.paths, part.name) for part in fields(Paths)}
+        np.savez_compressed(file, allow_pickle=False, **known, **paths)
+
+    @classmethod
+    def load(cls, file: Path) -> Self:
+        """Read what `save` wrote."""
+        with np.load(file, allow_pickle=False) as arrays:
+            paths = Paths(**{part.name: arrays[f"path_{part.name}"] for part in fields(Paths)})
+            known: dict[str, Any] = {part.name: arrays[part.name] for part in fields(cls) if part.name in arrays.files}
+        plain = {name: value.item() for name, value in known.items() if value.ndim == 0}
+        return cls(paths=paths, **(known | plain))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answered:
+    """Calibration rows, each as one stage answers it: the first that handles it, else the last.
+
+    Parameters
+    ----------
+    top, second : indices of the two most probable labels, shape (n,)
+    agreed : whether `top` is the teacher's label
+    score : the acceptor's score, in a cascade on its path
+    scope : scope score
+    eligible : whether the stage's guards let it answer
+    stage : the stage, counted from 0
+    """
+
     top: Ints
     second: Ints
-    truth: Ints
     agreed: Bools
     score: Floats
     scope: Floats
     eligible: Bools
-    fair: Bools
     stage: Ints
 
-    def save(self, file: Path) -> None:
-        """Write as npz, without pickle."""
-        np.savez_compressed(file, allow_pickle=False, **asdict(self))
-
-    @classmethod
-    def load(cls, file: Path) -> "Calibration":
-        """Read what `save` wrote."""
-        with np.load(file, allow_pickle=False) as arrays:
-            return cls(**{name: arrays[name] for name in arrays.files})
+    def take(self, rows: Ints | Bools) -> "Answered":
+        """Return the rows given by index or mask."""
+        return Answered(**{part.name: getattr(self, part.name)[rows] for part in fields(self)})

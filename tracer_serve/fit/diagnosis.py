@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from tracer_serve.fit.calibration import Calibration
+from tracer_serve.fit.calibration import Answered
 from tracer_serve.fit.teacher_noise import TeacherNoise
 from tracer_serve.gate.binomial import n_min, rows_to_pass
 from tracer_serve.gate.certificate import Certificate, Diagnosis
@@ -21,22 +21,22 @@ _MOST_MORE = 20  # times today's rows: more than that is no advice
 
 
 def diagnose(
-    found: Certificate, seen: Calibration, noise: TeacherNoise | None, duplicates: TeacherNoise, least: float = 0.0
+    found: Certificate, seen: Answered, noise: TeacherNoise | None, duplicates: TeacherNoise, least: float = 0.0
 ) -> Diagnosis:
     """Say why a certificate abstained.
 
     Parameters
     ----------
-    least : coverage that is worth a deployment (``gate.min_coverage``)
+    seen : the rows that entered the certificate
     noise : by replay, None where it was never asked for
-    duplicates : by texts that stand in the traces twice
+    duplicates : by texts that occur in the traces twice
+    least : coverage that is worth a deployment (``gate.min_coverage``)
     """
     needed = n_min(found.alpha, found.delta) if 0 < found.delta < 1 else 0
-    fair = seen.fair
-    overall = float(seen.agreed[fair].mean()) if fair.any() else 0.0
+    overall = float(seen.agreed.mean()) if len(seen.agreed) else 0.0
     numbers = {
         "rows": float(found.rows),
-        "acceptable": float((seen.eligible & fair).sum()),
+        "acceptable": float(seen.eligible.sum()),
         "rows_for_one_test": float(needed),
         "agreement_on_all": overall,
         "agreement_where_safest": found.agreements / found.n if found.n else 0.0,
@@ -54,11 +54,11 @@ def diagnose(
     return Diagnosis(cause, _SENTENCES[cause](found, numbers, best), numbers)
 
 
-def _short_of(found: Certificate, seen: Calibration, least: float) -> dict[str, float]:
+def _short_of(found: Certificate, seen: Answered, least: float) -> dict[str, float]:
     """Return how the safest rows fare that are worth serving, and how many rows more would certify them."""
-    score = np.where(seen.eligible & np.isfinite(seen.score), seen.score, -np.inf)[seen.fair]
+    score = np.where(seen.eligible & np.isfinite(seen.score), seen.score, -np.inf)
     safest = np.argsort(-score, kind="stable")[: math.ceil(least * len(score))]
-    n, k = len(safest), int(seen.agreed[seen.fair][safest].sum())
+    n, k = len(safest), int(seen.agreed[safest].sum())
     enough = rows_to_pass(k, n, found.alpha, found.delta if found.delta > 0 else 0.5)  # NaN: an average is promised
     return {
         "certified_coverage": found.coverage,

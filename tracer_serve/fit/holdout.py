@@ -8,6 +8,7 @@ import numpy as np
 
 from tracer_serve.config.load import Task
 from tracer_serve.errors import FitError
+from tracer_serve.fit.calibration import Calibration
 from tracer_serve.fit.candidate import Paths
 from tracer_serve.fit.comparison import compare, select
 from tracer_serve.fit.cross_fit import top_two
@@ -15,7 +16,7 @@ from tracer_serve.fit.cross_score import predicted_agreement
 from tracer_serve.fit.dataset import Progress, Rows
 from tracer_serve.fit.final_fit import finish, stage_facts
 from tracer_serve.fit.folds import burst_groups, holdout, lasting_holdout
-from tracer_serve.fit.gating import Tested, certified
+from tracer_serve.fit.gating import certified
 from tracer_serve.fit.result import Fitted
 from tracer_serve.fit.selection import Choice
 from tracer_serve.fit.warm_start import Resume, can_resume
@@ -57,8 +58,8 @@ def fit_strict(
     paths = _paths(policy, test, vectors, classes)
     truth, fair = np.searchsorted(classes, test.labels), np.ones(len(held_out), bool)
     predicted = _predicted(choice, paths)
-    tested = Tested("strict", paths, held_out, fair, classes, truth, group[held_out], predicted)
-    certificate, calibration = certified(task, tested, stage_facts(task, choice.candidate), index)
+    calibration = Calibration("strict", paths, held_out, fair, classes, truth, group[held_out], predicted)
+    certificate = certified(task, calibration, stage_facts(task, choice.candidate), index)
     return Fitted(replace(policy, certificate=certificate), calibration, vectors, results, training)
 
 

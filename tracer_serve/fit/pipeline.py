@@ -10,11 +10,12 @@ from tracer_serve.components.factory import make_embedders
 from tracer_serve.components.finetune.shared_states import sharing
 from tracer_serve.config.load import Task
 from tracer_serve.errors import FitError
+from tracer_serve.fit.calibration import Calibration
 from tracer_serve.fit.comparison import Compared, compare, select
 from tracer_serve.fit.dataset import Progress, Rows, silent
 from tracer_serve.fit.diagnosis import diagnose
 from tracer_serve.fit.final_fit import finish, stage_facts
-from tracer_serve.fit.gating import Tested, certified
+from tracer_serve.fit.gating import certified
 from tracer_serve.fit.holdout import CROSS_FIT_ROWS, fit_strict
 from tracer_serve.fit.result import Fitted
 from tracer_serve.fit.selection import Choice
@@ -66,7 +67,7 @@ def fit_policy(
     if fitted.certificate.certified:
         return fitted
     repeated, least = duplicate_noise(rows.texts, rows.labels), task.spec.gate.min_coverage
-    why = diagnose(fitted.certificate, fitted.calibration, noise, repeated, least)
+    why = diagnose(fitted.certificate, fitted.answered.take(fitted.calibration.fair), noise, repeated, least)
     return replace(fitted, policy=replace(fitted.policy, certificate=replace(fitted.certificate, diagnosis=why)))
 
 
@@ -75,21 +76,22 @@ def _fit_cross(task: Task, rows: Rows, embedders: Sequence[Embedder], progress: 
     compared = compare(task, rows, embedders, progress)
     choice, results = select(task, compared, rows.calibrates)
     policy, vectors = finish(task, rows, embedders, choice.candidate, compared.folds.classes)
-    tested = tested_of(compared, choice, rows)
-    certificate, calibration = certified(task, tested, stage_facts(task, choice.candidate), index)
+    calibration = calibration_of(compared, choice, rows)
+    certificate = certified(task, calibration, stage_facts(task, choice.candidate), index)
     return Fitted(replace(policy, certificate=certificate), calibration, vectors, results, np.arange(len(rows)))
 
 
-def tested_of(compared: Compared, choice: Choice, rows: Rows) -> Tested:
+def calibration_of(compared: Compared, choice: Choice, rows: Rows) -> Calibration:
     """Return the rows of a cross-fit as the gate may see them."""
-    folds, fair = compared.folds, rows.calibrates
-    return Tested(
-        "cross_fit",
-        choice.paths,
-        np.arange(len(rows)),
-        fair,
-        folds.classes,
-        folds.codes,
-        folds.group,
+    folds = compared.folds
+    return Calibration(
+        mode="cross_fit",
+        paths=choice.paths,
+        row=np.arange(len(rows)),
+        fair=rows.calibrates,
+        classes=folds.classes,
+        truth=folds.codes,
+        group=folds.group,
         rivals=compared.rivals,
+        spare=len(choice.paths.score) - len(choice.candidate.parts),
     )

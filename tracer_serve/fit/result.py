@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tracer_serve.fit.calibration import Calibration
+from tracer_serve.fit.calibration import Answered, Calibration
 from tracer_serve.fit.comparison import CandidateResult
 from tracer_serve.gate.certificate import Certificate
 from tracer_serve.policy.policy import Policy
@@ -29,3 +29,8 @@ class Fitted:
     def certificate(self) -> Certificate:
         """The gate's finding."""
         return self.policy.certificate
+
+    @property
+    def answered(self) -> Answered:
+        """The calibration rows as the policy answers them."""
+        return self.calibration.answered(self.certificate)

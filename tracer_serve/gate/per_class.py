@@ -7,8 +7,9 @@ import numpy as np
 
 from tracer_serve.gate.binomial import lower_bounds
 from tracer_serve.gate.certificate import Certificate, ClassRow
-from tracer_serve.gate.certify import Spend, certify
 from tracer_serve.gate.fixed_sequence import accepts
+from tracer_serve.gate.marginal import certify_marginal
+from tracer_serve.gate.settings import CalibrationRows, GateSettings
 from tracer_serve.types import Bools, Floats, Ints, Labels
 
 
@@ -65,22 +66,7 @@ def floor_eligible(answers: Ints, agreed: Bools, fold: Ints, classes: int, *, fl
     return eligible
 
 
-def certify_per_class(
-    scores: Floats,
-    agreed: Bools,
-    predicted: Floats | None = None,
-    *,
-    answers: Labels,
-    alpha: float,
-    delta: float,
-    mode: str,
-    min_coverage: float = 0.0,
-    eligible: Bools | None = None,
-    groups: Ints | None = None,
-    spend: Spend = "per_version",
-    index: int = 1,
-    seed: int = 0,
-) -> Certificate:
+def certify_per_class(rows: CalibrationRows, settings: GateSettings) -> Certificate:
     """Certify each predicted class by itself (Mondrian): one certificate per class, each wrong with probability delta.
 
     Each class's agreement, hence also the agreement over any mixture of certified classes, is at least alpha unless
@@ -88,34 +74,24 @@ def certify_per_class(
 
     Parameters
     ----------
-    answers : the surrogate's label per row, shape (n,); the others as for `certify`
+    rows : of a policy with a single stage, with `answers`
 
     Returns
     -------
     One certificate over all: ``n``, ``agreements`` and ``coverage`` sum over the certified classes, ``lower_bound`` is
     the least of theirs, ``rows_needed`` the least number of traffic rows after which one class more could pass.
+
+    Raises
+    ------
+    ValueError
+        Where the rows have no answers.
     """
-    rows = np.shape(scores)[-1]
-    found: dict[str, Certificate] = {}
-    for name in np.unique(answers):
-        own = answers == name
-        found[str(name)] = certify(
-            scores[..., own],
-            agreed[..., own],
-            None if predicted is None else predicted[..., own],
-            alpha=alpha,
-            delta=delta,
-            mode=mode,
-            eligible=None if eligible is None else eligible[own],
-            groups=None if groups is None else groups[own],
-            spend=spend,
-            index=index,
-            seed=seed,
-        )
-    summary = next(iter(found.values()), None) or certify(
-        np.empty(0), np.empty(0, bool), alpha=alpha, delta=delta, mode=mode, spend=spend, index=index
-    )
-    return _merge(summary, found, rows, min_coverage)
+    if rows.answers is None:
+        raise ValueError("a certificate per class needs the surrogate's answers")
+    each, names = replace(settings, min_coverage=0.0), np.unique(rows.answers)
+    found = {str(name): certify_marginal(rows.take(rows.answers == name), each) for name in names}
+    summary = next(iter(found.values()), None) or certify_marginal(rows, each)
+    return _merge(summary, found, len(rows), settings.min_coverage)
 
 
 def class_thresholds(certificate: Certificate, classes: Labels) -> Floats:

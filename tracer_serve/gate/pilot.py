@@ -9,6 +9,7 @@ under 0.3 points of coverage from 1,000 rows on.
 import numpy as np
 
 from tracer_serve.gate.binomial import n_min
+from tracer_serve.gate.logistic_regression import fit_logistic, sigmoid
 from tracer_serve.types import Bools, Floats, Ints
 
 SHARE = 0.05
@@ -16,8 +17,7 @@ SHARE = 0.05
 # little, and near .99 the start decides how much is certified. Scores on Banking77, CLINC150 and SICK have (4, 2.6),
 # (5, 2.5) and (2, 1.3); against a prior at (2, 1.5) this one is worth 9 points on 3,000 Banking77 traces at .99 and
 # changes nothing at .95 and .97. It cannot make a certificate wrong, only start it badly.
-_MEAN, _PRECISION = np.array([4.0, 2.5]), np.diag([1 / 2.0**2, 1 / 0.7**2])
-_NEWTON_STEPS = 50
+_MEAN, _PRECISION = np.array([4.0, 2.5]), np.array([1 / 2.0**2, 1 / 0.7**2])
 
 
 def draw_pilot(scores: Floats, groups: Ints, alpha: float, delta: float, seed: int = 0) -> Bools:
@@ -37,19 +37,17 @@ def draw_pilot(scores: Floats, groups: Ints, alpha: float, delta: float, seed: i
 
 def predict_agreement(scores: Floats, agreed: Bools, pilot: Bools) -> Floats:
     """Predict P(agree) from the score's rank by a logistic fit on the pilot rows; shape (n,), 0 without a score."""
-    from scipy.special import expit  # noqa: PLC0415  # as in `bounds`
-
     quantile = _normal_quantiles(scores)
     known = np.isfinite(quantile)
     learn = pilot & known
-    weights = _logistic(quantile[learn], agreed[learn])
-    predicted: Floats = np.where(known, expit(weights[0] + weights[1] * np.where(known, quantile, 0.0)), 0.0)
+    weights = fit_logistic(_design(quantile[learn]), agreed[learn], _PRECISION, _MEAN)
+    predicted: Floats = np.where(known, sigmoid(_design(np.where(known, quantile, 0.0)) @ weights), 0.0)
     return predicted
 
 
 def _normal_quantiles(scores: Floats) -> Floats:
     """Return the normal quantile of each finite score's mid-rank, NaN elsewhere: blind to the score's scale."""
-    from scipy.special import ndtri  # noqa: PLC0415
+    from scipy.special import ndtri  # noqa: PLC0415  # as in `gate.binomial`
 
     finite = np.isfinite(scores)
     order = np.sort(scores[finite])
@@ -58,17 +56,5 @@ def _normal_quantiles(scores: Floats) -> Floats:
     return quantile
 
 
-def _logistic(x: Floats, y: Bools) -> Floats:
-    """Return intercept and slope of greatest posterior density, by damped Newton steps on a concave function."""
-    from scipy.special import expit  # noqa: PLC0415
-
-    design = np.column_stack([np.ones(len(x)), x])
-    weights = _MEAN.copy()
-    for _ in range(_NEWTON_STEPS):
-        p = expit(design @ weights)
-        gradient = design.T @ (y - p) - _PRECISION @ (weights - _MEAN)
-        step = np.linalg.solve((design * (p * (1 - p))[:, None]).T @ design + _PRECISION, gradient)
-        weights = weights + step / max(1.0, float(np.abs(step).max()))
-        if np.abs(step).max() < 1e-9:  # noqa: PLR2004 - far below what moves a grid point
-            break
-    return weights
+def _design(x: Floats) -> Floats:
+    return np.column_stack([np.ones(len(x)), x])

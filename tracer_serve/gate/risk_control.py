@@ -20,28 +20,17 @@ import numpy as np
 from tracer_serve.gate.certificate import Certificate
 from tracer_serve.gate.fixed_sequence import accepts
 from tracer_serve.gate.near_duplicates import numbered, one_each
-from tracer_serve.types import Bools, Floats, Ints
+from tracer_serve.gate.settings import CalibrationRows, GateSettings
+from tracer_serve.types import Bools, Floats
 
 
-def certify_overall(
-    scores: Floats,
-    agreed: Bools,
-    *,
-    alpha: float,
-    mode: str,
-    min_coverage: float = 0.0,
-    eligible: Bools | None = None,
-    groups: Ints | None = None,
-    seed: int = 0,
-) -> Certificate:
-    """Find the loosest threshold at which E[share of requests handled with a disagreement] <= 1 - alpha.
+def certify_overall(rows: CalibrationRows, settings: GateSettings) -> Certificate:
+    """Return the loosest threshold at which E[share of requests handled with a disagreement] <= 1 - alpha.
 
     Parameters
     ----------
-    scores : acceptor scores of n calibration rows, shape (n,)
-    agreed : whether the answer equals the teacher's label, shape (n,)
-    alpha : required share of requests that are deferred or agree, on average
-    mode, min_coverage, eligible, groups, seed : as for `certify`
+    rows : of a policy with a single stage
+    settings : its `alpha` is the required share of requests that are deferred or agree, on average
 
     Returns
     -------
@@ -50,33 +39,34 @@ def certify_overall(
 
     Examples
     --------
-    >>> found = certify_overall(np.arange(39.0), np.arange(39) > 0, alpha=0.95, mode="strict")
+    >>> rows = CalibrationRows(np.arange(39.0), np.arange(39) > 0)
+    >>> found = certify_overall(rows, GateSettings(alpha=0.95))
     >>> found.certified, found.threshold, found.lower_bound
     (True, -inf, 0.95)
     """
-    rows = len(scores)
-    usable = np.isfinite(scores) & (True if eligible is None else eligible)
-    single = one_each(numbered(groups, rows), seed)
-    views = (np.ones(rows, bool), single)
+    scores, agreed, n, alpha = rows.scores, rows.agreed, len(rows), settings.alpha
+    usable = np.isfinite(rows.guarded)
+    single = one_each(numbered(rows.groups, n), settings.seed)
+    views = (np.ones(n, bool), single)
     loosest = [_loosest(np.sort(scores[usable & ~agreed & view]), int(view.sum()), alpha) for view in views]
     accepted = usable & accepts(scores, max(loosest))
-    coverage = float(accepted.mean()) if rows else 0.0
-    certified = bool(accepted.any()) and coverage >= min_coverage
+    coverage = float(accepted.mean()) if n else 0.0
+    certified = bool(accepted.any()) and coverage >= settings.min_coverage
     short = max(0, _fewest(alpha) - int(single.sum()))
     return Certificate(
         certified=certified,
         reason="certified" if certified else "insufficient" if short else _reason(usable, accepted),
         alpha=alpha,
         delta=math.nan,
-        mode=mode,
-        rows=rows,
+        mode=settings.mode,
+        rows=n,
         n=int(accepted.sum()),
         agreements=int((accepted & agreed).sum()),
         lower_bound=alpha if certified else 0.0,
         threshold=max(loosest) if certified else math.inf,
         coverage=coverage,
-        rows_needed=math.ceil(short * rows / int(single.sum())) if rows else short,
-        coverage_unguarded=float(accepts(scores, max(loosest)).mean()) if rows else 0.0,
+        rows_needed=math.ceil(short * n / int(single.sum())) if n else short,
+        coverage_unguarded=float(accepts(scores, max(loosest)).mean()) if n else 0.0,
         guarantee="overall",
         distinct=int(single.sum()),
     )

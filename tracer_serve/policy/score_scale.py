@@ -12,10 +12,10 @@ from typing import Self
 
 import numpy as np
 
+from tracer_serve.gate.logistic_regression import fit_logistic, sigmoid
 from tracer_serve.types import Bools, Floats
 
 _KNOTS = 200
-_STEPS = 25  # of Newton's method; five or six are enough
 _RIDGE = 1e-3  # keeps the weights finite where all rows agree
 _SLOPE = 1e-6  # keeps the order of rows between which the agreement does not tell
 
@@ -70,16 +70,5 @@ class Scale:
 
 def _logistic(z: Floats, agreed: Bools) -> Callable[[Floats], Floats]:
     """Return P(agreed | z) by logistic regression on (n,), never falling."""
-    design = np.stack([np.ones_like(z), z], axis=1)
-    weight = np.zeros(2)
-    for _ in range(_STEPS):
-        p = _sigmoid(design @ weight)
-        gradient = design.T @ (agreed - p) - _RIDGE * weight
-        curvature = (design * (p * (1 - p))[:, None]).T @ design + _RIDGE * np.eye(2)
-        weight += np.linalg.solve(curvature, gradient)
-    return lambda at: _sigmoid(weight[0] + max(0.0, weight[1]) * at)
-
-
-def _sigmoid(value: Floats) -> Floats:
-    found: Floats = 0.5 * (1 + np.tanh(value / 2))
-    return found
+    intercept, slope = fit_logistic(np.column_stack([np.ones_like(z), z]), agreed, np.full(2, _RIDGE))
+    return lambda at: sigmoid(intercept + max(0.0, slope) * at)

@@ -76,7 +76,7 @@ def build_report(
             "policy": dict(zip(("surrogate", "acceptor"), names_of(fitted.certificate), strict=True)),
             "spared": spared_of(fitted.certificate),
             "curve": curve_of(task, seen),
-            "whatif": whatif_of(task, seen),
+            "whatif": whatif_of(task, fitted),
             "slices": slices_of(seen, Groups.of(seen)),
             "why": why_of(seen, Kin.find(seen, deferred), Kin.find(seen, handled[:1000])),
             "members": members_of(fitted, seen, seed),

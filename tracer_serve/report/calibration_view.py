@@ -71,11 +71,16 @@ class CalibrationView:
         folds = random_folds(texts, task.spec.fit.folds, task.spec.fit.seed)  # the fit's own, where it cross-fitted
         calibration, rows = fitted.calibration, np.flatnonzero(fitted.calibration.fair)
         certificate = fitted.certificate
-        score, top = calibration.score[rows], calibration.top[rows]
-        guards = np.array([stage.scope_threshold for stage in fitted.policy.stages])[calibration.stage[rows]]
-        in_scope, eligible = calibration.scope[rows] >= guards, calibration.eligible[rows]
+        seen = fitted.answered.take(rows)
+        guards = np.array([stage.scope_threshold for stage in fitted.policy.stages])[seen.stage]
+        in_scope, eligible = seen.scope >= guards, seen.eligible
         reason = certificate_reasons(
-            certificate, calibration.classes, score=score, top=top, in_scope=in_scope | eligible, open_=eligible
+            certificate,
+            calibration.classes,
+            score=seen.score,
+            top=seen.top,
+            in_scope=in_scope | eligible,
+            open_=eligible,
         )
         shown, vectors = [texts[int(i)] for i in rows], fitted.vectors[rows]
         return cls(
@@ -83,15 +88,15 @@ class CalibrationView:
             texts=shown,
             vectors=vectors,
             classes=calibration.classes,
-            top=top,
-            second=calibration.second[rows],
+            top=seen.top,
+            second=seen.second,
             truth=calibration.truth[rows],
-            agreed=calibration.agreed[rows],
-            score=score,
+            agreed=seen.agreed,
+            score=seen.score,
             eligible=eligible,
             reason=reason,
             handled=reason == CERTIFIED,
-            predicted=cross_predicted(calibration.score, calibration.agreed, folds)[rows],
+            predicted=cross_predicted(fitted.answered.score, fitted.answered.agreed, folds)[rows],
             group=duplicate_groups(shown),
             index=NeighbourIndex(k=NEAREST).fit(vectors, np.zeros(len(rows), np.int64)),
         )

@@ -21,6 +21,7 @@ from tracer_serve.fit.result import Fitted
 from tracer_serve.gate.certify import certify
 from tracer_serve.gate.fixed_sequence import accepts
 from tracer_serve.gate.scope_guard import scope_scores, scope_threshold
+from tracer_serve.gate.settings import CalibrationRows, GateSettings
 from tracer_serve.policy.policy import Policy
 from tracer_serve.policy.stage import gather
 from tracer_serve.report.calibration_view import CalibrationView
@@ -95,8 +96,8 @@ def plan(rows: int, seconds: float) -> list[tuple[int, int]]:
 
 def refit_point(task: Task, policy: Policy, seen: CalibrationView, traces: int, seed: int) -> CurvePoint:
     """Fit the served surrogate anew on 0.8 `traces` rows and certify it on up to `traces` others."""
-    rows = np.random.default_rng([seed, traces]).permutation(len(seen))
-    train, test = np.split(rows[: int(_FITTED * traces) + traces], [int(_FITTED * traces)])
+    order = np.random.default_rng([seed, traces]).permutation(len(seen))
+    train, test = np.split(order[: int(_FITTED * traces) + traces], [int(_FITTED * traces)])
     inputs, labels = Inputs(seen.texts, seen.vectors), seen.classes[seen.truth]
     surrogate = fit_surrogate(copy.deepcopy(policy.surrogate), inputs.take(train), labels[train], traces)
     near = NeighbourIndex().fit(seen.vectors[train], seen.truth[train]).query(seen.vectors[test])
@@ -111,16 +112,8 @@ def refit_point(task: Task, policy: Policy, seen: CalibrationView, traces: int, 
     scope = scope_scores(evidence.proba, near.similarity)
     gate = task.spec.gate
     eligible = scope >= scope_threshold(scope, gate.scope.keep)
-    found = certify(
-        score,
-        agreed,
-        cross_predicted(score, agreed, fold),
-        alpha=gate.alpha,
-        delta=gate.delta,
-        mode="cross_fit",
-        min_coverage=gate.min_coverage,
-        eligible=eligible,
-    )
+    rows = CalibrationRows(score, agreed, cross_predicted(score, agreed, fold), eligible)
+    found = certify(rows, GateSettings(gate.alpha, gate.delta, "cross_fit", gate.min_coverage))
     handled = eligible & accepts(score, found.threshold)
     return CurvePoint(traces, found.handled_share, _per_label(seen, test, handled))
 

@@ -15,10 +15,11 @@ from tracer_serve.config.task import Spec
 from tracer_serve.errors import FitError
 from tracer_serve.fit.comparison import Compared, compare, select
 from tracer_serve.fit.dataset import Progress, Rows, silent
-from tracer_serve.fit.gating import gate_of
+from tracer_serve.fit.gating import settings_of
 from tracer_serve.fit.holdout import CROSS_FIT_ROWS
-from tracer_serve.fit.pipeline import tested_of
+from tracer_serve.fit.pipeline import calibration_of
 from tracer_serve.gate.certificate import Certificate
+from tracer_serve.gate.certify import certify
 from tracer_serve.gate.wording import bound_of
 from tracer_serve.protocols import Embedder
 from tracer_serve.report.learning_curve import forecast
@@ -141,7 +142,9 @@ def scan(
 def _at(task: Task, rows: Rows, compared: Compared, alpha: float) -> tuple[Certificate, int]:
     """Return the certificate at alpha, and which surrogate it speaks of."""
     choice, _ = select(task, compared, rows.calibrates, alpha)
-    return gate_of(task, tested_of(compared, choice, rows), alpha=alpha), choice.candidate.parts[-1].surrogate
+    found = calibration_of(compared, choice, rows)
+    settings = replace(settings_of(task, found.mode, rivals=found.rivals), alpha=alpha)
+    return certify(found.rows(), settings), choice.candidate.parts[-1].surrogate
 
 
 def _only(task: Task, surrogate: int) -> Task:

@@ -16,11 +16,13 @@ def spared_of(found: Certificate) -> dict[str, Any] | None:
 
     Examples
     --------
+    >>> import numpy as np
     >>> from dataclasses import replace
     >>> from tracer_serve.gate.certify import certify
     >>> from tracer_serve.gate.certificate import StageRow
+    >>> from tracer_serve.gate.settings import CalibrationRows, GateSettings
     >>> stages = (StageRow("a", None, 80, 80, 0.8, 1.0, 0.25, 0.25), StageRow("b", None, 10, 9, 0.1, 0.2, 1.0, 4.0))
-    >>> found = certify(np.zeros(59), np.ones(59, bool), alpha=0.95, delta=0.05, mode="strict")
+    >>> found = certify(CalibrationRows(np.zeros(59), np.ones(59, bool)), GateSettings(alpha=0.95, delta=0.05))
     >>> spared_of(replace(found, stages=stages))
     {'cascade_ms': 1.5, 'alone_ms': 5.0}
     """

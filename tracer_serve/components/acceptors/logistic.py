@@ -6,10 +6,10 @@ import numpy as np
 
 from tracer_serve.components.acceptors._proba import TINY, logit, top_two
 from tracer_serve.components.registry import acceptors
+from tracer_serve.gate.logistic_regression import fit_logistic, sigmoid
 from tracer_serve.types import Bools, Evidence, Floats, Neighbours, Vectors
 
 _TOP1: Final = 0  # column of the largest probability, the score of the fallback
-_NEWTON_STEPS: Final = 25
 
 
 @acceptors.register("logistic")
@@ -64,12 +64,13 @@ class Logistic:
     def fit(self, features: Vectors, agreed: Bools) -> Self:
         """Learn from rows (n, f) and whether the teacher agreed (n,); rows with NaN are left out."""
         known = np.isfinite(features).all(axis=1)
-        table, target = features[known].astype(np.float64), agreed[known].astype(np.float64)
+        table, target = features[known].astype(np.float64), agreed[known]
         self.weights = np.empty(0)
         if min(target.sum(), len(target) - target.sum()) >= self.min_disagreements:
             self.mean, spread = table.mean(axis=0), table.std(axis=0)
             self.scale = np.where(spread > TINY, spread, np.inf)  # a constant column says nothing
-            weights = _ridge_logistic((table - self.mean) / self.scale, target, self.l2)
+            design = np.column_stack([np.ones(len(table)), (table - self.mean) / self.scale])
+            weights = fit_logistic(design, target, np.array([TINY, *np.full(table.shape[1], self.l2)]))
             self.intercept, self.weights = float(weights[0]), weights[1:]
         return self
 
@@ -78,8 +79,7 @@ class Logistic:
         if not len(self.weights):
             return np.where(np.isfinite(features).all(axis=1), features[:, _TOP1], np.nan)
         linear = (features - self.mean) / self.scale @ self.weights + self.intercept
-        probability: Floats = 0.5 * (1 + np.tanh(0.5 * linear))
-        return probability
+        return sigmoid(linear)
 
 
 def _near(neighbours: Neighbours, predicted: np.ndarray, count: int) -> list[Floats]:
@@ -94,32 +94,3 @@ def _near(neighbours: Neighbours, predicted: np.ndarray, count: int) -> list[Flo
     best_other = np.where(there & ~same, similarity, floor[:, None]).max(axis=1, initial=-1.0)
     mean = np.where(there, similarity, 0).sum(axis=1) / found
     return [same.sum(axis=1) / found, np.maximum(best_same, best_other), mean, best_same, best_same - best_other]
-
-
-def _ridge_logistic(table: Floats, target: Floats, l2: float) -> Floats:
-    """Return intercept and weights that minimise the log loss plus ``l2 / 2`` times the squared weights.
-
-    Newton's method; a step is halved until it lowers the loss, as full steps diverge where agreement is common.
-    """
-    design = np.column_stack([np.ones(len(table)), table])
-    penalty = np.full(design.shape[1], l2)
-    penalty[0] = TINY
-    sign = 1 - 2 * target
-
-    def loss(weights: Floats) -> float:
-        return float(np.logaddexp(0, sign * (design @ weights)).sum() + 0.5 * (penalty * weights**2).sum())
-
-    weights = np.zeros(design.shape[1])
-    weights[0] = logit(target.mean())
-    before = loss(weights)
-    for _ in range(_NEWTON_STEPS):
-        p = 0.5 * (1 + np.tanh(0.5 * (design @ weights)))
-        gradient = design.T @ (p - target) + penalty * weights
-        curvature = (design * (p * (1 - p))[:, None]).T @ design + np.diag(penalty)
-        step = np.linalg.solve(curvature, gradient)
-        while (after := loss(weights - step)) > before and np.abs(step).max() > TINY:
-            step /= 2
-        weights, improved, before = weights - step, before - after, after
-        if improved < TINY * len(target):
-            break
-    return weights

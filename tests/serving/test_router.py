@@ -25,10 +25,10 @@ from tests.support.stub_llm import StubLLM
 from tracer_serve.components.registry import embedders, teachers
 from tracer_serve.config.load import Task
 from tracer_serve.errors import ArtifactError, OverloadedError, StoreError
+from tracer_serve.infra.caller import CALLER
 from tracer_serve.policy.policy import Policy
-from tracer_serve.serving import trace_writer as writer
 from tracer_serve.serving.active_version import ActiveVersion, VersionLoader
-from tracer_serve.serving.batcher import Batcher
+from tracer_serve.serving.batcher import Batcher, Judged
 from tracer_serve.serving.runtime import Runtime
 from tracer_serve.types import Answer, Decision, Inputs, Labels, Text, Vectors, Verdict
 
@@ -182,7 +182,6 @@ async def test_a_teacher_that_raises_anything_is_a_typed_error_of_that_text(task
 
 async def test_a_full_disk_stops_traces_not_answers(task: MakeTask, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the store takes no rows answers go on and rows wait, counted and told; with room again none is missing."""
-    monkeypatch.setattr(writer, "_RETRY_S", 0.05)
     spec = task()
     make_version(spec)
     async with serving(spec) as (client, runtime):
@@ -321,6 +320,32 @@ async def test_a_lone_text_does_not_wait_for_a_big_list(slow: tuple[Policy, Slow
     assert [v.label for v in judged.verdicts if isinstance(v, Verdict)] == [v.label for v in policy.decide(big)]
 
 
+async def test_one_callers_lists_share_one_callers_part_of_a_batch(task: MakeTask) -> None:
+    """Beside ten lists of one caller, a list of another caller fills half of each batch, and batches are small."""
+    policy = make_policy(task())
+    surrogate, batcher = Stepwise(policy.surrogate), Batcher()
+    policy = _with(policy, surrogate)
+
+    def ask(caller: str, texts: Sequence[Text]) -> "asyncio.Task[Judged]":
+        async def asked() -> Judged:
+            CALLER.set(caller)
+            return await batcher.judge(policy, texts)
+
+        return asyncio.create_task(asked())
+
+    asked = [ask("greedy", [f"greedy {n} {i}" for i in range(300)]) for n in range(10)]
+    await until(lambda: bool(surrogate.batches))
+    asked.append(ask("other", [f"other {i}" for i in range(300)]))
+    await asyncio.sleep(0.05)
+    surrogate.step.release(10_000)
+    await asyncio.gather(*asked)
+    batcher.close()
+    others = [sum(str(text).startswith("other") for text in batch) for batch in surrogate.batches]
+    both = [(count, len(batch)) for count, batch in zip(others, surrogate.batches, strict=True) if count]
+    assert all(count * 2 >= size - 1 for count, size in both[:-1])
+    assert len(both) < len(surrogate.batches)
+
+
 class Stepwise(Slow):
     """Does one batch each time that it is let."""
 
@@ -374,9 +399,13 @@ async def test_a_request_too_many_is_refused_at_once(slow: tuple[Policy, Slow]) 
     batcher = Batcher(capacity=4)
     first = asyncio.create_task(batcher.judge(policy, ["a", "b", "c"]))
     await asyncio.to_thread(surrogate.entered.wait, 10)
-    with pytest.raises(OverloadedError, match="3 texts are waiting"):
+    with pytest.raises(OverloadedError, match="3 texts of this caller are waiting"):
         await batcher.judge(policy, ["d", "e"])
+    CALLER.set("another")
+    other = asyncio.create_task(batcher.judge(policy, ["d", "e"]))
+    await asyncio.sleep(0)
     surrogate.go.set()
+    assert None not in (await other).verdicts
     assert None not in (await first).verdicts
     assert None not in (await batcher.judge(policy, ["d"] * 9)).verdicts  # an empty queue takes any list
     batcher.close()

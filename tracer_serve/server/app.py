@@ -8,9 +8,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tracer_serve.config.load import Task
 from tracer_serve.errors import TracerServeError
@@ -59,29 +57,6 @@ HANDLERS: Any = {
 """What becomes of an exception."""
 
 
-class FastPath:
-    """ASGI middleware that answers ``POST /v1/classify`` without looking for a route.
-
-    The route among `ROUTES` gives the same answer, and another method its refusal; but each layer of Starlette's that
-    leads there is a frame more on the way of every await, some 5 us together.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
-        if scope["type"] != "http" or scope["path"] != "/v1/classify" or scope["method"] != "POST":
-            await self._app(scope, receive, send)
-            return
-        request = Request(scope, receive, send)
-        try:
-            response = await classify(request)
-        except TracerServeError as error:
-            response = await failures.on_refusal(request, error)
-        await response(scope, receive, send)
-
-
 def make_app(task: Task, *, schedule: bool = True, alone: bool = True) -> Starlette:
     """Return the application of a task; its lifespan starts and stops everything behind it.
 
@@ -101,11 +76,8 @@ def make_app(task: Task, *, schedule: bool = True, alone: bool = True) -> Starle
             app.state.runtime, app.state.chat = runtime, chat
             yield
 
-    server = task.spec.server
     around = [Middleware(Tracing, task=task.spec.name)] if wanted() else []
-    if server.api_keys or server.rate_limit is not None:
-        around.append(Middleware(Guard, server=server))
-    around.append(Middleware(FastPath))
+    around.append(Middleware(Guard, server=task.spec.server))
     return Starlette(lifespan=lifespan, routes=ROUTES, middleware=around, exception_handlers=HANDLERS)
 
 

@@ -1,26 +1,28 @@
-"""Concurrent texts to batches, without ever waiting: a batch is what queued while the last one ran."""
+"""Gather concurrent texts into batches without ever waiting: a batch is what queued while the last one ran."""
 
 import asyncio
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
 from tracer_serve.errors import BadInputError, OverloadedError
+from tracer_serve.infra.caller import CALLER, within_share
 from tracer_serve.infra.log_context import within
 from tracer_serve.policy.policy import Policy
+from tracer_serve.serving.batch_queue import BatchQueue
 from tracer_serve.types import Text, Verdict, length_of
 
 _log = logging.getLogger(__name__)
 
-_TARGET_S = 0.05  # a lone request waits for at most about one batch: batches are sized to take this long
-_LEAST_ROWS, _MOST_ROWS = 8, 256
-_AHEAD = 4  # short requests go ahead of a list where they would fill so small a part of a batch
+_ALONE_S, _SHARED_S = 0.05, 0.01  # how long a batch should take: a request waits for at most about one batch
+_ALONE_LEAST, _SHARED_LEAST = 8, 2  # rows of a batch, however long one takes
+_MOST_ROWS = 256
 _INLINE_S = 0.004  # what takes less is not worth two changes of thread
 _INLINE_CHARS = 65_536
+_WEIGHT = 2  # one caller's texts are two thirds of the capacity at most
 
 
 @dataclass(slots=True, eq=False)
@@ -45,6 +47,7 @@ class _Job:
     judged: Judged
     loop: asyncio.AbstractEventLoop
     future: "asyncio.Future[Judged]"
+    caller: str
     taken: int = 0
     left: int = field(init=False)
 
@@ -53,10 +56,12 @@ class _Job:
 
     @property
     def untaken(self) -> int:
+        """How many texts are in no batch yet."""
         return len(self.texts) - self.taken
 
-    def take(self, most: int) -> "list[_Row]":
-        start, self.taken = self.taken, min(self.taken + most, len(self.texts))
+    def take(self, count: int) -> "list[_Row]":
+        """Return the next texts for a batch."""
+        start, self.taken = self.taken, self.taken + count
         return [(self, i) for i in range(start, self.taken)]
 
 
@@ -66,23 +71,24 @@ _Row = tuple[_Job, int]
 class Batcher:
     """Runs policies on batches made of whatever requests are there.
 
-    Every request gets a share of each batch, so that a lone text never waits for a list of ten thousand; a few of
-    them go even before the list's next share. The work is done in a thread of its own, except what is expected to take
-    less than the change of threads: that is done where it is, as one batch of what came in the same turn of the event
-    loop.
+    Every caller gets an equal share of each batch (`batch_queue`), and batches are small while several callers send
+    texts, so that a single text never waits for others' lists. The work is done in a thread of its own, except what is
+    expected to take less than the change of threads: that runs in the event loop, as one batch of what arrived in the
+    same turn.
 
     Parameters
     ----------
-    capacity : most texts waiting; beyond it a request is refused at once instead of waiting for ever
+    capacity : most texts waiting, one caller's two thirds of it; beyond it a request is refused at once
     """
 
     def __init__(self, capacity: int = 20_000) -> None:
         self._capacity, self._queued = capacity, 0
-        self._waiting: deque[_Job] = deque()
+        self._queued_by: dict[str, int] = {}
+        self._waiting = BatchQueue[_Job](time.monotonic)
         self._arrived: list[_Job] = []
         self._wake = threading.Condition()
-        self._closed = self._running = self._went_ahead = False
-        self._row_s = _TARGET_S
+        self._closed = self._running = False
+        self._row_s = _ALONE_S
         self._thread = threading.Thread(target=within(self._run), name="tracer-batcher", daemon=True)
         self._thread.start()
 
@@ -94,20 +100,21 @@ class Batcher:
         OverloadedError
             Where too many texts are waiting already.
         """
-        loop = asyncio.get_running_loop()
-        job = _Job(policy, texts, Judged([None] * len(texts)), loop, loop.create_future())
+        loop, caller = asyncio.get_running_loop(), CALLER.get()
+        job = _Job(policy, texts, Judged([None] * len(texts)), loop, loop.create_future(), caller)
         if not texts or self._closed:
             return job.judged
-        if self._queued and self._queued + len(texts) > self._capacity:
-            raise OverloadedError(f"{self._queued:,} texts are waiting already; ask again later")
+        own = self._queued_by.get(caller, 0)
+        if own and not within_share(own, self._queued, self._capacity, _WEIGHT, len(texts)):
+            raise OverloadedError(f"{own:,} texts of this caller are waiting already; ask again later")
         if not self._arrived:
             loop.call_soon(self._start)
         self._arrived.append(job)
-        self._queued += len(texts)
+        self._count(caller, len(texts))
         try:
             return await job.future
         finally:
-            self._queued -= len(texts)
+            self._count(caller, -len(texts))
 
     def close(self) -> None:
         """Finish what is queued and end the thread."""
@@ -116,8 +123,14 @@ class Batcher:
             self._wake.notify()
         self._thread.join()
 
+    def _count(self, caller: str, texts: int) -> None:
+        self._queued += texts
+        self._queued_by[caller] = self._queued_by.get(caller, 0) + texts
+        if not self._queued_by[caller]:
+            del self._queued_by[caller]
+
     def _start(self) -> None:
-        """Begin what came in this turn of the event loop: here if it is little, else in the thread."""
+        """Begin what arrived in this turn of the event loop: here if it is little, else in the thread."""
         jobs, self._arrived = self._arrived, []
         rows = [(job, i) for job in jobs for i in range(len(job.texts))]
         little = len(rows) * self._row_s < _INLINE_S and sum(length_of(job.texts[i]) for job, i in rows) < _INLINE_CHARS
@@ -126,7 +139,8 @@ class Batcher:
             _resolve(jobs)
             return
         with self._wake:
-            self._waiting.extend(jobs)
+            for job in jobs:
+                self._waiting.add(job)
             self._wake.notify()
 
     def _run(self) -> None:
@@ -140,41 +154,18 @@ class Batcher:
         for same in _by_policy(rows):
             _judge(same)
         # halfway at most, because one batch says little; of a lone row, which shares its cost with none, even less
-        weight = min(0.5, len(rows) / _LEAST_ROWS)
+        weight = min(0.5, len(rows) / _ALONE_LEAST)
         self._row_s += weight * ((time.perf_counter() - started) / len(rows) - self._row_s)
 
     def _take(self) -> list[_Row]:
-        """Wait for work, then take a fair share of each request's texts; nothing once closed and empty."""
+        """Wait for work, then take a fair share of each caller's texts; nothing once closed and empty."""
         with self._wake:
             while not self._waiting and not self._closed:
                 self._wake.wait()
             self._running = True
-            room = min(max(int(_TARGET_S / max(self._row_s, 1e-6)), _LEAST_ROWS), _MOST_ROWS)
-            return self._ahead(room // _AHEAD) or self._shares(room)
-
-    def _ahead(self, most: int) -> list[_Row]:
-        """Take what is left of the short requests where it is little beside a list: the list's next part waits for it.
-
-        Not twice in turn, so that the list goes on.
-        """
-        short = [job for job in self._waiting if job.untaken <= most]
-        little = sum(job.untaken for job in short) <= most
-        self._went_ahead = bool(short) and little and len(short) < len(self._waiting) and not self._went_ahead
-        if not self._went_ahead:
-            return []
-        self._waiting = deque(job for job in self._waiting if job.untaken > most)
-        return [row for job in short for row in job.take(most)]
-
-    def _shares(self, room: int) -> list[_Row]:
-        """Take of each request as much, and more where others have less."""
-        share = max(1, room // max(1, len(self._waiting)))
-        rows: list[_Row] = []
-        while self._waiting and len(rows) < room:
-            job = self._waiting.popleft()
-            rows += job.take(min(share, room - len(rows)))
-            if job.untaken:
-                self._waiting.append(job)
-        return rows
+            target, least = (_SHARED_S, _SHARED_LEAST) if self._waiting.shared else (_ALONE_S, _ALONE_LEAST)
+            room = min(max(int(target / max(self._row_s, 1e-6)), least), _MOST_ROWS)
+            return [row for job, count in self._waiting.take(room) for row in job.take(count)]
 
 
 def _by_policy(rows: list[_Row]) -> list[list[_Row]]:

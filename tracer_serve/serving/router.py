@@ -85,6 +85,7 @@ class Router:
             if isinstance(verdict, BadInputError):
                 results.append(verdict)
             elif verdict is not None and request.reason(verdict) == CERTIFIED:
+                await self.writer.room()
                 results.append(request.handle(text, stored, verdict))
             else:
                 results.append(None)

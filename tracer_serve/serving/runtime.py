@@ -70,6 +70,8 @@ class Runtime:
         if self.writer.problem is not None:
             kept = f"{self.writer.waiting:,} wait in memory, {self.writer.lost:,} are lost so far"
             found.append(f"traces do not reach the store ({kept}), refits learn nothing of them: {self.writer.problem}")
+        elif self.writer.lost:
+            found.append(f"{self.writer.lost:,} traces were lost since the start: {self.writer.last_loss}")
         if self.live.problem is not None:
             found.append(self.live.problem)
         if self.gate.void:

@@ -1,4 +1,4 @@
-"""Rows and labels as they go to the store in one group, and what of it the store does not take."""
+"""Write a group of rows and labels to the store, and return what the store does not take."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -25,19 +25,21 @@ class PendingWrite:
 
     Parameters
     ----------
-    done : told whether it is safe on disk; False may be followed by True
+    done : called with whether it is safe on disk; False may be followed by True
+    caller : whose request it is
     """
 
     what: Trace | Label
     done: Callable[[bool], None] | None = None
+    caller: str = ""
 
     @property
     def size(self) -> int:
-        """What it takes of a queue: a long text counts as one more for each thousand characters."""
+        """Its part of a queue's capacity: a long text counts as one more for each thousand characters."""
         return 1 + length_of(self.what.input) // 1_000 if isinstance(self.what, Trace) else 1
 
     def tell(self, *, written: bool) -> None:
-        """Tell whoever waits for it."""
+        """Tell the request that waits for it."""
         if self.done is not None:
             self.done(written)
 
@@ -59,7 +61,7 @@ class WriteOutcome:
 
 
 def write(store: TraceStore, items: Sequence[PendingWrite]) -> WriteOutcome:
-    """Add the rows of a group in one transaction, then its labels, and tell whoever waits for a row."""
+    """Add the rows of a group in one transaction, then its labels, and tell the requests that wait for a row."""
     left = deque(items)
     try:
         if rows := [item.what for item in items if isinstance(item.what, Trace)]:

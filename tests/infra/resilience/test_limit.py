@@ -3,6 +3,7 @@ import asyncio
 import pytest
 
 from tracer_serve.errors import TeacherError
+from tracer_serve.infra.caller import CALLER
 from tracer_serve.infra.resilience.concurrency_limit import Limit
 
 pytestmark = pytest.mark.anyio
@@ -53,3 +54,43 @@ async def test_no_queue() -> None:
                 pytest.fail("beyond the limit")
     async with limit.place():
         assert limit.in_flight == 1
+
+
+def as_caller(name: str, limit: Limit, go: asyncio.Event, order: list[str]) -> "asyncio.Task[None]":
+    """Hold a place as a caller, in a task of its own."""
+
+    async def held() -> None:
+        CALLER.set(name)
+        async with limit.place():
+            order.append(name)
+            await go.wait()
+
+    return asyncio.create_task(held())
+
+
+async def test_one_caller_alone_leaves_a_place_and_a_part_of_the_queue() -> None:
+    """Beside a caller that sends without end another one is served at once, and a third one still finds a queue."""
+    limit, go, order = Limit(16, 20), asyncio.Event(), list[str]()
+    greedy = [as_caller("greedy", limit, go, order) for _ in range(100)]
+    await asyncio.sleep(0)
+    assert (limit.in_flight, limit.waiting) == (15, 16)
+    others = [as_caller(name, limit, go, order) for name in ("a", "b")]
+    await asyncio.sleep(0)
+    assert (order[-1], limit.in_flight, limit.waiting) == ("a", 16, 17)
+    go.set()
+    outcomes = await asyncio.gather(*greedy, *others, return_exceptions=True)
+    assert sum(isinstance(outcome, TeacherError) for outcome in outcomes) == 100 - 31
+    assert not any(isinstance(outcome, TeacherError) for outcome in outcomes[100:])
+    assert (limit.in_flight, limit.waiting, limit._queues) == (0, 0, {})
+
+
+async def test_places_go_to_callers_in_turn() -> None:
+    """A caller with one call waits for one place, however many calls others queued before."""
+    limit, go, order = Limit(1, 20), [asyncio.Event() for _ in range(6)], list[str]()
+    tasks = [as_caller("greedy", limit, go[i], order) for i in range(5)]
+    await asyncio.sleep(0)
+    tasks.append(as_caller("single", limit, go[5], order))
+    for event in go:
+        event.set()
+    await asyncio.gather(*tasks)
+    assert order == ["greedy", "greedy", "single", "greedy", "greedy", "greedy"]

@@ -68,7 +68,7 @@ class Forwarder:
             if e.model == endpoints[0].model
         ]
         self.model = endpoints[0].model
-        self._limit = Limit(CONCURRENCY, 0)
+        self._limit = Limit(CONCURRENCY, 0, weight=2)  # a stream may hold its place for minutes
 
     async def close(self) -> None:
         """Close the connections."""

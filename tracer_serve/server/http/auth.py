@@ -8,6 +8,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tracer_serve.config.server import ServerSpec
+from tracer_serve.infra.caller import CALLER
 from tracer_serve.server.http.api_keys import Keys
 from tracer_serve.server.http.errors import RefusalError, respond
 from tracer_serve.server.http.rate_limit import Buckets, Left
@@ -44,6 +45,7 @@ class Guard:
                 await respond(unknown_key(path, Headers(scope=scope)))(scope, receive, send)
                 return
             caller = owner
+        CALLER.set(caller)
         if self._buckets is None or not path.startswith("/v1/"):
             await self._app(scope, receive, send)
             return

@@ -1,0 +1,124 @@
+"""One abusive caller of each kind, over real sockets, and another caller's single texts beside it."""
+
+import asyncio
+import json
+import statistics
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.server.worlds import BLUE, DEFERRED, HANDLED, RED, make_task, make_version
+from tests.support.server_process import answering, bare, free_port
+from tests.support.stub_llm import Faults, StubLLM, serve
+
+pytestmark = pytest.mark.anyio
+GREEDY, OTHER = "key-of-the-greedy-caller", "key-of-the-other-caller"
+
+
+@pytest.fixture(scope="module")
+def stub() -> Iterator[StubLLM]:
+    """An LLM server for all tests of this module."""
+    with serve(StubLLM()) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory, stub: StubLLM) -> Iterator[str]:
+    """The address of a server process with two keys, a certified version and a teacher that takes twelve calls."""
+    teacher = {"type": "openai", "base_url": stub.url, "model": "stub-1", "retries": 0, "deadline_s": 20.0}
+    limits = {"max_concurrency": 12, "queue": 32, "cache": {"size": 0}}
+    server = {"api_keys": ["${GREEDY_KEY}", "${OTHER_KEY}"], "max_batch": 1024, "decision_cache": 0}
+    folder, port = tmp_path_factory.mktemp("fair"), free_port()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("GREEDY_KEY", GREEDY)
+        environment.setenv("OTHER_KEY", OTHER)
+        task = make_task(folder, stub, teacher=teacher | limits, server=server, schedule={"min_new_traces": 10**6})
+    stub.default = "red"
+    make_version(task)
+    words = [sys.executable, "-m", "tracer_serve", str(folder / "task.yaml"), "--port", str(port)]
+    env = bare(folder / "home", GREEDY_KEY=GREEDY, OTHER_KEY=OTHER, PYTHONPATH=":".join(sys.path))
+    with answering(words, port, folder, env) as client:
+        yield str(client.base_url)
+
+
+def client_of(url: str, key: str) -> httpx.AsyncClient:
+    """Return a client with its own connections."""
+    limits = httpx.Limits(max_connections=400)
+    return httpx.AsyncClient(base_url=url, headers={"authorization": f"Bearer {key}"}, timeout=30, limits=limits)
+
+
+@asynccontextmanager
+async def beside(url: str, number: int, ask: Callable[[httpx.AsyncClient], Awaitable[Any]]) -> AsyncIterator[None]:
+    """Let the greedy caller ask without end on a number of connections."""
+
+    async def forever(client: httpx.AsyncClient) -> None:
+        while True:
+            with suppress(httpx.HTTPError):
+                await ask(client)
+
+    async with client_of(url, GREEDY) as client:
+        tasks = [asyncio.create_task(forever(client)) for _ in range(number)]
+        await asyncio.sleep(1.0)
+        yield
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def singles(url: str, number: int, body: dict[str, Any], route: str = "classify") -> list[tuple[int, float]]:
+    """Return status and seconds of another caller's requests, one after the other."""
+    found = []
+    async with client_of(url, OTHER) as client:
+        for _ in range(number):
+            began = time.perf_counter()
+            answer = await client.post(f"/v1/{route}", json=body)
+            found.append((answer.status_code, time.perf_counter() - began))
+            await asyncio.sleep(0.01)
+    return found
+
+
+async def test_lists_lose_no_row_and_keep_no_single_text_waiting(url: str) -> None:
+    """Eight connections send lists of 1,024 texts: no trace is lost, and another caller's texts stay quick."""
+    quiet = await singles(url, 100, {"input": HANDLED})
+    texts = [f"{text} {i}" for i in range(43) for text in RED + BLUE][:1024]
+    async with beside(url, 8, lambda client: client.post("/v1/classify", json={"input": texts})):
+        beside_lists = await singles(url, 100, {"input": HANDLED})
+    health = await health_of(url)
+    assert {status for status, _ in beside_lists} == {200}
+    assert health["traces_lost"] == 0
+    p50 = [statistics.median(seconds for _, seconds in runs) for runs in (quiet, beside_lists)]
+    assert p50[1] < max(0.25, 10 * p50[0])
+
+
+async def test_a_caller_that_fills_the_teachers_queue_refuses_no_other(url: str, stub: StubLLM) -> None:
+    """With hundreds of one caller's texts at the teacher, another caller's texts take about one call's time."""
+    stub.use(Faults(latency_s=0.2))
+    async with beside(url, 150, lambda client: client.post("/v1/classify", json={"input": DEFERRED})):
+        found = await singles(url, 15, {"input": DEFERRED + " alone"})
+    assert [status for status, _ in found] == [200] * 15
+    assert statistics.median(seconds for _, seconds in found) < 0.8
+
+
+async def test_a_caller_that_fills_the_forwarding_places_refuses_no_other(url: str, stub: StubLLM) -> None:
+    """With eighty calls of one caller being passed on, another caller's call is passed on too."""
+    stub.use(Faults())
+    stub.hold()
+    body = {"model": "another-model", "messages": [{"role": "user", "content": "write a poem"}]}
+    async with beside(url, 80, lambda client: client.post("/v1/chat/completions", json=body)):
+        other = asyncio.create_task(singles(url, 1, body, "chat/completions"))
+        await asyncio.sleep(0.5)
+        stub.release.set()
+        found = await other
+    assert [status for status, _ in found] == [200]
+
+
+async def health_of(url: str) -> dict[str, Any]:
+    """Return `/healthz`."""
+    async with client_of(url, OTHER) as client:
+        found: dict[str, Any] = json.loads((await client.get("/healthz")).text)
+        return found

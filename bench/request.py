@@ -27,7 +27,7 @@ from tracer_serve.gate.scope_guard import scope_scores
 from tracer_serve.policy.policy import Policy
 from tracer_serve.policy.stage import gather
 from tracer_serve.server.http.json_response import encode
-from tracer_serve.server.routes.classify import ClassifyRequest
+from tracer_serve.server.routes.classify_request import ClassifyRequest
 from tracer_serve.serving.metrics import Metrics
 from tracer_serve.storage.traces import new_id, open_store
 from tracer_serve.storage.versions.opening import open_versions

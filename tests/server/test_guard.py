@@ -14,11 +14,11 @@ from tracer_serve.config.load import Task
 from tracer_serve.config.server import ServerSpec
 from tracer_serve.errors import EmbedderError, SpecError, StoreError
 from tracer_serve.server.app import ROUTES, make_app
-from tracer_serve.server.bento.launch import require_keys
 from tracer_serve.server.http.api_keys import Keys
 from tracer_serve.server.http.auth import OPEN, Loopback
 from tracer_serve.server.http.errors import respond
 from tracer_serve.server.http.rate_limit import Buckets
+from tracer_serve.server.process.address import require_keys
 from tracer_serve.server.routes.response_models import ErrorBody
 from tracer_serve.serving.runtime import Runtime
 

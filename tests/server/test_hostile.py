@@ -5,7 +5,6 @@ import json
 import random
 import resource
 import socket
-import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,22 +16,26 @@ import pytest
 from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
-from tests.server.chat.conftest import listening
+from tests.server.chat.conftest import listening, running_app
 from tests.server.test_run import _answering, process
 from tests.server.worlds import HANDLED, make_version, serving
 from tests.support.server_process import free_port
 from tests.support.stub_llm import StubLLM
+from tests.support.waiting import until
 from tracer_serve.config.load import Task
+from tracer_serve.server.app import make_app
 from tracer_serve.server.chat.request import ChatRequest
 from tracer_serve.server.dashboard.explain import ExplainRequest
-from tracer_serve.server.http import connection_limits as protocol
 from tracer_serve.server.http import request_body as body
+from tracer_serve.server.http.connection_limits import BoundedProtocol
 from tracer_serve.server.http.errors import RefusalError
-from tracer_serve.server.routes.classify import ClassifyRequest
+from tracer_serve.server.http.idle_connections import Limits
+from tracer_serve.server.routes.classify_request import ClassifyRequest
 from tracer_serve.server.routes.response_models import ErrorBody
 
 MakeTask = Callable[..., Task]
 HUGE = 200_000_000
+LIMITS = Limits()
 ROUTES = ("/v1/classify", "/v1/chat/completions", "/v1/feedback", "/v1/explain", "/admin/rollback")
 
 
@@ -97,7 +100,7 @@ def test_bodies_of_200_mb_are_refused_and_not_kept(task: MakeTask) -> None:
 def test_ten_thousand_silent_connections_do_not_keep_others_out(task: MakeTask) -> None:
     """Ten thousand and more: memory is bounded, others are answered, and whoever says nothing is sent away."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = protocol.MOST + 500
+    wanted = LIMITS.connections + 500
     if hard < wanted + 500:
         pytest.skip(f"the machine allows {hard} open files")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted + 500), hard))
@@ -107,7 +110,7 @@ def test_ten_thousand_silent_connections_do_not_keep_others_out(task: MakeTask) 
         for client in clients[-2000:]:
             client.sendall(b"POST /v1/classify HTTP/1.1\r\nx-slow: ")
         server.answers()
-        assert len(list(Path(f"/proc/{server.worker}/fd").iterdir())) > protocol.MOST
+        assert len(list(Path(f"/proc/{server.worker}/fd").iterdir())) > LIMITS.connections
         assert server.memory_mb < before + 300
         for client in clients:
             assert client.recv(1) == b""
@@ -165,39 +168,36 @@ def test_trailers_without_end_are_refused(task: MakeTask, line: bytes) -> None:
         assert httpx.get(f"{url}/models").status_code == 200
 
 
-def test_an_offer_of_http_2_costs_no_body(task: MakeTask) -> None:
-    """Java's HTTP client offers h2c with each request: it is answered in HTTP/1.1, and the connection stays."""
-    body = json.dumps({"input": HANDLED}).encode()
-    offer = ("connection: Upgrade, HTTP2-Settings", "HTTP2-Settings: AAEAAEAAAAIAAAAB", "Upgrade: h2c")
-    spec = task()
-    make_version(spec)
-    with listening(spec) as url, socket.create_connection((httpx.URL(url).host, httpx.URL(url).port or 0)) as client:
-        for _ in range(2):
-            client.sendall(head(*offer, f"content-length: {len(body)}") + body)
-            answer = client.recv(65_536)
-            while not answer.endswith(b"}}"):  # head and body are sent apart
-                rest = client.recv(65_536)
-                assert rest
-                answer += rest
-            assert answer.startswith(b"HTTP/1.1 200 OK")
+class Three(BoundedProtocol):
+    """Three connections, idle for three seconds at most."""
+
+    limits = Limits(connections=3, idle_s=3.0, look_s=0.1)
 
 
-def test_whoever_is_silent_too_long_or_longest_gives_way(task: MakeTask, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With room for three, a fourth takes the place of the first; after a while all places are free again."""
-    monkeypatch.setattr(protocol, "MOST", 3)
-    monkeypatch.setattr(protocol, "HEAD_S", 3.0)
-    monkeypatch.setattr(protocol, "_LOOK_S", 0.1)
-    with listening(task()) as url, ExitStack() as stack:
+def test_the_longest_idle_connection_gives_way(task: MakeTask) -> None:
+    """With room for three, a fourth takes the place of the first; when the idle time is over all places are free."""
+    with running_app(make_app(task(), schedule=False), Three) as url, ExitStack() as stack:
         address = httpx.URL(url).host, httpx.URL(url).port
         clients = []
         for _ in range(4):
             clients.append(stack.enter_context(socket.create_connection(address, timeout=20)))
-            time.sleep(0.05)  # so that the first is surely the first
-        assert clients[0].recv(1) == b""
+            clients[-1].sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert clients[-1].recv(4096).startswith(b"HTTP/1.1 200")
+        until(lambda: _closed(clients[0]))
         clients[1].sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
         assert clients[1].recv(4096).startswith(b"HTTP/1.1 200")
-        clients[2].sendall(b"GET /livez HT")  # half a word is no request
+        clients[2].sendall(b"GET /livez HT")  # half a line is no request
         assert [client.recv(1) for client in clients[2:]] == [b"", b""]
+
+
+def _closed(client: socket.socket) -> bool:
+    """Read what is there, without waiting; return whether the server has closed the connection."""
+    try:
+        while client.recv(4096, socket.MSG_DONTWAIT):
+            pass
+    except BlockingIOError:
+        return False
+    return True
 
 
 @pytest.mark.anyio

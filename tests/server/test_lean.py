@@ -47,7 +47,7 @@ def test_serving_a_fitted_version_loads_no_library_of_the_fit(tmp_path: Path, st
 
 @pytest.mark.parametrize(
     "module",
-    ["tracer_serve.cli.commands.serve", "tracer_serve.cli.commands._serving", "tracer_serve.server.bento.launch"],
+    ["tracer_serve.cli.commands.serve", "tracer_serve.cli.commands._serving", "tracer_serve.server.process.supervisor"],
 )
 def test_the_process_that_starts_a_server_loads_no_library_of_the_fit(module: str) -> None:
     """`serve` with a version at hand is spared what a first fit would need, and what its worker imports meanwhile."""

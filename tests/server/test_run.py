@@ -17,28 +17,23 @@ import pytest
 from tests.server.worlds import DEFERRED, HANDLED, make_task, make_version
 from tests.support.server_process import free_port
 from tests.support.stub_llm import StubLLM
+from tests.support.waiting import until
 from tracer_serve.config.load import Task
+from tracer_serve.config.server import ServerSpec
 from tracer_serve.errors import BusyError, SpecError, StoreError
-from tracer_serve.server.bento.launch import address_of, require_free_port
+from tracer_serve.server.process.address import address_of, bind
 from tracer_serve.server.process.handshake import WorkerHandle, announced
 from tracer_serve.server.process.worker import application_of, started
 from tracer_serve.storage.traces import open_store
 
 MakeTask = Callable[..., Task]
-SERVE = """
-import sys
-from pathlib import Path
-from tracer_serve.server.bento.launch import serve
-from tracer_serve.server.process.task_set import load_tasks
-sys.exit(serve(*load_tasks(list(map(Path, sys.argv[1:])))))
-"""
 PATIENCE_S = 90.0  # a machine under load imports slowly
 
 
 @contextmanager
 def process(task: Task, *others: Task) -> Iterator["subprocess.Popen[bytes]"]:
     """Serve a task, or several, in processes of their own, ready when this yields."""
-    words = [sys.executable, "-c", SERVE, *(str(each.file) for each in (task, *others))]
+    words = [sys.executable, "-m", "tracer_serve", *(str(each.file) for each in (task, *others))]
     server = subprocess.Popen(words, env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True)
     try:
         end = time.monotonic() + PATIENCE_S
@@ -99,21 +94,21 @@ async def _ask_and_stop(url: str, server: "subprocess.Popen[bytes]", stub: StubL
         return await asking
 
 
-def test_a_worker_that_is_killed_is_replaced(task: MakeTask) -> None:
-    """Another one answers from the same version, and still stops politely."""
-    spec = task(server={"port": free_port()})
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killed_workers_are_replaced(task: MakeTask, workers: int) -> None:
+    """After kill -9 of every worker a request waits for a new one, as many run as before, and SIGTERM stops them."""
+    spec = task(server={"port": free_port(), "workers": workers})
     make_version(spec)
     url = f"http://127.0.0.1:{spec.spec.server.port}"
     with process(spec) as server:
-        (first,) = _answering(server)
-        os.kill(first, signal.SIGKILL)
-        end = time.monotonic() + PATIENCE_S
-        while _answering(server) <= {first}:
-            assert time.monotonic() < end
-            time.sleep(0.1)
-        # the supervisor listens throughout, so a request waits for the new worker
+        until(lambda: len(_answering(server)) == workers)
+        killed = _answering(server)
+        for worker in killed:
+            os.kill(worker, signal.SIGKILL)
         answer = httpx.post(f"{url}/v1/classify", json={"input": HANDLED}, timeout=PATIENCE_S)
         assert answer.headers["x-tracer-decision"] == "handled"
+        assert not killed & _answering(server)
+        assert len(_answering(server)) == workers
         server.send_signal(signal.SIGTERM)
         assert server.wait(30) == 0
 
@@ -203,7 +198,7 @@ def test_a_port_in_use_is_told_before_anything_starts() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(BusyError, match=rf"port {port} on 127.0.0.1 is in use.*ss -ltnp") as caught:
-            require_free_port("127.0.0.1", port)
+            bind(ServerSpec(port=port))
     assert caught.value.exit_code == 1
 
 

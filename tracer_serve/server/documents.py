@@ -2,12 +2,16 @@
 
 from typing import Any
 
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from tracer_serve.config.load import Task
 from tracer_serve.server.http.context import runtime_of
 from tracer_serve.server.openapi import openapi
+from tracer_serve.server.routes.classify_request import ClassifyRequest
+from tracer_serve.server.routes.response_models import ClassifyResponse
 
 
 def models(request: Request) -> Response:
@@ -25,10 +29,21 @@ def model(task: Task) -> dict[str, Any]:
 
 
 def schema(request: Request) -> Response:
-    """Answer in the shape of BentoML's own schema route."""
-    paths = {route.path: {"mounted": True} for route in request.app.routes}
-    name = runtime_of(request).task.spec.name
-    return JSONResponse({"name": name, "type": "service", "routes": [], "paths": paths})
+    """Answer in the format of BentoML's own schema route."""
+    return JSONResponse(bento_schema(runtime_of(request).task.spec.name, request.app))
+
+
+def bento_schema(name: str, app: Starlette) -> dict[str, Any]:
+    """Return what BentoML's clients read to find a service's methods: `classify`.
+
+    Parameters
+    ----------
+    app : whose routes are listed
+    """
+    models = {"input": ClassifyRequest.model_json_schema(), "output": ClassifyResponse.model_json_schema()}
+    method = {"name": "classify", "route": "/v1/classify", "batchable": False, "is_task": False}
+    paths = {route.path: {"mounted": True} for route in app.routes if isinstance(route, Route)}
+    return {"name": name, "type": "service", "routes": [method | models], "paths": paths}
 
 
 def docs(_: Request) -> Response:

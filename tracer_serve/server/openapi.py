@@ -6,7 +6,7 @@ from tracer_serve import __version__
 from tracer_serve.server.chat.request import ChatRequest
 from tracer_serve.server.dashboard.explain import ExplainRequest
 from tracer_serve.server.routes.admin import RollbackRequest
-from tracer_serve.server.routes.classify import ClassifyRequest
+from tracer_serve.server.routes.classify_request import ClassifyRequest
 from tracer_serve.server.routes.feedback import FeedbackRequest
 from tracer_serve.server.routes.response_models import ChatCompletion, ClassifyResponse, ErrorBody, FeedbackResponse
 

@@ -17,9 +17,9 @@ from tracer_serve.server.http.connection_limits import BoundedProtocol
 
 
 @contextmanager
-def running_app(app: Starlette) -> Iterator[str]:
+def running_app(app: Starlette, protocol: type[BoundedProtocol] = BoundedProtocol) -> Iterator[str]:
     """Run an application in a thread; yields its root."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", ws="none", http=BoundedProtocol))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", ws="none", http=protocol))
     thread = threading.Thread(target=server.run, name="served-task", daemon=True)
     thread.start()
     while not server.started:

@@ -10,30 +10,36 @@ from typing import Any
 from tracer_serve.cli.console import facts, out, progress_bar
 from tracer_serve.config.load import Task
 from tracer_serve.errors import ArtifactError, BusyError, FitError, StoreError, TracerServeError
-from tracer_serve.server.bento.launch import require_free_port, require_keys, supervise, supervisor
+from tracer_serve.server.process.address import bind, require_keys
 from tracer_serve.server.process.handshake import WorkerHandle
+from tracer_serve.server.process.logs import configure_our_log, log_to_stdout
+from tracer_serve.server.process.supervisor import Supervisor
 from tracer_serve.server.process.task_set import load_tasks, require_one_address
 
 
 def go(args: argparse.Namespace, worker: WorkerHandle) -> int:
-    """Serve some tasks.
+    """Check all tasks, fit first versions where they are missing, and serve until SIGTERM or SIGINT.
 
-    Everything that can be wrong with any of the tasks is looked for before the first of them starts.
+    Returns
+    -------
+    0, or 1 if no worker could start
     """
     tasks = tuple(_moved(task, args.host, args.port) for task in load_tasks(args.task))
     require_one_address(tasks)
     for task in tasks:
         require_keys(task.spec.server, insecure=args.insecure, file=task.file)
-    require_free_port(tasks[0].spec.server.host, tasks[0].spec.server.port)
-    worker.prepare()
-    supervisor()  # imports for as long as the worker prepares
-    told = worker.told()
-    if not told["serves"]:
-        worker.end()
-    for task, found in zip(tasks, told["tasks"], strict=True):
-        begin(task, found)
-    invite(told["tasks"][0]["example"], *tasks)
-    return supervise(tasks[0].spec.server, worker if told["serves"] else None)
+    server = tasks[0].spec.server
+    with bind(server) as listener:
+        worker.prepare()
+        told = worker.told()
+        if not told["serves"]:
+            worker.end()
+        for task, found in zip(tasks, told["tasks"], strict=True):
+            begin(task, found)
+        invite(told["tasks"][0]["example"], *tasks)
+        log_to_stdout()
+        configure_our_log()
+        return Supervisor(listener, server.workers).run(worker if told["serves"] else None)
 
 
 def _moved(task: Task, host: str | None, port: int | None) -> Task:

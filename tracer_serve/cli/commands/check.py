@@ -20,7 +20,7 @@ from tracer_serve.components.factory import (
 )
 from tracer_serve.config.load import Task, load_task
 from tracer_serve.errors import BadInputError, SpecError
-from tracer_serve.server.bento.launch import require_keys
+from tracer_serve.server.process.address import require_keys
 from tracer_serve.storage.importers import ReadOptions, survey_file
 from tracer_serve.storage.versions.opening import store_of
 

@@ -20,7 +20,7 @@ from tracer_serve.server.bento.carried import STATE, single
 from tracer_serve.server.bento.contents import copy_task
 from tracer_serve.server.bento.pins import needs, pins
 from tracer_serve.server.bento.wheel import write_wheel
-from tracer_serve.server.process.handshake import CARRIED, TASK
+from tracer_serve.server.process.handshake import TASK
 from tracer_serve.storage.versions.manifest import Manifest
 from tracer_serve.storage.versions.opening import open_versions
 
@@ -140,7 +140,7 @@ def _pack(folder: Path, tag: str) -> str:
     """Let BentoML import and pack the service, which belongs into a process of its own."""
     name, _, version = tag.partition(":")
     words = [sys.executable, "-c", _PACK, name, version]
-    kept = {key: value for key, value in os.environ.items() if key not in (TASK, CARRIED)}
+    kept = {key: value for key, value in os.environ.items() if key != TASK}
     env = kept | {"BENTOML_DO_NOT_TRACK": "True"}
     done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)  # noqa: S603  # ours
     if done.returncode:

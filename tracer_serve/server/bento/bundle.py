@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tracer_serve.server.bento.carried import STATE
-from tracer_serve.server.process.handshake import CARRIED, TASK
+from tracer_serve.server.process.handshake import TASK
 
 BASE = "python:3.11.14-slim-bookworm"
 
@@ -28,12 +28,11 @@ def bento_service(folder: Path, task: str) -> Any:
         "OPENBLAS_NUM_THREADS": "1",
     }
     os.environ.update({name: value for name, value in settings.items() if not os.environ.get(name)})
-    os.environ[CARRIED] = str(folder / "carried")
-    from bentoml.images import Image  # noqa: PLC0415
+    from bentoml.images import Image  # noqa: PLC0415  # these imports read the settings
 
-    from tracer_serve.server.bento.service import svc  # noqa: PLC0415  # it reads the settings when it is imported
+    from tracer_serve.server.bento.mounted_service import make_service, tasks_or_exit  # noqa: PLC0415
 
     image = Image(base_image=BASE, distro="", lock_python_packages=False, build_include_paths=["wheels"])
     image.run(f"install --directory --owner={_USER} --group={_USER} {STATE}")
-    svc.image = image.python_packages(*(folder / "requirements.txt").read_text(encoding="utf-8").split())
-    return svc
+    image.python_packages(*(folder / "requirements.txt").read_text(encoding="utf-8").split())
+    return make_service(tasks_or_exit(os.environ[TASK]), carried=folder / "carried", image=image)

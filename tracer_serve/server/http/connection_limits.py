@@ -1,124 +1,196 @@
-"""uvicorn's HTTP protocol with an end to patience: silent connections, endless heads, and too many of either.
+"""Bound what one connection costs: idle time, heads, pipelined requests, unread answers; ignore upgrades.
 
-uvicorn counts the seconds between two requests only. A connection that never says anything, or says its request a byte
-at a time, it keeps for ever, and of a head it reads whatever comes.
+uvicorn has no settings for these, so this subclasses its protocol. The callbacks it overrides are not a public
+interface: `pyproject.toml` bounds uvicorn from above, and ``tests/server/test_connection_limits.py`` fails where a
+version does not call them.
 """
 
 import asyncio
-import re
-import resource
-from itertools import takewhile
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 from weakref import WeakKeyDictionary
 
+import httptools
+import uvicorn
+from uvicorn.protocols.http import auto
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from tracer_serve.server.http.idle_connections import IdleConnections, Limits
 from tracer_serve.server.http.request_body import WHOLE
 
-MOST = 10_000
-"""Connections of a worker; where more come, the one that has been silent longest gives way."""
+_SLICE = 1_024
+"""Bytes parsed at a time: at most 57 requests, the shortest being 18 bytes, are queued before reading pauses."""
 
-HEAD_BYTES = 64_000
-"""Of a request line and its headers, or of what follows a body; what is larger is nobody's in good faith."""
-
-HEAD_S = 30.0
-"""Seconds from a connection's beginning, or from the last answer on it, until the next request's head is there."""
-
-_FILES, _SPARE_FILES = 16_384, 256  # the store, versions and connections to the teacher need some as well
-_LOOK_S = 1.0
-_H2C = re.compile(rb"\r\nupgrade:[ \t]*h2c[ \t]*(?=\r|$)", re.IGNORECASE)
-"""An offer of HTTP/2, as Java's clients make it with every request: the parser would take it, and drop the body."""
-
-
-def allow_connections() -> int:
-    """Let this process open as many files as it needs; return how many connections it may then hold."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < _FILES:
-        soft = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return max(1, min(MOST, soft - _SPARE_FILES))
-
-
-class _Lobby:
-    """The connections of one server that no request is under way on, the one that came first in front."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.most = allow_connections()
-        self._loop, self._since = loop, dict[BoundedProtocol, float]()
-        self._timer: asyncio.TimerHandle | None = None
-
-    def enter(self, connection: "BoundedProtocol") -> None:
-        self._since[connection] = self._loop.time()
-        if self._timer is None:
-            self._timer = self._loop.call_later(_LOOK_S, self._look)
-
-    def leave(self, connection: "BoundedProtocol") -> None:
-        self._since.pop(connection, None)
-
-    def make_room(self, open_: int) -> None:
-        if open_ > self.most:
-            self._dismiss(next(iter(self._since)))
-
-    def _look(self) -> None:
-        latest = self._loop.time() - HEAD_S
-        for connection, _ in list(takewhile(lambda entry: entry[1] < latest, self._since.items())):
-            self._dismiss(connection)
-        self._timer = self._loop.call_later(_LOOK_S, self._look) if self._since else None
-
-    def _dismiss(self, connection: "BoundedProtocol") -> None:
-        self.leave(connection)
-        connection.transport.close()
-
-
-_LOBBIES: WeakKeyDictionary[Any, _Lobby] = WeakKeyDictionary()
+_IDLE: WeakKeyDictionary[Any, IdleConnections] = WeakKeyDictionary()
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection: how long it may be silent, and how much it may say before it asks."""
+    """uvicorn's HTTP/1.1 protocol with limits.
 
-    def connection_made(self, transport: Any) -> None:
-        """Give it a place; where there is none left, the place of another that says nothing."""
+    Requests that a client sends before it has its answer are queued, a slice at a time; the next slice is parsed when
+    the queue is empty, and reading is paused until then. ``Upgrade`` headers are ignored, as RFC 9110 (7.8) allows.
+    """
+
+    limits: ClassVar = Limits()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.parser = _Parser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+        self._unparsed, self._refusal = b"", ""
+        self._since_body = 0
+        self._write_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Note an idle connection, and abort the longest idle one if there are too many."""
         super().connection_made(transport)
-        self._lobby = _LOBBIES.get(self.server_state) or _LOBBIES.setdefault(self.server_state, _Lobby(self.loop))
-        self._said, self._in_body = 0, False
-        self._lobby.enter(self)
-        self._lobby.make_room(len(self.connections))
+        self.flow = _Flow(transport, self)
+        self._idle = _IDLE.get(self.server_state) or _IDLE.setdefault(
+            self.server_state, IdleConnections(self.loop, self.limits)
+        )
+        self._idle.add(transport)
+        self._idle.make_room(len(self.connections))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it."""
-        self._lobby.leave(self)
+        """Forget the connection."""
+        self._idle.discard(self.transport)
+        self.resume_writing()
+        self._unparsed = b""
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Read on, unless this head has no end, or this body's trailers, which uvicorn keeps with the headers."""
-        self._said += len(data)
-        if not self._in_body and b"h2c" in data:
-            head, end, rest = data.partition(b"\r\n\r\n")
-            data = _H2C.sub(b"", head) + end + rest
-        super().data_received(data)
-        if self._said > HEAD_BYTES:
-            self._lobby.leave(self)
-            self.send_400_response(f"The head of a request may have {HEAD_BYTES} bytes.")
+        """Parse as long as no request is queued."""
+        self._unparsed += data
+        self._parse()
+
+    def _parse(self) -> None:
+        data, start = self._unparsed, 0
+        while start < len(data) and not (self.pipeline or self._refusal or self.transport.is_closing()):
+            piece = data[start : start + _SLICE]
+            start += len(piece)
+            self._since_body += len(piece)
+            super().data_received(piece)
+            if self._since_body > self.limits.head_bytes:
+                self.send_400_response(f"The head of a request may have {self.limits.head_bytes} bytes.")
+        self._unparsed = data[start:]
+        if self.is_behind:
+            self.flow.pause_reading()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something was received that answers to earlier requests have to be sent before."""
+        return bool(self.pipeline or self._unparsed or self._refusal)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what came last and close, after the answers that are due before that."""
+        if self.cycle is not None and not (self.cycle.response_complete or self.cycle.more_body):
+            self._refusal = msg
+        else:
+            super().send_400_response(msg)
+            self._idle.add(self.transport)  # until the client has read it
 
     def on_headers_complete(self) -> None:
-        """Begin to answer."""
-        self._lobby.leave(self)
-        self._said, self._in_body = 0, True
+        """Begin a request, unless its head is about to be parsed again without its ``Upgrade``."""
+        if self.parser.should_upgrade():
+            return
+        self._idle.discard(self.transport)
+        self._since_body = 0
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Take what the request's own limit counts."""
-        self._said = 0
+        """Pass on a part of a body, which the route limits."""
+        self._since_body = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Know that what follows is another head, and tell who reads this body that all of it is here."""
-        self._in_body = False
+        """Tell the reader of this body that all of it is here."""
+        if self.parser.should_upgrade():
+            return
         cast("dict[str, Any]", self.scope)[WHOLE] = True
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Wait for the next request; a body that was refused and still comes is waited for no longer than that."""
+        """Go on with queued requests, then with what is not parsed yet, then read."""
         if not self.pipeline:
-            self._lobby.enter(self)
+            self._idle.add(self.transport)
         super().on_response_complete()
+        if self.pipeline or self.transport.is_closing():
+            return
+        if self._refusal:
+            self.send_400_response(self._refusal)
+        else:
+            self._parse()
+            self.flow.resume_reading()
+
+    def pause_writing(self) -> None:
+        """Set a deadline for a client that does not read its answer."""
+        super().pause_writing()
+        self._set_write_timer(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        """Cancel the deadline."""
+        super().resume_writing()
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+    def _set_write_timer(self, unread: int) -> None:
+        self._write_timer = self.loop.call_later(self.limits.write_s, self._require_progress, unread)
+
+    def _require_progress(self, unread: int) -> None:
+        left = self.transport.get_write_buffer_size()
+        if unread - left < self.limits.write_bytes:
+            self.transport.abort()
+        else:
+            self._set_write_timer(left)
+
+
+class _Flow(FlowControl):
+    """Flow control that does not resume reading while requests are queued; uvicorn's would, after each answer."""
+
+    def __init__(self, transport: asyncio.Transport, connection: BoundedProtocol) -> None:
+        super().__init__(transport)
+        self._connection = connection
+
+    def resume_reading(self) -> None:
+        """Resume, unless requests are queued."""
+        if not self._connection.is_behind:
+            super().resume_reading()
+
+
+class _Parser(httptools.HttpRequestParser):
+    """A parser that ignores ``Upgrade``: the body after such a head would otherwise be read as another request."""
+
+    def __init__(self, connection: BoundedProtocol) -> None:
+        super().__init__(connection)
+        self._connection = connection
+
+    def feed_data(self, data: Any) -> None:
+        """Parse; a head that asks for an upgrade is parsed again without that."""
+        try:
+            super().feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self.get_method() == b"CONNECT":  # an upgrade without a header
+                raise httptools.HttpParserInvalidMethodError("CONNECT is not supported") from None
+            (end,) = upgrade.args
+            self.feed_data(self._head() + data[end:])
+
+    def _head(self) -> bytes:
+        start = b"%b %b HTTP/%b\r\n" % (self.get_method(), self._connection.url, self.get_http_version().encode())
+        kept = (b"%b: %b\r\n" % header for header in self._connection.headers if header[0] != b"upgrade")
+        return start + b"".join(kept) + b"\r\n"
+
+
+def bound_uvicorn() -> None:
+    """Make this the protocol of every uvicorn server of this process whose settings name none, such as BentoML's.
+
+    Raises
+    ------
+    RuntimeError
+        If this version of uvicorn does not take it: without limits nothing is served.
+    """
+    auto.AutoHTTPProtocol = BoundedProtocol
+    config = uvicorn.Config(lambda: None, log_config=None)  # never called
+    config.load()
+    if config.http_protocol_class is not BoundedProtocol:
+        raise RuntimeError(f"uvicorn {uvicorn.__version__} does not apply connection limits; install uvicorn<0.55")

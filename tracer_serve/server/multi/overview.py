@@ -9,7 +9,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from tracer_serve.errors import StoreError
 from tracer_serve.report.render import page
 from tracer_serve.server.dashboard.traffic import traffic_of
-from tracer_serve.server.documents import model
+from tracer_serve.server.documents import bento_schema, model
 from tracer_serve.server.http.json_response import JsonAnswer
 from tracer_serve.server.multi.mounted_task import sides_of
 from tracer_serve.server.openapi import openapi
@@ -44,10 +44,9 @@ def metrics(request: Request) -> Response:
 
 
 def schema(request: Request) -> Response:
-    """Answer in the shape of BentoML's own schema route."""
+    """Answer in the format of BentoML's own schema route."""
     sides_of(request)
-    paths = {route.path: {"mounted": True} for route in request.app.routes}
-    return JSONResponse({"name": "tracer-serve", "type": "service", "routes": [], "paths": paths})
+    return JSONResponse(bento_schema("tracer-serve", request.app))
 
 
 def docs(request: Request) -> Response:

@@ -1,7 +1,11 @@
-"""A worker that starts ahead of its supervisor: each imports for seconds, and side by side that takes half as long.
+"""Start a worker process before its supervisor is ready, and talk to it.
 
-The two talk through a pair of sockets. The supervisor asks the worker to prepare, once nothing is wrong with the YAML;
-the worker tells what it found in one line of JSON, starts, and waits for the socket that requests come in by.
+Each of the two imports for about a second; side by side that takes half as long. They talk through a pair of sockets:
+
+1. The supervisor sends "prepare" once the YAML is known to be valid, to the first worker only.
+2. That worker checks its tasks and sends what it found as a line of JSON.
+3. The supervisor sends the listening socket.
+4. The worker, having loaded its versions, sends "ready" and accepts connections.
 """
 
 import json
@@ -16,26 +20,20 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
-import psutil
-
 from tracer_serve.errors import TracerServeError
 
 WORKER = "tracer_serve.server.process.worker"
 TASK = "TRACER_SERVE_TASK"
 METRICS = "TRACER_SERVE_METRICS"
-CARRIED = "TRACER_SERVE_CARRIED"
-"""Names the folder of what a bento brings along."""
-_PREPARE, _SERVE = b"p", b"s"
-_PATIENCE_S = 15  # to end what was begun
+_PREPARE, _SERVE, _READY = b"p", b"s", b"r"
+_PATIENCE_S = 15  # for a worker to end
 
 
 @contextmanager
 def announced(files: Sequence[Path]) -> Iterator[None]:
-    """Say to the processes to come which tasks they serve, and give them a folder to count in."""
+    """Set the environment of worker processes: their tasks, and a folder for the metrics that they share."""
     scratch = Path(tempfile.mkdtemp(prefix="tracer-serve-"))
     before = dict(os.environ)
-    os.environ["BENTOML_DO_NOT_TRACK"] = "True"
-    os.environ.setdefault("BENTOML_HOME", str(scratch / "bentoml"))
     os.environ[TASK] = os.pathsep.join(map(str, files))
     os.environ[METRICS] = str(scratch)
     try:
@@ -47,7 +45,7 @@ def announced(files: Sequence[Path]) -> Iterator[None]:
 
 
 class FailedError(TracerServeError):
-    """What a worker that prepares found to be wrong, in its words and with its exit code."""
+    """An error that a worker met while it prepared, with its message and exit code."""
 
     def __init__(self, problem: str, exit_code: int) -> None:
         self.exit_code = exit_code  # type: ignore[misc]  # as the error had that the worker met
@@ -55,23 +53,24 @@ class FailedError(TracerServeError):
 
 
 class WorkerHandle:
-    """A worker, as the process that started it sees it.
+    """A worker process, as its supervisor sees it.
 
     Parameters
     ----------
-    module : what it runs, with the number of its end of the pair as the only argument; the environment names its tasks
+    module : the module to run, with the file descriptor of its socket as the only argument
     """
 
     def __init__(self, module: str = WORKER) -> None:
         self._line, theirs = socket.socketpair()
+        self._serves = self._ready = False
         with theirs:
-            self.process = psutil.Popen(
+            self.process = subprocess.Popen(  # noqa: S603  # ours
                 [sys.executable, "-P", "-m", module, str(theirs.fileno())],
-                # what counts has to know where before it is imported
+                # prometheus_client reads it when it is imported
                 env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": os.environ[METRICS]},
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                start_new_session=True,  # the terminal's ctrl-c is for the supervisor, which tells the worker
+                start_new_session=True,  # a terminal's ctrl-c goes to the supervisor only, which stops its workers
             )
 
     def __enter__(self) -> Self:
@@ -83,74 +82,82 @@ class WorkerHandle:
         self.end()
 
     def end(self) -> None:
-        """End it, unless it has been handed over."""
-        if self._line.fileno() < 0:
+        """End the worker, unless it serves."""
+        if self._serves:
             return
         self._line.close()
-        with suppress(psutil.NoSuchProcess):  # it ended by itself, and BentoML has noticed
-            self.process.terminate()
+        self.process.terminate()
         self.process.wait(_PATIENCE_S)
 
     def prepare(self) -> None:
-        """Let it check its tasks, import their traces and look for their versions."""
+        """Tell the worker to check its tasks, import their traces and look for their versions."""
         with suppress(ConnectionError):  # it has ended already, as `told` will find
             self._line.send(_PREPARE)
 
     def told(self) -> Any:
-        """Wait for what it found when it prepared.
+        """Wait for what the worker found when it prepared.
 
         Raises
         ------
         FailedError
-            Where that is an error.
+            If it met an error.
         RuntimeError
-            Where it ended without a word.
+            If it ended without an answer.
         """
         line = ""
         with self._line.makefile(encoding="utf-8") as lines, suppress(ConnectionError):
             line = lines.readline()
         if not line:
-            raise RuntimeError(f"the worker ended early, with {self.process.wait()}; its words stand above")
+            raise RuntimeError(f"the worker ended early, with {self.process.wait()}; its output is above")
         found = json.loads(line)
         if "error" in found:
             raise FailedError(found["error"], found["exit_code"])
         return found["found"]
 
     def hand_over(self, fd: int) -> None:
-        """Let it serve what comes in by a listening socket."""
-        socket.send_fds(self._line, [_SERVE], [fd])
-        self._line.close()
+        """Let the worker accept connections on a listening socket; from here on its supervisor ends it."""
+        self._serves = True
+        with suppress(ConnectionError):  # it has ended already, as its supervisor will find
+            socket.send_fds(self._line, [_SERVE], [fd])
+
+    def was_ready(self) -> bool:
+        """Return whether the worker has accepted connections."""
+        with suppress(BlockingIOError, ConnectionError):
+            self._ready = self._ready or self._line.recv(1, socket.MSG_DONTWAIT) == _READY
+        return self._ready
 
 
 class SupervisorLink:
-    """The worker's end.
+    """A worker's connection to its supervisor.
 
     Parameters
     ----------
-    fd : its number
+    fd : file descriptor of its socket
     """
 
     def __init__(self, fd: int) -> None:
         self._line = socket.socket(fileno=fd)
 
     def may_prepare(self) -> bool:
-        """Wait for the word; False where the supervisor is gone or does not want this worker any more."""
+        """Wait for "prepare"; False if the supervisor has ended, or does not need this worker."""
         return self._line.recv(1) == _PREPARE
 
     def tell(self, found: Any) -> None:
-        """Tell what was found."""
+        """Send what was found."""
         self._send({"found": found})
 
     def fail(self, error: TracerServeError) -> None:
-        """Tell what is wrong."""
+        """Send an error."""
         self._send({"error": str(error), "exit_code": error.exit_code})
 
     def listening(self) -> socket.socket | None:
-        """Wait for the socket that requests come in by; None where the supervisor is gone."""
+        """Wait for the listening socket and report that this worker is ready; None if the supervisor has ended."""
         _, fds, _, _ = socket.recv_fds(self._line, 1, 1)
+        with suppress(ConnectionError):
+            self._line.send(_READY)
         self._line.close()
         return socket.socket(fileno=fds[0]) if fds else None
 
     def _send(self, message: dict[str, Any]) -> None:
-        with suppress(BrokenPipeError):  # the supervisor is gone, as `listening` will find
+        with suppress(BrokenPipeError):  # the supervisor has ended, as `listening` will find
             self._line.sendall(json.dumps(message).encode() + b"\n")

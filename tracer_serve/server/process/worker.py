@@ -1,16 +1,15 @@
-"""A worker: the process that answers requests. BentoML supervises it; it imports nothing of BentoML itself.
+"""The worker process, which answers requests. It does not import BentoML.
 
-``bentoml serve`` starts workers of its own, which import `tracer_serve.server.bento.service`: the same application.
+`bentoml serve` starts BentoML's own workers, which run the same application: `tracer_serve.server.bento.service`.
 """
 
 import asyncio
 import gc
 import logging
-import logging.config
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from socket import socket
 from typing import Any
@@ -20,20 +19,11 @@ from tracer_serve.errors import TracerServeError
 from tracer_serve.infra.parallel import cores
 from tracer_serve.infra.periodic import follow_parent
 from tracer_serve.server.process.handshake import METRICS, TASK, SupervisorLink
+from tracer_serve.server.process.logs import configure_our_log, log_to_stdout
 from tracer_serve.server.process.task_set import load_tasks
 
 _KEEP_ALIVE_S = 30
-_YOUNG = 10_000  # objects made between two walks over the new ones; Python has 700, which are a few requests
-_LOG: dict[str, Any] = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {
-        "line": {"format": "%(asctime)s [%(levelname)s] [%(process)d] %(message)s", "datefmt": "%Y-%m-%dT%H:%M:%S%z"}
-    },
-    "handlers": {"out": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stdout"}},
-    "loggers": {"uvicorn.error": {"level": "WARNING"}},
-    "root": {"handlers": ["out"], "level": "WARNING"},
-}
+_YOUNG_OBJECTS = 10_000  # between two collections of the youngest; Python's default of 700 is a few requests
 
 
 def tasks_named() -> tuple[Task, ...]:
@@ -42,35 +32,36 @@ def tasks_named() -> tuple[Task, ...]:
 
 
 def serve(tasks: Sequence[Task], line: SupervisorLink) -> None:
-    """Answer requests for some tasks until told to stop, once the supervisor has handed over where they come in."""
-    logging.config.dictConfig(_LOG)
+    """Load some tasks, take the listening socket from the supervisor, and answer requests until SIGTERM."""
+    log_to_stdout()
     prepare_process(tasks)
-    import uvicorn  # noqa: PLC0415  # all of this after the collector was told to rest
+    import uvicorn  # noqa: PLC0415  # after the garbage collector was disabled
 
     from tracer_serve.serving.runtime import GRACE_S  # noqa: PLC0415
 
     application, sockets = application_of(tasks), list[socket]()
 
-    async def front(scope: Any, receive: Any, send: Any) -> None:
-        await application(scope, receive, started(send, taking_over) if scope["type"] == "lifespan" else send)
+    async def with_lifespan(scope: Any, receive: Any, send: Any) -> None:
+        await application(scope, receive, started(send, take_over) if scope["type"] == "lifespan" else send)
 
-    async def taking_over() -> None:
+    async def take_over() -> None:
         listening = await asyncio.to_thread(line.listening)
         if listening is None:
-            os.kill(os.getpid(), signal.SIGTERM)  # as uvicorn expects to be stopped
+            os.kill(os.getpid(), signal.SIGTERM)  # uvicorn's way to stop
         else:
             sockets.append(listening)
 
     config = uvicorn.Config(
-        front,
+        with_lifespan,
         lifespan="on",
+        ws="none",
         http="tracer_serve.server.http.connection_limits:BoundedProtocol",
         log_config=None,
         server_header=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
     )
-    uvicorn.Server(config).run(sockets)  # it looks at them when the application has started
+    uvicorn.Server(config).run(sockets)  # reads the list when the application has started
 
 
 def application_of(tasks: Sequence[Task]) -> Any:
@@ -84,21 +75,23 @@ def application_of(tasks: Sequence[Task]) -> Any:
     return make_apps(tasks)
 
 
-def started(send: Any, first: Any = None) -> Any:
-    """Take what a started worker holds out of the garbage collector's sight: every request paid for its walks.
+def started(send: Any, first: Callable[[], Awaitable[None]] | None = None) -> Any:
+    """Wrap the `send` of a lifespan: log a failed start as one line, and freeze the heap of a started worker.
+
+    Frozen objects are skipped by the garbage collector, whose walks over them would slow down every request.
 
     Parameters
     ----------
-    first : what to wait for before the start is told
+    first : awaited before the start is reported
     """
 
     async def settle_and_send(message: Any) -> None:
-        problem = sys.exc_info()[1]  # of whoever sends: Starlette would tell it by all calls that led to it
+        problem = sys.exc_info()[1]  # the sender's: Starlette's message would be the whole traceback
         if message["type"] == "lifespan.startup.failed" and isinstance(problem, TracerServeError):
             message["message"] = f"error: {problem}"
         if message["type"] == "lifespan.startup.complete":
-            gc.freeze()  # with a few thousand objects that are garbage: to look for them takes an eighth of a second
-            gc.set_threshold(_YOUNG)
+            gc.freeze()  # without a collection first, which would take an eighth of a second for little garbage
+            gc.set_threshold(_YOUNG_OBJECTS)
             gc.enable()
             if first is not None:
                 await first()
@@ -108,18 +101,13 @@ def started(send: Any, first: Any = None) -> Any:
 
 
 def prepare_process(tasks: Sequence[Task]) -> None:
-    """Set up what belongs to a process rather than to an application."""
+    """Set up threads, metrics, logging and the end of this process, which are not an application's to decide."""
     workers = tasks[0].spec.server.workers
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // workers)))  # graphs and torch read it
-    if METRICS in os.environ:  # before prometheus_client is imported for the first time
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // workers)))  # read by onnxruntime and torch
+    if METRICS in os.environ:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.environ[METRICS]
-    from tracer_serve.server.http.request_tracing import log_as_configured  # noqa: PLC0415
-
-    logger = logging.getLogger("tracer_serve")
-    logger.setLevel(os.environ.get("TRACER_SERVE_LOG", "INFO").upper())
-    log_as_configured(logger)
-    # nobody reads an access log of uvicorn's, but it would format one as long as a handler might
-    logging.getLogger("uvicorn.access").propagate = False
+    configure_our_log()
+    logging.getLogger("uvicorn.access").propagate = False  # uvicorn formats its lines as long as a handler exists
     follow_parent(os.getppid())
 
 

@@ -3,9 +3,8 @@
 import math
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -15,26 +14,11 @@ from tracer_serve.infra.tracing import TRACEPARENT
 from tracer_serve.server.http.context import runtime_of
 from tracer_serve.server.http.errors import RefusalError, error_object, respond
 from tracer_serve.server.http.json_response import JsonAnswer
-from tracer_serve.server.http.request_body import Briefly, header_of, read_model
+from tracer_serve.server.http.request_body import header_of, read_model
+from tracer_serve.server.routes.classify_request import ClassifyRequest
 from tracer_serve.serving.router import Result
 from tracer_serve.serving.runtime import Runtime
 from tracer_serve.types import Decision, Text
-
-
-class ClassifyRequest(BaseModel):
-    """What is asked."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, title="ClassifyRequest")
-
-    input: str | Briefly[list[str | Briefly[list[str]]]] = Field(
-        description="One text or a list; where the task classifies pairs, one [first, second] or a list of those."
-    )
-    model: str | None = Field(default=None, description="Name of the task; may be left out.")
-    user: Annotated[str, Field(max_length=256)] | None = Field(default=None, description="Kept with the trace.")
-    probs: bool = Field(default=False, description="Return the surrogate's probabilities of handled texts.")
-    top_k: Annotated[int, Field(ge=1, le=100)] | None = Field(
-        default=None, description="Return the k most probable labels of handled texts."
-    )
 
 
 async def classify(request: Request) -> Response:

@@ -1,22 +1,29 @@
-# The serving image: core packages and onnxruntime, no torch. Sentence-transformers tasks serve `backend: onnx`.
+# The serving image: core packages and onnxruntime, without torch. Sentence-transformers tasks serve `backend: onnx`.
 #
 #   docker build -t tracer-serve .
 #   docker run -p 127.0.0.1:3000:3000 -v tracer-state:/state tracer-serve configs/banking.yaml --insecure
 #   docker run -p 3000:3000 -e API_KEY -v tracer-state:/state -v "$PWD/my:/app/my:ro" tracer-serve my/task.yaml
 #
-# The first publishes the port on the host's loopback only and says that no key is wanted; without --insecure (or
-# TRACER_SERVE_INSECURE=1) a task without keys is not served beyond loopback. The second has `server: {api_keys:
-# ["${API_KEY}"]}` in its YAML.
-#
-# Workers are not started again inside the container: give it a restart policy (--restart=unless-stopped).
+# The first command publishes the port on the host's loopback only and needs no key; without --insecure (or
+# TRACER_SERVE_INSECURE=1) a task without keys is not served beyond loopback. For the second, the YAML has
+# `server: {api_keys: ["${API_KEY}"]}`.
 
 FROM python:3.11.14-slim-bookworm AS build
 
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends binutils \
+    && rm -rf /var/lib/apt/lists/*
 WORKDIR /build
 RUN python -m venv /venv
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY tracer_serve ./tracer_serve
-RUN /venv/bin/pip install --no-cache-dir --constraint constraints.txt ".[onnx,otel,postgres,s3]"
+RUN /venv/bin/pip install --no-cache-dir --constraint constraints.txt ".[onnx-serving,otel,postgres,s3]"
+# A quarter of the size is never imported: the packages' own tests, debug symbols, and tools of installation. Libraries
+# in *.libs stay as they are: strip would damage them.
+RUN find /venv -type d -name tests -prune -exec rm -r {} + \
+    && find /venv -name '*.so' -not -path '*.libs/*' -exec strip --strip-debug {} + \
+    && /venv/bin/pip uninstall --yes --quiet hf-xet setuptools pip
 
 
 FROM python:3.11.14-slim-bookworm
@@ -28,10 +35,9 @@ WORKDIR /app
 COPY plugins ./plugins
 COPY configs ./configs
 
-# Inside a container loopback reaches nobody: the port is published on the host's loopback instead, as above.
+# A container's loopback is not reachable from outside; publish the port on the host's loopback instead, as above.
 ENV PATH=/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
-    BENTOML_DO_NOT_TRACK=True \
     TRACER_SERVE_HOST=0.0.0.0 \
     TRACER_SERVE_STATE=/state
 

@@ -13,17 +13,19 @@ ABREAST := -n logical --dist loadfile --no-loadscope-reorder
 
 BIN   := $(VENV)/bin
 PIP    = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+empty :=
+space := $(empty) $(empty)
 CORE  := $(VENV)/.core-installed
 EXTRA := $(VENV)/.extras-installed
 
 export BENTOML_DO_NOT_TRACK := True
 # Tests find every model on disk, and one BLAS thread a process keeps them from getting in each other's way.
-test test-slow: export HF_HUB_OFFLINE := 1
-test test-slow: export OMP_NUM_THREADS := 1
+test test-slow test-newest: export HF_HUB_OFFLINE := 1
+test test-slow test-newest: export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv install serve test test-slow lint fmt bench constraints reference dist clean
+.PHONY: help venv install serve test test-slow test-newest lint fmt bench constraints reference dist clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -61,6 +63,20 @@ test: lint ## lint, then the fast tests with branch coverage of at least FLOOR p
 test-slow: $(EXTRA) ## Monte Carlo, fault and soak proofs
 	$(BIN)/python -m pytest -m slow
 
+# Not in constraints.txt, so that a breaking release is seen here before it is pinned.
+NEWEST := $(VENV)-newest
+SERVERS := bentoml starlette uvicorn
+PROTOCOL_TESTS := tests/server/test_connection_limits.py tests/server/test_hostile.py tests/server/test_run.py \
+	tests/server/bento
+
+test-newest: ## process and protocol tests on the newest BentoML, Starlette and uvicorn within their bounds
+	$(PYTHON) -m venv $(NEWEST)
+	grep -vE '^($(subst $(space),|,$(SERVERS)))==' constraints.txt > $(NEWEST)/constraints.txt
+	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade \
+		--constraint $(NEWEST)/constraints.txt --editable '.[dev]' $(SERVERS)
+	$(NEWEST)/bin/python -m pip list --disable-pip-version-check | grep -E '^($(subst $(space),|,$(SERVERS))) '
+	$(NEWEST)/bin/python -m pytest $(PROTOCOL_TESTS)
+
 fmt: $(EXTRA) ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -84,5 +100,5 @@ dist: $(BIN)/python ## wheel and sdist in dist/, installed and tried in an envir
 	rm -rf $(VENV)-dist
 
 clean: ## remove the environment, caches and build products; state in .tracer stays
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage coverage.xml dist build
+	rm -rf $(VENV) $(VENV)-newest .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage coverage.xml dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -34,7 +34,6 @@ _PATH = "/v1/chat/completions"
 _MODEL, _TASK, _LABELS = "stub-1", "proxied", ("yes", "no")
 _OPEN = {"LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true"}  # neither proxy asks for a key
 _QUIET = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "DO_NOT_TRACK": "1", "OMP_NUM_THREADS": "1"}
-_SERVE = "import sys; from tracer_serve.config.load import load_task; from tracer_serve.server.bento.launch import serve; sys.exit(serve(load_task(sys.argv[1])))"  # noqa: E501
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +81,7 @@ def systems(wanted: Sequence[str], folder: Path) -> Iterator[list[System]]:
         if "tracer-serve" in wanted:
             port = free_port()
             task = _task(folder, stub, port)
-            stack.enter_context(running([sys.executable, "-c", _SERVE, str(task)], port, "/readyz"))
+            stack.enter_context(running([sys.executable, "-m", "tracer_serve", str(task)], port, "/readyz"))
             made += [System("tracer-serve, passed on", port), System("tracer-serve, deferred", port, _TASK)]
         if "litellm" in wanted:
             port = free_port()

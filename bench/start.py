@@ -1,9 +1,9 @@
 """How long a server takes from the start of its process to its first answer.
 
 ``python -m bench.start`` starts all systems in turn, round after round, and reports medians: ours with a version on
-n-grams and one on MiniLM in onnxruntime, tracer-llm's ``serve``, a service of BentoML's that echoes, and no more than
-the import of BentoML's server. A first start of each, which fills the page cache, does not count. The versions are
-fitted on first use on the shipped Banking77 traces and kept under ``.bench/start``; the peer's is `bench.serving`'s.
+n-grams and one on MiniLM in onnxruntime, tracer-llm's ``serve``, and a service of BentoML's that echoes. A first start
+of each, which fills the page cache, does not count. The versions are fitted on first use on the shipped Banking77
+traces and kept under ``.bench/start``; the peer's is `bench.serving`'s.
 """
 
 import argparse
@@ -12,12 +12,10 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from resource import RUSAGE_CHILDREN, getrusage
 from statistics import median
 from typing import Any
 
@@ -36,7 +34,7 @@ _PORT = 3970
 _ONNX = {"type": "sentence_transformers", "model": "sentence-transformers/all-MiniLM-L6-v2", "backend": "onnx"}
 OURS: dict[str, Any] = {"tracer-serve, ngrams": "ngrams", "tracer-serve, onnx": _ONNX}
 """Our embedders, by name."""
-BENTO, IMPORT = "bare BentoML", "import of BentoML"
+BENTO = "bare BentoML"
 _ECHO = """
 import bentoml
 
@@ -45,10 +43,6 @@ class Echo:
     @bentoml.api
     def echo(self, text: str) -> str:
         return text
-"""
-_IMPORT = """
-import resource, _bentoml_impl.server.serving
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 Start = Callable[[], tuple[float, float, float]]
 """Starts a system and ends it; returns seconds to the first answer, CPU seconds until then, and peak MB."""
@@ -123,17 +117,9 @@ def bento(port: int) -> Start:
     return starting(command, port, "/readyz", {"BENTOML_DO_NOT_TRACK": "True"})
 
 
-def importing() -> tuple[float, float, float]:
-    """Import BentoML's server, and no more."""
-    before, began = getrusage(RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", _IMPORT], capture_output=True, text=True, check=True)
-    took, after = time.perf_counter() - began, getrusage(RUSAGE_CHILDREN)
-    return took, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, float(done.stdout)
-
-
 def starts(systems: str) -> dict[str, Start]:
     """Return what starts each of the systems asked for."""
-    chosen: dict[str, Start] = {IMPORT: importing, BENTO: bento(_PORT)}
+    chosen: dict[str, Start] = {BENTO: bento(_PORT)}
     if "tracer-serve" in systems:
         chosen |= {name: ours(name, _PORT + 1 + i) for i, name in enumerate(OURS)}
     if "tracer-llm" in systems:

@@ -1,12 +1,17 @@
 """The promises of the Makefile and of the pins."""
 
+import ast
 import re
 import subprocess
+import sys
 import tomllib
-from importlib.metadata import version
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
 PINS = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().split())
@@ -65,3 +70,45 @@ def test_every_dependency_is_pinned_exactly() -> None:
 def test_what_is_tested_is_what_is_pinned(name: str) -> None:
     """These tests run on the pinned releases."""
     assert version(name) == PINS[name]
+
+
+PRIVATE = [
+    *("_bentoml_impl", "_bentoml_sdk", "bentoml._internal", "circus", "watcher."),
+    *("to_asgi", "inject_config", "HTTP_PROTOCOLS", "_get_sockets_fds"),
+]
+SOURCES = sorted((ROOT / "tracer_serve").rglob("*.py"))
+
+
+def test_bentoml_is_used_by_its_public_interface() -> None:
+    """No source names BentoML's internal packages, its process manager, or what used to be overridden there."""
+    found = [f"{file}: {word}" for file in SOURCES for word in PRIVATE if word in file.read_text(encoding="utf-8")]
+    assert not found
+
+
+def _imported() -> Iterator[str]:
+    """Yield the top-level modules that the package imports, also within functions."""
+    for file in SOURCES:
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names = [node.module]
+            yield from (name.split(".")[0] for name in names)
+
+
+def test_everything_that_is_imported_is_declared() -> None:
+    """Each third-party module that the package imports belongs to a dependency of its own or of an extra."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    declared = {canonicalize_name(Requirement(need).name) for group in groups for need in group}
+    owners = packages_distributions()
+    for module in set(_imported()) - sys.stdlib_module_names - {"tracer_serve"}:
+        assert declared & {canonicalize_name(name) for name in owners.get(module, [module])}, module
+
+
+@pytest.mark.parametrize("name", ["bentoml", "httptools", "starlette", "uvicorn"])
+def test_what_is_subclassed_is_bounded_from_above(name: str) -> None:
+    """A release that may change what we rely on is not installed before the tests have passed on it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (need,) = (Requirement(line) for line in project["dependencies"] if Requirement(line).name == name)
+    assert any(bound.operator == "<" for bound in need.specifier)
+    assert need.specifier.contains(version(name))

@@ -190,7 +190,11 @@ def bound_uvicorn() -> None:
         If this version of uvicorn does not take it: without limits nothing is served.
     """
     auto.AutoHTTPProtocol = BoundedProtocol
-    config = uvicorn.Config(lambda: None, log_config=None)  # never called
+    config = uvicorn.Config(_never_called, log_config=None)
     config.load()
     if config.http_protocol_class is not BoundedProtocol:
         raise RuntimeError(f"uvicorn {uvicorn.__version__} does not apply connection limits; install uvicorn<0.55")
+
+
+async def _never_called(scope: Any, receive: Any, send: Any) -> None:
+    """Stand for an application whose configuration is only looked at."""

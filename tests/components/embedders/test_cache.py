@@ -1,6 +1,8 @@
-"""The cache of vectors: embeds each text once, survives torn files, never serves a damaged vector."""
+"""The cache of vectors: embeds each text once, survives kills, never serves a damaged vector."""
 
 import multiprocessing
+import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -9,7 +11,6 @@ import numpy as np
 import pytest
 
 from tracer_serve.components.embedders._cache import CachedEmbedder
-from tracer_serve.components.embedders._cache_file import VectorFile
 from tracer_serve.errors import ArtifactError
 from tracer_serve.types import Text, Vectors
 
@@ -31,10 +32,6 @@ class Letters:
 
 
 TEXTS = ["abba", "cab", "", "déjà vu \ud800", "abba", "dad"]
-
-
-def _files(folder: Path) -> tuple[Path, Path]:
-    return next(folder.glob("*.keys")), next(folder.glob("*.f32"))
 
 
 def test_each_distinct_text_is_embedded_once_ever(tmp_path: Path) -> None:
@@ -66,7 +63,7 @@ def test_another_fingerprint_shares_nothing(tmp_path: Path) -> None:
 
 
 def test_trainable_embedder_is_bypassed(tmp_path: Path) -> None:
-    """What a fit may change is not kept."""
+    """Vectors that a fit may change are not stored."""
     CachedEmbedder(Letters(trainable=True), tmp_path / "cache").embed(TEXTS)
     assert not (tmp_path / "cache").exists()
 
@@ -77,44 +74,51 @@ def test_nothing_asked_is_nothing_written(tmp_path: Path) -> None:
     assert not (tmp_path / "cache").exists()
 
 
-@pytest.mark.parametrize("suffix", ["keys", "f32"])
-def test_a_file_cut_anywhere_is_repaired(tmp_path: Path, suffix: str) -> None:
-    """Whatever length a crash leaves either file at, every vector comes out right, and the files are whole again."""
-    reference = CachedEmbedder(Letters(), tmp_path).embed(TEXTS)
-    whole = [file.read_bytes() for file in _files(tmp_path)]
-    for cut in range(len(whole[suffix == "f32"])):
-        for file, content in zip(_files(tmp_path), whole, strict=True):
-            file.write_bytes(content[:cut] if file.suffix == f".{suffix}" else content)
-        np.testing.assert_array_equal(CachedEmbedder(Letters(), tmp_path).embed(TEXTS), reference)
-        assert [len(file.read_bytes()) for file in _files(tmp_path)] == [len(content) for content in whole]
-        quiet = Letters()
-        CachedEmbedder(quiet, tmp_path).embed(TEXTS)
-        assert not quiet.asked
+def _embed_and_die(folder: Path) -> None:
+    class Killed(Letters):
+        def embed(self, texts: Sequence[Text]) -> Vectors:
+            if len(self.asked) >= 4:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().embed(texts)
+
+    CachedEmbedder(Killed(), folder, chunk=2).embed(TEXTS)
+
+
+def test_a_killed_process_loses_at_most_its_last_chunk(tmp_path: Path) -> None:
+    """What was written before a kill is read back, the rest is embedded."""
+    writer = multiprocessing.get_context("spawn").Process(target=_embed_and_die, args=(tmp_path,))
+    writer.start()
+    writer.join(60)
+    assert writer.exitcode == -signal.SIGKILL
+    inner = Letters()
+    np.testing.assert_array_equal(CachedEmbedder(inner, tmp_path).embed(TEXTS), Letters().embed(TEXTS))
+    assert len(inner.asked) == 1
 
 
 def test_a_flipped_bit_is_never_served(tmp_path: Path) -> None:
-    """A damaged vector fails its checksum, is embedded anew, and the sound copy is served from then on."""
-    reference = CachedEmbedder(Letters(), tmp_path).embed(TEXTS)
-    _, vectors = _files(tmp_path)
-    content = bytearray(vectors.read_bytes())
-    content[3] ^= 0x40
-    vectors.write_bytes(content)
+    """A damaged vector fails its checksum, is embedded again, and the sound copy is served from then on."""
+    cached = CachedEmbedder(Letters(), tmp_path)
+    reference = cached.embed(TEXTS)
+    content = bytearray(cached.file.read_bytes())
+    vector = reference[1].tobytes()
+    content[content.index(vector) + 3] ^= 0x40
+    cached.file.write_bytes(content)
     inner = Letters()
     np.testing.assert_array_equal(CachedEmbedder(inner, tmp_path).embed(TEXTS), reference)
-    assert len(inner.asked) == 1
+    assert inner.asked == [TEXTS[1]]
     quiet = Letters()
     np.testing.assert_array_equal(CachedEmbedder(quiet, tmp_path).embed(TEXTS), reference)
     assert not quiet.asked
 
 
-def test_foreign_file_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"something else entirely", b"SQLite format 3\x00" + bytes(9000)])
+def test_foreign_file_is_refused(tmp_path: Path, content: bytes) -> None:
     """A file that is not a cache is named, not overwritten."""
-    CachedEmbedder(Letters(), tmp_path).embed(TEXTS)
-    keys, _ = _files(tmp_path)
-    keys.write_bytes(b"something else entirely")
-    with pytest.raises(ArtifactError, match="not a cache"):
-        CachedEmbedder(Letters(), tmp_path).embed(TEXTS)
-    assert keys.read_bytes() == b"something else entirely"
+    cached = CachedEmbedder(Letters(), tmp_path)
+    cached.file.write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"not a cache.*delete it"):
+        cached.embed(TEXTS)
+    assert cached.file.read_bytes() == content
 
 
 def test_vectors_of_another_length_are_refused(tmp_path: Path) -> None:
@@ -126,24 +130,22 @@ def test_vectors_of_another_length_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    """A folder that cannot be made is told with its path."""
+    """A folder that cannot be created is named."""
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(ArtifactError, match="cannot be written"):
         CachedEmbedder(Letters(), tmp_path / "file").embed(TEXTS)
 
 
-def test_progress_counts_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Progress is told in texts that really are embedded, chunk by chunk."""
-    monkeypatch.setattr("tracer_serve.components.embedders._cache._CHUNK", 2)
+def test_progress_counts_what_is_new(tmp_path: Path) -> None:
+    """Progress counts the texts that are embedded, chunk by chunk."""
     CachedEmbedder(Letters(), tmp_path).embed(TEXTS[:1])
-    told: list[tuple[int, int]] = []
-    CachedEmbedder(Letters(), tmp_path, lambda done, total: told.append((done, total))).embed(TEXTS)
-    assert told == [(2, 4), (4, 4)]
+    seen: list[tuple[int, int]] = []
+    CachedEmbedder(Letters(), tmp_path, lambda done, total: seen.append((done, total)), chunk=2).embed(TEXTS)
+    assert seen == [(2, 4), (4, 4)]
 
 
-def test_a_failing_embedder_keeps_the_chunks_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_embedder_keeps_the_chunks_before(tmp_path: Path) -> None:
     """What was embedded before a failure is not embedded again."""
-    monkeypatch.setattr("tracer_serve.components.embedders._cache._CHUNK", 2)
 
     class Failing(Letters):
         def embed(self, texts: Sequence[Text]) -> Vectors:
@@ -152,7 +154,7 @@ def test_a_failing_embedder_keeps_the_chunks_before(tmp_path: Path, monkeypatch:
             return super().embed(texts)
 
     with pytest.raises(ConnectionError):
-        CachedEmbedder(Failing(), tmp_path).embed(TEXTS)
+        CachedEmbedder(Failing(), tmp_path, chunk=2).embed(TEXTS)
     rest = Letters()
     CachedEmbedder(rest, tmp_path).embed(TEXTS)
     assert len(rest.asked) == 3
@@ -176,11 +178,3 @@ def test_two_writers_take_turns(tmp_path: Path) -> None:
     inner, texts = Letters(), [f"text {i}" for i in range(80)]
     np.testing.assert_array_equal(CachedEmbedder(inner, tmp_path).embed(texts), Letters().embed(texts))
     assert not inner.asked
-
-
-def test_lost_rows_are_told(tmp_path: Path) -> None:
-    """A row that is not there is an error, never another text's vector."""
-    store = VectorFile(tmp_path / "x")
-    store.append(np.array([b"k"], "S16"), np.ones((1, 3), np.float32))
-    with pytest.raises(ArtifactError, match="lost vectors"):
-        store.read(np.array([-1]))

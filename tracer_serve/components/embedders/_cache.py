@@ -1,82 +1,156 @@
-"""Vectors on disk by text, so that a refit embeds only what is new: a file of vectors for each embedder fingerprint.
+"""Embedding cache on disk, so that a refit embeds only new texts: one SQLite file per embedder fingerprint.
 
-A text's key is half of its sha256. What a file has lost, or holds with a wrong checksum, is embedded anew.
+A text's key is half of its sha256. Each vector carries a crc32; a damaged one is embedded again.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+import sqlite3
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
-from tracer_serve.components.embedders._cache_file import Keys, VectorFile
+from tracer_serve.errors import ArtifactError
 from tracer_serve.infra.parallel import here, spread
 from tracer_serve.protocols import Embedder
 from tracer_serve.types import Text, Vectors, sides_of
 
-_CHUNK = 4096  # texts between two appends: what a crash loses at most
+_CHUNK = 4096  # texts per transaction: what a crash loses at most
+_ASKED = 500  # keys per query; SQLite allows 999 parameters in old builds
+_LOCK_S = 60.0
 
 
 class CachedEmbedder:
-    """Wraps a frozen embedder: a text that was ever embedded in this folder is read back. A trainable one is bypassed.
+    """Wrap a frozen embedder and read back every text that was embedded in this folder before.
+
+    A trainable embedder is called directly: its next fit may change its vectors.
 
     Parameters
     ----------
-    embedder : the embedder to spare
-    folder : where the files live; made when needed
+    embedder : the embedder to wrap
+    folder : holds the cache files; created when needed
     progress : called with (embedded, to embed), in texts, after each chunk
+    chunk : texts embedded between two writes
     """
 
-    def __init__(self, embedder: Embedder, folder: Path, progress: Callable[[int, int], None] | None = None) -> None:
+    def __init__(
+        self,
+        embedder: Embedder,
+        folder: Path,
+        progress: Callable[[int, int], None] | None = None,
+        chunk: int = _CHUNK,
+    ) -> None:
         self.embedder, self.trainable = embedder, embedder.trainable
-        self.folder, self.progress = folder, progress
+        self.folder, self.progress, self.chunk = folder, progress, chunk
 
     @property
     def fingerprint(self) -> str:
-        """As the embedder's: its vectors are the same."""
+        """Return the wrapped embedder's fingerprint: the vectors are the same."""
         return self.embedder.fingerprint
 
     @property
     def uncached(self) -> Embedder:
-        """The embedder, for whoever wants to know what it costs."""
+        """Return the wrapped embedder, for measuring what embedding costs."""
         return self.embedder
 
     def fit(self, texts: Sequence[Text]) -> Self:
-        """Fit the embedder; a frozen one stays as it is."""
+        """Fit the embedder; a frozen one does not change."""
         self.embedder.fit(texts)
         return self
 
     def embed(self, texts: Sequence[Text]) -> Vectors:
-        """Return the vectors, shape (n, d), each distinct text embedded at most once and never twice.
+        """Return the vectors, float32, shape (n, d); a distinct text is embedded at most once.
 
         Raises
         ------
         ArtifactError
-            Where a file in the folder is not a cache, or holds vectors of another length.
+            If the cache file is not one, cannot be written, or holds vectors of another length.
         """
         if self.trainable or not texts:
             return self.embedder.embed(texts)
-        name = hashlib.sha256(self.embedder.fingerprint.encode()).hexdigest()[:32]
-        store = VectorFile(self.folder / name)
-        keys: Keys = np.fromiter((_key(text) for text in texts), "S16", len(texts))
-        distinct, first, place = np.unique(keys, return_index=True, return_inverse=True)
-        rows = store.find(distinct)
-        missing = np.flatnonzero(rows < 0)
-        parts, done = [missing[start : start + _CHUNK] for start in range(0, len(missing), _CHUNK)], 0
-        jobs = [(number, [texts[i] for i in first[part].tolist()]) for number, part in enumerate(parts)]
-        # an endpoint does its own work: no worker would be faster, nor needs its key
+        keys = [_key(text) for text in texts]
+        distinct = dict(zip(reversed(keys), reversed(texts), strict=True))
+        row = {key: i for i, key in enumerate(distinct)}
+        with self._database() as database:
+            out = np.empty((len(distinct), _width(database)), np.float32)
+            absent = dict(row)
+            for key, vector in _read(database, list(distinct)):
+                out[absent.pop(key)] = vector
+            for part, vectors in self._embed_chunks(list(absent), distinct):
+                if not out.shape[1]:
+                    out = np.empty((len(distinct), vectors.shape[1]), np.float32)
+                if vectors.shape[1] != out.shape[1]:
+                    raise ArtifactError(
+                        f"{self.file} holds vectors of length {out.shape[1]}, not {vectors.shape[1]}; delete it"
+                    )
+                _write(database, part, vectors)
+                out[[row[key] for key in part]] = vectors
+        return out[[row[key] for key in keys]]
+
+    @property
+    def file(self) -> Path:
+        """Return the cache file of this embedder's fingerprint."""
+        return self.folder / f"{hashlib.sha256(self.fingerprint.encode()).hexdigest()[:32]}.sqlite"
+
+    def _embed_chunks(self, keys: list[bytes], texts: dict[bytes, Text]) -> Iterator[tuple[list[bytes], Vectors]]:
+        parts = [keys[start : start + self.chunk] for start in range(0, len(keys), self.chunk)]
+        jobs = [(number, [texts[key] for key in part]) for number, part in enumerate(parts)]
+        # a remote endpoint does the work itself: other processes would not be faster, and would need its key
         run = here if getattr(self.embedder, "remote", False) else spread
+        done = 0
         for number, vectors in run(_embed, self.embedder, jobs):
-            store.append(distinct[parts[number]], vectors)
+            yield parts[number], np.asarray(vectors, "<f4")
             done += len(vectors)
             if self.progress is not None:
-                self.progress(done, len(missing))
-        return store.read((store.find(distinct) if len(missing) else rows)[place])
+                self.progress(done, len(keys))
+
+    @contextmanager
+    def _database(self) -> Iterator[sqlite3.Connection]:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ArtifactError(f"{self.folder} cannot be written: {error.strerror}; check its owner") from error
+        try:
+            with closing(sqlite3.connect(self.file, timeout=_LOCK_S)) as database:
+                database.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, crc INTEGER, vector BLOB)")
+                yield database
+        except sqlite3.OperationalError as error:
+            raise ArtifactError(
+                f"{self.file} cannot be written: {error}; check free space and the folder's owner, or move `state`"
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise ArtifactError(f"{self.file} is not a cache of vectors ({error}); delete it and refit") from error
+
+
+def _width(database: sqlite3.Connection) -> int:
+    """Return the length of the vectors, 0 if there are none yet."""
+    found = database.execute("SELECT length(vector) / 4 FROM vectors LIMIT 1").fetchone()
+    return int(found[0]) if found else 0
+
+
+def _read(database: sqlite3.Connection, keys: list[bytes]) -> Iterator[tuple[bytes, Vectors]]:
+    """Yield the vectors of those keys that have an undamaged one."""
+    for start in range(0, len(keys), _ASKED):
+        part = keys[start : start + _ASKED]
+        query = f"SELECT key, crc, vector FROM vectors WHERE key IN ({','.join('?' * len(part))})"  # noqa: S608
+        for key, crc, vector in database.execute(query, part):
+            if _checksum(key, vector) == crc:
+                yield key, np.frombuffer(vector, "<f4")
+
+
+def _write(database: sqlite3.Connection, keys: Sequence[bytes], vectors: Vectors) -> None:
+    """Add vectors in one transaction, durable on return."""
+    contents = [vector.tobytes() for vector in vectors]
+    rows = [(key, _checksum(key, content), content) for key, content in zip(keys, contents, strict=True)]
+    with database:
+        database.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
 
 
 def _embed(embedder: Embedder, job: tuple[int, list[Text]]) -> tuple[int, Vectors]:
-    """Embed one chunk, wherever `spread` lets it; the chunks are the same everywhere, and so are the vectors."""
+    """Embed one chunk; chunks do not depend on the process that runs them, so neither do the vectors."""
     number, texts = job
     return number, embedder.embed(texts)
 
@@ -84,3 +158,7 @@ def _embed(embedder: Embedder, job: tuple[int, list[Text]]) -> tuple[int, Vector
 def _key(text: Text) -> bytes:
     parts = [part.encode("utf-8", "surrogatepass") for part in sides_of(text)]
     return hashlib.sha256(b"\xff".join(parts)).digest()[:16]  # 0xff occurs in no UTF-8
+
+
+def _checksum(key: bytes, vector: bytes) -> int:
+    return zlib.crc32(vector, zlib.crc32(key))

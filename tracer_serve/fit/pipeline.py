@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from tracer_serve.components.factory import make_embedders
-from tracer_serve.components.finetune.shared_states import sharing
 from tracer_serve.config.load import Task
 from tracer_serve.errors import FitError
 from tracer_serve.fit.calibration import Calibration
@@ -23,7 +22,6 @@ from tracer_serve.fit.teacher_noise import TeacherNoise, duplicate_noise
 from tracer_serve.protocols import Embedder
 
 
-@sharing()
 def fit_policy(
     task: Task,
     rows: Rows,

@@ -10,7 +10,6 @@ import torch
 
 from tracer_serve.components import pretrained
 from tracer_serve.components.finetune.export import eight_bits, export
-from tracer_serve.components.finetune.frozen_states import with_states
 from tracer_serve.components.finetune.network import Network
 from tracer_serve.components.finetune.onnx_model import OnnxEncoder
 from tracer_serve.components.finetune.recipe import Earlier, Recipe, Tuned
@@ -50,13 +49,11 @@ def fine_tune(recipe: Recipe, texts: Sequence[Text], classes: Labels, codes: Int
         targets = np.concatenate([codes[keep], np.array(meant, np.int64)])
         held = (blank.tokens([texts[i] for i in out]), codes[out]) if len(out) else None
         plan = _plan(recipe, recipe.epochs if earlier is None else recipe.warm_epochs)
-        tokens = with_states(network, tokens, plan, str(folder))
         if cosine:
             network.start_from(pooled_of(network, tokens, plan), targets)
         if earlier is not None:
             network.resume(earlier.trained, earlier.classes)
-        choosing = None if held is None else (with_states(network, held[0], plan, str(folder)), held[1])
-        agreement = train(network, tokens, targets, plan, choosing)
+        agreement = train(network, tokens, targets, plan, held)
     return replace(_exported(recipe, network, blank, held, agreement), held_out=out)
 
 

@@ -1,6 +1,5 @@
-"""The network that is trained: a pretrained encoder, the mean of its last layer, and a classification head."""
+"""The trained network: a pretrained encoder, mean pooling over its last layer, and a classification head."""
 
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Self
 
@@ -11,9 +10,8 @@ from torch.nn import functional
 from transformers import AutoModel
 
 from tracer_serve.components import pretrained
-from tracer_serve.components.finetune.split_layers import Stack
 from tracer_serve.components.neighbour_index import unit
-from tracer_serve.errors import ArtifactError
+from tracer_serve.errors import ArtifactError, PluginError
 from tracer_serve.types import Labels, Vectors
 
 _SHARPNESS = 16.0  # cosines to logits where the head starts from prototypes
@@ -23,16 +21,16 @@ _HEAD = "head"
 class Network(torch.nn.Module):
     """Token ids to logits.
 
-    The head is linear, or, where it starts from prototypes, a scaled cosine to one direction per class: before the
-    first step the network then is the nearest-class-mean rule of the frozen encoder, which fine-tuning only improves
-    on (Zhai and Wu, 2019, "Classification is a strong baseline for deep metric learning").
+    The head is linear or, with `cosine`, a scaled cosine to one direction per class. A cosine head starts as the
+    nearest-class-mean rule of the frozen encoder, and fine-tuning improves on it (Zhai and Wu, 2019, "Classification is
+    a strong baseline for deep metric learning").
 
     Parameters
     ----------
     folder : a Hugging Face encoder with safetensors weights
     classes : sorted labels, shape (k,)
-    frozen_layers : how many of the lowest layers stay as they are, without dropout; the token embeddings always do
-    cosine : whether the head starts from prototypes
+    frozen_layers : number of lowest layers that are not trained and have no dropout; token embeddings never are trained
+    cosine : use a cosine head that starts from the class means
     """
 
     def __init__(self, folder: Path, classes: Labels, *, frozen_layers: int, cosine: bool) -> None:
@@ -49,52 +47,30 @@ class Network(torch.nn.Module):
         self.pad = int(getattr(self.body.config, "pad_token_id", None) or 0)
         depth = int(self.body.config.num_hidden_layers)
         self.frozen_layers = min(frozen_layers, depth)
-        self.stack = Stack(self.body, depth, self.frozen_layers)
-        self.frozen = self._freeze()
+        self.frozen = self._freeze(depth)
 
     def train(self, mode: bool = True) -> Self:  # torch's signature
-        """Train or not; the frozen layers never drop anything out, so that what leaves them may be kept."""
+        """Set training mode; the frozen layers stay in evaluation mode, without dropout."""
         super().train(mode)
         for part in self.frozen:
             part.eval()
         return self
 
-    def lower(
+    def pooled(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Return what leaves the frozen layers, shape (n, tokens, width)."""
-        return self.stack.below(lambda: self._body(input_ids, attention_mask, token_type_ids))
-
-    def pooled(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        token_type_ids: torch.Tensor | None = None,
-        hidden: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """Return the mean over the tokens, shape (n, width); `hidden` is what `lower` returned, where that is known."""
-        with nullcontext() if hidden is None else self.stack.above(hidden.float()):
-            last = self._body(input_ids, attention_mask, token_type_ids)
+        """Return the mean over the tokens of the last layer, shape (n, width)."""
+        sides = {"token_type_ids": token_type_ids} if self.sees_sides and token_type_ids is not None else {}
+        last = self.body(input_ids=input_ids, attention_mask=attention_mask, **sides).last_hidden_state
         mask = attention_mask.unsqueeze(-1).to(last.dtype)
         mean: torch.Tensor = (last * mask).sum(1).float() / mask.sum(1).float()
         return mean
 
-    def _body(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None
-    ) -> torch.Tensor:
-        sides = {"token_type_ids": token_type_ids} if self.sees_sides and token_type_ids is not None else {}
-        found: torch.Tensor = self.body(input_ids=input_ids, attention_mask=attention_mask, **sides).last_hidden_state
-        return found
-
     def forward(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        token_type_ids: torch.Tensor | None = None,
-        hidden: torch.Tensor | None = None,
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, token_type_ids: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Return logits, shape (n, k)."""
-        pooled = self.drop(self.pooled(input_ids, attention_mask, token_type_ids, hidden))
+        pooled = self.drop(self.pooled(input_ids, attention_mask, token_type_ids))
         if not self.cosine:
             return functional.linear(pooled, self.head.weight, self.head.bias)
         directions = functional.normalize(self.head.weight, dim=1)
@@ -114,12 +90,12 @@ class Network(torch.nn.Module):
         return save(half, {"classes": "\n".join(self.classes.tolist())})
 
     def resume(self, content: bytes, classes: Labels) -> None:
-        """Take over what an earlier training left; of the head, the rows of the classes that both know.
+        """Load the tensors of an earlier training; of its head, the rows of the classes that both have.
 
         Raises
         ------
         ArtifactError
-            Where it came from another kind of model.
+            If the tensors come from another kind of model.
         """
         own = dict(self.named_parameters())
         known = np.isin(self.classes, classes)
@@ -133,10 +109,19 @@ class Network(torch.nn.Module):
                 else:
                     own[name].copy_(value)
 
-    def _freeze(self) -> list[torch.nn.Module]:
-        """Freeze embeddings and lowest layers; return those whose output may be kept."""
+    def _freeze(self, depth: int) -> list[torch.nn.Module]:
+        """Freeze the embeddings and the lowest layers; return those that run without dropout.
+
+        Raises
+        ------
+        PluginError
+            If layers shall be frozen and the encoder has no list of them, as in models whose layers share weights.
+        """
+        lists = [part for part in self.body.modules() if isinstance(part, torch.nn.ModuleList) and len(part) == depth]
+        if self.frozen_layers and not lists:
+            raise PluginError(f"{type(self.body).__name__} has no list of {depth} layers: set `frozen_layers: 0`")
         embeddings = [self.body.get_input_embeddings(), getattr(self.body, "embeddings", None)]
-        lowest = [*embeddings, *self.stack.lower]
+        lowest = [*embeddings, *(lists[0][: self.frozen_layers] if self.frozen_layers else [])]
         frozen = [part for part in lowest if isinstance(part, torch.nn.Module)]
         for part in frozen:
             part.requires_grad_(requires_grad=False)

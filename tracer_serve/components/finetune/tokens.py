@@ -1,4 +1,4 @@
-"""Texts and pairs as token ids, cut to a length and batched with their likes."""
+"""Tokenize texts and pairs, truncate them, and batch inputs of similar length."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,13 +23,11 @@ class Tokens:
     ids : token ids of each input
     types : which side of a pair each token belongs to, 0 or 1
     pad : id that fills up a batch
-    states : what leaves the frozen layers, each of shape (tokens, width), where that is known (`finetune.frozen`)
     """
 
     ids: list[list[int]]
     types: list[list[int]]
     pad: int = 0
-    states: list[NDArray[np.float16]] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -41,26 +39,19 @@ class Tokens:
 
     def take(self, rows: Ints) -> "Tokens":
         """Return the rows given by index."""
-        states = None if self.states is None else [self.states[i] for i in rows]
-        return Tokens([self.ids[i] for i in rows], [self.types[i] for i in rows], self.pad, states)
+        return Tokens([self.ids[i] for i in rows], [self.types[i] for i in rows], self.pad)
 
     def batch(self, rows: Ints) -> dict[str, NDArray[Any]]:
-        """Return the rows given by index as padded arrays, each of shape (rows, tokens); states have a width too."""
+        """Return the rows given by index as padded arrays, each of shape (rows, tokens)."""
         ids = [self.ids[i] for i in rows]
-        found: dict[str, NDArray[Any]] = {
+        return {
             "input_ids": padded(ids, self.pad),
             "attention_mask": padded([[1] * len(row) for row in ids]),
             "token_type_ids": padded([self.types[i] for i in rows]),
         }
-        if self.states is not None:
-            width = self.states[0].shape[1]
-            found["hidden"] = np.zeros((*found["input_ids"].shape, width), np.float16)
-            for place, i in enumerate(rows):
-                found["hidden"][place, : len(self.ids[i])] = self.states[i]
-        return found
 
     def shuffled(self, size: int, rng: np.random.Generator) -> list[Ints]:
-        """Return one epoch's batches: at random, but of like lengths within every 16 batches' worth of rows."""
+        """Return one epoch's batches in random order; within pools of 16 batches, similar lengths share a batch."""
         rows, lengths = rng.permutation(len(self)), self.lengths
         pools = [rows[start : start + 16 * size] for start in range(0, len(rows), 16 * size)]
         batches = []
@@ -71,7 +62,7 @@ class Tokens:
 
 
 def tokenize(tokenizer: str, texts: Sequence[Text], max_tokens: int, pad: int = 0) -> Tokens:
-    """Tokenize n texts or pairs; what is longer is cut, of a pair the longer side first.
+    """Tokenize n texts or pairs and truncate them, of a pair the longer side first.
 
     Parameters
     ----------

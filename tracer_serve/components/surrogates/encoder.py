@@ -38,7 +38,7 @@ class Encoder:
     learning_rate : highest rate; reached after a tenth of training, then falling to 0
     batch_size : rows of a step
     max_tokens : tokens of an input that are looked at
-    frozen_layers : lowest layers that stay as they are: they are run once per fit, and training costs so much less
+    frozen_layers : number of lowest layers that are not trained, which makes a training step cheaper
     head : ``prototypes``: starts as the nearest class mean of the frozen encoder, for few traces; ``linear``: starts
         from nothing; ``auto``: linear for pairs, whose frozen vectors say little
     descriptions : what a label means, by label: read as one more trace of it; filled in from the task's `labels`

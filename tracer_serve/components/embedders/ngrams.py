@@ -1,42 +1,37 @@
-"""Word and character n-grams reduced to dense vectors: no weights to download, well under a millisecond a text.
+"""Embed texts by word and character n-grams: no weights to download, well under a millisecond a text.
 
-Tf-idf over words, word pairs and the 3- to 5-letter pieces of each word, projected on its leading singular vectors
-(latent semantic analysis, Deerwester et al., 1990). Misspellings share pieces; rare words keep their weight.
+Tf-idf of hashed words, word pairs and 3- to 5-letter windows, projected on its leading singular vectors (latent
+semantic analysis, Deerwester et al., 1990). Misspellings share windows; rare words keep their weight.
 """
 
 import hashlib
 import json
-import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 from typing import Annotated, Self
 
 import numpy as np
 from pydantic import Field
 
+from tracer_serve.components.hashed_ngrams import GramCounts, Grams, Weights, count_ngrams, learn_vocabulary, weigh
 from tracer_serve.components.registry import embedders
 from tracer_serve.errors import BadInputError, FitError
-from tracer_serve.types import Ints, Text, Vectors
+from tracer_serve.types import Text, Vectors
 
-_WORD = re.compile(r"\w+")
-_LONGEST_WORD = 40  # letters of a token that are looked at: bounds the pieces that hostile input can make
-_PIECES = (3, 4, 5)
+_FEWEST_TEXTS = 2  # that an n-gram must be in, if any is in as many
 
 
 @embedders.register("ngrams")
 class NGrams:
     """Unit-norm vectors from n-gram counts.
 
-    A text without a single n-gram of the fit becomes the zero vector. A text's vector does not depend on the batch
-    it came in.
+    A text without any n-gram of the fit becomes the zero vector. A text's vector does not depend on its batch.
 
     Parameters
     ----------
-    dim : length of the vectors; fewer where the fit has fewer rows or n-grams
-    max_features : most n-grams kept, those in most texts first; memory is ``max_features * dim * 4`` bytes
-    max_rows : rows looked at by the fit; beyond it a uniform sample stands for all
-    max_chars : letters of a text that are looked at
+    dim : length of the vectors; fewer if the fit has fewer rows or n-grams
+    max_features : number of n-grams kept, the most common ones; memory is ``max_features * dim * 4`` bytes
+    max_rows : number of rows used by the fit, a uniform sample of more
+    max_chars : number of characters of a text that are read
     seed : seed of the sample and of the randomised projection
 
     Examples
@@ -59,14 +54,14 @@ class NGrams:
     ) -> None:
         self.dim, self.max_features, self.max_rows, self.max_chars = dim, max_features, max_rows, max_chars
         self.seed = seed
-        self.columns: dict[str, int] = {}
+        self.grams: Grams = np.empty(0, np.uint32)
         self.idf: Vectors = np.empty(0, np.float32)
         self.components: Vectors = np.empty((0, dim), np.float32)
         self.digest = ""
 
     @property
     def fingerprint(self) -> str:
-        """Hash of parameters and fitted state; the state's part is made once, by the fit."""
+        """Hash of parameters and fitted state."""
         params = [self.dim, self.max_features, self.max_rows, self.max_chars, self.seed, self.digest]
         return "ngrams-" + hashlib.sha256(json.dumps(params).encode()).hexdigest()[:24]
 
@@ -76,87 +71,42 @@ class NGrams:
         Raises
         ------
         FitError
-            Where no text holds anything to count.
+            If no text contains a word.
         """
-        rng = np.random.default_rng(self.seed)
-        rows = np.arange(len(texts))
-        if len(rows) > self.max_rows:
-            rows = np.sort(rng.choice(rows, self.max_rows, replace=False))
-        counts = [self._count(texts[i]) for i in rows.tolist()]
-        seen: Counter[str] = Counter()
-        for count in counts:
-            seen.update(count.keys())
-        self.columns = {gram: i for i, gram in enumerate(_most_common(seen, self.max_features))}
-        if not self.columns:
+        if len(texts) > self.max_rows:
+            rows = np.random.default_rng(self.seed).choice(len(texts), self.max_rows, replace=False)
+            texts = [texts[i] for i in np.sort(rows)]
+        counts = self._count(texts)
+        if not len(counts.gram):
             raise FitError("the n-gram embedder found no words in the texts; are the inputs empty?")
-        document_frequency = np.array([seen[gram] for gram in self.columns], np.float32)
-        self.idf = np.log((1 + len(rows)) / (1 + document_frequency)).astype(np.float32) + 1
-        self.components = self._project([self._weigh(count) for count in counts])
-        self.digest = self._digest()
+        self.grams, self.idf = learn_vocabulary(counts, len(texts), _FEWEST_TEXTS, self.max_features)
+        self.components = self._project(weigh(counts, len(texts), self.grams, self.idf))
+        state = (self.grams, self.idf, self.components)
+        self.digest = hashlib.sha256(b"".join(array.tobytes() for array in state)).hexdigest()
         return self
 
     def embed(self, texts: Sequence[Text]) -> Vectors:
         """Return unit-norm float32 vectors, shape (n, d)."""
         if not self.digest:
             raise FitError("the n-gram embedder is not fitted; call fit(texts), or load a version")
+        weights = weigh(self._count(texts), len(texts), self.grams, self.idf)
         out = np.zeros((len(texts), self.components.shape[1]), np.float32)
-        for i, text in enumerate(texts):
-            columns, weights = self._weigh(self._count(text))
-            vector = weights @ self.components[columns]
+        for i in range(len(texts)):
+            row = slice(weights.starts[i], weights.starts[i + 1])
+            vector = weights.value[row] @ self.components[weights.column[row]]
             out[i] = vector / max(float(np.sqrt(vector @ vector)), 1e-12)
         return out
 
-    def _count(self, text: Text) -> Counter[str]:
-        if not isinstance(text, str):
+    def _count(self, texts: Sequence[Text]) -> GramCounts:
+        if not all(isinstance(text, str) for text in texts):
             raise BadInputError("ngrams embeds single texts; for `input: pair` it is wrapped in PairEmbedder")
-        return Counter(_grams(text[: self.max_chars]))
+        return count_ngrams([text[: self.max_chars] for text in texts if isinstance(text, str)])
 
-    def _weigh(self, count: Counter[str]) -> tuple[Ints, Vectors]:
-        """Return the columns that a text fills and their weights: sublinear tf times idf, unit norm."""
-        known = [(column, n) for gram, n in count.items() if (column := self.columns.get(gram)) is not None]
-        pairs = np.array(known, np.intp).reshape(-1, 2)
-        weights = (1 + np.log(pairs[:, 1].astype(np.float32))) * self.idf[pairs[:, 0]]
-        return pairs[:, 0], weights / np.maximum(np.sqrt(weights @ weights), np.float32(1e-12))
-
-    def _project(self, rows: Sequence[tuple[Ints, Vectors]]) -> Vectors:
-        """Return the leading right singular vectors of the weighted counts, shape (features, d)."""
-        from scipy.sparse import csr_matrix  # noqa: PLC0415  # both serve the fit only: embedding needs numpy alone
+    def _project(self, weights: Weights) -> Vectors:
+        """Return the leading right singular vectors of the weights, shape (features, d)."""
+        from scipy.sparse import csr_matrix  # noqa: PLC0415  # the fit alone needs it: embedding needs numpy only
         from sklearn.utils.extmath import randomized_svd  # noqa: PLC0415
 
-        ends = np.cumsum([0, *(len(columns) for columns, _ in rows)])
-        matrix = csr_matrix(
-            (np.concatenate([w for _, w in rows]), np.concatenate([c for c, _ in rows]), ends),
-            shape=(len(rows), len(self.columns)),
-        )
-        rank = min(self.dim, *matrix.shape)
-        _, _, right = randomized_svd(matrix, rank, n_iter=2, random_state=self.seed)
+        matrix = csr_matrix(weights, shape=(len(weights.starts) - 1, len(self.grams)))
+        _, _, right = randomized_svd(matrix, min(self.dim, *matrix.shape), n_iter=2, random_state=self.seed)
         return np.ascontiguousarray(right.T, np.float32)
-
-    def _digest(self) -> str:
-        state = hashlib.sha256(json.dumps(list(self.columns)).encode())
-        state.update(self.idf.tobytes())
-        state.update(self.components.tobytes())
-        return state.hexdigest()
-
-
-def _grams(text: str) -> Iterable[str]:
-    """Yield words, word pairs, and the pieces of each blank-separated token (marked, so that no piece is a word)."""
-    text = text.lower()
-    words = [word[:_LONGEST_WORD] for word in _WORD.findall(text)]
-    yield from words
-    for left, right in pairwise(words):
-        yield f"{left} {right}"
-    for token in text.split():
-        framed = f"\t{token[:_LONGEST_WORD]}\t"
-        for n in _PIECES:
-            if len(framed) < n:
-                break
-            for start in range(len(framed) - n + 1):
-                yield f"\t{framed[start : start + n]}"
-
-
-def _most_common(seen: Counter[str], most: int) -> list[str]:
-    """Return n-grams of at least two texts (of one, where no two share any), most frequent first, ties by name."""
-    least = 2 if any(n > 1 for n in seen.values()) else 1
-    kept = sorted((-n, gram) for gram, n in seen.items() if n >= least)
-    return [gram for _, gram in kept[:most]]

@@ -8,9 +8,9 @@ from typing import Annotated, Self
 import numpy as np
 from pydantic import Field
 
+from tracer_serve.components.hashed_ngrams import Grams, count_ngrams, learn_vocabulary, weigh
 from tracer_serve.components.registry import surrogates
 from tracer_serve.components.surrogates._arrays import encode, per_row, softmax, two_sided
-from tracer_serve.components.surrogates._ngrams import Grams, count_ngrams, learn_vocabulary, weigh
 from tracer_serve.types import Inputs, Labels, Vectors
 
 # liblinear has one generator of random numbers per process: folds that are fitted abreast would draw from it in turns,

@@ -14,14 +14,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 from pydantic import Field
 
+from tracer_serve.components.hashed_ngrams import Grams, count_ngrams, learn_vocabulary, weigh
 from tracer_serve.components.registry import teachers
 from tracer_serve.components.teachers._params import Price
 from tracer_serve.errors import PluginError, TeacherError
 from tracer_serve.storage.importers import ReadOptions, read_traces
-from tracer_serve.types import Answer, Text
+from tracer_serve.types import Answer, Text, Vectors, length_of
 
 _CHARS_PER_TOKEN = 4  # the usual rule of thumb for English
 
@@ -79,7 +79,7 @@ class Offline:
         known = self._known.get(text)
         label = known if known is not None else await asyncio.to_thread(self._nearest, text)
         await asyncio.sleep(self.latency_ms / 1e3)
-        prompt = math.ceil((self._prompt_chars + len(_joined(text))) / _CHARS_PER_TOKEN)
+        prompt = math.ceil((self._prompt_chars + length_of(text)) / _CHARS_PER_TOKEN)
         usage = {"prompt_tokens": prompt, "completion_tokens": math.ceil(len(label) / _CHARS_PER_TOKEN)}
         cost = self.price.of(usage) if self.price else 0.0
         return Answer(label, usage, cost, (time.monotonic() - start) * 1e3)
@@ -88,21 +88,20 @@ class Offline:
         """Nothing is open."""
 
     @cached_property
-    def _index(self) -> tuple[Any, Any]:
-        """Vectoriser and known vectors: made when a text is first unknown, a second or two for 10,000 texts."""
-        from sklearn.feature_extraction.text import TfidfVectorizer  # noqa: PLC0415  # a second, which a start is spared
+    def _index(self) -> tuple[Grams, Vectors, Any]:
+        """Vocabulary, idf and sparse vectors of the known texts; built when the first unknown text arrives."""
+        from scipy.sparse import csr_matrix  # noqa: PLC0415  # slow to import, and only unknown texts need it
 
-        ngrams = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True, dtype=np.float32)
-        return ngrams, ngrams.fit_transform(map(_joined, self._known))
+        known = list(self._known)
+        counts = count_ngrams(known)
+        grams, idf = learn_vocabulary(counts, len(known), 1, len(counts.gram))
+        return grams, idf, csr_matrix(weigh(counts, len(known), grams, idf), shape=(len(known), len(grams)))
 
     def _nearest(self, text: Text) -> str:
-        ngrams, vectors = self._index
-        similarity = (vectors @ ngrams.transform([_joined(text)]).T).toarray().ravel()
+        grams, idf, vectors = self._index
+        value, column, _ = weigh(count_ngrams([text]), 1, grams, idf)
+        similarity = vectors[:, column] @ value
         best = int(similarity.argmax())
         if similarity[best] <= 0:
             raise TeacherError("no known text has anything in common with this one", reason="unknown_label")
         return self._labels[best]
-
-
-def _joined(text: Text) -> str:
-    return text if isinstance(text, str) else "\n".join(text)

@@ -1,6 +1,7 @@
 """Does the monitor ring where the world has changed, and not where it has not? CLINC150, whose parts differ.
 
     python -m bench.monitor --alpha 0.95 0.97 0.98 0.985 0.99
+    python -m bench.monitor --costs
 
 Train and test of CLINC150 were collected differently: agreement on the test part is a point or two lower, which no
 certificate on the train part can know. A policy certified on the train rows handles the test rows, each handled row is
@@ -19,6 +20,7 @@ import numpy as np
 import yaml
 from rich.table import Table
 
+from bench.audit_cost import costs, lines
 from bench.data import Dataset, Given, Part, load
 from tracer_serve.cli.console import out, progress_bar
 from tracer_serve.config.load import Task
@@ -125,7 +127,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--pooled", type=int, default=4, help="random splits of both parts together")
     parser.add_argument("--spec", default="{surrogates: [logreg], fit: {folds: 5}}", help="YAML laid over our spec")
     parser.add_argument("--json", action="store_true", help="flat rows, nothing else on standard output")
+    parser.add_argument("--costs", action="store_true", help="cost of audit_rate: auto against the best fixed rate")
     options = parser.parse_args(arguments)
+    if options.costs:
+        shown = Table("handled a day", "auto", "cost", "best fixed", "cost", "ratio")
+        for line in lines([*costs()]):
+            shown.add_row(*line)
+        out.print(shown)
+        return
     rows: list[Row] = []
     with progress_bar() as progress:
         data = load("clinc150", lambda done, total: progress("embedding", done, total))

@@ -49,6 +49,7 @@ def test_every_metric_is_documented_and_no_other() -> None:
         "tracer_monitor_evidence",
         "tracer_gate_closed",
         "tracer_audit_rate",
+        "tracer_proved_live",
     }
     assert table == shown | of_a_version
 

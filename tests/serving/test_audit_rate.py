@@ -16,11 +16,13 @@ def hours(per_hour: int, n: int, **facts: int) -> list[tuple[datetime, Tally]]:
     return [(NOON - timedelta(hours=k), tally) for k in range(n, 0, -1)]
 
 
-@pytest.mark.parametrize("per_day", [10, 240, 5_000, 1_000_000])
-def test_auto_aims_at_a_hundred_audits_a_day(per_day: int) -> None:
-    """Whatever the traffic, rate times handled requests is 100 a day, or all of them where there are fewer."""
+@pytest.mark.parametrize(
+    ("per_day", "audits"), [(10, 2.0), (50, 10.0), (200, 14.1), (10_000, 100.0), (1_000_000, 1_000.0)]
+)
+def test_auto_audits_the_root_of_the_traffic_and_never_more_than_a_fifth(per_day: int, audits: float) -> None:
+    """Rate times handled requests is their square root, at least 10 a day, at most a fifth of them."""
     rate = rate_in_force("auto", Traffic(float(per_day)), NOON)
-    assert rate * per_day == pytest.approx(min(100, per_day))
+    assert rate * per_day == pytest.approx(audits, rel=0.01)
 
 
 def test_traffic_is_extrapolated_from_what_was_seen() -> None:

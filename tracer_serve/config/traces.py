@@ -21,7 +21,8 @@ class TracesSpec(Frozen):
     )
     audit_rate: Share | Literal["auto"] = Field(
         default=0.03,
-        description="Probability that a handled request is also sent to the teacher; auto aims at 100 audits a day.",
+        description="Probability that a handled request is also sent to the teacher. auto: the square root of the"
+        " handled requests a day, at least 10 and at most a fifth of them; 0 turns audits off.",
     )
     redact: tuple[Component, ...] = Field(
         default=(), description="What is taken out of a text before it is stored: [pii], or your own."

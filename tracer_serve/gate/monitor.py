@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from tracer_serve.gate.live_proof import log_proof
 from tracer_serve.types import Bools, Floats
 
 _MULTIPLES = (1.5, 2.0, 3.0, 5.0, 8.0, 12.0)
@@ -32,6 +33,7 @@ class MonitorState:
     seen, agreements : audits of this version so far, and how many of them agreed
     log_bets : log S_q of each alternative; empty before the first audit
     alarmed_at : audits of the version at the moment when the evidence first reached 1/delta; None while it has not
+    proved_at : audits of the version after which its agreement was proved to be above alpha (`gate.live_proof`)
     before : audits of the versions before it
     """
 
@@ -42,6 +44,7 @@ class MonitorState:
     log_bets: tuple[float, ...] = ()
     alarmed_at: int | None = None
     before: int = 0
+    proved_at: int | None = None
 
     @property
     def log_evidence(self) -> float:
@@ -96,6 +99,8 @@ def update(state: MonitorState, agree: bool) -> MonitorState:
     after = replace(
         state, seen=seen, agreements=state.agreements + bool(agree), log_bets=tuple(float(bet) for bet in bets)
     )
+    if state.proved_at is None and log_proof(after.agreements, seen, state.alpha) >= -math.log(state.delta):
+        after = replace(after, proved_at=seen)
     crossed = after.log_evidence >= -math.log(state.delta)
     return replace(after, alarmed_at=seen) if crossed and not state.alarm else after
 
@@ -117,7 +122,7 @@ def hand_over(state: MonitorState, alpha: float, delta: float) -> MonitorState:
         number = len(alternatives(alpha))
         bets = (float(np.logaddexp.reduce(bets)) - math.log(number),) * number
     fresh = replace(state, alpha=alpha, delta=delta, log_bets=bets, seen=0, agreements=0)
-    return replace(fresh, before=state.before + state.seen)
+    return replace(fresh, before=state.before + state.seen, proved_at=None)
 
 
 def alternatives(alpha: float) -> Floats:

@@ -84,12 +84,13 @@ class Conditions:
         return "canary" if self.mode == "canary" and not self.in_canary else None
 
 
-def decide(reason: str, conditions: Conditions) -> str:
+def decide(reason: str, conditions: Conditions, *, in_burst: bool = False) -> str:
     """Return why a request's text is answered by the surrogate (`CERTIFIED`) or not (any other reason).
 
     Parameters
     ----------
     reason : the version's reason, as in `certificate_reasons`
+    in_burst : whether the teacher disagreed about a text of the same template (`serving.burst_breaker`)
 
     Examples
     --------
@@ -98,4 +99,6 @@ def decide(reason: str, conditions: Conditions) -> str:
     >>> decide("certified", Conditions())
     'certified'
     """
-    return conditions.withheld or reason if reason == CERTIFIED else reason
+    if reason != CERTIFIED:
+        return reason
+    return conditions.withheld or ("burst_disagreed" if in_burst else CERTIFIED)

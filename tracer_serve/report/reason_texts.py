@@ -23,6 +23,7 @@ BRIEF = SHORT | {
     "gate_closed": "the gate is closed",
     "observe": "mode observe",
     "canary": "outside the canary share",
+    "burst_disagreed": "the teacher disagreed about a text like it",
     "policy_failed": "the model failed on the text",
     "teacher_down": "the teacher is down",
 }

@@ -1,4 +1,4 @@
-"""How often handled requests are audited: a fixed rate, or one that aims at so many audits a day; within a budget.
+"""How often handled requests are audited: a fixed rate or one that follows the traffic, within a daily budget.
 
 A rate may depend on the time, the traffic and the monitor's evidence, never on a request: each row keeps the rate that
 was in force, and the draw that compares with it.
@@ -12,8 +12,10 @@ from typing import Any
 
 from tracer_serve.storage.traces import Tally, TraceStore
 
-AIM = 100.0
-"""Audits a day that `auto` aims at: enough to find a drop to .80 within a day, and to calibrate in a few."""
+LEAST_AUDITS = 10.0
+"""Audits a day that `auto` aims at in any case, within `MOST_SHARE`."""
+MOST_SHARE = 0.2
+"""Largest share of the handled requests, and so of the saving, that `auto` spends on audits."""
 UNKNOWN = 0.1
 """The rate of `auto` before there is any traffic to go by."""
 _BOOST, _BOOSTED = 10.0, 0.5
@@ -52,6 +54,23 @@ class Traffic:
         return cls(sum(tally.requests for _, tally in recent) * coverage * 24.0 / seen_h, today)
 
 
+def auto_rate(handled_per_day: float | None) -> float:
+    """Return the rate of `auto`: sqrt(handled per day) audits a day, at least 10, at most a fifth of the handled.
+
+    With a audits a day a drop is found after about n / a days, so what audits cost and what late alarms cost add up to
+    a + c * handled / a, which is least where a grows with the root of the traffic.
+
+    Examples
+    --------
+    >>> [round(auto_rate(n) * n) for n in (20, 200, 10_000, 10_000_000)]
+    [4, 14, 100, 3162]
+    """
+    if handled_per_day is None:
+        return UNKNOWN
+    handled = max(handled_per_day, 1.0)
+    return min(MOST_SHARE, max(LEAST_AUDITS, math.sqrt(handled)) / handled)
+
+
 def rate_in_force(
     wanted: float | str, traffic: Traffic, now: datetime, *, boosted: bool = False, budget: int | None = None
 ) -> float:
@@ -70,13 +89,12 @@ def rate_in_force(
     >>> noon = datetime(2026, 11, 1, 12, tzinfo=UTC)
     >>> busy = Traffic(handled_per_day=20_000.0, audits_today=40)
     >>> rate_in_force("auto", busy, noon), rate_in_force(0.03, busy, noon, boosted=True)
-    (0.005, 0.3)
+    (0.007071067811865475, 0.3)
     >>> rate_in_force(0.03, busy, noon, budget=100), rate_in_force(0.03, busy, noon, budget=40)
     (0.006, 0.0)
     """
     expected = traffic.handled_per_day
-    auto = UNKNOWN if expected is None else AIM / max(expected, AIM)
-    rate = auto if isinstance(wanted, str) else wanted
+    rate = auto_rate(expected) if isinstance(wanted, str) else wanted
     if boosted and rate:
         rate = max(rate, min(_BOOSTED, _BOOST * rate))
     if budget is None:

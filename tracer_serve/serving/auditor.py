@@ -100,7 +100,12 @@ class Auditor:
         self.note_cost(answer.cost)
         self._metrics.cost["audit"].inc(answer.cost)
         agree = answer.label == trace.surrogate_label
-        self._metrics.audits["true" if agree else "false"].inc()
-        self._watch.note_audit(trace.version, agree)
+        if trace.audit_kind == "burst":  # no random sample: the monitor must not hear of it
+            self._metrics.burst_audits["true" if agree else "false"].inc()
+            if not agree:
+                self._watch.bursts.disagree(trace.version, trace.input)
+        else:
+            self._metrics.audits["true" if agree else "false"].inc()
+            self._watch.note_audit(trace.version, agree)
         self._watch.note_label(answer.label)
         self._writer.label(trace.id, "audit", answer, self._fingerprint)

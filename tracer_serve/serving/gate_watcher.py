@@ -16,11 +16,12 @@ from tracer_serve.errors import StoreError
 from tracer_serve.gate.monitor import MonitorState, update
 from tracer_serve.infra.periodic import PeriodicTask
 from tracer_serve.lifecycle.gate_state.closing import Closing, close_gate, closing_at, closing_of
-from tracer_serve.lifecycle.gate_state.monitor_record import MONITOR, add_audits, monitor_state
+from tracer_serve.lifecycle.gate_state.monitor_record import MONITOR, PROVED, add_audits, monitor_state
 from tracer_serve.lifecycle.gate_state.requirements import Requirements
 from tracer_serve.lifecycle.gate_state.state import GateState, Reason
 from tracer_serve.serving.active_version import ActiveVersion, VersionLoader
 from tracer_serve.serving.audit_rate import AuditBudget, Traffic, rate_in_force
+from tracer_serve.serving.burst_breaker import BurstBreaker
 from tracer_serve.storage.traces import TraceStore, new_id
 
 _log = logging.getLogger(__name__)
@@ -51,6 +52,8 @@ class GateWatcher:
         poll_s: float = 1.0,
     ) -> None:
         self.purse = AuditBudget(spec.traces.audit_budget)
+        self.bursts = BurstBreaker()
+        self._proved = set[int]()
         self._rate = 0.0
         self.closing: Closing | None = None
         self._monitor: tuple[int, MonitorState] | None = None
@@ -168,6 +171,11 @@ class GateWatcher:
             # decided from the shared state, so that any process closes the gate, also after a crash of another one
             self.closing = close_gate(self._store, loaded.number, monitor.seen, monitor.agreements, monitor.evidence)
             _log.error("the gate is closed, everything goes to the teacher: %s", self.closing.message)
+        if monitor.proved_at is not None and loaded.number not in self._proved:
+            self._store.values.update(PROVED, lambda known: {**(known or {}), str(loaded.number): monitor.proved_at})
+            self._proved.add(loaded.number)
+            _log.info("version %d is proved live after %d audits", loaded.number, monitor.proved_at)
+        self.bursts.exchange(self._store, loaded.number)
         self._rate = self._wanted(loaded, boosted=monitor.boosted)
 
     def _wanted(self, loaded: ActiveVersion, *, boosted: bool) -> float:

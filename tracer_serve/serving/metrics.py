@@ -67,6 +67,8 @@ class Metrics:
         self.seconds = {stage: Seconds(seconds.labels(task, stage)) for stage in _STAGES}
         audits = counter("audit_total", "Handled texts that the teacher was asked about as well.", "agree")
         self.audits = {agree: audits.labels(task, agree) for agree in ("true", "false", "unanswered")}
+        bursts = counter("burst_audit_total", "Repeats of a template that the teacher was asked about.", "agree")
+        self.burst_audits = {agree: bursts.labels(task, agree) for agree in ("true", "false")}
         shadow = counter("shadow_total", "Certified texts held back from the surrogate, by mode or gate.", "agree")
         self.shadow = {agree: shadow.labels(task, agree) for agree in ("true", "false")}
         cost = counter("cost_usd_total", "Teacher cost in the price's currency; avoided is estimated.", "kind")
@@ -186,9 +188,12 @@ class _VersionCollector(Collector):
             closed.add_metric((self._task, reason), float(watch.closed(loaded) == reason))
         yield closed
         evidence = "The monitor's evidence that agreement is below alpha; an alarm at 1/delta."
+        monitor = watch.monitor(loaded)
+        proved = "1 once the version's audits prove that agreement is above alpha."
         yield from self._gauges(
             tracer_audit_rate=("Probability that a handled text is audited.", watch.rate),
-            tracer_monitor_evidence=(evidence, watch.monitor(loaded).evidence),
+            tracer_monitor_evidence=(evidence, monitor.evidence),
+            tracer_proved_live=(proved, float(monitor.proved_at is not None)),
         )
 
     def _gauges(self, **values: tuple[str, float | None]) -> Iterable[Metric]:

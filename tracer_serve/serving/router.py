@@ -24,7 +24,7 @@ from tracer_serve.serving.metrics import Metrics
 from tracer_serve.serving.rollout import ENFORCE, Rollout
 from tracer_serve.serving.trace_writer import TraceWriter
 from tracer_serve.storage.traces import new_id
-from tracer_serve.types import Answer, Decision, DecisionKind, Text, Trace, Verdict
+from tracer_serve.types import Answer, AuditKind, Decision, DecisionKind, Text, Trace, Verdict
 
 _log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class Router:
             verdict = None if stored is WITHHELD else said
             if isinstance(verdict, BadInputError):
                 results.append(verdict)
-            elif verdict is not None and request.reason(verdict) == CERTIFIED:
+            elif verdict is not None and request.reason(stored, verdict) == CERTIFIED:
                 await self.writer.room()
                 results.append(request.handle(text, stored, verdict))
             else:
@@ -126,12 +126,16 @@ class _Request:
         return self.router.watch.rate if self.sampled else 1.0
 
     def handle(self, text: Text, stored: Text, verdict: Verdict) -> Decision:
-        """Answer with the surrogate's certified label; the row is written soon, and audited by chance."""
+        """Answer with the surrogate's certified label; the row is written soon, and audited by chance or in a burst."""
         router = self.router
         rate = self.rate
         trace = self._trace(stored, verdict, "handled", rate, propensity=rate)
+        repeats = router.watch.bursts.count(stored) and rate > 0
+        kind: AuditKind | None = "random" if trace.u < rate else "burst" if repeats else None
+        if kind is not None:
+            trace = replace(trace, audit_kind=kind)
         router.writer.put(trace)
-        if trace.u < rate:
+        if kind is not None:
             router.watch.purse.pay()
             router.audits.ask(trace, text)
         router.metrics.requests["handled"].inc()
@@ -165,7 +169,7 @@ class _Request:
             metrics.lost.inc()
         else:
             await router.writer.commit(trace)
-        return Decision(answer.label, "deferred", self.reason(verdict), trace.id, self.version, verdict, answer)
+        return Decision(answer.label, "deferred", self.reason(stored, verdict), trace.id, self.version, verdict, answer)
 
     async def _ask(self, text: Text) -> Answer:
         # a closed gate calibrates on what the teacher says now, not on what it remembers
@@ -178,15 +182,16 @@ class _Request:
         self.router.metrics.requests["degraded"].inc()
         return Decision(verdict.label, "degraded", "teacher_down", trace.id, self.version, verdict)
 
-    def _noted(self, verdict: Verdict | None, error: TeacherError | None) -> dict[str, Any]:
+    def _noted(self, stored: Text, verdict: Verdict | None, error: TeacherError | None) -> dict[str, Any]:
         """Return what is kept with a row that was not handled: why, and what the teacher's trouble was."""
-        noted = {**self.metadata, "reason": self.reason(verdict)}
+        noted = {**self.metadata, "reason": self.reason(stored, verdict)}
         return noted if error is None else noted | {"error": error.reason}
 
-    def reason(self, verdict: Verdict | None) -> str:
+    def reason(self, stored: Text, verdict: Verdict | None) -> str:
         """Return why the surrogate answers a text or not."""
         if verdict is not None:
-            return decide(verdict.reason, self.conditions)
+            in_burst = verdict.handled and self.router.watch.bursts.defers(stored)
+            return decide(verdict.reason, self.conditions, in_burst=in_burst)
         return "no_version" if self.version is None else "policy_failed"
 
     def _trace(
@@ -213,7 +218,7 @@ class _Request:
             audit_rate=rate,
             u=random.random(),
             latency_ms=self.latency_ms,
-            metadata=self.metadata if decision == "handled" else self._noted(verdict, error),
+            metadata=self.metadata if decision == "handled" else self._noted(text, verdict, error),
         )
         if answer is None:
             return trace

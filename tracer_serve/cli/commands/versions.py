@@ -9,7 +9,8 @@ from rich.table import Table
 
 from tracer_serve.cli.console import out, print_json
 from tracer_serve.config.load import load_task
-from tracer_serve.storage.versions.opening import open_versions
+from tracer_serve.lifecycle.gate_state.monitor_record import PROVED
+from tracer_serve.storage.versions.opening import open_versions, store_of
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -29,8 +30,12 @@ def run(args: argparse.Namespace) -> int:
             versions.pin(number, pinned)
     current = versions.current()
     manifests = versions.manifests()
+    store = store_of(task)
+    proved = store.values.get(PROVED) or {}
+    store.close()
     if args.json:
-        print_json([asdict(m) | {"serving": m.version == current} for m in manifests])
+        facts = [{"serving": m.version == current, "proved_live_at": proved.get(str(m.version))} for m in manifests]
+        print_json([asdict(m) | fact for m, fact in zip(manifests, facts, strict=True)])
         return 0
     forgetful = any(m.forgotten for m in manifests)
     table = Table(box=SIMPLE, padding=0, pad_edge=False, collapse_padding=True)
@@ -44,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
             m.created[:16].replace("T", " "),
             f"{m.traces:,}",
             *[f"{m.forgotten:,}"] * forgetful,
-            m.reason,
+            f"{m.reason}, proved live" if str(m.version) in proved else m.reason,
             m.embedder,
         )
     none = f"no version yet in {task.state}; `tracer-serve fit {args.task}` writes the first"

@@ -13,6 +13,8 @@ from tracer_serve.lifecycle.certificates import CertifiedVersion
 
 MONITOR = "monitor"
 """Key in the store: a `MonitorState`, with the version, the teacher and the closing that it belongs to."""
+PROVED = "monitor.proved"
+"""Key in the store: versions that were proved live, and after how many audits."""
 
 
 def monitor_state(stored: dict[str, Any] | None, version: CertifiedVersion, gate: GateSpec) -> MonitorState:

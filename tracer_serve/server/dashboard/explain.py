@@ -95,7 +95,7 @@ async def explained(runtime: Runtime, text: Text, user: str | None = None) -> di
         raise verdict
     if verdict is None:
         return _outcome(loaded, None, "policy_failed")
-    found = _outcome(loaded, verdict, decide(verdict.reason, runtime.router.conditions(loaded, user)))
+    found = _outcome(loaded, verdict, _reason(runtime, loaded, kept, verdict, user))
     return found | await run_in_threadpool(_evidence, runtime, loaded, kept, verdict.stage, made[verdict.stage].made)
 
 
@@ -104,6 +104,11 @@ def _noting(policy: Policy) -> tuple[Policy, list[_Noting]]:
     views = {view: replace(view, embedder=_Noting(view.embedder)) for view in policy.views}
     stages = tuple(replace(stage, view=views[stage.view]) for stage in policy.stages)
     return replace(policy, stages=stages), [cast("_Noting", stage.view.embedder) for stage in stages]
+
+
+def _reason(runtime: Runtime, loaded: ActiveVersion, text: Text, verdict: Verdict, user: str | None) -> str:
+    conditions, bursts = runtime.router.conditions(loaded, user), runtime.watch.bursts
+    return decide(verdict.reason, conditions, in_burst=bursts.defers(text))
 
 
 def _outcome(loaded: ActiveVersion | None, verdict: Verdict | None, reason: str) -> dict[str, Any]:

@@ -90,6 +90,7 @@ def _promise(runtime: Runtime) -> dict[str, Any] | None:
         "agreement": state.agreements / state.seen if state.seen else None,
         "lower_bound": anytime_lower_bound(state.agreements, state.seen, state.delta) if state.seen else None,
         "required": state.alpha,
+        "proved_live_at": state.proved_at,
         "confidence": 1.0 - state.delta,
     }
 

@@ -121,6 +121,8 @@ def _monitor(runtime: Runtime) -> dict[str, Any] | None:
         "agreements": state.agreements,
         "evidence": evidence,
         "alarm_at": 1.0 / state.delta,
+        "proved_live_at": state.proved_at,
+        "templates_deferred": runtime.watch.bursts.deferred,
         "audit_rate": runtime.watch.rate,
     }
 

@@ -144,7 +144,7 @@ def _decided(
             continue
         text, label, score, reason = next(said)
         facts = {"score": score, "version": loaded.number}
-        reason = decide(reason, router.conditions(loaded, line.user))
+        reason = decide(reason, router.conditions(loaded, line.user), in_burst=router.watch.bursts.defers(text))
         if text is WITHHELD:
             rows.append(_row(line, "deferred", "policy_failed", version=loaded.number))
         elif reason == CERTIFIED:

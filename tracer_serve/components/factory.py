@@ -1,4 +1,4 @@
-"""A task's components, made from its spec: plugins first, then by registry, errors with the YAML's path."""
+"""Build a task's components from its spec; errors name the path in the YAML."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ from tracer_serve.errors import PluginError, SpecError
 from tracer_serve.protocols import Acceptor, Embedder, Redactor, Surrogate, Teacher
 
 C = TypeVar("C")
-_Seam = tuple[Registry[Any], Component, str]
+_Named = tuple[Registry[Any], Component, str]
 
 
 def load_plugins(task: Task) -> dict[str, str]:
@@ -24,24 +24,24 @@ def load_plugins(task: Task) -> dict[str, str]:
 
 
 def embedders_of(task: Task) -> list[tuple[Component, str]]:
-    """Return `Spec.embedders`, each with the YAML's path to it."""
+    """Return `Spec.embedders`, each with its path in the YAML."""
     surrogates = enumerate(task.spec.surrogates)
     named = [(task.spec.embedder, "embedder"), *((s.embedder, f"surrogates[{i}].embedder") for i, s in surrogates)]
     return [next((one, path) for one, path in named if one == component) for component in task.spec.embedders]
 
 
 def make_embedders(task: Task, cache: Path | None = None) -> tuple[Embedder, ...]:
-    """Make every embedder of the task, in the order of `Spec.embedders`; `cache` as in `make_embedder`."""
+    """Build all embedders of the task in the order of `Spec.embedders`; `cache` as in `make_embedder`."""
     return tuple(make_embedder(task, cache, place) for place in range(len(task.spec.embedders)))
 
 
 def make_embedder(task: Task, cache: Path | None = None, place: int = 0) -> Embedder:
-    """Make the task's embedder, not yet fitted; for pairs, where the task classifies pairs.
+    """Build an unfitted embedder of the task, wrapped for pairs if the task classifies pairs.
 
     Parameters
     ----------
-    cache : folder that keeps the vectors of a frozen embedder, so that a refit embeds only what is new
-    place : in `Spec.embedders`; beyond 0 it is an embedder that a surrogate names for itself
+    cache : folder that stores the vectors of a frozen embedder, so that a refit embeds only new texts
+    place : index in `Spec.embedders`; 0 is the task's, the others are embedders of single surrogates
     """
     component, path = embedders_of(task)[place]
     embedder = _make(task, embedders, component, path)
@@ -51,10 +51,10 @@ def make_embedder(task: Task, cache: Path | None = None, place: int = 0) -> Embe
 
 
 def make_surrogate(task: Task, index: int) -> Surrogate:
-    """Make a fresh, unfitted surrogate: the `index`-th of the spec.
+    """Build the `index`-th surrogate of the spec, unfitted.
 
-    One that reads texts may ask for the labels' `descriptions` and for the `source` of its embedder, its model and
-    revision.
+    A surrogate may take two more parameters from the task: the labels' `descriptions`, and `source`, the model and
+    revision of its embedder.
     """
     context: dict[str, Any] = {"descriptions": task.spec.labels if isinstance(task.spec.labels, dict) else {}}
     embedder = task.spec.embedders[task.spec.view_of(index)]
@@ -66,32 +66,32 @@ def make_surrogate(task: Task, index: int) -> Surrogate:
 
 
 def make_acceptor(task: Task, index: int) -> Acceptor:
-    """Make a fresh, unfitted acceptor: the `index`-th of the spec."""
+    """Build the `index`-th acceptor of the spec, unfitted."""
     return _make(task, acceptors, task.spec.acceptors[index], f"acceptors[{index}]")
 
 
 def make_teacher(task: Task, known: tuple[str, ...] = ()) -> Teacher:
-    """Make the teacher; without a closed label set in the spec it may give any label, and sees the `known` ones."""
+    """Build the teacher; for an open label set, `known` are the labels that its prompt offers."""
     described = task.spec.labels if isinstance(task.spec.labels, dict) else {}
     context = {"labels": task.spec.label_names, "descriptions": described, "known": known}
     return _make(task, teachers, task.spec.teacher, "teacher", context)
 
 
 def teacher_fingerprint(task: Task) -> str:
-    """Return the fingerprint of the teacher that the spec names."""
+    """Return the fingerprint of the spec's teacher."""
     return make_teacher(task).fingerprint
 
 
 def make_redactors(task: Task) -> tuple[Redactor, ...]:
-    """Make the task's redactors, in their order."""
+    """Build the task's redactors, in order."""
     listed = enumerate(task.spec.traces.redact)
     return tuple(_make(task, redactors, component, f"traces.redact[{i}]") for i, component in listed)
 
 
 def paths_of(task: Task) -> Iterator[tuple[str, Path]]:
-    """Yield the files and folders that components read, as the YAML writes them, each with its component's path."""
+    """Yield the path in the YAML and the value of each parameter that names a file or folder."""
     spec = task.spec
-    one: list[_Seam] = [(embedders, component, path) for component, path in embedders_of(task)]
+    one: list[_Named] = [(embedders, component, path) for component, path in embedders_of(task)]
     one.append((teachers, spec.teacher, "teacher"))
     lists: tuple[tuple[Registry[Any], tuple[Component, ...], str], ...] = (
         (surrogates, spec.surrogates, "surrogates"),
@@ -115,14 +115,14 @@ def _make(
 
 
 def _absolute(task: Task, registry: Registry[C], component: Component) -> dict[str, Any]:
-    """Return the parameters with every path made relative to the YAML."""
+    """Return the parameters with file paths resolved relative to the YAML."""
 
-    def settle(value: Any) -> Any:
+    def resolved(value: Any) -> Any:
         if isinstance(value, list | tuple):
-            return [settle(item) for item in value]
+            return [resolved(item) for item in value]
         return task.resolve(Path(value)) if isinstance(value, str) else value
 
-    return component.params | {key: settle(value) for key, value in _paths(registry, component).items()}
+    return component.params | {key: resolved(value) for key, value in _paths(registry, component).items()}
 
 
 def _paths(registry: Registry[Any], component: Component) -> dict[str, Any]:

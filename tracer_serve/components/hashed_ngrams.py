@@ -1,10 +1,10 @@
 """Word and character n-grams of many texts at once, hashed with numpy alone.
 
-Every text becomes ``" token token"``; word n-grams are spans between spaces, character n-grams are windows without a
-space inside, as scikit-learn's ``char_wb`` counts them. A span's hash is a polynomial over its code points modulo
-2^64, read off prefix sums (Karp and Rabin 1987), so no n-gram is ever made as a string: 10,000 short texts take
-a quarter of a second, and one text a fifth of a millisecond. A gram's hash depends on nothing but the gram: what
-is learnt (vocabulary, idf) is learnt in `learn_vocabulary`, from the rows of that fit.
+Every text becomes ``" token token"``. Word n-grams are spans between spaces; character n-grams are windows without an
+inner space, as in scikit-learn's ``char_wb``. The hash of a span is a polynomial over its code points modulo 2^64,
+computed from prefix sums (Karp and Rabin 1987), so that no n-gram becomes a string: 10,000 short texts take a quarter
+of a second, one text a fifth of a millisecond. A hash depends on its n-gram only; vocabulary and idf are learned by
+`learn_vocabulary` from the rows of one fit.
 """
 
 import re
@@ -28,7 +28,7 @@ _CHUNK = 4096  # texts hashed at once, so that scratch memory stays small
 
 
 class GramCounts(NamedTuple):
-    """How many `times` gram `gram` stands in text `row`: three aligned arrays, sorted by row, then gram."""
+    """Number of `times` that n-gram `gram` occurs in text `row`: three aligned arrays, sorted by row, then gram."""
 
     row: Ints
     gram: Grams
@@ -36,7 +36,7 @@ class GramCounts(NamedTuple):
 
 
 def count_ngrams(texts: Sequence[Text]) -> GramCounts:
-    """Count the word 1-2-grams and character 3-5-grams of each text; those of the sides of a pair are different."""
+    """Count the word 1-2-grams and character 3-5-grams of each text; the sides of a pair have separate n-grams."""
     parts = [_count_chunk(texts[i : i + _CHUNK], i) for i in range(0, max(1, len(texts)), _CHUNK)]
     return GramCounts(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
@@ -44,7 +44,7 @@ def count_ngrams(texts: Sequence[Text]) -> GramCounts:
 def learn_vocabulary(counts: GramCounts, rows: int, min_rows: int, most: int) -> tuple[Grams, Vectors]:
     """Return the grams kept, ascending, and the smoothed idf of each.
 
-    Kept are grams of at least `min_rows` texts (all, where that would leave none), the `most` most common at most.
+    Keeps n-grams of at least `min_rows` texts (all, if none has as many), and of those the `most` most common.
     """
     grams, found_in = np.unique(counts.gram, return_counts=True)
     if (found_in >= min_rows).any():
@@ -66,7 +66,7 @@ class Weights(NamedTuple):
 
 
 def weigh(counts: GramCounts, rows: int, grams: Grams, idf: Vectors) -> Weights:
-    """Return tf-idf (rows, len(grams)) with sublinear tf and unit-length rows; unknown grams fall away."""
+    """Return tf-idf (rows, len(grams)) with sublinear tf and unit-length rows; unknown n-grams are dropped."""
     column = np.searchsorted(grams, counts.gram).clip(max=len(grams) - 1)
     known = grams[column] == counts.gram
     row, column = counts.row[known], column[known]

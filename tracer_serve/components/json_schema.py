@@ -1,4 +1,4 @@
-"""The JSON Schema of a task's YAML, with the parameters of every component that is installed."""
+"""JSON Schema of a task's YAML, with the parameters of every installed component."""
 
 from functools import reduce
 from operator import getitem
@@ -39,7 +39,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _blocks(registry: Registry[Any]) -> list[dict[str, Any]]:
-    """Return the schema of each component's block; a component whose package is missing is left out."""
+    """Return the schema of each component's block; components with missing packages are skipped."""
     blocks = []
     for name in registry.names():
         try:

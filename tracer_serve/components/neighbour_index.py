@@ -1,4 +1,4 @@
-"""Nearest training rows by cosine: the rows lie in cells, and a query looks only into the cells around it."""
+"""Approximate nearest neighbours by cosine: an inverted file index, exact for small sets."""
 
 import hashlib
 import math
@@ -9,14 +9,14 @@ import numpy as np
 from tracer_serve.types import Inputs, Ints, Neighbours, Vectors
 
 _CHUNK_CELLS = 4_000_000  # similarities held at once: 16 MB
-_EXACT_ROWS = 2_048  # so few are compared with all
+_EXACT_ROWS = 2_048  # up to this many rows the search is exact
 _PROBES = 8  # cells looked into: 99 % of the 15 nearest rows of Banking77, and the coverage of an exact search
 _SHARED = 8  # queries per cell from which a product of matrices is worth their gathering
 _SAMPLE_PER_CELL, _PASSES = 64, 6  # for the centres: more of either finds no more neighbours
 
 
 class NeighbourIndex:
-    """Nearest rows of a reference set, on a capped set of rows so that a query never grows with the traces.
+    """Nearest rows of a capped reference set, so that the cost of a query does not grow with the traces.
 
     An inverted file (Sivic and Zisserman 2003, "Video Google"; Jegou et al. 2011): n rows are put into about sqrt(n)
     cells by spherical k-means, and a query compares itself with the rows of the eight cells whose centres are nearest.
@@ -25,7 +25,7 @@ class NeighbourIndex:
     Parameters
     ----------
     k : neighbours per query
-    cap : most reference rows kept; beyond it a uniform sample stands for all
+    cap : maximum number of reference rows, a uniform sample of more
     seed : seed of that sample and of the cells
 
     Examples
@@ -45,7 +45,7 @@ class NeighbourIndex:
         self.digest = ""
 
     def fit(self, embeddings: Vectors, labels: Ints) -> Self:
-        """Keep the rows (n, d) and their class indices (n,), cell by cell."""
+        """Store the rows (n, d) and their class indices (n,), grouped by cell."""
         rng, rows = np.random.default_rng(self.seed), np.arange(len(embeddings))
         if len(rows) > self.cap:
             rows = np.sort(rng.choice(rows, self.cap, replace=False))
@@ -63,7 +63,7 @@ class NeighbourIndex:
         return self._named(*self._search(embeddings))
 
     def near(self, inputs: Inputs) -> Neighbours:
-        """Return the neighbours of a batch; whoever else has the same rows and asks about the batch shares the search.
+        """Return the neighbours of a batch; indexes over the same rows share one search per batch.
 
         So the scope guard, the acceptor and a `knn` of a blend cost one search.
         """
@@ -141,7 +141,7 @@ def _cells(vectors: Vectors, rng: np.random.Generator) -> tuple[Vectors, Ints]:
 
 
 def unit(vectors: Vectors) -> Vectors:
-    """Return vectors (n, d) at length 1, those of length 0 as they are."""
+    """Return vectors (n, d) scaled to length 1; zero vectors stay zero."""
     norm = np.linalg.norm(vectors, axis=1, keepdims=True)
     scaled: Vectors = (vectors / np.maximum(norm, 1e-12)).astype(np.float32, copy=False)
     return scaled

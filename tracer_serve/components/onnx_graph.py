@@ -1,4 +1,4 @@
-"""What every ONNX graph here has in common: opening it, padding its batches, and its 8-bit weights."""
+"""ONNX graphs: open a session, pad batches, quantise weights to 8 bits."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from tracer_serve.infra.parallel import cores
 from tracer_serve.types import Ints
 
 OPSET = 17
-_MOST_THREADS = 4  # of one run: a short text has no work for more
+_MOST_THREADS = 4  # per run; a short text does not use more
 # What a run costs by itself, in tokens: its weights come from memory. That and a token's products both grow with the
 # weights, so the ratio is one of machines rather than of models; between 15 and 40 it hardly matters.
 _RUN_TOKENS = 22
@@ -41,7 +41,7 @@ def open_graph(graph: Path | bytes) -> Any:
 
 
 def padded(tokens: Sequence[Sequence[int]], value: int = 0) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Return rows of any lengths as one int64 array, filled up with `value`.
+    """Return rows of any lengths as one int64 array, padded with `value`.
 
     Examples
     --------
@@ -55,9 +55,9 @@ def padded(tokens: Sequence[Sequence[int]], value: int = 0) -> np.ndarray[Any, n
 
 
 def like_lengths(lengths: Ints, most: int) -> Iterator[Ints]:
-    """Yield all rows in batches of like lengths, of at most so many rows.
+    """Yield all rows in batches of similar length, at most `most` rows each.
 
-    A batch ends where filling up its rows to the next one's length would cost more than another run does.
+    A batch ends if padding its rows to the next row's length would cost more than another run.
 
     Parameters
     ----------

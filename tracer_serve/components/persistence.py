@@ -1,8 +1,7 @@
-"""Write and read components without pickle: arrays to npz, plain values to JSON.
+"""Save and load components without pickle: arrays as npz, plain values as JSON.
 
-A fitted component keeps its state in plain attributes: numpy arrays, numbers, strings, lists and dicts of those.
-That is enough for every built-in and spares a plugin's author any code; what needs more brings its own
-``save`` and ``load`` (`tracer_serve.protocols.Persistent`).
+A fitted component keeps its state in plain attributes: numpy arrays, numbers, strings, lists and dicts of those. A
+component that needs more defines ``save`` and ``load`` (`tracer_serve.protocols.Persistent`).
 """
 
 import json
@@ -22,7 +21,7 @@ def save_component(component: object, folder: Path) -> None:
     Raises
     ------
     PluginError
-        Where an attribute is neither an array nor plain JSON, and the class has no ``save``.
+        If an attribute is neither an array nor plain JSON, and the class has no ``save``.
     """
     folder.mkdir(parents=True)
     if isinstance(component, Persistent):
@@ -45,19 +44,19 @@ def save_component(component: object, folder: Path) -> None:
 
 
 def load_component(cls: type, folder: Path) -> Any:
-    """Read back what `save_component` wrote, as an instance of `cls`.
+    """Load what `save_component` wrote, as an instance of `cls`.
 
     Raises
     ------
     ArtifactError
-        Where a file is missing or cannot be read; nothing in it is ever executed.
+        If a file is missing or cannot be read; nothing in it is executed.
     """
     if issubclass(cls, Persistent):
         return cls.load(folder)
     component = object.__new__(cls)
     try:
         component.__dict__.update(json.loads((folder / "state.json").read_text(encoding="utf-8")))
-        # opened here because numpy leaves the file open where it is no npz
+        # opened here, because numpy leaves the file open if it is not an npz
         with (folder / "state.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             component.__dict__.update({name: arrays[name] for name in arrays.files})
     except (OSError, EOFError, ValueError, BadZipFile) as error:

@@ -29,7 +29,7 @@ def load_plugin(path: Path) -> str:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever a user's file raises is told with its name, and ends the load
+    except Exception as error:  # a plugin may raise anything; it is reported with the file's name
         del sys.modules[name]
         raise PluginError(f"plugin file {path} failed to import: {type(error).__name__}: {error}") from error
     return digest

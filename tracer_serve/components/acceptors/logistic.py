@@ -1,4 +1,4 @@
-"""Probability of agreement from probabilities, neighbours and the disagreement of a blend's members (gate.md, 4)."""
+"""Learn the probability of agreement from probabilities, neighbours and a blend's members (gate.md, section 4)."""
 
 from typing import Final, Self
 
@@ -18,15 +18,15 @@ class Logistic:
 
     Parameters
     ----------
-    neighbours : how many of the nearest training rows are looked at
+    neighbours : number of nearest training rows used
     l2 : ridge penalty per standardised weight, in units of the summed log loss
     min_disagreements : with fewer disagreements (or agreements) to learn from, the score is the largest probability
 
     Notes
     -----
-    What helps is new information, the neighbours and a second model; summaries of one model's probabilities are
-    interchangeable, and more flexible learners overfit the few disagreements there are. A member speaks by its log
-    odds for the blend's label: its probability as such says less, and whether it agrees adds nothing to that.
+    New information helps: the neighbours and a second model. Summaries of one model's probabilities are
+    interchangeable, and more flexible learners overfit the few disagreements. Each member contributes its log odds for
+    the blend's label; its plain probability is less informative, and whether it agrees adds nothing.
     """
 
     def __init__(self, neighbours: int = 10, l2: float = 1.0, min_disagreements: int = 50) -> None:
@@ -38,7 +38,7 @@ class Logistic:
 
     @property
     def learnt(self) -> bool:
-        """Whether there was enough to learn from; if not, the score owes nothing to labels."""
+        """Return whether the fit had enough disagreements; if not, the score does not depend on labels."""
         return len(self.weights) > 0
 
     def features(self, evidence: Evidence) -> Vectors:
@@ -62,20 +62,20 @@ class Logistic:
         return table
 
     def fit(self, features: Vectors, agreed: Bools) -> Self:
-        """Learn from rows (n, f) and whether the teacher agreed (n,); rows with NaN are left out."""
+        """Fit on features (n, f) and whether the teacher agreed (n,); rows with NaN are skipped."""
         known = np.isfinite(features).all(axis=1)
         table, target = features[known].astype(np.float64), agreed[known]
         self.weights = np.empty(0)
         if min(target.sum(), len(target) - target.sum()) >= self.min_disagreements:
             self.mean, spread = table.mean(axis=0), table.std(axis=0)
-            self.scale = np.where(spread > TINY, spread, np.inf)  # a constant column says nothing
+            self.scale = np.where(spread > TINY, spread, np.inf)  # a constant column carries no information
             design = np.column_stack([np.ones(len(table)), (table - self.mean) / self.scale])
             weights = fit_logistic(design, target, np.array([TINY, *np.full(table.shape[1], self.l2)]))
             self.intercept, self.weights = float(weights[0]), weights[1:]
         return self
 
     def score(self, features: Vectors) -> Floats:
-        """Return P(teacher agrees) of each row, NaN where a feature is NaN."""
+        """Return P(teacher agrees) of each row, NaN for rows with a NaN feature."""
         if not len(self.weights):
             return np.where(np.isfinite(features).all(axis=1), features[:, _TOP1], np.nan)
         linear = (features - self.mean) / self.scale @ self.weights + self.intercept
@@ -83,11 +83,11 @@ class Logistic:
 
 
 def _near(neighbours: Neighbours, predicted: np.ndarray, count: int) -> list[Floats]:
-    """Return five columns on the `count` nearest rows; missing ones (-inf) count as absent, not as dissimilar."""
+    """Return five columns on the `count` nearest rows; missing rows (-inf) count as absent, not as dissimilar."""
     similarity = neighbours.similarity[:, :count]
     there = np.isfinite(similarity)
     same = there & (neighbours.label[:, :count] == predicted[:, None])
-    # The farthest row seen bounds what the unseen ones could reach.
+    # a row outside the list is at most as similar as the farthest one in it
     floor = np.where(there, similarity, np.inf).min(axis=1, initial=1.0)
     found = np.maximum(there.sum(axis=1), 1)
     best_same = np.where(same, similarity, floor[:, None]).max(axis=1, initial=-1.0)

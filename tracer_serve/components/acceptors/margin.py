@@ -1,4 +1,4 @@
-"""The lead of the largest over the second largest probability as the score."""
+"""Margin score: largest minus second largest probability."""
 
 from typing import Self
 
@@ -11,16 +11,16 @@ from tracer_serve.types import Bools, Evidence, Floats, Vectors
 
 @acceptors.register("margin")
 class Margin:
-    """Largest minus second largest probability; learns nothing."""
+    """Largest minus second largest probability; has no parameters to learn."""
 
-    learnt = False  # its score owes nothing to labels
+    learnt = False  # the score does not depend on labels
 
     def features(self, evidence: Evidence) -> Vectors:
-        """Return the lead of each row, shape (n, 1); 1 with a single class."""
+        """Return the margin of each row, shape (n, 1); 1 with a single class."""
         top1, top2 = top_two(evidence.proba)
         return (top1 - top2)[:, None].astype(np.float32)
 
-    def fit(self, features: Vectors, agreed: Bools) -> Self:  # noqa: ARG002  # the seam's signature
+    def fit(self, features: Vectors, agreed: Bools) -> Self:  # noqa: ARG002  # required by the protocol
         """Return itself: there is nothing to learn."""
         return self
 

@@ -1,4 +1,4 @@
-"""The surrogate's largest probability as the score: Chow's rule."""
+"""Score by the largest class probability: Chow's rule."""
 
 from typing import Self
 
@@ -11,20 +11,20 @@ from tracer_serve.types import Bools, Evidence, Floats, Vectors
 
 @acceptors.register("top1")
 class Top1:
-    """Largest probability; learns nothing.
+    """Largest probability; has no parameters to learn.
 
     References
     ----------
     C. K. Chow, "On optimum recognition error and reject tradeoff", IEEE Trans. Inf. Theory 16 (1970).
     """
 
-    learnt = False  # its score owes nothing to labels
+    learnt = False  # the score does not depend on labels
 
     def features(self, evidence: Evidence) -> Vectors:
         """Return the largest probability of each row, shape (n, 1)."""
         return top_two(evidence.proba)[0][:, None].astype(np.float32)
 
-    def fit(self, features: Vectors, agreed: Bools) -> Self:  # noqa: ARG002  # the seam's signature
+    def fit(self, features: Vectors, agreed: Bools) -> Self:  # noqa: ARG002  # required by the protocol
         """Return itself: there is nothing to learn."""
         return self
 

@@ -1,6 +1,6 @@
-"""The contract of the seams as checks: every built-in passes them, and a plugin that does not is refused by name.
+"""Contract checks for components: every built-in passes them, a plugin that fails one is refused.
 
-One small function per property; its docstring is the property, its name stands in the error.
+Each check is one function. Its docstring is the property, and its name appears in the error.
 """
 
 from tracer_serve.components.contract.acceptors import check_acceptor

@@ -1,4 +1,4 @@
-"""Run checks one after the other and name the first that fails."""
+"""Run contract checks in order and report the first that fails."""
 
 import tempfile
 import traceback
@@ -18,22 +18,22 @@ _HERE = Path(__file__).resolve().parents[2]
 
 
 class BrokenError(Exception):
-    """A property does not hold; says how it shows."""
+    """A property does not hold; the message says what was observed."""
 
 
-def require(holds: object, how_it_shows: str) -> None:
-    """Raise where a property does not hold."""
+def require(holds: object, observed: str) -> None:
+    """Raise `BrokenError` if a property does not hold."""
     if not holds:
-        raise BrokenError(how_it_shows)
+        raise BrokenError(observed)
 
 
 def require_array(found: object) -> None:
-    """Raise where what should be a numpy array is none."""
+    """Raise if a value is not a numpy array."""
     require(isinstance(found, np.ndarray), f"it is a {type(found).__name__}, not a numpy array")
 
 
 def require_close(found: ArrayLike, expected: ArrayLike, within: float, what: str) -> None:
-    """Raise where two arrays are not of one shape, or differ by more than `within` anywhere; NaN equals NaN."""
+    """Raise if two arrays differ in shape, or by more than `within` in any entry; NaN equals NaN."""
     left, right = np.asarray(found, np.float64), np.asarray(expected, np.float64)
     require(left.shape == right.shape, f"{what}: shape {left.shape} against {right.shape}")
     if not np.allclose(left, right, rtol=0, atol=within, equal_nan=True):
@@ -41,17 +41,17 @@ def require_close(found: ArrayLike, expected: ArrayLike, within: float, what: st
 
 
 def run(checks: Sequence[Callable[[Case], None]], case: Case, name: str) -> None:
-    """Run `checks` on a case of the component `name`.
+    """Run `checks` on a case of the component `name`, in order.
 
     Raises
     ------
     PluginError
-        Naming component, check, property, and how its breach shows.
+        With the component, the check, the required property and what was found instead.
     """
     for check in checks:
         try:
             check(case)
-        except Exception as error:  # whatever a user's class raises is told with the check's name, and ends the load
+        except Exception as error:  # a plugin may raise anything; it is reported with the name of the check
             raised = f"it raised {type(error).__name__}: {error}{_where(error)}"
             shown = str(error) if isinstance(error, BrokenError) else raised
             raise PluginError(
@@ -61,7 +61,7 @@ def run(checks: Sequence[Callable[[Case], None]], case: Case, name: str) -> None
 
 
 def _where(error: Exception) -> str:
-    """Return the last line of the user's own that an error went through; libraries' lines tell little."""
+    """Return the innermost line of the user's own code in a traceback; lines of libraries rarely help."""
     frames = traceback.extract_tb(error.__traceback__)
     foreign = [one for one in frames if not one.filename.startswith("<") and "site-packages" not in one.filename]
     own = [one for one in foreign if _HERE not in Path(one.filename).parents]
@@ -69,7 +69,7 @@ def _where(error: Exception) -> str:
 
 
 def reloaded(component: Made) -> Made:
-    """Write a component as a version would, and read it back."""
+    """Save a component as a version does, and load it again."""
     with tempfile.TemporaryDirectory() as folder:
         save_component(component, Path(folder) / "component")
         loaded: Any = load_component(type(component), Path(folder) / "component")

@@ -1,4 +1,4 @@
-"""What every acceptor owes the fit and the policy."""
+"""Contract checks for acceptors."""
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -14,7 +14,7 @@ _SAME = 1e-4
 
 
 class AcceptorCase:
-    """An acceptor on rows of which it is known who is right: sharp, undisputed and near known rows is right."""
+    """Synthetic evidence for one acceptor: confident, undisputed rows close to known ones mostly agree."""
 
     def __init__(self, factory: Callable[[], Acceptor]) -> None:
         self.factory = factory
@@ -37,7 +37,7 @@ class AcceptorCase:
 
 
 def plant(rows: int, classes: int, members: int = 2) -> tuple[Evidence, Bools]:
-    """Return evidence in which the easy half agrees with the teacher and the hard half mostly does not."""
+    """Return evidence whose easy half mostly agrees with the teacher and whose hard half mostly does not."""
     rng = np.random.default_rng(0)
     easy = np.arange(rows) % 2 == 0
     agreed = rng.random(rows) < np.where(easy, 0.95, 0.4)
@@ -70,7 +70,7 @@ def fit_returns_the_acceptor(case: AcceptorCase) -> None:
 
 
 def features_learn_nothing(case: AcceptorCase) -> None:
-    """The features of a row do not depend on the rest of its batch, nor on a fit: folds are stacked."""
+    """The features of a row depend neither on the rest of its batch nor on a fit, because folds are stacked."""
     rows = np.arange(_ROWS)[::-3]
     part = case.fitted.features(_take(case.evidence, rows))
     require_close(part, case.features[rows], _SAME, "a batch and a part of it after a fit")
@@ -85,7 +85,7 @@ def score_is_finite_or_nan(case: AcceptorCase) -> None:
 
 
 def higher_is_safer(case: AcceptorCase) -> None:
-    """On rows of which the sharp and undisputed ones are right, those that agree score higher on average."""
+    """Where confident, undisputed rows mostly agree, rows that agree score higher on average."""
     right, wrong = (np.nanmean(case.score[rows]) for rows in (case.agreed, ~case.agreed))
     require(right > wrong, f"mean score {right:.3g} where the teacher agreed, {wrong:.3g} where it did not")
 
@@ -97,7 +97,7 @@ def fits_are_deterministic(case: AcceptorCase) -> None:
 
 
 def inputs_stay_as_they_were(case: AcceptorCase) -> None:
-    """Neither `features` nor `fit` nor `score` changes what it is given."""
+    """`features`, `fit` and `score` do not modify their arguments."""
     given, untouched = AcceptorCase(case.factory), AcceptorCase(case.factory)
     features = given.features.copy()
     given.fitted.score(given.features)
@@ -109,14 +109,14 @@ def inputs_stay_as_they_were(case: AcceptorCase) -> None:
 
 
 def agreement_alone_survives(case: AcceptorCase) -> None:
-    """A fit in which every row agrees, and one of ten rows, are no error."""
+    """A fit on rows that all agree, and a fit on ten rows, raise no error."""
     for features, agreed in ((case.features, np.ones(_ROWS, bool)), (case.features[:10], case.agreed[:10])):
         score = case.factory().fit(features, agreed).score(features)
         require(score.shape == agreed.shape and not np.isinf(score).any(), "the scores are infinite or misshapen")
 
 
 def a_single_class_survives(case: AcceptorCase) -> None:
-    """One class and one member are no error."""
+    """A single class with a single member raises no error."""
     acceptor = case.factory()
     evidence, agreed = plant(40, classes=1, members=1)
     features = acceptor.features(evidence)
@@ -138,7 +138,7 @@ def an_empty_batch_survives(case: AcceptorCase) -> None:
 
 
 def state_survives_the_disk(case: AcceptorCase) -> None:
-    """Written by `tracer_serve.components.persistence` and read back, it scores the same."""
+    """Saved by `tracer_serve.components.persistence` and loaded again, it scores the same."""
     require_close(reloaded(case.fitted).score(case.features), case.score, 1e-6, "before and after")
 
 

@@ -1,4 +1,4 @@
-"""What every embedder owes the fit, the policy and the versions."""
+"""Contract checks for embedders."""
 
 from collections.abc import Callable, Sequence
 from functools import cached_property

@@ -1,4 +1,4 @@
-"""What every surrogate owes the fit and the policy."""
+"""Contract checks for surrogates."""
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -9,14 +9,14 @@ from tracer_serve.components.contract._run import reloaded, require, require_arr
 from tracer_serve.protocols import Ensemble, Surrogate
 from tracer_serve.types import Floats, Inputs, Labels
 
-_CLASSES = ("10", "9", "zebra")  # sorted as strings; as numbers or by first sight they would stand otherwise
+_CLASSES = ("10", "9", "zebra")  # sorted as strings; numeric order or order of appearance would differ
 _WORDS = ("card was lost", "rate of exchange", "top up failed")
 _ROWS = 90
 _SAME = 1e-4  # batches of other sizes round differently
 
 
 class SurrogateCase:
-    """A surrogate on three classes that words and vectors both tell apart, fitted once for all checks."""
+    """A surrogate fitted once, for all checks, on three classes that are separable by words and by vectors."""
 
     def __init__(self, factory: Callable[[], Surrogate]) -> None:
         self.factory = factory
@@ -38,7 +38,7 @@ class SurrogateCase:
 
     @cached_property
     def proba(self) -> Floats:
-        """What it says of the rows that it was fitted on."""
+        """Return the probabilities of its training rows."""
         return self.fitted.predict_proba(self.inputs)
 
 
@@ -70,7 +70,7 @@ def proba_is_a_distribution(case: SurrogateCase) -> None:
 
 
 def columns_follow_classes(case: SurrogateCase) -> None:
-    """Column j speaks for `classes_[j]`: it is highest on the rows of that class."""
+    """Column j belongs to `classes_[j]`: it is highest on the rows of that class."""
     for j, label in enumerate(case.fitted.classes_):
         means = case.proba[case.labels == label].mean(axis=0)
         require(means.argmax() == j, f"on rows of {str(label)!r} the columns average {np.round(means, 2).tolist()}")
@@ -82,7 +82,7 @@ def fits_are_deterministic(case: SurrogateCase) -> None:
 
 
 def fits_stand_alone(case: SurrogateCase) -> None:
-    """Another surrogate's fit changes nothing of what this one says: what is learnt is kept in `self`."""
+    """Fitting another instance does not change this one: learned state is stored in `self`."""
     first = case.fit()
     case.fit(np.full(len(case.labels), _CLASSES[2]))
     require_close(first.predict_proba(case.inputs), case.proba, _SAME, "before and after another's fit")

@@ -1,12 +1,12 @@
-"""A sentence-transformers model as one ONNX graph: exported once by torch, served by onnxruntime and tokenizers alone.
+"""Export a sentence-transformers model to one ONNX graph by torch; run it with onnxruntime and tokenizers only.
 
-The export lies in ``$TRACER_SERVE_STATE/onnx`` (``.tracer/onnx`` where that is unset), shared by all tasks and their
-versions. Tokenizing apart, the graph holds the whole model: encoder, pooling and what else its modules.json lists.
+Exports are stored in ``$TRACER_SERVE_STATE/onnx`` (default ``.tracer/onnx``) and shared by all tasks and versions. The
+graph contains every module listed in the model's modules.json; only tokenizing happens outside.
 
-8 bits: weights per output channel, activations on the fly (Jacob et al., 2018). Per channel instead of per tensor
-brings MiniLM's vectors from cosine .969 to .994 of fp32 at the same size. The activations' scale is taken over a whole
-batch, so that a text's vector would depend on its neighbours by as much as the quantisation itself changes it (.992):
-each text is therefore run alone, for a tenth more CPU, and is the same at fit, at certification and at serving.
+8 bits: weights are quantised per output channel, activations dynamically (Jacob et al., 2018). Per channel instead of
+per tensor raises the cosine between MiniLM's vectors and fp32 from .969 to .994 at the same size. The scale of the
+activations is computed over a whole batch, so a text's vector would depend on its batch as much as on quantisation
+(.992). Each text is therefore run alone, for 10 % more CPU, and is equal at fit, certification and serving.
 """
 
 import contextlib
@@ -34,22 +34,22 @@ _LEAST_COSINE = {"onnx": 0.9999, "onnx-int8": 0.95}
 
 
 def exported(model: str, revision: str | None, backend: str) -> Path:
-    """Return the folder of a model's export, which is made where it is missing or its weights have changed.
+    """Return the folder of a model's export; export it first if it is missing or the weights have changed.
 
     Raises
     ------
     PluginError
-        Where it has to be made and torch is not here, or the graph does not give the model's own vectors.
+        If an export needs torch and torch is missing, or the graph's vectors differ from the model's.
     """
     target = _target(model, revision, backend)
     weights = pretrained.local(model, revision)
-    if _stands(target, weights):
+    if _is_current(target, weights):
         return target
     source = pretrained.locate(model, revision)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         _export(source, Path(scratch) / "new", backend)
-        if not _stands(target, weights):  # else another process was faster, and its export is as good
+        if not _is_current(target, weights):  # otherwise another process has exported it meanwhile
             if target.exists():
                 target.rename(Path(scratch) / "old")
             (Path(scratch) / "new").rename(target)
@@ -57,14 +57,14 @@ def exported(model: str, revision: str | None, backend: str) -> Path:
 
 
 def adopt(folder: Path, model: str, revision: str | None, backend: str) -> None:
-    """Put an export that was made elsewhere where `exported` looks, unless one is there."""
+    """Copy an export made on another machine to where `exported` looks, unless one exists."""
     target = _target(model, revision, backend)
     if (target / _META).is_file():
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         shutil.copytree(folder, Path(scratch) / "new")
-        with contextlib.suppress(OSError):  # another process was faster, and its copy is as good
+        with contextlib.suppress(OSError):  # another process has copied it meanwhile
             (Path(scratch) / "new").rename(target)
 
 
@@ -74,7 +74,7 @@ def _target(model: str, revision: str | None, backend: str) -> Path:
 
 
 def fingerprint(folder: Path) -> list[str]:
-    """Return what names an export's vectors: hashes, length and prompt."""
+    """Return what determines an export's vectors: hashes, maximum length and prompt."""
     meta = _meta(folder)
     return [meta["files"][_GRAPH], meta["files"][_TOKENIZER], str(meta["max_tokens"]), meta["prompt"]]
 
@@ -107,8 +107,8 @@ def _batch(tokens: list[list[int]]) -> dict[str, np.ndarray[Any, Any]]:
     return {"input_ids": padded(tokens), "attention_mask": padded([[1] * len(ids) for ids in tokens])}
 
 
-def _stands(target: Path, weights: Path | None) -> bool:
-    """Say whether an export is there and, where the weights are here as well, made from them."""
+def _is_current(target: Path, weights: Path | None) -> bool:
+    """Return whether an export exists and, if the weights are local, was made from them."""
     if not (target / _META).is_file():
         return False
     return weights is None or bool(_meta(target)["weights"] == pretrained.hash_folder(weights))
@@ -123,9 +123,9 @@ def _meta(folder: Path) -> dict[str, Any]:
 
 
 def _export(source: Path, folder: Path, backend: str) -> None:
-    """Write graph, tokenizer and facts into a new folder, and compare its vectors with the model's own."""
+    """Write graph, tokenizer and metadata into a new folder, and compare its vectors with the model's."""
     try:
-        from sentence_transformers import SentenceTransformer  # noqa: PLC0415  # takes seconds, and brings torch
+        from sentence_transformers import SentenceTransformer  # noqa: PLC0415  # slow to import: loads torch
     except ModuleNotFoundError as error:
         raise PluginError(
             f"exporting {source.name!r} to ONNX needs the package {error.name!r}: fit once where"
@@ -135,7 +135,7 @@ def _export(source: Path, folder: Path, backend: str) -> None:
     kwargs = {"use_safetensors": True, "attn_implementation": "eager"}
     model = SentenceTransformer(str(source), device="cpu", local_files_only=True, model_kwargs=kwargs)
     folder.mkdir()
-    with warnings.catch_warnings():  # tracing warns of every Python condition; the comparison below is the check
+    with warnings.catch_warnings():  # tracing warns about every Python condition; the vectors are compared below
         warnings.simplefilter("ignore")
         _write_graph(model, folder / _GRAPH)
         if backend == "onnx-int8":

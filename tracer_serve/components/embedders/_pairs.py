@@ -1,4 +1,4 @@
-"""Pairs of texts as vectors: what both say, where they differ, and which words they share (``input: pair``)."""
+"""Embed pairs of texts: both vectors, their difference and product, and word overlap (``input: pair``)."""
 
 import re
 from collections.abc import Sequence
@@ -19,15 +19,15 @@ _NEGATIONS = frozenset(
 )
 _MOST_NEGATIONS = 3
 LEXICAL = 7
-"""Number of features that look at the words themselves."""
+"""Number of word-overlap features."""
 
 
 class PairEmbedder:
-    """Wraps an embedder of single texts for pairs.
+    """Wrap an embedder of single texts for pairs.
 
-    Both texts are embedded apart, so that a text met in many pairs is embedded once where a cache stands below. With
-    u and v of length d the vector is ``[u, v, |u - v|, u * v]`` (Conneau et al., 2017, InferSent), their cosine and
-    seven features of the words, of length 4 d + 8 in all: bare embeddings hardly see a negation.
+    The texts of a pair are embedded separately, so a cache below embeds a text that is in many pairs only once. With u
+    and v of length d, the vector is ``[u, v, |u - v|, u * v]`` (Conneau et al., 2017, InferSent), their cosine and
+    seven word features, together of length 4 d + 8. The word features detect negations, which embeddings barely show.
 
     Parameters
     ----------
@@ -46,21 +46,21 @@ class PairEmbedder:
 
     @property
     def fingerprint(self) -> str:
-        """The inner fingerprint, marked."""
+        """Return the inner embedder's fingerprint with a prefix."""
         return f"pair1-{self.inner.fingerprint}"
 
     @property
     def uncached(self) -> "PairEmbedder":
-        """The same without a cache below, for whoever wants to know what it costs."""
+        """Return the same embedder without a cache, for measuring what embedding costs."""
         return PairEmbedder(getattr(self.inner, "uncached", self.inner))
 
     @property
     def remote(self) -> bool:
-        """Whether an endpoint does the work."""
+        """Return whether a remote endpoint computes the vectors."""
         return bool(getattr(self.inner, "remote", False))
 
     def fit(self, texts: Sequence[Text]) -> Self:
-        """Fit the embedder inside on both sides of n pairs."""
+        """Fit the inner embedder on both sides of n pairs."""
         self.inner.fit([side for pair in texts for side in _sides(pair)])
         return self
 
@@ -70,7 +70,7 @@ class PairEmbedder:
         Raises
         ------
         BadInputError
-            Where an input is not a pair.
+            If an input is not a pair.
         """
         pairs = [_sides(pair) for pair in texts]
         both = self.inner.embed([side for pair in pairs for side in pair])
@@ -81,13 +81,13 @@ class PairEmbedder:
         return joined
 
     def save(self, folder: Path) -> None:
-        """Write the embedder inside, and its registered name."""
+        """Write the inner embedder and its registered name."""
         (folder / "inner.txt").write_text(embedders.name_of(type(self.inner)), encoding="utf-8")
         save_component(self.inner, folder / "inner")
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read back; the name can only choose among the registered embedders."""
+        """Load; the stored name can only select a registered embedder."""
         inner = embedders.get((folder / "inner.txt").read_text(encoding="utf-8"))
         return cls(load_component(inner, folder / "inner"))
 

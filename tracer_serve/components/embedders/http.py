@@ -1,4 +1,4 @@
-"""Vectors from an endpoint that speaks the OpenAI embeddings API."""
+"""Embed texts by a remote endpoint with the OpenAI embeddings API."""
 
 import hashlib
 import json

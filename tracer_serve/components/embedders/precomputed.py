@@ -1,4 +1,4 @@
-"""Vectors that the client made itself: the input is an array of numbers, nothing is embedded here."""
+"""Precomputed vectors: the client sends an array of numbers as the input, and nothing is embedded here."""
 
 import hashlib
 import json
@@ -20,15 +20,15 @@ _NUMBERS = TypeAdapter(list[float], config=ConfigDict(strict=True))  # a third o
 
 @embedders.register("precomputed")
 class Precomputed:
-    """Reads each input as a vector, checks it, and scales it to unit norm.
+    """Parse each input as a vector, check it, and scale it to unit norm.
 
-    An input is a JSON array of numbers, or their float32 bytes, little-endian, in base64: half as long, and read in a
-    third of the time. The latter is what OpenAI's embeddings endpoint answers to ``encoding_format: base64``.
+    An input is a JSON array of numbers, or the base64 of little-endian float32 bytes, as OpenAI's embeddings endpoint
+    returns them with ``encoding_format: base64``. Base64 is half as long and is parsed in a third of the time.
 
     Parameters
     ----------
     dim : numbers in each vector
-    model : what the client embeds with; a change of it is a change of embedder and voids the certificate
+    model : name of the client's embedding model; changing it changes the fingerprint and voids the certificate
 
     Examples
     --------
@@ -49,7 +49,7 @@ class Precomputed:
         return "precomputed-" + hashlib.sha256(json.dumps([self.dim, self.model]).encode()).hexdigest()[:24]
 
     def fit(self, texts: Sequence[Text]) -> Self:  # noqa: ARG002  # frozen
-        """Return itself: there is nothing to learn."""
+        """Return itself; there is nothing to learn."""
         return self
 
     def embed(self, texts: Sequence[Text]) -> Vectors:
@@ -58,7 +58,7 @@ class Precomputed:
         Raises
         ------
         BadInputError
-            Where an input is not an array of `dim` finite numbers, not all zero.
+            If an input is not an array of `dim` finite numbers, or all are zero.
         """
         out = np.empty((len(texts), self.dim), np.float64)
         for i, text in enumerate(texts):

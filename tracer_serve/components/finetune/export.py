@@ -1,4 +1,4 @@
-"""A trained network as an ONNX graph, in 8 bits where that changes little."""
+"""Export a trained network as an ONNX graph, and quantise it to 8 bits."""
 
 import tempfile
 import warnings
@@ -23,7 +23,7 @@ def export(network: Network) -> bytes:
     example = [torch.ones(2, 7, dtype=torch.long) for _ in names]
     example[1][1, 4:] = 0
     network.cpu().float().eval()
-    network.body.set_attn_implementation("eager")  # the exporter knows its operations
+    network.body.set_attn_implementation("eager")  # the exporter supports its operations
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         # tracing warns of every Python condition; the surrogate compares what comes out
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""One fine-tuning from texts to a served graph. Brings torch."""
+"""Fine-tune from texts to an exported graph. Imports torch."""
 
 import zlib
 from collections.abc import Sequence
@@ -20,21 +20,21 @@ from tracer_serve.errors import ArtifactError, PluginError
 from tracer_serve.types import Floats, Ints, Labels, Text
 
 _HELD_SHARE, _MOST_HELD = 0.1, 2000
-_FEWEST_HELD = 30  # held-out rows under which neither an epoch nor a temperature can be chosen
+_FEWEST_HELD = 30  # with fewer held-out rows neither an epoch nor a temperature can be chosen
 _SAME_LOGITS = 0.02  # between the network and its graph, both in float32
 _PROBES = 8
 _LESS_AGREEMENT, _MORE_LOSS = 0.002, 1.02  # what 8 bits may cost on the held-out rows
 
 
 def fine_tune(recipe: Recipe, texts: Sequence[Text], classes: Labels, codes: Ints, earlier: Earlier | None) -> Tuned:
-    """Fine-tune on n texts or pairs of class indices `codes` (n,), and export what came out.
+    """Fine-tune on n texts or pairs with class indices `codes` (n,), and export the network.
 
     Raises
     ------
     ArtifactError
-        Where the model is not here, or has no ``tokenizer.json``.
+        If the model is missing or has no ``tokenizer.json``.
     PluginError
-        Where a package is missing, or the graph does not say what the network says.
+        If a package is missing, or the graph's logits differ from the network's.
     """
     folder = pretrained.locate(*recipe.source)
     with torch.random.fork_rng():
@@ -44,9 +44,9 @@ def fine_tune(recipe: Recipe, texts: Sequence[Text], classes: Labels, codes: Int
         network = Network(folder, classes, frozen_layers=recipe.frozen_layers, cosine=cosine)
         blank = OnnxEncoder(b"", _tokenizer(folder), recipe.max_tokens, network.pad, eight_bits=False)
         keep, out = _held_out(texts, codes, recipe.seed)
-        told, meant = ([], []) if pairs else _described(recipe.descriptions, classes)
-        tokens = blank.tokens([*(texts[i] for i in keep), *told])
-        targets = np.concatenate([codes[keep], np.array(meant, np.int64)])
+        descriptions, described = ([], []) if pairs else _described(recipe.descriptions, classes)
+        tokens = blank.tokens([*(texts[i] for i in keep), *descriptions])
+        targets = np.concatenate([codes[keep], np.array(described, np.int64)])
         held = (blank.tokens([texts[i] for i in out]), codes[out]) if len(out) else None
         plan = _plan(recipe, recipe.epochs if earlier is None else recipe.warm_epochs)
         if cosine:
@@ -66,9 +66,7 @@ def _exported(
     own = logits_of(network, probes, replace(_plan(recipe, 0), device="cpu", half=False))
     gap = float(np.abs(own - full.logits(probes, count)).max())
     if not gap <= _SAME_LOGITS * max(1.0, float(np.abs(own).max())):
-        raise PluginError(
-            f"the ONNX export of {recipe.source[0]!r} says other than the model (logits differ by {gap:g})"
-        )
+        raise PluginError(f"the ONNX export of {recipe.source[0]!r} differs from the model (logits by {gap:g})")
     served = full
     if recipe.backend != "onnx" and (held or recipe.backend == "onnx-int8"):
         small = blank.of(eight_bits(full.graph), eight_bits=True)
@@ -79,7 +77,7 @@ def _exported(
 
 
 def _as_good(small: OnnxEncoder, full: OnnxEncoder, tokens: Tokens, codes: Ints, classes: int) -> bool:
-    """Say whether 8 bits agree as often and as surely on the held-out rows: the gate's coverage hangs on both."""
+    """Return whether 8 bits lose neither agreement nor log loss on the held-out rows; coverage depends on both."""
     agreement, loss = zip(*(_judge(one.logits(tokens, classes), codes) for one in (small, full)), strict=True)
     return bool(agreement[0] >= agreement[1] - _LESS_AGREEMENT and loss[0] <= loss[1] * _MORE_LOSS)
 
@@ -108,21 +106,21 @@ def _plan(recipe: Recipe, epochs: int) -> Plan:
 
 
 def _held_out(texts: Sequence[Text], codes: Ints, seed: int) -> tuple[Ints, Ints]:
-    """Return the rows to train on and those held out: a tenth, or none where that is too few to tell anything.
+    """Return the training rows and the held-out rows: a tenth, or none if a tenth is too few.
 
-    They are chosen by a hash: what an earlier training held out stays so where this one goes on from it.
+    Rows are held out by a hash of the text, so that a warm start holds out the same rows as the earlier training.
     """
     drawn = np.array([zlib.crc32(f"{seed} {text}".encode("utf-8", "surrogatepass")) for text in texts]) / 2**32
     out = np.argsort(drawn, kind="stable")[: min(_MOST_HELD, int((drawn < _HELD_SHARE).sum()))]
     if len(out) < _FEWEST_HELD:
         return np.arange(len(codes)), out[:0]
     keep = np.setdiff1d(np.arange(len(codes)), out)
-    alone = out[~np.isin(codes[out], codes[keep])]  # a label's only row teaches more than it tests
+    alone = out[~np.isin(codes[out], codes[keep])]  # the only row of a label is used for training
     return np.union1d(keep, alone), np.setdiff1d(out, alone)
 
 
 def _described(descriptions: dict[str, str], classes: Labels) -> tuple[list[str], list[int]]:
-    """Return each class as a text, and its index: its description, else its own name in words."""
+    """Return a text for each class, its description or its name in words, and the class index."""
     return [descriptions.get(str(label)) or str(label).replace("_", " ") for label in classes], list(
         range(len(classes))
     )

@@ -1,4 +1,4 @@
-"""What a fine-tuning is asked for, and what it leaves."""
+"""Parameters and result of a fine-tuning."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -16,7 +16,7 @@ class Recipe:
     Parameters
     ----------
     source : model and revision
-    descriptions : texts that stand for a label, by label
+    descriptions : description of each label
     """
 
     source: tuple[str, str | None]
@@ -36,18 +36,18 @@ class Recipe:
     seed: int
 
     def fits(self, other: "Recipe") -> bool:
-        """Say whether what this recipe left can be gone on from by the other."""
+        """Return whether weights of this recipe can warm-start the other."""
         return (self.source, self.head, self.frozen_layers) == (other.source, other.head, other.frozen_layers)
 
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """What an earlier fine-tuning left, to start from.
+    """Weights of an earlier fine-tuning, for a warm start.
 
     Parameters
     ----------
     trained : the tensors that it changed, as safetensors
-    classes : the labels that the rows of its head speak for, sorted
+    classes : the labels of its head's rows, sorted
     """
 
     trained: bytes
@@ -62,8 +62,8 @@ class Tuned:
     ----------
     temperature : divides the logits
     trained : the tensors that it changed, as safetensors
-    agreement : held-out agreement after each epoch; empty where there were too few rows to hold any out
-    held_out : the rows that were held out, shape (h,); not kept on disk
+    agreement : held-out agreement after each epoch; empty if there were too few rows to hold any out
+    held_out : the rows that were held out, shape (h,); not saved
     """
 
     served: OnnxEncoder

@@ -1,4 +1,4 @@
-"""Fine-tuning: AdamW with warm-up and decay, within a time budget, the epoch kept that agrees most on held-out rows."""
+"""Train with AdamW, warm-up, decay and a time budget; keep the epoch with the best held-out agreement."""
 
 import copy
 import time
@@ -14,7 +14,7 @@ from tracer_serve.components.onnx_graph import like_lengths
 from tracer_serve.types import Floats, Ints, Vectors
 
 _WARM_UP = 0.1
-_HEAD_RATE = 5.0  # a head starts from nothing, or nearly so: it learns faster than the encoder
+_HEAD_RATE = 5.0  # the head is not pretrained, so it learns faster than the encoder
 _DECAY = 0.01
 _LARGEST_STEP = 1.0
 _PRIOR_ROWS = 10
@@ -24,8 +24,8 @@ _ASKED = 64  # inputs of a batch without gradients
 def train(network: Network, tokens: Tokens, codes: Ints, plan: Plan, held: tuple[Tokens, Ints] | None) -> list[float]:
     """Train in place, and return the held-out agreement after each epoch.
 
-    The learning rate follows whichever is further along, the steps or the clock: as long as the budget is not what
-    ends training, the same seed gives the same network.
+    The learning rate follows the steps or the clock, whichever is further along. Unless the time budget ends training,
+    the same seed gives the same network.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def train(network: Network, tokens: Tokens, codes: Ints, plan: Plan, held: tuple
 
 
 def logits_of(network: Network, tokens: Tokens, plan: Plan) -> Vectors:
-    """Return what the network says of n inputs, float32, shape (n, k)."""
+    """Return the logits of n inputs, float32, shape (n, k)."""
     return _ask(network, tokens, plan, len(network.classes), pooled=False)
 
 
@@ -95,16 +95,16 @@ def _ask(network: Network, tokens: Tokens, plan: Plan, width: int, *, pooled: bo
 
 
 def _height(steps: float, clock: float) -> float:
-    """Return the share of the highest learning rate after these shares of the steps and of the time."""
+    """Return the fraction of the peak learning rate at these fractions of the steps and of the time."""
     return max(0.0, min((steps + 1e-3) / _WARM_UP, (1.0 - max(steps, clock)) / (1.0 - _WARM_UP)))
 
 
 def temperature_of(logits: Floats, codes: Ints) -> float:
     """Return the temperature that minimises the log loss of logits (n, k) (Guo et al., 2017).
 
-    Its logarithm is drawn to 0 as strongly as ten rows would: few rows without a disagreement know no limit.
+    A ridge of ten rows pulls its logarithm towards 0: without a disagreement the optimum would be unbounded.
     """
-    from scipy.optimize import minimize_scalar  # noqa: PLC0415  # serves the fit only
+    from scipy.optimize import minimize_scalar  # noqa: PLC0415  # needed by the fit only
 
     rows = np.arange(len(codes))
 

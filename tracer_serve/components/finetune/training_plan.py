@@ -1,4 +1,4 @@
-"""How one training goes: its numbers, its device, its precision."""
+"""Hyperparameters, device and precision of one training."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from tracer_serve.types import Ints
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to train.
+    """Settings of one training.
 
     Parameters
     ----------
-    epochs : most passes over the rows
-    rate : highest learning rate
-    batch : rows of a step
-    seconds : wall time at which the decay ends, however few steps that allows
-    patience : epochs without gain after which training ends
+    epochs : maximum number of passes over the rows
+    rate : peak learning rate
+    batch : rows per step
+    seconds : wall time at which the decay ends
+    patience : epochs without improvement after which training stops
     seed : of the order of the rows and of dropout
     device : torch device
     half : whether the encoder multiplies in bfloat16
@@ -35,7 +35,7 @@ class Plan:
     half: bool
 
     def precision(self) -> AbstractContextManager[object]:
-        """Return the block in which the encoder multiplies as it should."""
+        """Return the autocast context of the chosen precision."""
         if not self.half:
             return nullcontext()
         return torch.autocast(self.device.partition(":")[0], dtype=torch.bfloat16)
@@ -46,7 +46,7 @@ class Plan:
 
 
 def bfloat16_pays(device: str) -> bool:
-    """Say whether the device multiplies bfloat16 faster than float32."""
+    """Return whether the device multiplies bfloat16 faster than float32."""
     if not device.startswith("cpu"):
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     able = torch.cpu.get_capabilities()

@@ -1,4 +1,4 @@
-"""E-mail addresses, telephone numbers and payment cards, by their form."""
+"""Redact e-mail addresses, telephone numbers and payment card numbers by pattern."""
 
 import re
 
@@ -13,7 +13,7 @@ _DATE = re.compile(r"(?:\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d
 
 @redactors.register("pii")
 class Pii:
-    """Puts ``[email]``, ``[phone]`` and ``[card]`` in place of what looks like one. Names and addresses stay.
+    """Replace what looks like one by ``[email]``, ``[phone]`` or ``[card]``. Names and postal addresses stay.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class Pii:
         self.email, self.phone, self.card = email, phone, card
 
     def redact(self, text: str) -> str:
-        """Return the text without them."""
+        """Return the redacted text."""
         if self.email:
             text = _EMAIL.sub("[email]", text)
         return _DIGITS.sub(self._number, text) if self.phone or self.card else text

@@ -1,4 +1,4 @@
-"""What the surrogates share: label encoding, softmax and the per-row regularisation of a fold."""
+"""Helpers of the surrogates: label encoding, softmax and the per-row regularisation of a fold."""
 
 import numpy as np
 
@@ -19,14 +19,14 @@ def softmax(logits: Floats) -> Vectors:
 
 
 def two_sided(weights: Floats) -> Vectors:
-    """Give scikit-learn's single row for two classes its mirror image, so that row j always speaks for class j."""
+    """Return one row of weights per class; scikit-learn stores a single row for two classes."""
     both = np.concatenate([-weights, weights]) if len(weights) == 1 else weights
     return np.ascontiguousarray(both, dtype=np.float32)
 
 
 def per_row(strength: float, rows: int, refit_rows: int | None) -> float:
-    """Scale an inverse regularisation that multiplies a sum over rows (C) so that a fold is as sharp as the refit.
+    """Scale an inverse regularisation (C) so that a fold is regularised per row like the refit on all rows.
 
-    `strength` holds for the refit on `refit_rows`; None: this fit is that refit (gate.md, section 3).
+    `strength` applies to the refit on `refit_rows` rows; None means that this fit is the refit (gate.md, section 3).
     """
     return strength * (refit_rows or rows) / rows

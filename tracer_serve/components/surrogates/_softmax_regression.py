@@ -1,11 +1,11 @@
-"""The exact optimum of multinomial logistic regression, in half the time of plain L-BFGS."""
+"""Fit multinomial logistic regression to its optimum, in half the time of plain L-BFGS."""
 
 import numpy as np
 
 from tracer_serve.types import Floats, Ints, Vectors
 
-_CHUNK = 4096  # rows whose logits are held at once: they stay in the processor's cache, and memory stays flat
-_SAMPLE = 20_000  # rows that the preconditioner is made of
+_CHUNK = 4096  # rows per block of logits, small enough for the processor's cache
+_SAMPLE = 20_000  # rows used by the preconditioner
 
 
 def fit_softmax(
@@ -13,8 +13,8 @@ def fit_softmax(
 ) -> tuple[Vectors, Vectors]:
     """Minimise the summed log loss plus ``|weights|^2 / (2 strength)``; return weights (k, d) and intercepts (k,).
 
-    L-BFGS in coordinates in which the Hessian at the start is the identity: embeddings vary a hundred times more in
-    some directions than in others, and in those coordinates they do not. The optimum is that of the plain problem.
+    L-BFGS in coordinates in which the initial Hessian is the identity, because embeddings vary a hundred times more in
+    some directions than in others. The optimum is that of the original problem.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ def fit_softmax(
     D. Boehning, "Multinomial logistic regression algorithm", Ann. Inst. Statist. Math. 44 (1992): the Hessian of
     k classes is close to (1 - 1/k)/k times the covariance of x, the same for every class.
     """
-    from scipy.optimize import minimize  # noqa: PLC0415  # serves the fit only
+    from scipy.optimize import minimize  # noqa: PLC0415  # needed by the fit only
 
     n, d = x.shape
     ridge = 1 / (strength * n)

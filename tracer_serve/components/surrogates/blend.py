@@ -1,4 +1,4 @@
-"""Several surrogates as one: where models that see different things agree, an answer is safer than any knows."""
+"""Ensemble of surrogates: agreement between dissimilar models is a better signal than one model's probability."""
 
 import json
 from functools import reduce
@@ -18,31 +18,31 @@ from tracer_serve.types import Floats, Inputs, Ints, Labels, Vectors
 
 _DEFAULT = (Component(type="mlp"), Component(type="knn"), Component(type="ngram_svc"))
 _STATE = "blend.json"
-_FLOOR = 1e-6  # a class that a member holds impossible must not veto the others
-_HELD_OUT, _TRAINED = 1000, 2000  # rows for the temperatures: more cost time and move neither them nor the coverage
-_PRIOR_ROWS = 20  # a ridge on the weights: equal ones are as good as so many held-out rows say
+_FLOOR = 1e-6  # keeps a member's zero probability from vetoing the others
+_HELD_OUT, _TRAINED = 1000, 2000  # rows for the temperatures; more change neither them nor the coverage
+_PRIOR_ROWS = 20  # strength of the ridge towards equal weights, in held-out rows
 _FEWEST = 20  # held-out rows below which a temperature would be noise
 
 
 @surrogates.register("blend")
 class Blend:
-    """Normalised exp of the members' weighted log probabilities, each member at its own temperature.
+    """Logarithmic opinion pool of the members' probabilities, each member at its own temperature.
 
-    Temperatures (Guo et al. 2017, "On calibration of modern neural networks") and then weights (a logarithmic opinion
-    pool: Genest and Zidek 1986, Heskes 1998) minimise the log loss on held-out rows of the fit: members are first
-    fitted on a part of the rows. A member that knows nothing of the task is silenced instead of diluting the others.
+    Temperatures (Guo et al. 2017, "On calibration of modern neural networks") and then pool weights (Genest and Zidek
+    1986, Heskes 1998) minimise the log loss on held-out rows of the fit. For that, members are first fitted on the
+    other rows. A member that is no better than chance gets weight 0.
 
-    A dear member (`encoder`) is trained once. The rows that it holds out to know when to stop are the held-out rows of
-    the blend as well, and the cheap members are fitted on the others. It looks a little better there than on new rows,
-    as the best of its epochs was chosen on them. That may cost coverage, and never the promise: it is made on rows that
-    neither trained nor weighed anything (gate.md, section 3).
+    An expensive member (`encoder`) is trained only once: its early-stopping rows are the blend's held-out rows, and the
+    cheap members are fitted on the others. It looks a little better on those rows than on new ones, because its best
+    epoch was chosen there. That can cost coverage but does not affect the certificate, which uses rows that neither
+    trained nor weighted anything (gate.md, section 3).
 
     Parameters
     ----------
-    members : names or blocks of any surrogates, plugins included
-    seed : seed of the split that the temperatures are learnt on
-    descriptions : what a label means, by label, for members that read it; filled in from the task's `labels`
-    source : model and revision for members that name none; filled in from the task's embedder
+    members : names or blocks of any surrogates, including plugins
+    seed : seed of the split for temperatures and weights
+    descriptions : description of each label, for members that read it; set from the task's `labels`
+    source : default model and revision of members that use one; set from the task's embedder
 
     Examples
     --------
@@ -62,23 +62,23 @@ class Blend:
         source: tuple[str, str | None] | None = None,
     ) -> None:
         self.members, self.seed = members, seed
-        told = {"descriptions": descriptions, "source": source}
-        self.context = {name: value for name, value in told.items() if value}
+        context = {"descriptions": descriptions, "source": source}
+        self.context = {name: value for name, value in context.items() if value}
         self.refit_rows: int | None = None
         self.classes_: Labels = np.empty(0, np.str_)
         self.sharpness_: Floats = np.ones(len(members))
         self.weights_: Floats = np.full(len(members), 1 / len(members))
-        # made here: a wrong parameter of a member is an error of the spec, not of the fit
+        # built here, so that a wrong parameter of a member is reported with the spec
         self.fitted_ = [self._make(member) for member in members]
         self.cost = max(type(self).cost, *(float(getattr(member, "cost", 1.0)) for member in self.fitted_))
 
     @property
     def resumes(self) -> bool:
-        """Whether a member goes on from an earlier one."""
+        """Return whether a member warm-starts from an earlier version."""
         return any(isinstance(member, Resumable) and member.resumes for member in self.fitted_)
 
     def resume(self, folder: Path | None, seen: Ints, apart: Ints) -> None:
-        """Let members go on from those in the same place of the blend in `folder`."""
+        """Warm-start members from the members at the same position of the blend in `folder`."""
         state = {} if folder is None else json.loads((folder / _STATE).read_text(encoding="utf-8"))
         before = [member["type"] for member in state.get("members", [])]
         for i, (component, member) in enumerate(zip(self.members, self.fitted_, strict=True)):
@@ -113,7 +113,7 @@ class Blend:
         return self.combine(self.predict_members(inputs))
 
     def save(self, folder: Path) -> None:
-        """Write the members beside each other."""
+        """Write each member into a folder of its own."""
         state = {
             "members": [{"type": member.type, **member.params} for member in self.members],
             "seed": self.seed,
@@ -149,11 +149,11 @@ class Blend:
         return member.fit(inputs, labels)
 
     def _split(self, rows: int) -> tuple[Ints, Ints]:
-        """Return the rows that the pool is learnt on, and those that the cheap members are fitted on for it."""
+        """Return the held-out rows that fit the pool, and the rows that fit the cheap members for it."""
         held = [member.held_out_ for member in self.fitted_ if isinstance(member, HoldsOut)]
         if held:
-            spared = reduce(np.intersect1d, held)
-            return spared, np.setdiff1d(np.arange(rows), spared)
+            common = reduce(np.intersect1d, held)
+            return common, np.setdiff1d(np.arange(rows), common)
         order = np.random.default_rng(self.seed).permutation(rows)
         count = min(rows // 5, _HELD_OUT)
         return np.sort(order[:count]), np.sort(order[count : count + _TRAINED])
@@ -162,8 +162,8 @@ class Blend:
         equal = np.full(len(self.members), 1 / len(self.members))
         self.sharpness_, self.weights_ = np.ones(len(self.members)), equal
         out, rest = self._split(len(y))
-        out = out[np.isin(y[out], y[rest])]  # no temperature can help a label that was never seen
-        if len(out) < _FEWEST or len(np.unique(y[rest])) < 2:  # noqa: PLR2004  # nothing to tell apart
+        out = out[np.isin(y[out], y[rest])]  # a label without training rows says nothing about temperatures
+        if len(out) < _FEWEST or len(np.unique(y[rest])) < 2:  # noqa: PLR2004  # a single class
             return
         held_out, others = inputs.take(out), inputs.take(rest)
         logs = []
@@ -178,9 +178,11 @@ class Blend:
         self.weights_ = _pool(calm, y[out], equal, _PRIOR_ROWS)
 
     def _logs(self, member: Surrogate, inputs: Inputs) -> Vectors:
-        """Return a member's log probabilities, its classes spread over ours."""
+        """Return a member's log probabilities in the columns of the blend's classes."""
         proba = member.predict_proba(inputs).astype(np.float32, copy=False)
-        if len(member.classes_) < len(self.classes_):  # to look labels up takes longer than to predict one row
+        if len(member.classes_) < len(
+            self.classes_
+        ):  # skipped if equal: looking labels up takes longer than predicting one row
             known = proba
             proba = np.full((len(inputs), len(self.classes_)), _FLOOR, np.float32)
             proba[:, np.searchsorted(self.classes_, member.classes_)] = known
@@ -189,21 +191,21 @@ class Blend:
 
 
 def _pool(logs: list[Vectors], y: Ints, start: Floats, prior_rows: float) -> Floats:
-    """Return the weights of log probabilities, each (n, k), that minimise the log loss of their pool (convex in them).
+    """Return the pool weights of log probabilities, each (n, k), that minimise the log loss (a convex problem).
 
-    A ridge pulls them to `start`, as strongly as `prior_rows` rows would.
+    A ridge pulls them towards `start` with the strength of `prior_rows` rows.
     """
-    from scipy.optimize import minimize  # noqa: PLC0415  # serves the fit only
+    from scipy.optimize import minimize  # noqa: PLC0415  # needed by the fit only
 
     stack, rows = np.stack(logs), np.arange(len(y))
-    told = stack[:, rows, y].sum(axis=1)
+    observed = stack[:, rows, y].sum(axis=1)
 
     def loss(weights: Floats) -> tuple[float, Floats]:
         pooled = np.tensordot(weights, stack, 1)
         proba = softmax(pooled)
         distance = weights - start
         value = -np.log(np.maximum(proba[rows, y], 1e-30)).sum() + prior_rows * (distance**2).sum() / 2
-        return float(value), np.einsum("nk,mnk->m", proba, stack) - told + prior_rows * distance
+        return float(value), np.einsum("nk,mnk->m", proba, stack) - observed + prior_rows * distance
 
     found: Floats = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(0.0, 10.0)] * len(start)).x
     return found

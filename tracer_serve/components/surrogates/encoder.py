@@ -1,4 +1,4 @@
-"""A pretrained encoder fine-tuned on the traces: it learns what frozen vectors cannot tell apart."""
+"""Fine-tune a pretrained encoder on the traces, for distinctions that frozen embeddings miss."""
 
 import json
 from dataclasses import asdict
@@ -22,33 +22,33 @@ _TRAINED, _SEEN = "trained.safetensors", "seen.npy"
 
 @surrogates.register("encoder")
 class Encoder:
-    """Fine-tunes a Hugging Face encoder with a classification head; a pair is read as one sequence (cross-encoder).
+    """Fine-tune a Hugging Face encoder with a classification head; a pair is one sequence (cross-encoder).
 
-    It reads texts, not vectors. A tenth of the rows is held out of training: it stops training (the epoch that agrees
-    most is kept), sets the temperature, and decides whether 8 bits will do. What predicts, in the fit's comparison as
-    in serving, is the exported ONNX graph, without torch. See docs/encoder.md.
+    It reads texts, not vectors. A tenth of the rows is held out for early stopping, for the temperature, and for the
+    choice between 8 and 32 bits. Predictions, in the fit as in serving, come from the exported ONNX graph without
+    torch. See docs/encoder.md.
 
     Parameters
     ----------
     model : name on the Hugging Face hub, or a folder; None: the model of the task's embedder, else MiniLM
-    folder : a model's folder, relative to the YAML; takes the place of `model`
+    folder : a model's folder, relative to the YAML; used instead of `model`
     revision : commit or tag on the hub
-    epochs : most passes over the rows
-    warm_epochs : the same for a training that goes on from the last version's weights (`gate.mode: strict`)
-    learning_rate : highest rate; reached after a tenth of training, then falling to 0
-    batch_size : rows of a step
-    max_tokens : tokens of an input that are looked at
+    epochs : maximum number of passes over the rows
+    warm_epochs : the same for a warm start from the last version's weights (`gate.mode: strict`)
+    learning_rate : peak rate, reached after a tenth of training, then falling to 0
+    batch_size : rows per step
+    max_tokens : tokens of an input that are read
     frozen_layers : number of lowest layers that are not trained, which makes a training step cheaper
-    head : ``prototypes``: starts as the nearest class mean of the frozen encoder, for few traces; ``linear``: starts
-        from nothing; ``auto``: linear for pairs, whose frozen vectors say little
-    descriptions : what a label means, by label: read as one more trace of it; filled in from the task's `labels`
-    seconds : wall time of one training, after which it ends with what it has; the comparison makes one per fold
-    patience : epochs without gain after which training ends
-    device : torch device; None: a GPU where there is one
-    precision : ``auto``: bfloat16 where the processor multiplies it natively
-    backend : ``onnx``, ``onnx-int8``, or ``auto``: 8 bits where the held-out rows do not tell the difference
-    seed : of rows, head and dropout: the same seed on the same machine gives the same model
-    source : model and revision that `model` None stands for; filled in from the task's embedder
+    head : ``prototypes``: initialised with the class means of the frozen encoder, for few traces; ``linear``: random
+        initialisation; ``auto``: linear for pairs, prototypes for single texts
+    descriptions : description of each label, used as one more trace of it; set from the task's `labels`
+    seconds : limit of one training in wall time; the comparison trains once per fold
+    patience : epochs without improvement after which training stops
+    device : torch device; None: a GPU if there is one
+    precision : ``auto``: bfloat16 if the processor multiplies it natively
+    backend : ``onnx``, ``onnx-int8``, or ``auto``: 8 bits if the held-out rows show no loss
+    seed : seed of rows, head and dropout; the same seed on the same machine gives the same model
+    source : default model and revision; set from the task's embedder
     """
 
     cost = 100.0  # CPU of a fit in units of logreg's: cheap candidates are compared first
@@ -101,11 +101,11 @@ class Encoder:
 
     @property
     def held_out_(self) -> Ints:
-        """The rows of the last fit that it did not train on, shape (h,)."""
+        """Return the rows of the last fit that were held out of training, shape (h,)."""
         return np.empty(0, np.int64) if self.tuned_ is None else self.tuned_.held_out
 
     def resume(self, folder: Path | None, seen: Ints, apart: Ints) -> None:
-        """Go on from the encoder in `folder`, where it is of the same kind and saw no row of the certificate."""
+        """Warm-start from the encoder in `folder` if its recipe is compatible and it saw no row of the certificate."""
         self.seen_, self.earlier = seen, None
         before = None if folder is None else type(self).load(folder)
         if before is None or before.tuned_ is None or not before.recipe.fits(self.recipe):
@@ -115,12 +115,12 @@ class Encoder:
             self.seen_ = np.union1d(seen, before.seen_)
 
     def fit(self, inputs: Inputs, labels: Labels) -> Self:
-        """Fine-tune on the texts of n rows, starting from `earlier` where that is set."""
+        """Fine-tune on the texts of n rows, starting from `earlier` if that is set."""
         self.classes_, codes = encode(labels)
-        self.tuned_ = None  # a single class is certain
+        self.tuned_ = None  # with a single class nothing is trained
         if len(self.classes_) > 1:
             try:
-                from tracer_serve.components.finetune.fine_tune import fine_tune  # noqa: PLC0415  # brings torch
+                from tracer_serve.components.finetune.fine_tune import fine_tune  # noqa: PLC0415  # imports torch
             except ModuleNotFoundError as error:
                 raise PluginError(
                     f"fine-tuning needs the package {error.name!r}. Try: pip install 'tracer-serve[encoder]'"
@@ -151,7 +151,7 @@ class Encoder:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read back what `save` wrote; neither torch nor the pretrained weights are needed."""
+        """Load what `save` wrote; needs neither torch nor the pretrained weights."""
         try:
             state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
             recipe, tuned = state["recipe"], state["tuned"]
@@ -172,7 +172,7 @@ class Encoder:
                     trained=(folder / _TRAINED).read_bytes(),
                     agreement=tuple(tuned["agreement"]),
                 )
-                encoder.tuned_.served.open()  # now, not while the first request waits
+                encoder.tuned_.served.open()  # now, so that the first request does not wait for it
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ArtifactError(f"{folder}: the state of an encoder cannot be read: {error}") from error
         return encoder

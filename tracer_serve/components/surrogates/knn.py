@@ -1,4 +1,4 @@
-"""Nearest traces vote."""
+"""k-nearest-neighbours classifier on the embedding."""
 
 import json
 from pathlib import Path
@@ -19,16 +19,16 @@ _PARAMS = ("k", "temperature", "smoothing", "cap", "seed")
 
 @surrogates.register("knn")
 class Knn:
-    """The labels of the k nearest traces by cosine, each weighing ``exp(cosine / temperature)``.
+    """Vote of the k nearest traces by cosine, each weighted by ``exp(cosine / temperature)``.
 
-    Every class keeps a little mass, so that a log probability is always finite.
+    Every class gets a small mass, so that log probabilities are finite.
 
     Parameters
     ----------
     k : neighbours
     temperature : cosine difference that makes a vote e times heavier
-    smoothing : mass that the classes share, as a share of all votes
-    cap : most traces searched; beyond it a uniform sample stands for all
+    smoothing : share of all votes that is spread over the classes
+    cap : maximum number of traces searched, a uniform sample of more
     seed : seed of that sample
     """
 
@@ -48,7 +48,7 @@ class Knn:
         self.index_ = NeighbourIndex(k, cap, seed)
 
     def fit(self, inputs: Inputs, labels: Labels) -> Self:
-        """Keep the traces; nothing is learnt."""
+        """Store the traces; no parameters are learned."""
         self.classes_, y = encode(labels)
         self.index_ = NeighbourIndex(self.k, self.cap, self.seed).fit(inputs.embeddings, y)
         return self

@@ -1,4 +1,4 @@
-"""A neural network with one hidden layer on the embedding."""
+"""Neural network with one hidden layer on the embedding."""
 
 from typing import Annotated, Self
 
@@ -9,25 +9,25 @@ from tracer_serve.components.registry import surrogates
 from tracer_serve.components.surrogates._arrays import encode, softmax
 from tracer_serve.types import Inputs, Ints, Labels, Vectors
 
-_FEWEST_STEPS = 600  # a small set of rows is passed more often
+_FEWEST_STEPS = 600  # a small training set gets more epochs
 _FAST, _SLOW = np.float32(0.9), np.float32(0.999)  # Adam's memories of the gradient and of its square
 
 
 @surrogates.register("mlp")
 class Mlp:
-    """One hidden ReLU layer with dropout, fitted by Adam at a rate that falls to zero: no rows are held out.
+    """One hidden ReLU layer with dropout, trained by Adam at a rate that falls to zero, without early stopping.
 
     Vectors are scaled to a mean square of 1, so that one learning rate suits single texts and pairs.
 
     Parameters
     ----------
     hidden : width of the hidden layer
-    dropout : share of hidden units that a step leaves out (Srivastava et al. 2014)
+    dropout : share of hidden units dropped per step (Srivastava et al. 2014)
     alpha : L2 penalty
     learning_rate : of Adam (Kingma and Ba 2015), at the first step
     batch : rows per step
-    epochs : passes over the rows; more where they would be fewer than 600 steps
-    max_rows : most rows fitted; beyond it a uniform sample stands for all
+    epochs : passes over the rows, at least as many as 600 steps need
+    max_rows : maximum number of rows used, a uniform sample of more
     seed : of the initial weights, the order of rows, the dropout and that sample
     """
 
@@ -92,7 +92,7 @@ class Mlp:
                 _adam(*parts, rate)
 
     def _slopes(self, x: Vectors, y: Ints, rng: np.random.Generator) -> tuple[Vectors, ...]:
-        """Return the gradients of the mean log loss of a batch, half of the hidden units left out."""
+        """Return the gradients of the mean log loss of a batch, with dropout."""
         before = x @ self.hidden_ + self.hidden_bias_
         kept = (before > 0) * (rng.random(before.shape, np.float32) >= self.dropout) / np.float32(1 - self.dropout)
         hidden = before * kept

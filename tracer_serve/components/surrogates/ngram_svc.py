@@ -1,4 +1,4 @@
-"""Linear support vector machine on the texts themselves: what an embedding blurs, exact words keep apart."""
+"""Linear support vector machine on n-grams of the text, which keeps apart words that embeddings blur."""
 
 import threading
 import warnings
@@ -13,8 +13,8 @@ from tracer_serve.components.registry import surrogates
 from tracer_serve.components.surrogates._arrays import encode, per_row, softmax, two_sided
 from tracer_serve.types import Inputs, Labels, Vectors
 
-# liblinear has one generator of random numbers per process: folds that are fitted abreast would draw from it in turns,
-# and the same seed give another model each time. Filters of warnings are the process's as well.
+# liblinear has one random generator per process: folds fitted in parallel would share it, and the same seed would give
+# another model each time. Warning filters are per process as well.
 _LIBLINEAR = threading.Lock()
 
 
@@ -29,10 +29,10 @@ class NgramSvc:
     ----------
     C : penalty of the fit on `refit_rows` rows; folds use ``C * refit_rows / rows``
     temperature : decision value that makes a class e times more probable
-    min_rows : a gram in fewer texts is left out
-    max_features : most grams kept, the most common ones
-    max_iter : passes over the data; more cost time and move no coverage
-    max_rows : most rows fitted; beyond it a uniform sample stands for all
+    min_rows : n-grams in fewer texts are dropped
+    max_features : maximum number of n-grams, the most common ones
+    max_iter : passes over the data; more do not change coverage
+    max_rows : maximum number of rows used, a uniform sample of more
     seed : seed of that sample and of the order of the passes
     """
 
@@ -68,25 +68,27 @@ class NgramSvc:
         counts = count_ngrams(texts)
         self.grams_, self.idf_ = learn_vocabulary(counts, len(y), self.min_rows, self.max_features)
         self.coef_ = np.zeros((len(self.grams_), len(self.classes_)), np.float32)
-        self.intercept_ = np.full(len(self.classes_), -1, np.float32)  # what the sample lacks is decided against
+        self.intercept_ = np.full(
+            len(self.classes_), -1, np.float32
+        )  # labels missing from the sample are never predicted
         if len(set(y.tolist())) > 1:
             from scipy.sparse import csr_matrix  # noqa: PLC0415
-            from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415  # a second, which serving is spared
+            from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415  # slow to import, and serving does not need it
             from sklearn.svm import LinearSVC  # noqa: PLC0415
 
             refit_rows = self.refit_rows and min(self.refit_rows, self.max_rows)
             model = LinearSVC(C=per_row(self.C, len(y), refit_rows), max_iter=self.max_iter, random_state=self.seed)
             weights = csr_matrix(weigh(counts, len(y), self.grams_, self.idf_), shape=(len(y), len(self.grams_)))
             with _LIBLINEAR, warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConvergenceWarning)  # few passes are meant
+                warnings.simplefilter("ignore", ConvergenceWarning)  # few passes are intended
                 model.fit(weights, y)
-            self.coef_[:, model.classes_] = two_sided(model.coef_).T  # a text reads whole rows of it
+            self.coef_[:, model.classes_] = two_sided(model.coef_).T  # row-major, because a text reads whole rows
             self.intercept_[model.classes_] = two_sided(np.atleast_2d(model.intercept_).T).ravel()
         return self
 
     def predict_proba(self, inputs: Inputs) -> Vectors:
         """Return probabilities (n, k)."""
         value, column, starts = weigh(count_ngrams(inputs.texts), len(inputs), self.grams_, self.idf_)
-        # a text has some hundred grams: their rows are gathered sooner than scipy has made its matrix
+        # gathering the rows of a few hundred n-grams is faster than building a scipy matrix
         rows = [value[i:j] @ self.coef_[column[i:j]] for i, j in pairwise(starts.tolist())]
         return softmax((np.array(rows).reshape(-1, len(self.classes_)) + self.intercept_) / self.temperature)

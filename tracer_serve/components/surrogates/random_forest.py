@@ -1,4 +1,4 @@
-"""A forest of randomised trees on the embedding."""
+"""Random forest on the embedding."""
 
 from typing import Annotated, Self
 
@@ -24,8 +24,8 @@ class RandomForest:
     Parameters
     ----------
     trees : number of trees
-    max_depth : most levels of a tree; None: until the leaves are pure
-    min_samples_leaf : fewest rows in a leaf
+    max_depth : maximum depth of a tree; None: until the leaves are pure
+    min_samples_leaf : minimum number of rows in a leaf
     seed : of the samples and the features tried
     """
 
@@ -52,7 +52,7 @@ class RandomForest:
 
     def fit(self, inputs: Inputs, labels: Labels) -> Self:
         """Grow the trees on n rows and flatten them."""
-        from sklearn.ensemble import RandomForestClassifier  # noqa: PLC0415  # a second, which serving is spared
+        from sklearn.ensemble import RandomForestClassifier  # noqa: PLC0415  # slow to import, and serving does not need it
 
         self.classes_, y = encode(labels)
         forest = RandomForestClassifier(

@@ -1,4 +1,4 @@
-"""Multinomial logistic regression by averaged stochastic gradients: what `logreg` is, for millions of traces."""
+"""Multinomial logistic regression by averaged stochastic gradient descent, for millions of traces."""
 
 from typing import Annotated, Self
 
@@ -25,7 +25,7 @@ class Sgd:
     C : inverse regularisation of the fit on `refit_rows` rows
     learning_rate : step relative to what suits the number of classes and the size of the vectors
     epochs : passes over the rows
-    max_visits : most rows visited in all passes together; one pass is always made
+    max_visits : maximum number of row visits over all passes; at least one pass is made
     batch : rows per step
     seed : order of the rows
 

@@ -1,4 +1,4 @@
-"""Gradient-boosted trees on the embedding, by the library xgboost."""
+"""Gradient-boosted trees on the embedding (xgboost)."""
 
 import json
 from pathlib import Path
@@ -21,9 +21,9 @@ class XGBoost:
     Parameters
     ----------
     rounds : boosting rounds
-    max_depth : most levels of a tree
+    max_depth : maximum depth of a tree
     learning_rate : weight of each round
-    column_share : share of the embedding's dimensions that a tree may look at
+    column_share : share of the embedding's dimensions available to a tree
     seed : of the dimensions drawn
     """
 

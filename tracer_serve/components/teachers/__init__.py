@@ -1,1 +1,1 @@
-"""Reference labellers, one client per file."""
+"""Teachers, the reference labellers: one client per file."""

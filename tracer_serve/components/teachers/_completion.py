@@ -1,4 +1,4 @@
-"""A chat completion's JSON to the answer in it, or to the reason there is none."""
+"""Parse a chat completion: its answer, or the reason why there is none."""
 
 from typing import Any
 
@@ -19,11 +19,11 @@ class _Choice(BaseModel):
 
 
 _COUNTS = ("prompt_tokens", "completion_tokens")
-_MOST_TOKENS = 1_000_000_000  # in one answer; more are a server's mistake, and would spoil every sum
+_MOST_TOKENS = 1_000_000_000  # a larger count is a server's mistake and would spoil every sum
 
 
 class Completion(BaseModel):
-    """The part of a chat completion that matters here; whatever else a server sends is left alone."""
+    """The fields of a chat completion that are used; others are ignored."""
 
     choices: list[_Choice] = Field(min_length=1)
     usage: Any = None
@@ -36,7 +36,7 @@ class Completion(BaseModel):
         Raises
         ------
         TeacherError
-            ``unavailable`` where it is something else: cut, or a proxy's page.
+            ``unavailable`` if the body is not one, such as a truncated body or a proxy's page.
         """
         try:
             return cls.model_validate_json(body)
@@ -44,13 +44,13 @@ class Completion(BaseModel):
             first = error.errors(include_input=False, include_url=False)[0]
             where = ".".join(str(part) for part in first["loc"])
             raise TeacherError(
-                f"{server} answered 200 with something that is no chat completion ({where or 'body'}: {first['msg']})",
+                f"{server} answered 200, but not with a chat completion ({where or 'body'}: {first['msg']})",
                 reason="unavailable",
             ) from None
 
     @property
     def tokens(self) -> dict[str, int]:
-        """Tokens used, as far as the server counts them: an answer was paid for, whatever its counts look like."""
+        """Return the valid token counts; malformed ones are dropped, because the answer was still paid for."""
         given = self.usage if isinstance(self.usage, dict) else {}
         return {
             name: int(n) for name in _COUNTS if isinstance(n := given.get(name), int | float) and 0 <= n <= _MOST_TOKENS
@@ -58,13 +58,13 @@ class Completion(BaseModel):
 
     @property
     def outcome(self) -> ResponseFacts:
-        """What it says about itself, for a span."""
+        """Return model, tokens and finish reason for the tracing span."""
         choice = self.choices[0]
         return ResponseFacts(self.model, self.tokens, choice.finish_reason, choice.message.content)
 
     @property
     def content(self) -> str:
-        """What the model answered.
+        """Return the model's answer.
 
         Raises
         ------
@@ -72,17 +72,17 @@ class Completion(BaseModel):
             ``rejected`` for a refusal or a content filter, ``unknown_label`` for an answer that was cut short or empty.
         """
         choice = self.choices[0]
-        said = choice.message.content or ""
+        content = choice.message.content or ""
         if choice.message.refusal or choice.finish_reason == "content_filter":
-            refusal = choice.message.refusal or said
+            refusal = choice.message.refusal or content
             raise TeacherError("the teacher refused to answer this text", reason="rejected", answer=refusal)
         if choice.finish_reason == "length":
             raise TeacherError(
-                "the answer hit the token limit before its end; a label needs few tokens, so check the prompt and the"
-                " limit in `extra:`",
+                "the answer was cut at the token limit; a label needs few tokens, so check the prompt and the limit in"
+                " `extra:`",
                 reason="unknown_label",
-                answer=said,
+                answer=content,
             )
-        if not said.strip():
-            raise TeacherError("the answer is empty", reason="unknown_label", answer=said)
-        return said
+        if not content.strip():
+            raise TeacherError("the answer is empty", reason="unknown_label", answer=content)
+        return content

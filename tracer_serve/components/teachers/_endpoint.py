@@ -1,4 +1,4 @@
-"""One endpoint that speaks the OpenAI chat API: one try, and the typed error it ends in."""
+"""Client of one OpenAI-compatible chat endpoint: a single try, with typed errors."""
 
 import asyncio
 import json
@@ -24,17 +24,17 @@ class TeacherEndpoint:
     Parameters
     ----------
     base_url : root of the API, such as https://api.openai.com/v1
-    model : what the endpoint calls the model
+    model : the model's name at this endpoint
     api_key : sent as bearer token
     headers : further headers; their values are as secret as the key
-    timeout_s : of one try, in seconds, from connecting to the last byte
+    timeout_s : limit of one try in seconds, from connecting to the last byte
     breaker : when the endpoint counts as down
-    connections : most that are open at a time
+    connections : maximum number of open connections
 
     Raises
     ------
     PluginError
-        Where the URL is none, or a key cannot be sent in a header; the message does not show the key.
+        If the URL is invalid or a key cannot be sent in a header; the message does not show the key.
     """
 
     def __init__(
@@ -59,20 +59,20 @@ class TeacherEndpoint:
         )
 
     @classmethod
-    def of(cls, door: Fallback, model: str, timeout_s: float, breaker: BreakerParams, connections: int) -> Self:
-        """Make an endpoint from what the YAML says of it; `model` is asked where it names none."""
+    def of(cls, block: Fallback, model: str, timeout_s: float, breaker: BreakerParams, connections: int) -> Self:
+        """Create an endpoint from its YAML block; `model` is the default model name."""
         return cls(
-            door.base_url,
-            door.model or model,
-            api_key=door.api_key,
-            headers=door.headers,
+            block.base_url,
+            block.model or model,
+            api_key=block.api_key,
+            headers=block.headers,
             timeout_s=timeout_s,
             breaker=breaker,
             connections=connections,
         )
 
     async def complete(self, body: Mapping[str, Any]) -> Completion:
-        """Ask once.
+        """Send one chat completion request.
 
         Raises
         ------

@@ -1,20 +1,20 @@
-"""What a teacher tells dashboards."""
+"""A teacher's state for dashboards and health checks."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """How a teacher is doing; counts are since its start.
+    """Breaker states, queue lengths and counts since the teacher was created.
 
     Parameters
     ----------
-    breakers : host, and ``closed``, ``open`` or ``half_open``, of each endpoint, the preferred one first
-    in_flight, waiting : calls under way, and calls in the queue
-    asked : texts asked for, from whatever source they were answered
-    cached, coalesced : of these, answered from the cache, and from another caller's identical call
+    breakers : host and breaker state (``closed``, ``open``, ``half_open``) of each endpoint, the preferred one first
+    in_flight, waiting : calls in flight, and calls in the queue
+    asked : texts to label, including those answered from the cache
+    cached, coalesced : the part of `asked` answered from the cache, and by another caller's identical call
     errors : texts that ended in an error, by reason
-    cost : money spent, unusable answers included, in the price's currency
+    cost : money spent, including unusable answers, in the price's currency
     """
 
     breakers: tuple[tuple[str, str], ...]

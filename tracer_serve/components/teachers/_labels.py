@@ -1,4 +1,4 @@
-"""A raw answer to a label, strictly: what is not clearly one of the labels is an error, never a guess."""
+"""Parse a raw answer into a label strictly: an unclear answer is an error, never a guess."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -10,11 +10,11 @@ _OPEN_LENGTH = 100  # characters of a label in an open task
 
 
 class LabelSet:
-    """The labels an answer may be.
+    """The set of labels that an answer may name.
 
     Parameters
     ----------
-    labels : the closed set; empty for an open task, where any short line is a label
+    labels : the closed set; empty for an open task, which accepts any short line
 
     Examples
     --------
@@ -30,10 +30,10 @@ class LabelSet:
         self._folded = {key: next(iter(same)) for key, same in folded.items() if len(same) == 1}
 
     def parse(self, answer: str) -> str:
-        """Return the label that an answer says.
+        """Return the label that an answer names.
 
-        White space and quotes around it, a full stop behind it, another case (where only one label matches) and a JSON
-        object ``{"label": ...}`` are read as what they mean; nothing else is.
+        Accepted around a label: white space, quotes, a final full stop, another case (if only one label matches), and a
+        JSON object ``{"label": ...}``. Nothing else is.
 
         Raises
         ------
@@ -61,7 +61,7 @@ class LabelSet:
 
 
 def _unwrap(answer: str) -> str:
-    """Return the label inside a JSON object of the schema, anything else as it is."""
+    """Return the label inside a JSON object of the schema; return any other answer unchanged."""
     if not answer.lstrip().startswith("{"):
         return answer
     try:
@@ -72,7 +72,7 @@ def _unwrap(answer: str) -> str:
 
 
 def _forms(answer: str) -> Iterator[str]:
-    """Yield the answer, each time with one more wrapping taken off."""
+    """Yield the answer, then the answer with quotes and full stops removed one by one."""
     form, before = answer.strip(), None
     while form != before:
         yield form

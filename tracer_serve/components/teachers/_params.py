@@ -9,7 +9,7 @@ from tracer_serve.config.base import Frozen
 
 
 class Price(Frozen):
-    """What the teacher's tokens cost, as its provider states it."""
+    """Price of the teacher's tokens, as published by its provider."""
 
     currency: str = Field(default="USD", pattern=r"^[A-Z]{3}$", description="ISO 4217 code.")
     prompt_per_1m: float = Field(ge=0, description="Money per million prompt tokens.")
@@ -29,23 +29,27 @@ class Price(Frozen):
 
 
 class Fallback(Frozen):
-    """Another endpoint that serves the same teacher, asked when those before it fail."""
+    """Another endpoint of the same teacher, called when the ones before it fail."""
 
     base_url: str = Field(description="Root of its API, such as https://host/v1.")
-    model: str | None = Field(default=None, description="What this endpoint calls the model; default: the same name.")
-    api_key: SecretStr | None = Field(default=None, description="Its key, only as ${ENV}; never the first endpoint's.")
+    model: str | None = Field(default=None, description="The model's name at this endpoint; default: the same.")
+    api_key: SecretStr | None = Field(
+        default=None, description="Its own key, only as ${ENV}; the first endpoint's key is not sent."
+    )
     headers: dict[str, SecretStr] = Field(default_factory=dict, description="Further request headers.")
 
 
 class BreakerParams(Frozen):
     """When an endpoint counts as down."""
 
-    failures: int = Field(default=8, ge=1, description="Timeouts, broken connections or 5xx in a row that open it.")
-    open_s: float = Field(default=10.0, gt=0, description="Seconds until one request probes it again.")
+    failures: int = Field(
+        default=8, ge=1, description="Timeouts, broken connections or 5xx in a row that open the breaker."
+    )
+    open_s: float = Field(default=10.0, gt=0, description="Seconds until one request probes the endpoint again.")
 
 
 class CacheParams(Frozen):
-    """Answers remembered by exact text; used at temperature 0 only, and not for audits or while the gate is closed."""
+    """Cache of answers by exact text; used only at temperature 0, not for audits, not while the gate is closed."""
 
-    size: int = Field(default=10_000, ge=0, description="Most answers kept; 0 turns the cache off.")
+    size: int = Field(default=10_000, ge=0, description="Maximum number of answers; 0 turns the cache off.")
     ttl_s: float = Field(default=3600.0, gt=0, description="Seconds an answer is kept.")

@@ -1,4 +1,4 @@
-"""A prompt template and a text to the messages of a chat completion."""
+"""Build the messages of a chat completion from a prompt template and a text."""
 
 import re
 from collections import Counter
@@ -12,30 +12,30 @@ CLOSED = "Classify the text. Answer with exactly one of these labels and nothing
 DESCRIBED = "Classify the text. Answer with exactly one of these labels and nothing else.\n{descriptions}"
 OPEN = "Classify the text. Answer with one short label and nothing else."
 OFFERED = "Classify the text. Answer with one short label and nothing else: {labels}"
-_MOST = 200  # labels offered in an open task: a prompt has to stay a prompt
-_RECURS = 3  # answers after which a label is offered: a slip of the teacher is not held out to it again
+_MOST = 200  # labels offered in an open task, which bounds the length of the prompt
+_RECURS = 3  # answers after which a new label is offered, so that a single slip is not repeated
 _SLOT = re.compile(r"\{(?P<literal>\{\w+\})\}|\{(?P<name>\w+)\}")
 _KNOWN = ("labels", "descriptions", "text")
 
 
 class Prompt:
-    """A template with ``{labels}``, ``{descriptions}`` and ``{text}``; ``{{word}}`` stands for a literal ``{word}``.
+    """Prompt template with slots ``{labels}``, ``{descriptions}``, ``{text}``; ``{{word}}`` is a literal ``{word}``.
 
-    With ``{text}`` the whole is one user message; without it the template is the system message and the text the user
-    message. A pair is sent as two labelled parts.
+    With ``{text}`` the filled template is one user message. Without it the template is the system message and the text
+    is the user message. A pair is sent as two labelled parts.
 
     Parameters
     ----------
-    template : None takes a plain one that suits the label set
+    template : None selects the default template for the label set
     labels : the closed set, in the order in which the model sees them; empty for an open task
     descriptions : what each label means
-    known : labels that an open task's traces have: the slots offer them beside any other label. They are no part of
-        what is asked, as far as `template` and the teacher's fingerprint go
+    known : labels in an open task's traces, offered in the slots next to "any other". They change neither `template`
+        nor the teacher's fingerprint
 
     Raises
     ------
     PluginError
-        Where the template has a slot that nothing fills.
+        If the template has an unknown slot.
 
     Examples
     --------
@@ -59,8 +59,8 @@ class Prompt:
         for match in _SLOT.finditer(self.template):
             if match["name"] and match["name"] not in _KNOWN:
                 raise PluginError(
-                    f"parameter 'prompt': nothing fills {match[0]}; {{labels}}, {{descriptions}}, {{text}} are filled,"
-                    f" and {{{match[0]}}} stands for a literal {match[0]}"
+                    f"parameter 'prompt': nothing fills {match[0]}; {{labels}}, {{descriptions}}, {{text}} are filled;"
+                    f" write {{{match[0]}}} for a literal {match[0]}"
                 )
         self.takes_text = any(match["name"] == "text" for match in _SLOT.finditer(self.template))
         self._filling = {
@@ -70,13 +70,13 @@ class Prompt:
         self._offer()
 
     def note(self, label: str) -> None:
-        """Take note of an answer: in an open task a label that recurs is offered from then on."""
+        """Count an answer; in an open task a label that recurs is offered in later prompts."""
         if not self._open or label in self._known or len(self._known) == _MOST:
             return
         self._given[label] += 1
         if self._given[label] == _RECURS:
             del self._given[label]
-            self._known.append(label)  # at the end, so that a prefix that the endpoint has cached stays one
+            self._known.append(label)  # appended, so that the prompt prefix cached by the endpoint stays valid
             self._offer()
 
     def _offer(self) -> None:
@@ -90,7 +90,7 @@ class Prompt:
         """Return the messages that ask for the label of a text or a pair."""
         body = text if isinstance(text, str) else f"Text 1:\n{text[0]}\n\nText 2:\n{text[1]}"
         filling = {**self._filling, "text": body}
-        # one pass: a "{labels}" inside the text stays what it is
+        # one pass: a "{labels}" inside the text is not a slot
         template = OFFERED if self._plain and self._open and self._known else self.template
         filled = _SLOT.sub(lambda match: match["literal"] or filling[match["name"]], template)
         if self.takes_text:

@@ -1,8 +1,8 @@
-"""A stand-in for a teacher, without an LLM: for trying tracer-serve out, for demonstrations and for tests.
+"""Offline teacher: answers from a labelled file instead of an LLM, for demonstrations and tests.
 
-It knows the texts of a labelled file. A text it knows gets the file's label; any other text gets the label of the known
-text that looks most like it (character n-grams). That is a nearest-neighbour guess, not a judgement: agreement and
-savings measured against it say how tracer-serve works, nothing about any LLM.
+A text in the file gets the file's label. Any other text gets the label of the most similar text in the file (cosine of
+word and character n-grams). That is a nearest-neighbour guess: agreement and savings measured against it show how
+tracer-serve works, and say nothing about any LLM.
 """
 
 import asyncio
@@ -28,22 +28,21 @@ _CHARS_PER_TOKEN = 4  # the usual rule of thumb for English
 
 @teachers.register("offline")
 class Offline:
-    """Answers from a labelled file: the known label, else that of the nearest known text.
+    """Answer with the label of a text in a file, else with the label of the most similar text.
 
     Parameters
     ----------
-    file : one file or several, in any form that ``tracer-serve import`` reads: JSONL, CSV, logs. Where a text is there
-        twice, the later row counts
-    latency_ms : how long an answer takes, as an LLM's would
-    price : what the tokens would cost; tokens are estimated at four characters each
-    labels : the task's closed label set; rows of the file with another label are refused
+    file : one or several files in any format that ``tracer-serve import`` reads; of repeated texts the last row counts
+    latency_ms : simulated latency of an answer
+    price : price of tokens, which are estimated at four characters each
+    labels : the task's closed label set; rows with another label are errors
 
     Raises
     ------
     ImportFileError
-        Where a file cannot be read, with its line.
+        If a file cannot be read; names the line.
     PluginError
-        Where nothing is in it.
+        If the files contain no labelled text.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class Offline:
             raise PluginError(f"{', '.join(map(str, files))}: no labelled text in it")
         self._labels = list(self._known.values())
         self._prompt_chars = sum(len(label) + 2 for label in set(labels or self._labels))
-        # of what it knows, not of the files' bytes: another order or spelling of the same rows is the same teacher
+        # hash the rows, not the files' bytes: the same rows in another order are the same teacher
         rows = sorted(json.dumps(row) for row in self._known.items())
         self.fingerprint = hashlib.sha256("\n".join(["offline", *rows]).encode("ascii")).hexdigest()[:16]
 
@@ -73,7 +72,7 @@ class Offline:
         Raises
         ------
         TeacherError
-            ``unknown_label`` where no known text has anything in common with this one.
+            ``unknown_label`` if no known text shares an n-gram with this one.
         """
         start = time.monotonic()
         known = self._known.get(text)
@@ -85,7 +84,7 @@ class Offline:
         return Answer(label, usage, cost, (time.monotonic() - start) * 1e3)
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no connection is open."""
 
     @cached_property
     def _index(self) -> tuple[Grams, Vectors, Any]:

@@ -1,4 +1,4 @@
-"""A teacher behind any endpoint that speaks the OpenAI chat API."""
+"""Teacher behind any OpenAI-compatible chat endpoint."""
 
 import asyncio
 import hashlib
@@ -30,11 +30,11 @@ Count = Annotated[int, Field(ge=0)]
 
 @teachers.register("openai")
 class OpenAI:
-    """Asks a chat model for the label, strictly, and survives its bad days.
+    """Ask a chat model for the label; cache, coalesce, limit, retry and fall back.
 
-    A call's route: the cache of exact texts, an identical call already in flight, a place among `max_concurrency`, then
-    up to `retries` further rounds over the endpoints, all of it within `deadline_s`. At a temperature other than 0 each
-    call is a sample of its own, so cache and coalescing are off.
+    A call goes through the cache of exact texts, an identical call in flight, the concurrency limit, and then up to
+    `retries` further rounds over the endpoints, all within `deadline_s`. At a temperature other than 0 every call is an
+    independent sample, so cache and coalescing are off.
 
     Parameters
     ----------
@@ -42,21 +42,21 @@ class OpenAI:
     base_url : root of the API
     api_key : sent as bearer token; never shown in errors, logs or a repr
     prompt : template with ``{labels}``, ``{descriptions}``, ``{text}``; without ``{text}`` it is the system message and
-        the text the user message. Default: a plain one
-    temperature : None leaves it out of the request, for models that refuse it
-    response : ``label``, or ``json_schema`` where the endpoint supports structured output: no answer can leave the set
+        the text is the user message. Default: a plain classification prompt
+    temperature : None leaves it out of the request, for models that reject it
+    response : ``label``, or ``json_schema`` for structured output, which keeps every answer inside the label set
     timeout_s : seconds for one try, from connecting to the last byte
-    deadline_s : seconds for everything: queue, tries and pauses
+    deadline_s : seconds for the whole call: queue, tries and pauses
     retries : further rounds after a 429, a 5xx, a timeout or a broken connection
-    max_concurrency : calls in flight
-    queue : calls that may wait for one of these places; beyond, ``overloaded`` at once
-    price : what tokens cost
+    max_concurrency : maximum number of calls in flight
+    queue : maximum number of calls waiting for a slot; further calls fail at once as ``overloaded``
+    price : price of tokens
     headers : further request headers, as secret as the key
     extra : further fields of the request, such as ``max_completion_tokens`` or ``seed``
     fallbacks : endpoints that serve the same model, in order of preference
-    breaker, cache : when an endpoint counts as down; how many answers are remembered, for how long
-    labels, descriptions : the task's closed label set; empty where the task is open
-    known : labels of an open task's traces; the prompt's slots offer them, and any that recurs later, beside any other
+    breaker, cache : when an endpoint counts as down; number and lifetime of cached answers
+    labels, descriptions : the task's closed label set; empty for an open task
+    known : labels in an open task's traces; the prompt offers them, and labels that recur later
 
     Examples
     --------
@@ -98,8 +98,10 @@ class OpenAI:
         if response == "json_schema":
             self._body["response_format"] = response_format(names)
         first = Fallback(base_url=base_url, model=model, api_key=api_key, headers=headers or {})
-        doors = (first, *fallbacks)
-        self.endpoints = tuple(TeacherEndpoint.of(door, model, timeout_s, breaker, max_concurrency) for door in doors)
+        blocks = (first, *fallbacks)
+        self.endpoints = tuple(
+            TeacherEndpoint.of(block, model, timeout_s, breaker, max_concurrency) for block in blocks
+        )
         models = sorted({endpoint.model for endpoint in self.endpoints[1:]} - {model})
         self.fingerprint = _digest([model, models, self.prompt.template, names, described, self._body])
         self._repeatable = temperature == 0
@@ -113,12 +115,12 @@ class OpenAI:
     async def label(self, text: Text) -> Answer:
         """Return the teacher's label of a text or a pair.
 
-        `usage` and `cost` are those of this call: zero where the cache or another caller's call answered.
+        `usage` and `cost` are those of this call: zero if the cache or another caller's call answered.
 
         Raises
         ------
         TeacherError
-            Where there is no answer that is one of the labels; after `deadline_s` at the latest.
+            If no answer is one of the labels, after `deadline_s` at the latest.
         """
         start = time.monotonic()
         self._asked += 1
@@ -130,7 +132,7 @@ class OpenAI:
         return Answer(answer.label, answer.usage, answer.cost, (time.monotonic() - start) * 1e3)
 
     def forget(self, text: Text) -> None:
-        """Ask anew when the text comes next."""
+        """Drop the cached answer of a text."""
         self._cache.drop(text)
 
     async def close(self) -> None:
@@ -140,7 +142,7 @@ class OpenAI:
 
     @property
     def health(self) -> Health:
-        """A snapshot for dashboards."""
+        """Return a snapshot for dashboards."""
         return Health(
             breakers=tuple((endpoint.name, endpoint.breaker.state) for endpoint in self.endpoints),
             in_flight=self._limit.in_flight,
@@ -187,9 +189,9 @@ class OpenAI:
 
 
 def _digest(parts: list[Any]) -> str:
-    """Hash what changes the labels: models, prompt, label set, sampling; not keys, hosts, timeouts or limits.
+    """Hash everything that changes labels: models, prompt, label set, sampling; not keys, hosts, timeouts or limits.
 
-    The host is left out so that the same model behind another door (a proxy, a region) stays the same teacher.
+    The host is not hashed: the same model behind a proxy or in another region is the same teacher.
     """
     text = json.dumps(parts, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode("ascii")).hexdigest()[:16]

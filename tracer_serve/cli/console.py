@@ -1,4 +1,4 @@
-"""What people see in the terminal: plain where the output is not one."""
+"""Terminal output: tables, facts and progress; plain text if the output is not a terminal."""
 
 import json
 import sys
@@ -14,41 +14,41 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 out = Console(highlight=False, soft_wrap=True, emoji=False)
-"""Standard output; in a file or a pipe a table is as wide as it needs to be, whatever COLUMNS says."""
+"""Standard output; in a file or a pipe tables are as wide as needed, regardless of COLUMNS."""
 if not out.is_terminal:
     out.width = 10_000
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
-_WORTH_TELLING_S = 10.0
+_WORTH_PRINTING_S = 10.0
 
 
 def print_json(value: Any) -> None:
-    """Print JSON for scripts: one document, nothing else on standard output."""
+    """Print one JSON document, for scripts."""
     sys.stdout.write(json.dumps(value, indent=1) + "\n")
 
 
 @contextmanager
 def progress_bar(*, quiet: bool = False) -> Iterator[Any]:
-    """Yield a progress callback (stage, done, total): a bar in a terminal, elsewhere a line per stage, or two.
+    """Yield a progress callback (stage, done, total): a bar in a terminal, otherwise one or two lines per stage.
 
-    Both tell how long a stage will take, once its first step has shown it; a line only where that is ten seconds.
+    Both estimate the remaining time after the first step; a line is printed only if it is ten seconds or more.
     """
     if quiet:
         yield lambda _stage, _done, _total: None
         return
     if not err.is_terminal:
         began: dict[str, float] = {}
-        told: set[str] = set()
+        estimated: set[str] = set()
 
         def line(stage: str, done: int, total: int | None) -> None:
             if stage not in began:
                 began[stage] = time.monotonic()
                 err.print(f"{stage} ...")
-            elif done and total and stage not in told:
-                told.add(stage)
+            elif done and total and stage not in estimated:
+                estimated.add(stage)
                 left = (time.monotonic() - began[stage]) / done * (total - done)
-                if left >= _WORTH_TELLING_S:
+                if left >= _WORTH_PRINTING_S:
                     err.print(f"{stage}: {done:,} of {total:,} done, about {timedelta(seconds=round(left))} to go")
 
         yield line
@@ -72,7 +72,7 @@ def progress_bar(*, quiet: bool = False) -> Iterator[Any]:
 
 
 def facts(rows: list[tuple[str, str]]) -> None:
-    """Print names and values in two columns; in a terminal a long value goes on below itself."""
+    """Print names and values in two columns; a long value is wrapped in a terminal."""
     width = max(len(name) for name, _ in rows)
     below = "\n" + " " * (width + 2)
     for name, value in rows:
@@ -81,7 +81,7 @@ def facts(rows: list[tuple[str, str]]) -> None:
 
 
 def _wrapped(value: str, width: int) -> list[str]:
-    """Return the lines of a value, broken between words only, so that a path stays one to click or copy."""
+    """Return the lines of a value, broken only between words, so that a path can be copied."""
     if len(value) <= width:
         return [value]
     return textwrap.wrap(value, max(width, 1), break_long_words=False, break_on_hyphens=False)

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print errors a person can act on."""
+"""Command line: parse arguments, run a command, print errors."""
 
 import argparse
 import importlib
@@ -15,19 +15,19 @@ from tracer_serve import __version__
 from tracer_serve.errors import TracerServeError
 
 COMMANDS = {
-    "serve": "serve a task; fits first where traces are there and no version is",
-    "check": "validate the spec, its components, plugins and files of traces, and on request the teacher",
+    "serve": "serve a task; fits first if there are traces and no version",
+    "check": "validate the spec, its components, plugins and trace files, and on request the teacher",
     "fit": "import the traces and write a version with its certificate and report",
-    "refit": "fit again, from the traces collected so far; the same as fit, by the name that schedules use",
+    "refit": "fit again from the traces collected so far; the same as fit",
     "versions": "list the versions and which one serves",
     "rollback": "serve an earlier version",
-    "report": "print a version's headline, worst slices and next best action, and where its page is",
-    "import": "bring labelled traces into the store",
+    "report": "print a version's headline, worst slices, next best action and the path of its page",
+    "import": "import labelled traces into the store",
     "classify": "label a whole file with the current version, as fast as the embedder; resumable",
     "forget": "remove a user's traces and mark the versions fitted on them",
-    "scan": "what a trace file would let the surrogate handle, before anything is deployed",
+    "scan": "estimate from a trace file what the surrogate would handle, before deployment",
     "build": "make a bento of a task, for `bentoml serve` and `bentoml containerize`",
-    "traces": "`traces copy FROM TO`: move a store from SQLite to Postgres, or back; `traces prune`: let old rows go",
+    "traces": "`traces copy FROM TO`: move a store from SQLite to Postgres, or back; `traces prune`: remove old rows",
     "schema": "print the JSON Schema of the YAML, for editors",
 }
 _MODULES = {"import": "import_traces"}  # a keyword cannot name a module
@@ -35,7 +35,7 @@ _UNEXPECTED, _INTERRUPTED, _TERMINATED = 3, 128 + signal.SIGINT, 128 + signal.SI
 
 
 class _TerminatedError(KeyboardInterrupt):
-    """SIGTERM, which ends a command as ctrl-c does: it lets go of what it holds."""
+    """SIGTERM; ends a command like ctrl-c, so that leases are released."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,9 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
     except KeyboardInterrupt as stopped:
-        sys.stderr.write("interrupted; what was not finished was not kept\n")
+        sys.stderr.write("interrupted; unfinished work was discarded\n")
         return _TERMINATED if isinstance(stopped, _TerminatedError) else _INTERRUPTED
-    except Exception as error:  # noqa: BLE001  # the last line of defence: tell, log, and say so by exit code
+    except Exception as error:  # noqa: BLE001  # last resort: print, log, and exit with a code of its own
         log = Path(tempfile.mkdtemp(prefix="tracer-serve-")) / "error.log"
         log.write_text(traceback.format_exc(), encoding="utf-8")
         sys.stderr.write(f"unexpected error: {type(error).__name__}: {error}\nThe details are in {log}\n")
@@ -84,13 +84,13 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
 
 
 def _is_path(word: str) -> bool:
-    """Whether a first word is a task to serve, and neither an option nor a misspelt command."""
+    """Return whether the first word is a task file, and neither an option nor a misspelt command."""
     return not word.startswith("-") and ("." in word or os.sep in word or Path(word).exists())
 
 
 def _run(words: list[str]) -> int:
-    # Our products are small: further BLAS threads mostly wait for each other, at many times the CPU on a busy machine.
-    # It has to be said before numpy is imported; embedders on torch or onnxruntime have threads of their own.
+    # Matrix products here are small: further BLAS threads mostly wait for each other and burn CPU. This must be set
+    # before numpy is imported; embedders on torch or onnxruntime have their own threads.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     args = parser(words[0] if words[0] in COMMANDS else None).parse_args(words)
     code: int = args.run(args)
@@ -100,7 +100,7 @@ def _run(words: list[str]) -> int:
 def entry() -> NoReturn:
     """Console script.
 
-    SIGTERM is handled: by default it would free no lease, and would not even reach the first process of a container.
+    SIGTERM is handled, because by default it would not release leases and is ignored by process 1 of a container.
     """
     signal.signal(signal.SIGTERM, _terminate)
     sys.exit(main())

@@ -1,1 +1,1 @@
-"""The YAML of one task as frozen models, a module per section: every field described and bounded, no key unknown."""
+"""The YAML of one task as frozen pydantic models, one module per section; unknown keys are errors."""

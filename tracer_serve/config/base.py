@@ -1,4 +1,4 @@
-"""What all sections of the YAML are made of."""
+"""Base classes of the YAML's sections."""
 
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ class Frozen(BaseModel):
 
 
 class Component(BaseModel):
-    """A bare name, or ``{type: name, ...its own parameters}``; the registry knows the parameters."""
+    """A bare name, or ``{type: name, ...parameters}``; the registry checks the parameters."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -27,12 +27,12 @@ class Component(BaseModel):
 
     @property
     def params(self) -> dict[str, Any]:
-        """Everything beside ``type``."""
+        """Return all keys but ``type``."""
         return dict(self.model_extra or {})
 
 
 class SurrogateComponent(Component):
-    """A surrogate; it may see texts through an embedder of its own."""
+    """A surrogate, optionally with an embedder of its own."""
 
     embedder: Component | None = Field(
         default=None, description="Its own embedder, for vectors, neighbours and scope guard; default: the task's."
@@ -40,5 +40,5 @@ class SurrogateComponent(Component):
 
     @property
     def name(self) -> str:
-        """Its name, and its embedder's where that is its own."""
+        """Return its name, with the name of its own embedder if it has one."""
         return self.type if self.embedder is None else f"{self.type} on {self.embedder.type}"

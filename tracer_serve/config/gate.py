@@ -1,4 +1,4 @@
-"""`gate`: what is promised of handled texts."""
+"""`gate`: the certificate's promise about handled texts."""
 
 from typing import Literal, Self
 
@@ -14,13 +14,12 @@ class ScopeSpec(Frozen):
         default=0.98,
         gt=0.5,
         le=1.0,
-        description="Share of in-scope traffic that passes the guard, or one of a cascade's; 1.0 turns it off, for a"
-        " closed task.",
+        description="Share of in-scope traffic that passes the guard (of a cascade: each guard); 1.0 turns it off.",
     )
 
 
 class GateSpec(Frozen):
-    """What is promised, and how surely."""
+    """The promise: agreement, confidence and how they are certified."""
 
     alpha: float = Field(
         default=0.95, gt=0.0, lt=1.0, description="Required teacher agreement among the handled; 0.95 = 5 % disagree."
@@ -28,24 +27,24 @@ class GateSpec(Frozen):
     delta: float = Field(default=0.05, gt=0.0, lt=0.5, description="Probability that a certificate is wrong.")
     mode: Literal["strict", "cross_fit"] = Field(
         default="cross_fit",
-        description="strict: certificate on a held-out fifth, the theorem as stated. cross_fit: on out-of-fold"
-        " scores of all rows; more coverage, within delta empirically.",
+        description="strict: certify on a held-out fifth, by the theorem as stated. cross_fit: certify on out-of-fold"
+        " scores of all rows; more coverage, and within delta in simulations.",
     )
     families: tuple[Literal["global", "l2d", "cascade"], ...] = Field(
         default=("global", "l2d"),
         min_length=1,
-        description="global: accept everything or nothing. l2d: accept from a certified score on. cascade: l2d, or a"
-        " cheap surrogate first and a stronger one for what it defers, certified as one.",
+        description="global: accept all texts or none. l2d: accept texts from a certified score threshold on. cascade:"
+        " l2d, or a cheap surrogate and a stronger one for what the first defers, certified together.",
     )
     min_coverage: Share = Field(
         default=0.25,
-        description="Under this certified coverage the gate abstains: not worth a version of its own, and a sign that"
-        " the representation is too weak. The report says what could have been certified.",
+        description="The gate abstains if the certified coverage is lower: a sign of a weak representation. The report"
+        " says what could have been certified.",
     )
     spend: Literal["per_version", "series"] = Field(
         default="per_version",
-        description="per_version: each version may be wrong with probability delta. series: all versions that there"
-        " will ever be together; the j-th spends 6 delta / (pi^2 j^2).",
+        description="per_version: each version is wrong with probability at most delta. series: any of all versions is;"
+        " the j-th spends 6 delta / (pi^2 j^2).",
     )
     class_floor: float | None = Field(
         default=None,
@@ -55,12 +54,12 @@ class GateSpec(Frozen):
     )
     per_class: bool = Field(
         default=False,
-        description="A certificate for each predicted label; needs many rows per label, the others defer.",
+        description="Certify each predicted label separately; labels with too few rows are deferred.",
     )
     guarantee: Literal["probability", "overall"] = Field(
         default="probability",
-        description="probability: agreement among the handled is at least alpha, with probability 1 - delta. overall:"
-        " on average over versions at least alpha of all requests are deferred or agree; weaker.",
+        description="probability: agreement among handled texts is at least alpha, with probability 1 - delta. overall:"
+        " on average over versions, at least alpha of all requests are deferred or agree (weaker).",
     )
     scope: ScopeSpec = Field(default_factory=ScopeSpec, description="Guard against out-of-scope inputs.")
 

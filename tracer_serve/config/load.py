@@ -1,4 +1,4 @@
-"""YAML file to `Task`: environment variables filled in, errors with file, path, what is wrong, what is allowed."""
+"""Load a YAML file as a `Task`: fill in environment variables; errors say what is wrong and what is allowed."""
 
 import difflib
 import os
@@ -28,7 +28,7 @@ _SECRETS = re.compile(r"(^|\.)(api_keys?|admin_key|token|password|secret)(\[\d+\
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A loaded spec and where it came from.
+    """A loaded spec with its file and source.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class Task:
 
     @property
     def database(self) -> Path | str:
-        """Where its traces are: the shared database that the spec names, or a file of SQLite in the state folder."""
+        """Return the URL of the shared trace store, or the path of the SQLite file in the state folder."""
         return self.spec.traces.url or self.state / "traces.db"
 
     def resolve(self, path: Path) -> Path:
@@ -110,14 +110,14 @@ def parse_yaml(source: str) -> Any:
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """YAML lets the last of two equal keys win silently; a misplaced block should be an error."""
+    """YAML loader that rejects repeated keys; plain YAML silently keeps the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                raise yaml.MarkedYAMLError(problem=f"key {key!r} is there twice", problem_mark=key_node.start_mark)
+                raise yaml.MarkedYAMLError(problem=f"key {key!r} is repeated", problem_mark=key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -130,7 +130,7 @@ _UniqueKeys.yaml_implicit_resolvers = {
 
 
 def _place_of(error: yaml.YAMLError) -> str:
-    """Return where a YAML error is and what it is, on one line."""
+    """Return position and message of a YAML error on one line."""
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return " ".join(str(error).split())
     mark = error.problem_mark
@@ -138,7 +138,7 @@ def _place_of(error: yaml.YAMLError) -> str:
 
 
 def _hint(error: yaml.YAMLError, source: str, file: Path) -> str:
-    """Return what most likely led to a YAML error."""
+    """Return the most likely cause of a YAML error."""
     if file.suffix.lower() in _TRACES:
         return f". A file of traces? tracer-serve scan {file} looks into it; the YAML of a task comes first"
     mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
@@ -203,7 +203,7 @@ def _explain(error: dict[str, Any], file: Path) -> str:
 
 
 def _section_of(key: str) -> str:
-    """Return which block a key belongs to that stands at the top: most likely its line is not indented."""
+    """Return a hint on the block of a misplaced key: most likely its line is not indented."""
     for name, field in Spec.model_fields.items():
         block = field.annotation
         if isinstance(block, type) and issubclass(block, BaseModel) and key in _names(block):
@@ -212,7 +212,7 @@ def _section_of(key: str) -> str:
 
 
 def _component_hint(loc: list[str | int], given: Any) -> str:
-    """Return how a component is written, where the missing key is the one that says which."""
+    """Return a hint on how to write a component whose `type` is missing."""
     if loc[-1] != "type":
         return ""
     has = f"; there are: {', '.join(map(str, given))}" if isinstance(given, Mapping) else ""
@@ -220,7 +220,7 @@ def _component_hint(loc: list[str | int], given: Any) -> str:
 
 
 def _of_the_other_form(error: dict[str, Any]) -> bool:
-    """Whether an error says that `labels`, a list or a map, is not the one that nobody meant it to be."""
+    """Return whether an error is about the other form of `labels` (list or map) than the one that was written."""
     meant = "tuple_type" if isinstance(error["input"], Mapping) else "dict_type"
     return (error["loc"][0], error["type"]) == ("labels", meant)
 

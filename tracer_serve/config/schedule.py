@@ -9,7 +9,7 @@ from tracer_serve.config.base import Frozen
 
 
 class ScheduleSpec(Frozen):
-    """When to refit and re-gate: beside these triggers, on the monitor's alarm, and by hand."""
+    """Triggers of refits; the monitor's alarm and a person trigger one too."""
 
     cron: str | None = Field(default=None, description="Five-field crontab line, such as '0 3 * * *'.")
     interval_s: float | None = Field(default=None, gt=0, description="Seconds between refits.")
@@ -19,11 +19,13 @@ class ScheduleSpec(Frozen):
     )
 
     new_label: int | None = Field(
-        default=5, ge=1, description="Refit as soon as a label unknown to the newest version was given this often."
+        default=5, ge=1, description="Refit as soon as a label unknown to the newest version has occurred this often."
     )
-    limit_s: float = Field(default=21_600.0, gt=0, description="Seconds after which a refit is ended.")
+    limit_s: float = Field(default=21_600.0, gt=0, description="Seconds after which a refit is stopped.")
     memory_mb: float | None = Field(
-        default=None, ge=256, description="Memory a refit may allocate, MB; beyond, it fails and serving goes on."
+        default=None,
+        ge=256,
+        description="Memory limit of a refit, MB; a refit that exceeds it fails, and serving continues.",
     )
 
     @field_validator("timezone")

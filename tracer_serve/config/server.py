@@ -1,4 +1,4 @@
-"""`server`: where the service listens, and to whom."""
+"""`server`: address, limits and API keys."""
 
 import re
 from typing import Any
@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr, field_validator
 from tracer_serve.config.base import Frozen
 
 HASHED = re.compile(r"sha256:[0-9a-f]{64}")
-"""A key's hash, which may stand in a file."""
+"""A key's hash, which is safe to write into a file."""
 _KEY_LENGTH = 16
 
 

@@ -1,4 +1,4 @@
-"""One task: the top of the YAML."""
+"""One task: the top level of the YAML."""
 
 from pathlib import Path
 from typing import Literal
@@ -23,11 +23,11 @@ class Spec(Frozen):
     )
     labels: tuple[str, ...] | dict[str, str] | None = Field(
         default=None,
-        description="Closed label set, or a map of label to description; without it, what the teacher has used.",
+        description="Closed label set, or a map of label to description; default: labels used by the teacher.",
     )
     input: Literal["text", "pair"] = Field(default="text", description="One text, or a pair of texts.")
-    plugins: tuple[Path, ...] = Field(default=(), description="Python files that register own components.")
-    embedder: Component = Field(default=Component(type="ngrams"), description="Texts to vectors.")
+    plugins: tuple[Path, ...] = Field(default=(), description="Python files that register your own components.")
+    embedder: Component = Field(default=Component(type="ngrams"), description="Computes vectors of texts.")
     surrogates: tuple[SurrogateComponent, ...] = Field(
         default=(SurrogateComponent(type="blend"),), min_length=1, description="Candidate surrogates."
     )
@@ -39,7 +39,9 @@ class Spec(Frozen):
     teacher: Component = Field(description="The endpoint whose labels are the reference.")
     traces: TracesSpec = Field(default_factory=TracesSpec, description="The trace store.")
     schedule: ScheduleSpec = Field(default_factory=ScheduleSpec, description="When to refit.")
-    versions: VersionsSpec = Field(default_factory=VersionsSpec, description="Where versions are, and how many.")
+    versions: VersionsSpec = Field(
+        default_factory=VersionsSpec, description="Where versions are stored, and how many are kept."
+    )
     compute: ComputeSpec = Field(default_factory=ComputeSpec, description="Where to fit.")
     state: Path | None = Field(
         default=None,
@@ -51,7 +53,7 @@ class Spec(Frozen):
         " answers for a share of the users. enforce: for all.",
     )
     canary: Share = Field(
-        default=0.1, description="Share of the users in mode canary, by a hash of `user`; without one, of requests."
+        default=0.1, description="Share of users in mode canary, by a hash of `user`; of requests without `user`."
     )
     on_teacher_down: Literal["error", "degraded"] = Field(
         default="error",
@@ -68,12 +70,12 @@ class Spec(Frozen):
             raise ValueError("needs at least one label, none of them empty")
         if len(set(value)) < len(value):
             twice = next(label for label in value if list(value).count(label) > 1)
-            raise ValueError(f"label {twice!r} is there twice")
+            raise ValueError(f"label {twice!r} is listed twice")
         return value
 
     @property
     def embedders(self) -> tuple[Component, ...]:
-        """The task's embedder, then those that surrogates name beside it, each once."""
+        """Return the task's embedder, then the distinct embedders of single surrogates."""
         found = [self.embedder]
         for surrogate in self.surrogates:
             if surrogate.embedder is not None and surrogate.embedder not in found:
@@ -81,11 +83,11 @@ class Spec(Frozen):
         return tuple(found)
 
     def view_of(self, surrogate: int) -> int:
-        """Return the place in `embedders` of what the `surrogate`-th surrogate sees through."""
+        """Return the index in `embedders` of the `surrogate`-th surrogate's embedder."""
         own = self.surrogates[surrogate].embedder
         return 0 if own is None else self.embedders.index(own)
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """The closed label set, empty where the task is open."""
+        """Return the closed label set, empty for an open task."""
         return tuple(self.labels or ())

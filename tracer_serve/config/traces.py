@@ -1,4 +1,4 @@
-"""`traces`: where traces come from, what is kept of them, and how many texts are audited."""
+"""`traces`: sources, storage, redaction and audits of traces."""
 
 from pathlib import Path
 from typing import Literal
@@ -9,12 +9,12 @@ from tracer_serve.config.base import Component, Frozen, Share
 
 
 class TracesSpec(Frozen):
-    """Where traces come from and go to."""
+    """Sources and storage of traces, and how many texts are audited."""
 
     import_: tuple[Path, ...] = Field(
         default=(),
         alias="import",
-        description="JSONL or CSV files imported before each fit: a file once, and of one that grew the new lines.",
+        description="JSONL or CSV files imported before each fit; of a file imported before, only the new lines.",
     )
     url: str | None = Field(
         default=None, description="SQLAlchemy URL of a shared store; default: SQLite in the state folder."
@@ -25,28 +25,30 @@ class TracesSpec(Frozen):
         " handled requests a day, at least 10 and at most a fifth of them; 0 turns audits off.",
     )
     redact: tuple[Component, ...] = Field(
-        default=(), description="What is taken out of a text before it is stored: [pii], or your own."
+        default=(), description="Redactors applied to a text before it is stored: [pii], or your own."
     )
     import_fair: bool = Field(
         default=True,
-        description="Whether the imported files are a fair sample of traffic; if not, they train and never calibrate.",
+        description="Whether imported files are a representative sample of traffic; if false, they only train.",
     )
     migrate: Literal["fresh", "paired"] = Field(
         default="fresh",
-        description="After a change of teacher: fresh waits for labels of new requests, paired asks about old texts.",
+        description="After a change of teacher: fresh waits for labels of new requests, paired relabels old texts.",
     )
     migrate_rows: int = Field(
-        default=500, ge=1, description="How many old texts `paired` asks about, at the teacher's price."
+        default=500, ge=1, description="How many old texts `paired` relabels, at the teacher's price."
     )
-    audit_budget: int | None = Field(default=None, ge=0, description="Most audits a day (UTC), spread over it.")
+    audit_budget: int | None = Field(
+        default=None, ge=0, description="Maximum number of audits per day (UTC), spread over the day."
+    )
     keep_unlabelled_days: float | None = Field(
         default=None,
         ge=1.0 / 24,
-        description="Days after which rows go that nobody labelled, looked at hourly: handled and never audited nor"
-        " corrected, or without an answer of the teacher. Their counts stay. Default: they stay.",
+        description="Days after which rows without a label are removed, checked hourly: handled and never audited nor"
+        " corrected, or without a teacher's answer. Their counts stay. Default: never.",
     )
 
     @property
     def audit_share(self) -> float:
-        """The share of handled requests that is audited, for estimates; of `auto`, what it is at 100,000 a month."""
+        """Return the audited share of handled requests; for `auto`, an estimate at 100,000 requests a month."""
         return 0.03 if self.audit_rate == "auto" else self.audit_rate

@@ -1,4 +1,4 @@
-"""`versions`: where versions are, and how many."""
+"""`versions`: where versions are stored, and how many are kept."""
 
 from pydantic import Field
 
@@ -6,15 +6,15 @@ from tracer_serve.config.base import Frozen
 
 
 class VersionsSpec(Frozen):
-    """Where versions are, and how many."""
+    """Where versions are stored, and how many are kept."""
 
     url: str | None = Field(
         default=None,
         min_length=1,
-        description="Folder that machines share, or its URL (s3://, gs://, any fsspec knows), with a folder per task;"
-        " default: in the state folder.",
+        description="Shared folder or URL (s3://, gs://, any that fsspec supports), with a folder per task; default:"
+        " the state folder.",
     )
-    keep: int = Field(default=20, ge=2, description="How many versions are kept; the current one always is.")
+    keep: int = Field(default=20, ge=2, description="Number of versions kept; the current one is always kept.")
     must_keep_coverage: bool = Field(
         default=False, description="Whether a certified version replaces the current one only if it covers as much."
     )

@@ -1,4 +1,4 @@
-"""Long lists in the event loop: now and then it is somebody else's turn."""
+"""Iterate over long lists without blocking the event loop."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -10,9 +10,9 @@ _ROWS = 64  # some tens of microseconds each
 
 
 async def in_turns(rows: Iterable[T]) -> AsyncIterator[T]:
-    """Yield rows; after some of them whatever else waits for the event loop goes on first.
+    """Yield rows, and give other tasks of the event loop a turn after every 64.
 
-    What is done with ten thousand rows at once would make every other request wait for all of it.
+    Ten thousand rows at once would make every other request wait.
     """
     for done, row in enumerate(rows, start=1):
         yield row

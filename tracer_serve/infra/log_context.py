@@ -1,4 +1,4 @@
-"""Which task a log line is about, where one process serves several."""
+"""Prefix log lines with the name of their task, for processes that serve several tasks."""
 
 import functools
 import logging
@@ -10,22 +10,22 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 TASK: ContextVar[str] = ContextVar("task", default="")
-"""Name of the task that this context works for, empty where nobody said."""
+"""Name of the current context's task, empty if none is set."""
 
 _OURS = "tracer_serve"
 
 
 def within(work: Callable[P, R]) -> Callable[P, R]:
-    """Return a function that works for the task of this moment, whichever thread calls it.
+    """Return a function that runs in a copy of the current context, whichever thread calls it.
 
-    A thread begins with an empty context; a copy per call, since two threads may not be in one context.
+    New threads start with an empty context. Each call gets its own copy, because a context cannot be entered twice.
 
     Examples
     --------
     >>> _ = TASK.set("banking")
-    >>> told = within(TASK.get)
+    >>> task_name = within(TASK.get)
     >>> _ = TASK.set("")
-    >>> told()
+    >>> task_name()
     'banking'
     """
     context = copy_context()
@@ -38,10 +38,10 @@ def within(work: Callable[P, R]) -> Callable[P, R]:
 
 
 def name_lines() -> None:
-    """Let each line of ours begin with its task's name; done once per process.
+    """Prefix this package's log records with their task's name; installed once per process.
 
-    A record is named as it is made: filters of a logger do not see what its children say, and the handlers are
-    BentoML's.
+    The record factory does it, because filters of a logger do not see its children's records and the handlers belong to
+    BentoML.
     """
     made = logging.getLogRecordFactory()
     if getattr(made, "func", None) is not _named:

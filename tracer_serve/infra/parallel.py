@@ -1,4 +1,4 @@
-"""Where the heavy parts of a refit run: on this machine's cores, or on a cluster's workers, with the same result."""
+"""Run the heavy parts of a refit on this machine's cores or on a cluster's workers, with the same result."""
 
 import math
 import os
@@ -14,7 +14,7 @@ J = TypeVar("J")
 R = TypeVar("R")
 
 HEAVY = 20.0
-"""From this `cost` on, in units of logreg's fit, a surrogate trains alone, and has to be worth its time."""
+"""From this `cost` on, in units of a logreg fit, a surrogate trains alone, and only if `fit.heavy_floor` allows."""
 _MOST_THREADS = 8  # each holds a fold's model and vectors
 
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -25,13 +25,13 @@ class Cluster(Protocol):
 
     Parameters
     ----------
-    cpu_s : CPU seconds that they have spent for this process
+    cpu_s : CPU seconds that the workers have spent for this process
     """
 
     cpu_s: float
 
     def __call__(self, work: Callable[[Any, Any], Any], shared: Any, jobs: Sequence[Any]) -> Iterator[Any]:
-        """Yield ``work(shared, job)`` for each job, in the order in which they end."""
+        """Yield ``work(shared, job)`` for each job, in order of completion."""
 
 
 active_cluster: ContextVar[Cluster | None] = ContextVar("cluster", default=None)
@@ -43,10 +43,10 @@ def spread(work: Callable[[S, J], R], shared: S, jobs: Sequence[J], *, abreast: 
 
     Parameters
     ----------
-    work : a function of a module, without side effects: it may run twice
-    shared : what all jobs need, such as the vectors; is sent to each worker once
-    jobs : small
-    abreast : whether one job leaves cores idle, so that several may share this machine's; see `here`
+    work : a module-level function without side effects, because it may run twice
+    shared : what all jobs need, such as the vectors; sent to each worker once
+    jobs : the small part that differs between jobs
+    abreast : whether several jobs may run at the same time on this machine; see `here`
 
     Examples
     --------
@@ -58,16 +58,16 @@ def spread(work: Callable[[S, J], R], shared: S, jobs: Sequence[J], *, abreast: 
 
 
 def here(work: Callable[[S, J], R], shared: S, jobs: Sequence[J], *, abreast: bool = False) -> Iterator[R]:
-    """Do as `spread` does, in this process whatever the task's `compute`.
+    """Do as `spread` does, but always in this process.
 
-    Jobs abreast run in a thread per core, each with its products on that one core: cut into pieces for several cores,
-    small products take longer than whole. Whoever stops listening waits for the jobs that have begun, not for others.
+    With `abreast`, jobs run in one thread per core with one BLAS thread each, because splitting small matrix products
+    over cores is slower. A consumer that stops early waits only for the jobs that have started.
     """
     threads = min(len(jobs), cores(), _MOST_THREADS) if abreast else 1
-    if threads < 2:  # noqa: PLR2004  # nothing to share
+    if threads < 2:  # noqa: PLR2004  # one thread
         yield from (work(shared, job) for job in jobs)
         return
-    from threadpoolctl import threadpool_limits  # noqa: PLC0415  # comes with scikit-learn, which serving is without
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415  # comes with scikit-learn, which serving does not import
 
     with threadpool_limits(1), ThreadPoolExecutor(threads, "tracer-fit") as pool:
         futures = [pool.submit(work, shared, job) for job in jobs]
@@ -79,7 +79,7 @@ def here(work: Callable[[S, J], R], shared: S, jobs: Sequence[J], *, abreast: bo
 
 
 def cores() -> int:
-    """Return how many cores this process may keep busy: ``OMP_NUM_THREADS``, else all that it may run on.
+    """Return how many cores this process may use: ``OMP_NUM_THREADS``, else all that it may run on.
 
     Those are what the scheduler lets it use, and no more than the quota of its container, which the scheduler's list
     does not show (control groups, version 2).
@@ -96,6 +96,6 @@ def cores() -> int:
 
 
 def cpu_time() -> float:
-    """Return CPU seconds of this process and, within `computing`, of what the workers did for it."""
+    """Return the CPU seconds of this process plus, within `computing`, those of its workers."""
     cluster = active_cluster.get()
     return time.process_time() + (cluster.cpu_s if cluster is not None else 0.0)

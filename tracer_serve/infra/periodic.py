@@ -1,4 +1,4 @@
-"""Calls something at intervals, in a thread of its own: how a process follows what others write, and its parent."""
+"""Call a function periodically in a thread, and stop a process when its parent has died."""
 
 import os
 import signal
@@ -12,48 +12,48 @@ _LOOK_S = 1.0
 
 
 class PeriodicTask:
-    """Calls `refresh` once at the start, then every `every_s` seconds until it is stopped.
+    """Call `refresh` once at the start, then every `every_s` seconds until stopped.
 
     Parameters
     ----------
-    name : of the thread
-    refresh : must not raise: nobody would hear of it
+    name : name of the thread
+    refresh : must not raise, because an exception would end the thread silently
     every_s : seconds from the end of one call to the next
 
     Examples
     --------
     >>> seen = []
-    >>> follower = Follower("example", lambda: seen.append(1), 60.0)
-    >>> follower.start()
-    >>> follower.stop(), len(seen)
+    >>> task = PeriodicTask("example", lambda: seen.append(1), 60.0)
+    >>> task.start()
+    >>> task.stop(), len(seen)
     (True, 1)
     """
 
     def __init__(self, name: str, refresh: Callable[[], None], every_s: float) -> None:
         self._refresh, self._every_s = refresh, every_s
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=within(self._follow), name=name, daemon=True)
+        self._thread = threading.Thread(target=within(self._repeat), name=name, daemon=True)
 
     def start(self) -> None:
-        """Call once, here, and then go on in the thread."""
+        """Call once in this thread, then periodically in the background thread."""
         self._refresh()
         self._thread.start()
 
     def stop(self) -> bool:
-        """Wait for the call under way, and call no more; return whether it had been started."""
+        """Stop after the call in progress; return whether the thread was running."""
         self._stop.set()
         started = self._thread.is_alive()
         if started:
             self._thread.join()
         return started
 
-    def _follow(self) -> None:
+    def _repeat(self) -> None:
         while not self._stop.wait(self._every_s):
             self._refresh()
 
 
 def follow_parent(parent: int) -> None:
-    """From now on end this process by SIGTERM once its parent is gone, even if that was killed and could not tell."""
+    """Send this process SIGTERM once its parent is gone, even if the parent was killed."""
 
     def look() -> None:
         while os.getppid() == parent:

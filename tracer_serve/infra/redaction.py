@@ -1,7 +1,7 @@
-"""What of a text is kept: redacted before anything stores it, and before the surrogate sees it.
+"""Redact texts before they are stored and before the surrogate sees them.
 
-The surrogate judges the redacted text because it is trained and certified on redacted ones; the teacher is asked with
-the text as it came, and its label stands for both.
+The surrogate gets redacted texts, because it is trained and certified on them. The teacher gets the original text, and
+its label is used for both.
 """
 
 import logging
@@ -13,13 +13,13 @@ from tracer_serve.types import Text
 _log = logging.getLogger(__name__)
 
 WITHHELD = "[withheld: a redactor failed on this text]"
-"""Stands for a text that could not be redacted: it is never stored, and deferred; compared by identity."""
+"""Placeholder for a text whose redaction failed; the text is deferred and not stored. Compare by identity."""
 
 Redact = Callable[[Text], Text]
 
 
 def redaction(redactors: Sequence[Redactor]) -> Redact | None:
-    """Return a function that applies all redactors in order; None where there are none.
+    """Return a function that applies all redactors in order, or None if there are none.
 
     A redactor that raises withholds its text.
     """

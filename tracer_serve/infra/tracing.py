@@ -1,7 +1,7 @@
-"""OpenTelemetry spans where an OTLP endpoint is configured; elsewhere nothing is imported and nothing is spent.
+"""OpenTelemetry spans, if an OTLP endpoint is configured; otherwise nothing is imported.
 
-Calls of a model follow the GenAI semantic conventions (opentelemetry.io/docs/specs/semconv/gen-ai), our own attributes
-live under ``tracer.``. Texts are on a span only where ``OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT`` is true.
+Model calls follow the GenAI semantic conventions (opentelemetry.io/docs/specs/semconv/gen-ai), our own attributes
+begin with ``tracer.``. Texts are recorded only if ``OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT`` is true.
 """
 
 import json
@@ -17,20 +17,20 @@ from tracer_serve import __version__
 from tracer_serve.errors import SpecError, TeacherError
 
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-(?P<trace>[0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
-"""The W3C header by which a caller names its trace."""
+"""The W3C header that carries a caller's trace id."""
 
 TRACE: ContextVar[str | None] = ContextVar("trace", default=None)
-"""The trace that the current request belongs to, 32 hex digits."""
+"""Trace id of the current request, 32 hex digits."""
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _CONTENT = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
-_QUIET = {"record_exception": False, "set_status_on_exception": False}  # an exception's words may quote a text
+_QUIET = {"record_exception": False, "set_status_on_exception": False}  # an exception's message may quote a text
 _tracer: Any = None
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseFacts:
-    """What a model's answer says about itself."""
+    """Model name, tokens, finish reason and content of a model's answer."""
 
     model: str | None
     tokens: Mapping[str, int]
@@ -39,23 +39,23 @@ class ResponseFacts:
 
 
 def configured() -> bool:
-    """Return whether spans have somewhere to go."""
+    """Return whether an OTLP endpoint is configured."""
     return any(map(os.environ.get, _ENDPOINTS)) and os.environ.get("OTEL_SDK_DISABLED", "").lower() != "true"
 
 
 def start(task: str, exporter: Any = None) -> Callable[[], None]:
-    """Begin to record spans; returns what ends it, with the last spans sent.
+    """Start recording spans; return a function that sends the last spans and stops.
 
     Parameters
     ----------
-    exporter : where they go; default: OTLP over HTTP, as the ``OTEL_*`` variables say
+    exporter : receives the spans; default: OTLP over HTTP, configured by the ``OTEL_*`` variables
 
     Raises
     ------
     SpecError
-        Where the exporter is not installed.
+        If the exporter is not installed.
     """
-    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415  # a tenth of a second that others need not spend
+    from opentelemetry.sdk.resources import Resource  # noqa: PLC0415  # 0.1 s to import
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
     from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
 
@@ -80,14 +80,14 @@ def _otlp() -> Any:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
     except ImportError:
         raise SpecError(
-            "OTEL_EXPORTER_OTLP_ENDPOINT is set, and its exporter is not installed: pip install 'tracer-serve[otel]'"
+            "OTEL_EXPORTER_OTLP_ENDPOINT is set, but its exporter is not installed: pip install 'tracer-serve[otel]'"
         ) from None
     return OTLPSpanExporter()
 
 
 @contextmanager
 def request(name: str, headers: Mapping[str, str]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Record a request of a caller, as a part of the caller's trace; yields what adds attributes."""
+    """Record a request as a span in the caller's trace; yield a function that adds attributes."""
     given = TRACEPARENT.fullmatch(headers.get("traceparent", ""))
     if _tracer is None:
         TRACE.set(given["trace"] if given else os.urandom(16).hex())
@@ -106,7 +106,7 @@ def request(name: str, headers: Mapping[str, str]) -> Iterator[Callable[[Mapping
 def model_call(
     model: str, host: str, port: int | None, asked: Mapping[str, Any]
 ) -> Iterator[Callable[[ResponseFacts], None]]:
-    """Record a call of a model; yields what takes its outcome.
+    """Record a model call as a span; yield a function that records its outcome.
 
     Parameters
     ----------
@@ -128,7 +128,7 @@ def model_call(
 
 
 def propagated() -> dict[str, str]:
-    """Return the headers that carry the present trace to a server."""
+    """Return the headers that carry the current trace to a server."""
     carried: dict[str, str] = {}
     if _tracer is not None:
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""Identifiers that sort by time: UUIDv7 (RFC 9562, section 5.7), which Python's standard library has from 3.14 on."""
+"""Generate identifiers that sort by time: UUIDv7 (RFC 9562, section 5.7), in the standard library from Python 3.14."""
 
 import os
 import threading
@@ -7,7 +7,7 @@ from datetime import datetime
 
 _COUNTER_BITS = 74
 _RANDOM_BITS = 62
-_DRAWN = 4096  # bytes drawn at once: asking the system for each id would cost more than all the rest of it
+_DRAWN = 4096  # random bytes drawn at once: one system call per id would dominate its cost
 
 _lock = threading.Lock()
 _last_ms = 0
@@ -42,7 +42,7 @@ def new_id() -> str:
 
 
 def first_id(when: datetime) -> str:
-    """Return the smallest identifier that could have been made at a time: whatever is older has a smaller one.
+    """Return the smallest identifier of a point in time; every earlier identifier is smaller.
 
     Examples
     --------
@@ -59,7 +59,7 @@ def _id(milliseconds: int, high: int, low: int) -> str:
 
 
 def _draw(count: int) -> int:
-    """Return a random number of so many bytes; the caller holds the lock."""
+    """Return a random number of `size` bytes; the caller holds the lock."""
     global _random, _used  # noqa: PLW0603
     if _used + count > len(_random):
         _random, _used = os.urandom(_DRAWN), 0
@@ -68,7 +68,7 @@ def _draw(count: int) -> int:
 
 
 def _forget() -> None:
-    """Throw away what a forked process would share with its parent: no two processes may draw the same."""
+    """Discard the random bytes that a forked process shares with its parent."""
     global _random  # noqa: PLW0603
     _random = b""
 

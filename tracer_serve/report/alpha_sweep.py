@@ -1,7 +1,7 @@
-"""What-if over alpha: what the gate would certify at another alpha, and what that would save.
+"""What-if over alpha: what the gate would certify at other alphas, and what that would save.
 
-Each point is the gate's finding on this version's calibration set, as if that alpha had been asked for from the start.
-Taking the best of many such points is no certificate: write another alpha into the YAML and refit.
+Each point is the gate's result on this version's calibration set, as if that alpha had been set from the start. The
+best of many points is not a certificate: write the other alpha into the YAML and refit.
 """
 
 from dataclasses import replace

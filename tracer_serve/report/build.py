@@ -1,4 +1,4 @@
-"""A fit's outcome to the report's data (docs/report.md is its schema)."""
+"""Build report.json from a fit's result (schema: docs/report.md)."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -33,7 +33,7 @@ from tracer_serve.report.subgroups import Groups
 from tracer_serve.types import Bools, Ints, Text
 
 SCHEMA = 1
-"""Version of the schema of report.json; reports of another one are not compared with."""
+"""Schema version of report.json; only reports of the same schema are compared."""
 _MOST = 5_000  # rows of one kind whose nearest rows are looked up
 
 
@@ -48,17 +48,17 @@ def build_report(
     alarm: str | None = None,
     teacher: str | None = None,
 ) -> dict[str, Any]:
-    """Return report.json: finite numbers, strings, lists and objects only, None for what is not known.
+    """Return report.json: finite numbers, strings, lists and objects only; None means unknown.
 
     Parameters
     ----------
     fitted : the fit's outcome
     texts : `texts[i]` belongs to row i of ``fitted.calibration``
     earlier : report.json of earlier versions, oldest first
-    migration : which labels moved when this teacher was asked about another one's texts; see `migration_of`
-    left_out : labelled rows that the fit left out, as older than `fit.max_traces` others
-    alarm : when the gate closed last (UTC, ISO 8601): only rows since then calibrate
-    teacher : fingerprint of whose labels calibrate
+    migration : labels that changed when this teacher relabelled the previous teacher's texts; see `migration_of`
+    left_out : number of labelled rows beyond `fit.max_traces`
+    alarm : time of the last alarm (UTC, ISO 8601); only later rows calibrate
+    teacher : fingerprint of the teacher whose labels calibrate
     """
     if len(texts) != len(fitted.calibration.row):
         raise ValueError(f"{len(texts)} texts for {len(fitted.calibration.row)} calibration rows")

@@ -1,4 +1,4 @@
-"""The calibration rows as every section of the report sees them."""
+"""Calibration rows with the policy's decisions, the input of every section of the report."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from tracer_serve.report.json_values import joined
 from tracer_serve.types import Bools, Floats, Ints, Labels, Text, Vectors
 
 NEAREST = 24
-"""Rows that the index finds; some of them may be the row itself and its duplicates."""
+"""Neighbours found per row, including the row itself and its duplicates."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CalibrationView:
-    """The n calibration rows that entered the certificate, and what the policy decides on each.
+    """The n calibration rows behind the certificate, and the policy's decision on each.
 
-    Every number of a report is computed on these: out-of-fold or held out, never as trained on.
+    Every number of a report is computed on these rows, out-of-fold or held out.
 
     Parameters
     ----------
@@ -34,12 +34,12 @@ class CalibrationView:
     truth : the teacher's label, shape (n,)
     agreed : whether `top` is `truth`
     score : the acceptor's score
-    eligible : rows that the guards let pass
+    eligible : rows that pass the guards
     reason : why the surrogate answers a row or not, as in `policy.decision.certificate_reasons`, shape (n,)
-    handled : rows that the certificate lets the surrogate answer
-    predicted : P(agree) that the other rows predict for a row's score
+    handled : rows that the surrogate answers under the certificate
+    predicted : P(agree) of a row's score, estimated from other rows
     group : near-duplicates share a number, shape (n,)
-    index : finds the nearest of these rows (of a sample of 20,000 where there are more)
+    index : finds the nearest of these rows (of a sample of at most 20,000)
     """
 
     certificate: Certificate
@@ -67,8 +67,8 @@ class CalibrationView:
 
     @classmethod
     def of(cls, task: Task, fitted: Fitted, texts: Sequence[Text]) -> "CalibrationView":
-        """Take the rows that entered the certificate; `texts[i]` belongs to calibration row i."""
-        folds = random_folds(texts, task.spec.fit.folds, task.spec.fit.seed)  # the fit's own, where it cross-fitted
+        """Select the rows behind the certificate; `texts[i]` belongs to calibration row i."""
+        folds = random_folds(texts, task.spec.fit.folds, task.spec.fit.seed)  # the same folds as in the fit
         calibration, rows = fitted.calibration, np.flatnonzero(fitted.calibration.fair)
         certificate = fitted.certificate
         seen = fitted.answered.take(rows)

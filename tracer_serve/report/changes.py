@@ -1,4 +1,4 @@
-"""What changed since the version before: labels that moved, came or went, coverage and bound over versions."""
+"""Changes since the previous version: labels, coverage and bound."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,8 +12,8 @@ _SURE = 0.05
 def changes_of(report: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Compare this report's data, already plain, with the earlier ones.
 
-    ``moved`` lists labels whose handled share differs more than chance explains: Fisher's exact test, Holm's correction
-    for the number of labels. Both versions share most of their rows, which makes the test careful.
+    ``moved`` lists labels whose handled share differs significantly: Fisher's exact test with Holm's correction for the
+    number of labels. The versions share most of their rows, which makes the test conservative.
     """
     wanted = ("certified", "coverage", "agreement", "lower_bound")
     history = [

@@ -1,4 +1,4 @@
-"""Confusion flows: which label defers or errs into which."""
+"""Confusion flows: pairs of labels that teacher and surrogate confuse."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from tracer_serve.report.calibration_view import CalibrationView
 def flows_of(seen: CalibrationView, limit: int = 60) -> dict[str, Any]:
     """Return the flows from the teacher's label to the surrogate's where the two differ, largest first.
 
-    ``handled`` errs: the user gets the surrogate's label; ``deferred`` is caught: the teacher answers.
+    ``handled`` rows are errors: the user gets the surrogate's label. ``deferred`` rows are answered by the teacher.
     """
     wrong = np.flatnonzero(~seen.agreed)
     size = len(seen.classes)

@@ -11,24 +11,23 @@ from tracer_serve.report.reasons import row_of
 from tracer_serve.types import Bools, Floats, Ints
 
 _EVIDENCE = 3
-# Chosen on errors planted in Banking77 and in the shipped traces (docs/report.md has the figures), on a plateau: half
-# or twice of one of them moves the first 40 cards by a planted error or two.
+# Tuned on errors planted in Banking77 and in the shipped traces (figures: docs/report.md). Halving or doubling one of
+# them changes the first 40 cards by one or two planted errors.
 _TRUST, _LEAN, _NEARER = 3.0, 8.0, 1.5
 _DOUBT = 4.3  # log odds at which a suspicion is a half
-_USUAL = 2_000  # agreeing rows that say how much closeness varies
+_USUAL = 2_000  # agreeing rows used to estimate the spread of closeness
 
 
 def cards_of(seen: CalibrationView, kin: Kin, limit: int = 100) -> dict[str, Any]:
-    """Rank the disagreements by how much speaks for the surrogate.
+    """Rank the disagreements by the evidence for a mistake of the teacher.
 
-    Three witnesses, none of which has seen the row's own label: the agreement that other rows predict for its score; by
-    how much a ridge classifier that leaves the row out prefers the surrogate's label to the teacher's; and how much
-    nearer the three nearest other rows of the surrogate's label are than those of the teacher's. ``suspicion`` adds
-    them up on the scale of log odds.
+    Three kinds of evidence, none of which uses the row's own label: the agreement that other rows predict for its
+    score; how much a leave-one-out ridge classifier prefers the surrogate's label; and how much closer the three
+    nearest rows of the surrogate's label are than those of the teacher's. ``suspicion`` is their sum in log odds.
 
     Parameters
     ----------
-    kin : of the disagreeing rows (a sample where there are very many)
+    kin : neighbours of the disagreeing rows, or of a sample of them
     """
     rows = kin.of
     for_surrogate, for_teacher = kin.votes(seen.truth, seen.top[rows]), kin.votes(seen.truth, seen.truth[rows])
@@ -53,11 +52,11 @@ def cards_of(seen: CalibrationView, kin: Kin, limit: int = 100) -> dict[str, Any
 
 
 def suspicion_of(seen: CalibrationView, rows: Ints) -> Floats:
-    """Return how much speaks for a mistake of the teacher, from 0 to 1; it ranks and is no probability."""
+    """Return a score of a mistake of the teacher from 0 to 1; it ranks and is not a probability."""
     scores = leave_one_out(seen.vectors, seen.truth, len(seen.classes), rows)
     each, top, truth = np.arange(len(rows)), seen.top[rows], seen.truth[rows]
     lean = scores[each, top] - scores[each, truth]
-    # a label without another row, a new one say, tells nothing: that nothing is near to it is no mistake of the teacher
+    # a label without another row, such as a new one, has no closeness; that is not evidence against the teacher
     nearer = np.nan_to_num(closeness(seen, rows, top) - closeness(seen, rows, truth))
     trust = np.log(np.maximum(seen.predicted[rows], 1e-9))
     log_odds = _TRUST * trust + _LEAN * lean + _NEARER * nearer / _spread(seen) - _DOUBT
@@ -66,14 +65,14 @@ def suspicion_of(seen: CalibrationView, rows: Ints) -> Floats:
 
 
 def _spread(seen: CalibrationView) -> float:
-    """Return how much rows differ in closeness to their own label: embedders differ in what a cosine means."""
+    """Return the spread of rows' closeness to their own label, which depends on the embedder."""
     usual = np.random.default_rng(0).permutation(np.flatnonzero(seen.agreed))[:_USUAL]
     own = closeness(seen, usual, seen.truth[usual])
     return max(1e-6, float(np.nanstd(own))) if np.isfinite(own).any() else 1.0
 
 
 def _evidence(seen: CalibrationView, kin: Kin, i: int, label: Ints | int, among: Bools) -> list[dict[str, Any]]:
-    """Return the nearest kin with the label, of those rows."""
+    """Return the nearest neighbours with the label among the rows `among`."""
     wanted = kin.known[i] & (seen.truth[kin.row[i]] == label) & among[kin.row[i]]
     return [
         {"text": seen.shown(int(kin.row[i, j])), "label": seen.classes[label], "cosine": kin.similarity[i, j]}

@@ -1,7 +1,7 @@
-"""Vectors to a picture: near rows attract, random rows repel (the family of LargeVis and UMAP).
+"""Two-dimensional layout of vectors: near rows attract, random rows repel (as in LargeVis and UMAP).
 
 Loss of Tang et al. (LargeVis, 2016) with the kernel 1 / (1 + d^2) and negative samples, all edges at once per epoch,
-started from the two main components, so that the same vectors always give the same picture.
+started from the two main components, so that the layout is deterministic.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ _KIN = 12
 _NEGATIVES = 5
 _EPOCHS = 120
 _CLIP = 4.0
-_GRAVITY = 0.02  # keeps islands within reach of each other
+_GRAVITY = 0.02  # keeps groups close to each other
 _EVEN = 0.5  # how far the points are spread evenly along each axis: their order stays, empty space shrinks
 _EDGE = 0.005  # share of the points at either end that are moved to the rim, so that a few do not shrink the rest
 

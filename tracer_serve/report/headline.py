@@ -1,4 +1,4 @@
-"""What a reader wants first: certified or not and why, coverage, agreement, what is saved."""
+"""Headline of a report: certified or not and why, coverage, agreement, savings."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ from tracer_serve.gate.wording import bound_of, title_of, verdict_of
 
 
 def basis_of(seen: "CalibrationView", alarm: str | None = None) -> dict[str, Any]:
-    """Say on which rows every number of the report stands; after an alarm, that they came after it."""
+    """Describe the rows behind every number of the report, and the alarm after which they came."""
     pilot = seen.certificate.pilot
     how = (
         "held-out calibration rows, which the served model has never seen"
@@ -27,7 +27,7 @@ def basis_of(seen: "CalibrationView", alarm: str | None = None) -> dict[str, Any
 
 
 def headline_of(task: Task, seen: "CalibrationView") -> dict[str, Any]:
-    """Return the verdict in words and the few numbers that carry it, all of them the certificate's own."""
+    """Return the verdict in words and its main numbers, all from the certificate."""
     found, audit_rate = seen.certificate, task.spec.traces.audit_share
     return {
         "certified": found.certified,

@@ -1,4 +1,4 @@
-"""Values to what JSON can hold: no numpy, no infinities, no more digits than anybody reads."""
+"""Convert values to plain JSON: no numpy types, no infinities, six significant digits."""
 
 import math
 from collections.abc import Mapping
@@ -34,6 +34,6 @@ def plain(value: Any) -> Any:
 
 
 def joined(text: str | tuple[str, str], limit: int = 600) -> str:
-    """Return an input as one text, a pair with a rule between, cut where it is very long."""
+    """Return an input as one text of at most `limit` characters; the texts of a pair are joined by an arrow."""
     whole = text if isinstance(text, str) else " ⟷ ".join(text)
     return whole if len(whole) <= limit else whole[: limit - 1] + "…"

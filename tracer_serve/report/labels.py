@@ -1,4 +1,4 @@
-"""The per-class table: how each of the teacher's labels fares, and the worst of the labels that are answered."""
+"""Table of labels: handled share and agreement per label, and the worst predicted label."""
 
 from typing import Any
 

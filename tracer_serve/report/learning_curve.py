@@ -1,4 +1,4 @@
-"""The plateau: how certified coverage grew with the traces, and what twice as many would buy.
+"""Learning curve: certified coverage over the number of traces, and a forecast for twice as many.
 
 A point at m traces: the chosen surrogate is fitted on 0.8 m random rows, as in a five-fold cross-fit, and scores m
 other rows; its acceptor is cross-fitted on those, and the gate walks at the task's alpha and delta. Small m are
@@ -38,7 +38,7 @@ _FEWEST = 60  # traces of a point
 _FITTED = 0.8
 _FOLDS = 5
 _GREW = 0.05
-_FEW = 30  # traces under which a label's own lack of examples is the likelier cause
+_FEW = 30  # below this many traces, too few examples are the likelier cause
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,7 +95,7 @@ def plan(rows: int, seconds: float) -> list[tuple[int, int]]:
 
 
 def refit_point(task: Task, policy: Policy, seen: CalibrationView, traces: int, seed: int) -> CurvePoint:
-    """Fit the served surrogate anew on 0.8 `traces` rows and certify it on up to `traces` others."""
+    """Refit the served surrogate on 0.8 `traces` rows and certify it on up to `traces` others."""
     order = np.random.default_rng([seed, traces]).permutation(len(seen))
     train, test = np.split(order[: int(_FITTED * traces) + traces], [int(_FITTED * traces)])
     inputs, labels = Inputs(seen.texts, seen.vectors), seen.classes[seen.truth]
@@ -126,7 +126,7 @@ def _per_label(seen: CalibrationView, rows: Ints, handled: Any) -> Floats:
 
 
 def forecast(traces: Floats, coverage: Floats) -> dict[str, Any] | None:
-    """Return the coverage at twice the most traces, with its range; None where too little was certified to tell.
+    """Return the forecast coverage at twice the traces, with its range; None if too little was certified.
 
     Examples
     --------
@@ -159,7 +159,7 @@ def _slope(x: Floats, y: Floats) -> float:
 
 
 def _labels(seen: CalibrationView, earlier: Floats | None) -> list[dict[str, Any]]:
-    """Return the labels that are handled less than the traffic, with what more traces would do for them."""
+    """Return the labels handled less often than the average, and whether more traces would help them."""
     size = len(seen.classes)
     rows = np.bincount(seen.truth, minlength=size)
     handled = np.bincount(seen.truth, seen.handled, size)

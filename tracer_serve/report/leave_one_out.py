@@ -1,4 +1,4 @@
-"""A second opinion in closed form: a ridge classifier's scores of rows that it has not seen."""
+"""Leave-one-out scores of a ridge classifier, in closed form."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ _CHUNK = 4096
 
 
 def leave_one_out(vectors: Vectors, codes: Ints, classes: int, rows: Ints, penalty: float = 1.0) -> Floats:
-    """Return the scores per class of some rows by ridge regressions that leave out just that row.
+    """Return scores per class of some rows, each by a ridge regression without that row.
 
     The n regressions need one inverse: f_-i = (f_i - h_i y_i) / (1 - h_i), with the leverage h_i (Allen's PRESS, 1974).
 
@@ -16,7 +16,7 @@ def leave_one_out(vectors: Vectors, codes: Ints, classes: int, rows: Ints, penal
     ----------
     vectors : all rows, shape (n, d)
     codes : their classes, shape (n,), from 0 to classes - 1
-    rows : the rows that are asked about, shape (m,)
+    rows : the rows to score, shape (m,)
 
     Returns
     -------

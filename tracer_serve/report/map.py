@@ -1,4 +1,4 @@
-"""The map: a picture of the traffic, each point with its text, decision, labels and score."""
+"""Map of the traffic: one point per row, with its text, decision, labels and score."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from tracer_serve.report.embedding_layout import layout
 from tracer_serve.report.json_values import joined
 
 MOST = 5_000
-"""Points drawn; above it a uniform sample."""
+"""Maximum number of points, a uniform sample of more rows."""
 _TEXT = 140
 
 
@@ -19,7 +19,7 @@ def atlas_of(seen: CalibrationView, seed: int = 0) -> dict[str, Any]:
     if len(seen) > MOST:
         rows = np.sort(np.random.default_rng(seed).choice(rows, MOST, replace=False))
     place = layout(seen.vectors[rows], seed)
-    score = np.nan_to_num(seen.score, nan=-np.inf, posinf=np.inf, neginf=-np.inf)  # no score is the lowest
+    score = np.nan_to_num(seen.score, nan=-np.inf, posinf=np.inf, neginf=-np.inf)  # a missing score ranks lowest
     below = np.searchsorted(np.sort(score), score[rows], side="left") / max(1, len(seen))
     return {
         "rows": len(seen),

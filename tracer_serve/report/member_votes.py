@@ -1,4 +1,4 @@
-"""What the members of a blend say of rows that none of them has seen: where they differ, and who says what."""
+"""Votes of a blend's members on rows that none of them was fitted on."""
 
 import copy
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ from tracer_serve.report.calibration_view import CalibrationView
 from tracer_serve.report.reasons import row_of
 from tracer_serve.types import Evidence, Inputs, Ints, Vectors
 
-_MOST = 2_000  # rows of a half: enough to say who differs
+_MOST = 2_000  # rows of a half
 _BUDGET_S = 4.0  # CPU seconds of the two fits, by the clock of the fit
-_FITS = 5.0  # fits that a candidate's seconds paid for
+_FITS = 5.0  # fits included in a candidate's seconds
 _EXAMPLES = 20
 _OTHER_HALF = "Each row is judged by a model of the served kind that was fitted on another half of the rows."
 _SERVED = "Each row is judged by the served model, which was fitted on other rows."
@@ -25,7 +25,7 @@ _SERVED = "Each row is judged by the served model, which was fitted on other row
 def members_of(fitted: Fitted, seen: CalibrationView, seed: int = 0) -> dict[str, Any] | None:
     """Return how often the members give different labels, deferred and handled, and examples with all votes.
 
-    None where the surrogate (of a cascade, the last) has no members, or where asking them would take too long.
+    None if the surrogate (of a cascade: the last one) has no members, or if two fits would take too long.
     """
     surrogate = fitted.policy.surrogate
     if not isinstance(surrogate, Ensemble):
@@ -72,7 +72,7 @@ def _asked(fitted: Fitted, seen: CalibrationView, seed: int) -> Iterator[tuple[I
     side = np.random.default_rng(seed).permutation(int(seen.group.max(initial=-1)) + 1)[seen.group] % 2  # whole groups
     halves = [order[side[order] == which][:size] for which in (0, 1)]
     for train, test in (halves, halves[::-1]):
-        if len(np.unique(labels[train])) < 2 or not len(test):  # noqa: PLR2004  # nothing to tell apart
+        if len(np.unique(labels[train])) < 2 or not len(test):  # noqa: PLR2004  # a single class
             return
         model = fit_surrogate(copy.deepcopy(fitted.policy.surrogate), inputs.take(train), labels[train], len(seen))
         yield test, _ask(model, inputs.take(test), seen)

@@ -1,4 +1,4 @@
-"""Which labels moved when another teacher was asked about the texts of the one before it."""
+"""Labels that changed when a new teacher relabelled the previous teacher's texts."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def migration_of(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return what a paired migration found, as tables; None where the teacher has not changed, or was not asked.
+    """Return the result of a paired migration as tables; None if there was none.
 
     Parameters
     ----------

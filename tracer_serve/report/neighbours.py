@@ -1,4 +1,4 @@
-"""The nearest other calibration rows of a row: evidence that no model has touched and that never holds the row."""
+"""Nearest other calibration rows of a row: evidence that depends on no model and excludes the row itself."""
 
 from dataclasses import dataclass
 
@@ -11,13 +11,13 @@ from tracer_serve.types import Bools, Floats, Ints
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Kin:
-    """The k nearest other rows of some rows, nearest first; duplicates of a row are not its kin.
+    """The k nearest other rows of m rows, nearest first, without duplicates of the row.
 
     Parameters
     ----------
-    of : the rows asked about, shape (m,)
-    row : their kin, shape (m, k)
-    similarity : cosine, -inf where there are fewer, shape (m, k)
+    of : the m rows, shape (m,)
+    row : their neighbours, shape (m, k)
+    similarity : cosine, -inf if there are fewer than k, shape (m, k)
     """
 
     of: Ints
@@ -26,7 +26,7 @@ class Kin:
 
     @classmethod
     def find(cls, seen: CalibrationView, of: Ints, k: int = 15) -> "Kin":
-        """Find up to k kin of the rows `of` among all calibration rows (a sample of 20,000 where there are more)."""
+        """Find up to k neighbours of the rows `of` among all calibration rows, or a sample of 20,000."""
         near = seen.index.query(seen.vectors[of])
         similarity = np.where(seen.group[near.row] == seen.group[of][:, None], -np.inf, near.similarity)
         order = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
@@ -34,11 +34,11 @@ class Kin:
 
     @property
     def known(self) -> Bools:
-        """Which of the kin there are, shape (m, k)."""
+        """Return which neighbours exist, shape (m, k)."""
         return np.isfinite(self.similarity)
 
     def votes(self, truth: Ints, label: Ints) -> Floats:
-        """Return the share of each row's kin whose teacher label is `label` (m,); 0 where there are no kin."""
+        """Return the share of each row's neighbours with the teacher label `label` (m,); 0 without neighbours."""
         same = (truth[self.row] == label[:, None]) & self.known
         total: Floats = same.sum(axis=1) / np.maximum(self.known.sum(axis=1), 1)
         return total
@@ -49,11 +49,11 @@ _CELLS = 4_000_000  # cosines held at once: 16 MB
 
 
 def closeness(seen: CalibrationView, rows: Ints, labels: Ints) -> Floats:
-    """Return the mean cosine of each row to the three nearest other rows of a label, NaN where there are none.
+    """Return the mean cosine of each row to the three nearest other rows of a label, NaN if there are none.
 
     Parameters
     ----------
-    rows : shape (m,); near-duplicates of a row do not count for it
+    rows : shape (m,); near-duplicates of a row are excluded
     labels : a label for each of them, index into ``seen.classes``, shape (m,)
     """
     vectors, found = unit(seen.vectors), np.full(len(rows), np.nan)

@@ -1,4 +1,4 @@
-"""What the teacher costs and the surrogate saves per 1,000 requests; tokens are estimated from lengths of texts."""
+"""Estimate what the teacher costs and the surrogate saves; tokens are estimated from text lengths."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,8 +23,8 @@ def estimate_call(
 
     Parameters
     ----------
-    task : says how its teacher asks
-    labels : what the teacher answered, shape (n,)
+    task : the task, for the teacher's prompt
+    labels : the teacher's answers, shape (n,)
     known : labels that an open task's prompt offers; a closed task's prompt lists the labels of the spec
     price : ``prompt_per_1m``, ``completion_per_1m``
     """
@@ -49,7 +49,7 @@ def _prompt_of(task: Task, known: Sequence[str]) -> Prompt:
 def money_of(task: Task, seen: CalibrationView) -> dict[str, Any] | None:
     """Return the cost of 1,000 requests without the surrogate and what this version saves of it, net of audits.
 
-    None where the spec states no price.
+    None if the spec has no price.
     """
     price = task.spec.teacher.params.get("price")
     if not isinstance(price, Mapping) or not {"prompt_per_1m", "completion_per_1m"} <= price.keys():
@@ -70,13 +70,13 @@ def money_of(task: Task, seen: CalibrationView) -> dict[str, Any] | None:
 
 @dataclass(frozen=True, slots=True)
 class CallPrice:
-    """What a call costs.
+    """Price of a teacher call.
 
     Parameters
     ----------
     per_call : in `currency`
-    basis : how it is known, in words
-    calls_per_day : None where it was not said; money is then per 1,000 requests
+    basis : how the price was determined, in words
+    calls_per_day : None if unknown; savings are then per 1,000 requests
     """
 
     per_call: float
@@ -90,7 +90,7 @@ class CallPrice:
 
         Parameters
         ----------
-        task : says how its teacher asks
+        task : the task, for the teacher's prompt
         price : ``prompt_per_1m``, ``completion_per_1m``, perhaps ``currency``
         """
         prompt, completion, each = estimate_call(task, texts, labels, np.unique(labels).tolist(), price)
@@ -98,10 +98,10 @@ class CallPrice:
         return cls(each, basis, str(price.get("currency", "USD")))
 
     def saved(self, share: float) -> float:
-        """Return what is saved a day, or per 1,000 requests, if the share of teacher calls is."""
+        """Return the savings per day, or per 1,000 requests, for a share of teacher calls saved."""
         return share * self.per_call * (1000.0 if self.calls_per_day is None else self.calls_per_day)
 
     @property
     def span(self) -> str:
-        """What `saved` is per."""
+        """Return the unit of `saved`."""
         return "1,000 requests" if self.calls_per_day is None else "day"

@@ -27,7 +27,7 @@ _KINDS = {"label": "the label", "length": "texts of", "cluster": "texts", "ngram
 def actions_of(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the actions that this report's own numbers suggest, best first.
 
-    ``gain`` is the coverage an action is expected to add, None where the report cannot tell.
+    ``gain`` is the coverage that an action is expected to add, None if unknown.
     """
     found = [*_missing_rows(report), *_weakness(report), *_teacher_mistakes(report), *_more_traces(report)]
     found += [*_alpha(report), *_worst_slice(report)]
@@ -35,7 +35,7 @@ def actions_of(report: Mapping[str, Any]) -> list[dict[str, Any]]:
         return found
     if not report["headline"]["certified"]:
         return [
-            _action("traces", "Collect traces", "Nothing is certified yet: every answer of the teacher is one more.")
+            _action("traces", "Collect traces", "Nothing is certified yet; every answer of the teacher adds a trace.")
         ]
     why = "No slice, label or setting stands out; the live monitor watches the agreement."
     return [_action("watch", "Nothing to do: keep it running", why)]
@@ -53,7 +53,7 @@ def _missing_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _weakness(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Name what keeps the gate shut though there are rows enough."""
+    """Name what keeps the gate closed although there are enough rows."""
     found = report["certificate"]
     if report["headline"]["certified"] or found["diagnosis"] is None or found["diagnosis"]["cause"] == "rows":
         return []
@@ -62,7 +62,7 @@ def _weakness(report: Mapping[str, Any]) -> list[dict[str, Any]]:
             _action(
                 "coverage",
                 f"Decide whether {percent(found['coverage'])} would be worth serving",
-                "So much could be certified, were gate.min_coverage not above it.",
+                "This much can be certified, but gate.min_coverage is higher.",
                 found["coverage"],
             )
         ]
@@ -105,7 +105,7 @@ def _more_traces(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _alpha(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Name a lower alpha only where it buys much: it is the product's decision, not the engineer's."""
+    """Suggest a lower alpha only if it adds much coverage, because it weakens the promise."""
     what, own = report["whatif"], report["whatif"]["own"]
     now = what["coverage"][own]
     for i in reversed(range(own)):

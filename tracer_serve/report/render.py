@@ -1,4 +1,4 @@
-"""The report's data to one self-contained page: autoescaped templates, pinned assets inlined, nothing from elsewhere.
+"""Render report.json as one self-contained page: autoescaped templates, inlined pinned assets, no external files.
 
 The page brings its own Content-Security-Policy, which names its scripts and its style by hash and allows nothing else.
 `content_security_policy` reads it back from a page, so that a server can send it as a header too.
@@ -42,7 +42,7 @@ _IN_SCRIPT = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028
 
 
 def render_html(report: Mapping[str, Any]) -> str:
-    """Return report.html, drawn from report.json and nothing else."""
+    """Return report.html, rendered from report.json alone."""
     return page("report.html", _PAGE, report, report=report, sections=SECTIONS)[0]
 
 
@@ -55,14 +55,14 @@ def page(
     connect: str = "'none'",
     **context: object,
 ) -> tuple[str, str]:
-    """Return a page that brings all it needs, and the Content-Security-Policy that allows it no more.
+    """Return a self-contained page with a Content-Security-Policy that allows only its own content.
 
     Parameters
     ----------
-    scripts, styles : names of our own files; the charts' library comes before the scripts, where there are any
-    data : what the scripts draw
-    connect : whom the scripts may ask
-    context : what else the template is filled with
+    scripts, styles : names of own files; the chart library precedes the scripts, if there are any
+    data : data of the scripts
+    connect : hosts that the scripts may call
+    context : further variables of the template
     """
     style = "\n".join(asset(f"{name}.css") for name in styles)
     inlined = [asset("echarts.js"), "\n".join(asset(f"page/{name}.js") for name in scripts)] if scripts else []
@@ -87,7 +87,7 @@ def content_security_policy(page: str) -> str:
     Raises
     ------
     ValueError
-        Where the page carries none.
+        If the page has none.
     """
     found = _META.search(page)
     if found is None:
@@ -110,7 +110,7 @@ def _hash(content: str) -> str:
 
 
 def _json_in_script(data: Mapping[str, Any]) -> str:
-    """Return JSON that no character of can end the script element."""
+    """Return JSON escaped so that it cannot end the script element."""
     whole = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return "".join(_IN_SCRIPT.get(character, character) for character in whole)
 
@@ -147,7 +147,7 @@ def label(name: str) -> Markup:
 
 
 def number(value: float | None) -> str:
-    """Return a number with thousands separated, a dash where there is none.
+    """Return a number with thousands separators, or a dash for None.
 
     Examples
     --------

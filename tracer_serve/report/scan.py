@@ -1,4 +1,4 @@
-"""What would be handled at which alpha, before anything is deployed: one cross-fit, one gate call per alpha.
+"""Estimate coverage at several alphas before deployment: one cross-fit, one gate call per alpha.
 
 Every row of the table is a certificate at delta, as if that alpha had been asked for from the start; to look at many
 and keep the best is none. The learning curve cross-fits the same surrogate on random parts of the traces.
@@ -31,16 +31,16 @@ _FEWEST = 60  # traces of a point on the curve
 
 @dataclass(frozen=True, slots=True)
 class ScanPoint:
-    """What one alpha would give.
+    """Result at one alpha.
 
     Parameters
     ----------
-    coverage : certified share of traffic, 0 where nothing certifies
-    agreement, lower_bound : among the handled, measured and certified; None where nothing certifies
+    coverage : certified share of traffic, 0 if nothing certifies
+    agreement, lower_bound : among handled rows, measured and certified; None if nothing certifies
     reason, rows_needed : as in `Certificate`
     calls_saved : share of teacher calls saved, net of audits
     curve : (traces, coverage) over parts of the traces, all of them last
-    twice : coverage that twice the traces may give, with its range; None where there is too little to tell
+    twice : forecast coverage with twice the traces, with its range; None if there are too few points
     """
 
     alpha: float
@@ -57,12 +57,12 @@ class ScanPoint:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """The finding on one file.
+    """Scan of one trace file.
 
     Parameters
     ----------
-    rows, used : traces read, and how many of them the cross-fit took
-    labels : how many different ones the teacher has used
+    rows, used : number of traces read, and used by the cross-fit
+    labels : number of distinct teacher labels
     """
 
     rows: int
@@ -100,12 +100,12 @@ def scan(
 
     Parameters
     ----------
-    embedders : the task's (`make_embedders`), asked once per part of the curve; give cached ones
+    embedders : the task's (`make_embedders`), called once per part of the curve, so pass cached ones
 
     Raises
     ------
     FitError
-        Where there are too few rows to split, or every surrogate failed.
+        If there are too few rows to split, or every surrogate failed.
     """
     if len(rows) < 2 * task.spec.fit.folds:
         raise FitError(f"{len(rows)} labelled traces are too few for {task.spec.fit.folds} folds")
@@ -140,7 +140,7 @@ def scan(
 
 
 def _at(task: Task, rows: Rows, compared: Compared, alpha: float) -> tuple[Certificate, int]:
-    """Return the certificate at alpha, and which surrogate it speaks of."""
+    """Return the certificate at alpha and the surrogate that it is about."""
     choice, _ = select(task, compared, rows.calibrates, alpha)
     found = calibration_of(compared, choice, rows)
     settings = replace(settings_of(task, found.mode, rivals=found.rivals), alpha=alpha)

@@ -1,9 +1,9 @@
 """Slices: groups of rows that are deferred, or on which surrogate and teacher differ, more often than the rest.
 
-Weighted covering (Lavrac et al., 2004): the slice with the largest excess is taken, its rows are set aside, and the
-others are judged on what is left, so that one hard label does not come back as its words, cluster and length. The
-excess counts from the exact lower bound of the rate. ``sure`` are slices that keep an excess after the correction for
-the number of groups looked at (Bonferroni); the others are hints.
+Weighted covering (Lavrac et al., 2004): take the slice with the largest excess, set its rows aside, and judge the
+others on the remaining rows, so that one hard label is not repeated as its words, cluster and length. The excess is computed
+from the exact lower bound of the rate. ``sure`` marks slices with an excess after Bonferroni's correction for the
+number of groups; the others are hints.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ _LISTED = 20
 
 
 def slices_of(seen: CalibrationView, groups: Groups) -> dict[str, Any]:
-    """Return the worst slices by deferral and by disagreement, worst first, and how many groups were looked at."""
+    """Return the worst slices by deferral and by disagreement, worst first, and the number of groups tested."""
     events = {"deferred": ~seen.handled, "disagreed": ~seen.agreed}
     return {
         "groups": len(groups.name),
@@ -50,7 +50,7 @@ def _worst(seen: CalibrationView, groups: Groups, event: Bools) -> list[dict[str
 
 
 def _excess(groups: Groups, event: Bools, left: Floats, base: float, looks: float) -> Floats:
-    """Return how many events above the overall rate each group has at least among the rows that are left."""
+    """Return a lower bound of each group's events above the overall rate, among the remaining rows."""
     n = np.rint(groups.member @ left).astype(np.int64)
     k = np.rint(groups.member @ (left * event)).astype(np.int64)
     low, _ = exact_interval(k, n, 1.0 - (1.0 - CONFIDENCE) / looks)

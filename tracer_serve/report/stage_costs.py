@@ -1,4 +1,4 @@
-"""What the stages of a cascade cost a request, and what its last stage alone would."""
+"""CPU cost per request of a cascade, and of its last stage alone."""
 
 from typing import Any
 
@@ -7,12 +7,12 @@ from tracer_serve.policy.stage import name_of
 
 
 def names_of(found: Certificate) -> tuple[str, str | None]:
-    """Return surrogates and acceptors in words."""
+    """Return the names of the surrogates and of the acceptors."""
     return name_of([(row.surrogate, row.acceptor) for row in found.stages])
 
 
 def spared_of(found: Certificate) -> dict[str, Any] | None:
-    """Return milliseconds per request of the cascade and of its last stage alone; None where there is one stage.
+    """Return milliseconds per request of the cascade and of its last stage alone; None for a single stage.
 
     Examples
     --------
@@ -26,10 +26,10 @@ def spared_of(found: Certificate) -> dict[str, Any] | None:
     >>> spared_of(replace(found, stages=stages))
     {'cascade_ms': 1.5, 'alone_ms': 5.0}
     """
-    if len(found.stages) < 2:  # noqa: PLR2004  # nothing is spared
+    if len(found.stages) < 2:  # noqa: PLR2004  # no cascade
         return None
     last = found.stages[-1]
-    # the last stage adds no embedding where it sees what an earlier one has seen, and alone would have to make it
+    # the last stage may reuse an earlier stage's embedding; alone it would have to compute it
     embedding = last.embed_ms or found.stages[0].embed_ms
     return {
         "cascade_ms": sum(row.asked * (row.cpu_ms + row.embed_ms) for row in found.stages),

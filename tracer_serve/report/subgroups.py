@@ -1,4 +1,4 @@
-"""The groups of rows that slices are searched among: labels, lengths, clusters of the embedding space, n-grams."""
+"""Candidate groups for slices: labels, lengths, clusters of the embedding space, n-grams."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from tracer_serve.report.calibration_view import CalibrationView
 from tracer_serve.report.json_values import joined
 from tracer_serve.types import Ints
 
-_FEWEST = 8  # rows a group needs before its rate says anything
+_FEWEST = 8  # minimum number of rows of a group
 _NGRAMS = 1500
 _CLUSTERS = 40
 _ROWS_PER_CLUSTER = 50
@@ -29,7 +29,7 @@ class Groups:
     ----------
     kind : ``label``, ``length``, ``cluster`` or ``ngram``, per group
     name : per group
-    member : 1 where a row belongs to a group, sparse, shape (groups, n)
+    member : 1 if a row belongs to a group, sparse, shape (groups, n)
     """
 
     kind: list[str]
@@ -38,7 +38,7 @@ class Groups:
 
     @classmethod
     def of(cls, seen: CalibrationView) -> "Groups":
-        """Make the groups of at least eight rows."""
+        """Build the groups of at least eight rows."""
         words, vocabulary = _ngrams(seen)
         parts = [
             ("label", [str(label) for label in seen.classes], _one_hot(seen.truth, len(seen.classes))),
@@ -74,19 +74,19 @@ def _lengths(seen: CalibrationView) -> tuple[list[str], csr_matrix]:
 
 
 def _ngrams(seen: CalibrationView) -> tuple[csr_matrix, list[str]]:
-    """Return which row holds which word or pair of words, shape (n, grams), and the grams."""
+    """Return which row contains which word or word pair, shape (n, grams), and the n-grams."""
     counter = CountVectorizer(
         ngram_range=(1, 2), min_df=_FEWEST, max_features=_NGRAMS, binary=True, token_pattern=_WORD
     )
     try:
         found = counter.fit_transform([joined(text, 2000) for text in seen.texts])
-    except ValueError:  # no gram is that frequent
+    except ValueError:  # no n-gram is frequent enough
         return csr_matrix((len(seen), 0)), []
     return csr_matrix(found), counter.get_feature_names_out().tolist()
 
 
 def _clusters(seen: CalibrationView, words: csr_matrix, vocabulary: list[str]) -> tuple[list[str], csr_matrix]:
-    """Return clusters of the embedding space, each named by the words that set it apart."""
+    """Return clusters of the embedding space, each named by its most distinctive words."""
     count = min(_CLUSTERS, len(seen) // _ROWS_PER_CLUSTER)
     if count < 2:  # noqa: PLR2004  # one cluster is no slice
         return [], csr_matrix((0, len(seen)))

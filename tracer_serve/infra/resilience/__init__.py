@@ -1,4 +1,4 @@
-"""How a call to a remote service survives it: deadline, retries, breaker, bounded queue, coalescing, cache.
+"""Resilience of calls to remote services: deadline, retries, breaker, bounded queue, coalescing, cache.
 
 Each piece stands alone and takes its clock from outside, so that a teacher of your own can use any of them.
 """

@@ -1,4 +1,4 @@
-"""Circuit breaker: an endpoint that is down is not asked again until a probe has found it up."""
+"""Circuit breaker: an endpoint that is down gets no calls until a probe succeeds."""
 
 import logging
 import time
@@ -15,14 +15,14 @@ _OUTAGE = frozenset({"timeout", "unavailable"})  # a 429 or a 400 comes from an 
 class Breaker:
     """Closed, open after `failures` outages in a row, half open after `open_s`: one probe decides.
 
-    Only outages count (timeouts, broken connections, 5xx). A call that is cancelled says nothing. While open, a call
+    Only outages count (timeouts, broken connections, 5xx); a cancelled call counts as neither. While open, a call
     is refused at once, which spares the caller the wait and the endpoint the load (M. Nygard, "Release It!", 2007).
 
     Parameters
     ----------
-    name : of the endpoint, for errors and the log
-    failures : outages in a row that open it
-    open_s : seconds until a probe is let through
+    name : name of the endpoint, for errors and the log
+    failures : consecutive outages that open the breaker
+    open_s : seconds until a probe is allowed
     clock : monotonic clock
     """
 
@@ -36,14 +36,14 @@ class Breaker:
 
     @property
     def state(self) -> Literal["closed", "open", "half_open"]:
-        """State now, for dashboards."""
+        """Return the current state, for dashboards."""
         if self._opened_at is None:
             return "closed"
         return "open" if self.clock() < self._opened_at + self.open_s else "half_open"
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
-        """Let one call through, and learn from how it ends.
+        """Context of one call; its outcome updates the breaker.
 
         Raises
         ------
@@ -69,7 +69,7 @@ class Breaker:
         wait = self._opened_at + self.open_s - self.clock()
         if wait > 0 or self._probing:
             raise TeacherError(
-                f"{self.name} failed {self.failures} times in a row and is not asked until a probe has found it up",
+                f"{self.name} failed {self.failures} times in a row and gets no calls until a probe succeeds",
                 reason="circuit_open",
                 retry_after_s=max(wait, 0.0) or 1.0,
             )
@@ -78,7 +78,7 @@ class Breaker:
 
     def _learn(self, *, outage: bool, probe: bool) -> None:
         if self._opened_at is not None and not probe:
-            return  # a call that began before the breaker opened; only a probe speaks for the present
+            return  # the call began before the breaker opened; only a probe shows the current state
         self._in_a_row = self._in_a_row + 1 if outage else 0
         if outage and (probe or self._in_a_row >= self.failures):
             self._opened_at = self.clock()

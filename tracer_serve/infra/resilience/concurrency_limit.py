@@ -32,7 +32,7 @@ class Limit:
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
-        """Wait for a place and hold it; how long to wait is the caller's deadline.
+        """Wait for a slot and hold it; the caller sets its own deadline.
 
         Raises
         ------

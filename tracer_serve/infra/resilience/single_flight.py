@@ -1,4 +1,4 @@
-"""Identical calls that are in flight at the same time become one."""
+"""Coalesce identical calls that are in flight at the same time (single flight)."""
 
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable
@@ -9,17 +9,16 @@ T = TypeVar("T")
 
 
 class _Flight(Generic[T]):
-    """A call under way and who waits for it."""
+    """A call in progress and its number of waiters."""
 
     def __init__(self, task: asyncio.Task[T]) -> None:
         self.task, self.waiters, self.collected = task, 0, False
 
 
 class Coalesce(Generic[K, T]):
-    """One call per key at a time; whoever asks meanwhile gets its outcome.
+    """Run one call per key at a time; concurrent callers share its outcome.
 
-    The call belongs to nobody: a waiter that is cancelled leaves the others their answer, and when the last one leaves
-    the call is cancelled too.
+    Cancelling one waiter does not affect the others. When the last waiter is cancelled, the call is cancelled too.
     """
 
     def __init__(self) -> None:
@@ -29,12 +28,12 @@ class Coalesce(Generic[K, T]):
         return len(self._flights)
 
     async def run(self, key: K, start: Callable[[], Coroutine[Any, Any, T]]) -> tuple[T, bool]:
-        """Return the outcome, and whether this waiter is the first to get it (the one who pays).
+        """Return the outcome, and whether this waiter is the first to get it and accounts for its cost.
 
         Parameters
         ----------
-        key : what makes two calls identical
-        start : makes the call; called only where none is in flight
+        key : calls with equal keys are identical
+        start : starts the call; used only if none is in flight
         """
         flight = self._flights.get(key)
         if flight is None:
@@ -54,7 +53,7 @@ class Coalesce(Generic[K, T]):
     def _land(self, key: K, task: asyncio.Task[T]) -> None:
         self._leave(key, task)
         if not task.cancelled():
-            task.exception()  # seen, even where every waiter has left in the meantime
+            task.exception()  # mark the exception as retrieved, even if every waiter has left
 
     def _leave(self, key: K, task: asyncio.Task[T]) -> None:
         flight = self._flights.get(key)

@@ -1,4 +1,4 @@
-"""Answers by exact key, bounded in number and age."""
+"""Least-recently-used cache with a time to live."""
 
 import time
 from collections import OrderedDict
@@ -10,12 +10,12 @@ V = TypeVar("V")
 
 
 class Cache(Generic[K, V]):
-    """The most recently used answers.
+    """Keep the most recently used values.
 
     Parameters
     ----------
-    size : most answers kept; the least recently used one goes first; 0 keeps none
-    ttl_s : seconds after which an answer is forgotten, however often it is used
+    size : maximum number of values; the least recently used is dropped first; 0 keeps none
+    ttl_s : seconds after which a value expires, even if it is used
     clock : monotonic clock
     """
 
@@ -27,7 +27,7 @@ class Cache(Generic[K, V]):
         return len(self._kept)
 
     def get(self, key: K) -> V | None:
-        """Return the answer, None where there is none or it is too old."""
+        """Return the value, or None if it is missing or expired."""
         found = self._kept.get(key)
         if found is None:
             return None
@@ -38,11 +38,11 @@ class Cache(Generic[K, V]):
         return found[1]
 
     def drop(self, key: K) -> None:
-        """Forget an answer, if it is there."""
+        """Drop a value, if present."""
         self._kept.pop(key, None)
 
     def put(self, key: K, value: V) -> None:
-        """Keep an answer."""
+        """Store a value."""
         self._kept[key] = self.clock() + self.ttl_s, value
         self._kept.move_to_end(key)
         while len(self._kept) > self.size:

@@ -137,7 +137,7 @@ def test_a_paired_migration_certifies_at_once_and_shows_what_moved(
     assert main(["refit", str(changed.file), "--json"]) == 0
     again = json.loads(capsys.readouterr().out)
     moved = sum(label == "red" for label in LABELS[-70:])
-    assert f"asked about 70 old texts; {moved} of 70 labels moved" in printed
+    assert f"relabelled 70 old texts; {moved} of 70 labels changed" in printed
     assert f"{moved} x red -> crimson" in printed
     report = json.loads((open_versions(changed).folder(2) / "report.json").read_text(encoding="utf-8"))
     assert report["migration"]["moves"] == [{"from": "red", "to": "crimson", "rows": moved}]

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from tracer_serve.fit.folds import duplicate_groups
 from tracer_serve.gate.binomial import lower_bounds
+from tracer_serve.gate.wording import percent
 from tracer_serve.types import Labels, Text
 
 KEY = "teacher_noise"
@@ -69,13 +70,13 @@ class TeacherNoise:
         low, high = self.interval()
         found = (
             f"asked again, the teacher repeats {self.agreed:,} of {self.asked:,} labels"
-            f" ({_percent(self.agreement)}, 95 % interval {_percent(low)} to {_percent(high)})"
+            f" ({percent(self.agreement)}, 95 % interval {percent(low)} to {percent(high)})"
         )
         if self.forbids(alpha):
             share = self.ceiling() / alpha
             return (
-                f"{found}: no surrogate can agree with it on more than {_percent(self.ceiling())} of all traffic, so"
-                f" alpha {alpha:g} leaves at most {_percent(share)} to handle, and nothing where it wavers evenly"
+                f"{found}: no surrogate can agree with it on more than {percent(self.ceiling())} of all traffic, so"
+                f" alpha {alpha:g} leaves at most {percent(share)} to handle, and nothing where it wavers evenly"
             )
         return f"{found}; alpha {alpha:g} is within reach of a perfect surrogate"
 
@@ -101,7 +102,3 @@ def duplicate_noise(texts: Sequence[Text], labels: Labels) -> TeacherNoise:
             paired.add(group)
             agreed += bool(labels[row] == labels[first[group]])
     return TeacherNoise(len(paired), agreed, "duplicates")
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"

@@ -75,8 +75,8 @@ def _percent(value: float) -> str:
     return f"{100 * value:.6g} %"
 
 
-def percent(value: float | None) -> str:
-    """Return a share in percent, a dash where there is none; less than all is never rounded to all.
+def percent(value: float | None, digits: int = 1) -> str:
+    """Return a share in percent, a dash for None; a share below 1 is never rounded to 100 %.
 
     Examples
     --------
@@ -85,7 +85,7 @@ def percent(value: float | None) -> str:
     """
     if value is None:
         return "-"
-    return f"{min(100 * value, 99.9) if value < 1 else 100 * value:.1f} %"
+    return f"{min(100 * value, 100 - 10**-digits) if value < 1 else 100 * value:.{digits}f} %"
 
 
 def at_least(value: float | None) -> str:

@@ -97,8 +97,8 @@ def _more_traces(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         _action(
             "collect",
-            f"Collect traces: {ahead['traces']:,} may handle {100 * ahead['coverage']:.0f} %",
-            f"Coverage still grows with the traces (range {100 * ahead['low']:.0f} to {100 * ahead['high']:.0f} %).",
+            f"Collect traces: {ahead['traces']:,} may handle {percent(ahead['coverage'], 0)}",
+            f"Coverage still grows with the traces (range {percent(ahead['low'], 0)} to {percent(ahead['high'], 0)}).",
             gain,
         )
     ]
@@ -115,7 +115,7 @@ def _alpha(report: Mapping[str, Any]) -> list[dict[str, Any]]:
                 _action(
                     "alpha",
                     f"Decide whether alpha {what['alpha'][i]:g} would do",
-                    f"It would handle {100 * what['coverage'][i]:.0f} % instead of {100 * now:.0f} %.",
+                    f"It would handle {percent(what['coverage'][i], 0)} instead of {percent(now, 0)}.",
                     gain,
                 )
             ]

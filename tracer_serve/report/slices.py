@@ -1,9 +1,9 @@
 """Slices: groups of rows that are deferred, or on which surrogate and teacher differ, more often than the rest.
 
 Weighted covering (Lavrac et al., 2004): take the slice with the largest excess, set its rows aside, and judge the
-others on the remaining rows, so that one hard label is not repeated as its words, cluster and length. The excess is computed
-from the exact lower bound of the rate. ``sure`` marks slices with an excess after Bonferroni's correction for the
-number of groups; the others are hints.
+others on the remaining rows, so that one hard label is not repeated as its words, cluster and length. The excess is
+computed from the exact lower bound of the rate. ``sure`` marks slices with an excess after Bonferroni's correction for
+the number of groups; the others are hints.
 """
 
 from typing import Any

@@ -48,7 +48,7 @@ def test_a_version_that_does_not_certify_never_replaces_one_that_does(
     capsys.readouterr()
     assert main(["refit", str(task.file)]) == 0
     printed = capsys.readouterr().out
-    assert "version 1 goes on serving" in printed
+    assert "version 1 still serves" in printed
     assert "not certified. Everything goes to the teacher: there are too few rows" in printed
     assert open_versions(task).current() == 1
 

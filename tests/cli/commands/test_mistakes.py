@@ -97,7 +97,7 @@ def test_an_output_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFix
         ["classify", str(task.file), traces, f"{there}/x.csv"],
     ):
         error = failing(capsys, *words)
-        assert f"there is no folder {there}; make it: mkdir -p {there}" in error
+        assert f"there is no folder {there}; create it: mkdir -p {there}" in error
         assert "comparing" not in error
     assert "cannot be written" in failing(capsys, "scan", traces, "--html", str(tmp_path))
 
@@ -289,7 +289,7 @@ def test_an_interrupted_fit_tells_it_in_a_word(tmp_path: Path, sent: signal.Sign
         process.send_signal(sent)
         told = process.stderr.read()
     assert process.returncode == 128 + sent
-    assert told.splitlines()[-1:] == ["interrupted; what was not finished was not kept"]
+    assert told.splitlines()[-1:] == ["interrupted; unfinished work was discarded"]
     assert "Traceback" not in told
     assert open_versions(task).numbers() == []
     store = store_of(task)

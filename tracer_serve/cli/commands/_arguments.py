@@ -1,4 +1,4 @@
-"""Command-line arguments that several commands share."""
+"""Command-line arguments shared by several commands."""
 
 import argparse
 import os
@@ -16,18 +16,18 @@ def add_text_field(parser: argparse.ArgumentParser) -> None:
 
 
 def add_reading(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say how a file of traces is read; `reading_of` returns them."""
+    """Add the options for reading a trace file; `reading_of` returns them."""
     parser.add_argument("--format", choices=FORMATS, default="auto", help="how to read the file; default: detected")
     add_text_field(parser)
     what = "field or column that holds the label; result.is_spam leads into a JSON answer"
     parser.add_argument("--label-field", metavar="NAME", help=what)
-    parser.add_argument("--skip-bad", action="store_true", help="skip lines that are refused")
+    parser.add_argument("--skip-bad", action="store_true", help="skip invalid lines")
     what = "keep the prompt that all texts of a file begin and end with; default: it is removed"
     parser.add_argument("--keep-wrapper", action="store_true", help=what)
 
 
 def reading_of(args: argparse.Namespace, spec: Spec | None) -> ReadOptions:
-    """Return how to read a file, as the arguments and the task's labels say."""
+    """Return the reading options from the arguments and the task's labels."""
     return ReadOptions(
         fmt=args.format,
         labels=() if spec is None else spec.label_names,
@@ -47,22 +47,22 @@ def count(word: str) -> int:
 
 
 def text_field_of(names: list[str]) -> str | tuple[str, str] | None:
-    """Return the field of a text, or both fields of a pair; None where none was given."""
+    """Return the field of a text, or both fields of a pair; None if none was given."""
     if len(names) > 1:
         return names[0], names[1]
     return names[0] if names else None
 
 
 def require_place(file: Path) -> None:
-    """Check that a file can be written, before the work whose result goes into it.
+    """Check that a file can be written, before doing the work.
 
     Raises
     ------
     BadInputError
-        Where its folder does not exist or is not writable.
+        If its folder does not exist or is not writable.
     """
     folder = file.parent
     if not folder.is_dir():
-        raise BadInputError(f"{file}: there is no folder {folder}; make it: mkdir -p {folder}")
+        raise BadInputError(f"{file}: there is no folder {folder}; create it: mkdir -p {folder}")
     if file.is_dir() or not os.access(folder, os.W_OK):
-        raise BadInputError(f"{file}: cannot be written; look: ls -ld {folder} {file}")
+        raise BadInputError(f"{file}: cannot be written; check: ls -ld {folder} {file}")

@@ -1,4 +1,4 @@
-"""What the gate found on a version, in words."""
+"""A version's certificate as rows for the terminal."""
 
 from tracer_serve.config.load import Task
 from tracer_serve.gate.certificate import Certificate
@@ -8,7 +8,7 @@ from tracer_serve.storage.versions.opening import open_versions
 
 
 def finding(task: Task, version: int, certificate: Certificate) -> list[tuple[str, str]]:
-    """Return what the gate found on a version, and where its report is."""
+    """Return a version's verdict, its figures and the path of its report."""
     word = "certified" if certificate.certified else "not certified"
     return [
         ("verdict", f"{word}. {verdict_of(certificate)}"),
@@ -34,14 +34,14 @@ def measured_of(certificate: Certificate) -> list[tuple[str, str]]:
 
 
 def _stages(found: Certificate) -> list[tuple[str, str]]:
-    """Return what each stage of a cascade answers and costs, and what that spares."""
-    spared = spared_of(found)
-    if spared is None:
+    """Return what each stage of a cascade answers and costs, and the cost of the last stage alone."""
+    costs = spared_of(found)
+    if costs is None:
         return []
-    told = []
+    rows = []
     for number, row in enumerate(found.stages, 1):
-        takes = f"{row.cpu_ms:.3g} ms of CPU a row, {row.embed_ms:.3g} ms before that to embed it"
-        does = f"{row.surrogate}: asked about {row.asked:.1%}, answers {row.share:.1%}"
-        told.append((f"stage {number}", f"{does}; {takes}"))
-    told.append(("CPU", f"{spared['cascade_ms']:.3g} ms a request; the last stage alone {spared['alone_ms']:.3g} ms"))
-    return told
+        takes = f"{row.cpu_ms:.3g} ms of CPU per row, after {row.embed_ms:.3g} ms for its embedding"
+        does = f"{row.surrogate}: receives {percent(row.asked)}, answers {percent(row.share)}"
+        rows.append((f"stage {number}", f"{does}; {takes}"))
+    rows.append(("CPU", f"{costs['cascade_ms']:.3g} ms per request; the last stage alone {costs['alone_ms']:.3g} ms"))
+    return rows

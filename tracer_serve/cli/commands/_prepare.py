@@ -1,4 +1,4 @@
-"""What has to be looked at before a task is served."""
+"""Checks of a task before it is served."""
 
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ from tracer_serve.storage.versions.opening import open_versions, store_of
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What was found, as JSON can carry it.
+    """Result of the checks, serialisable as JSON.
 
     Parameters
     ----------
-    unfitted : whether there are traces, but no version yet
-    facts : what to tell people of the version; empty where there is none
+    unfitted : whether there are traces but no version
+    facts : rows about the version for the terminal; empty if there is no version
     example : an input to try
     """
 
@@ -33,12 +33,12 @@ class Prepared:
 
 
 def prepare(task: Task) -> Prepared:
-    """Check a task, import its new traces, and look at the version that will serve.
+    """Check a task, import its new traces, and verify the version that will serve.
 
     Raises
     ------
     TracerServeError
-        Where a component, a file of traces, the store or the version is wrong.
+        If a component, a trace file, the store or the version is invalid.
     """
     check(task)
     versions = open_versions(task)

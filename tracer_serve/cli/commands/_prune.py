@@ -1,4 +1,4 @@
-"""``tracer-serve traces prune TASK.yaml``: let old rows go that nobody labelled."""
+"""``tracer-serve traces prune TASK.yaml``: remove old rows without a label."""
 
 import argparse
 import re
@@ -25,7 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Remove and tell."""
+    """Remove old rows and print how many."""
     task = load_task(args.task)
     age = args.older_than or _configured(task)
     with closing(store_of(task)) as store:
@@ -36,27 +36,27 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"rows": rows, "older_than_s": age.total_seconds(), "dry_run": args.dry_run})
     else:
-        facts([("would go" if args.dry_run else "removed", f"{rows:,} rows without a label, older than {_told(age)}")])
+        facts([("would remove" if args.dry_run else "removed", f"{rows:,} unlabelled rows older than {_days(age)}")])
     return 0
 
 
 def _configured(task: Task) -> timedelta:
     days = task.spec.traces.keep_unlabelled_days
     if days is None:
-        problem = "is not set, so rows stay for ever; set it, or say which are old: --older-than 30d"
+        problem = "is not set, so rows are kept; set it, or name an age: --older-than 30d"
         raise SpecError(problem, file=task.file, path="traces.keep_unlabelled_days")
     return timedelta(days=days)
 
 
-def _told(age: timedelta) -> str:
+def _days(age: timedelta) -> str:
     return f"{age / timedelta(days=1):g} days"
 
 
 def _age(text: str) -> timedelta:
     found = re.fullmatch(r"(\d+)([dh])", text)
     if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no age such as 30d or 12h")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an age such as 30d or 12h")
     age = timedelta(**{_UNITS[found[2]]: int(found[1])})
     if age < LEAST:
-        raise argparse.ArgumentTypeError(f"rows younger than {LEAST} may be about to get their label, so they stay")
+        raise argparse.ArgumentTypeError(f"rows younger than {LEAST} may still get their label, so they are kept")
     return age

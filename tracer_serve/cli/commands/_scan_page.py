@@ -1,4 +1,4 @@
-"""The page of a scan: certified coverage over alpha, the learning curve, what is saved; one file by itself."""
+"""HTML page of a scan: certified coverage over alpha, learning curve and savings, in one file."""
 
 from dataclasses import asdict
 
@@ -14,7 +14,7 @@ def render_scan(file: str, found: Scan, price: CallPrice | None) -> str:
     Parameters
     ----------
     file : name of the scanned file
-    price : what a call costs, None where it is not known
+    price : price of a teacher call, None if unknown
     """
     money = None
     if price is not None:

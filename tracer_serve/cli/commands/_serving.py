@@ -1,4 +1,4 @@
-"""From a worker that is starting to a service that answers."""
+"""Start a service: check the tasks, fit first versions, run the workers."""
 
 import argparse
 import json
@@ -31,26 +31,26 @@ def go(args: argparse.Namespace, worker: WorkerHandle) -> int:
     server = tasks[0].spec.server
     with bind(server) as listener:
         worker.prepare()
-        told = worker.told()
-        if not told["serves"]:
+        report = worker.told()
+        if not report["serves"]:
             worker.end()
-        for task, found in zip(tasks, told["tasks"], strict=True):
+        for task, found in zip(tasks, report["tasks"], strict=True):
             begin(task, found)
-        invite(told["tasks"][0]["example"], *tasks)
+        invite(report["tasks"][0]["example"], *tasks)
         log_to_stdout()
         configure_our_log()
-        return Supervisor(listener, server.workers).run(worker if told["serves"] else None)
+        return Supervisor(listener, server.workers).run(worker if report["serves"] else None)
 
 
 def _moved(task: Task, host: str | None, port: int | None) -> Task:
-    """Return the task listening elsewhere."""
+    """Return the task with another host or port."""
     server = task.spec.server
     moved = server.model_copy(update={"host": host or server.host, "port": port or server.port})
     return replace(task, spec=task.spec.model_copy(update={"server": moved}))
 
 
 def begin(task: Task, found: dict[str, Any]) -> None:
-    """Print what was found of a task, or write its version 1 where traces are there and no version is.
+    """Print the facts of a task, or fit version 1 if there are traces and no version.
 
     Parameters
     ----------
@@ -67,9 +67,9 @@ def begin(task: Task, found: dict[str, Any]) -> None:
 
 
 def _first(task: Task) -> None:
-    """Write version 1. Where that is not possible yet, say why; the task is served by its teacher."""
-    from tracer_serve.cli.commands.fit import summary  # noqa: PLC0415  # both bring scikit-learn, two seconds that a
-    from tracer_serve.lifecycle.refit import refit  # noqa: PLC0415  # start with a version is spared
+    """Fit version 1. If that is not possible yet, print why; the teacher answers until then."""
+    from tracer_serve.cli.commands.fit import summary  # noqa: PLC0415  # both import scikit-learn, which takes two
+    from tracer_serve.lifecycle.refit import refit  # noqa: PLC0415  # seconds and is not needed with a version
 
     try:
         with progress_bar() as progress:
@@ -84,7 +84,7 @@ def _first(task: Task) -> None:
 
 
 def _served_by_teacher(task: Task, why: TracerServeError) -> None:
-    """Print why there is no version yet, and that the task is served all the same."""
+    """Print why there is no version yet, and that the teacher answers meanwhile."""
     until = "Until there is one, every request goes to the teacher, and each answer becomes a trace"
     out.print(f"{task.spec.name}: no version yet: {str(why).rstrip('.')}. {until}", markup=False)
 
@@ -99,7 +99,7 @@ def _ask_for_first(task: Task) -> None:
 
 
 def invite(example: object, task: Task, *others: Task) -> None:
-    """Print the URL and a curl line that works when pasted; several tasks are told apart by `model`."""
+    """Print the URL and a curl command to try; with several tasks, `model` selects one."""
     server = task.spec.server
     host = "127.0.0.1" if server.host in ("0.0.0.0", "::") else server.host  # noqa: S104  # shown, not bound
     url = f"http://{host}:{server.port}"

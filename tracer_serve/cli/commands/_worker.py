@@ -1,4 +1,4 @@
-"""The worker that ``serve`` starts ahead: it prepares its tasks first, as it imports all that this takes."""
+"""The worker that ``serve`` starts early: it imports and checks in parallel with the supervisor's start."""
 
 import gc
 import importlib
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def main() -> int:
-    """Prepare, tell what was found, and serve unless something has to be done before."""
+    """Check the tasks, report to the supervisor, and serve unless a version must be fitted first."""
     gc.disable()
     line = SupervisorLink(int(sys.argv[1]))
     importlib.import_module("tracer_serve.cli.commands._prepare")
-    importlib.import_module("tracer_serve.server.app")  # what answers, while the supervisor reads the YAML
+    importlib.import_module("tracer_serve.server.app")  # imported while the supervisor reads the YAML
     if not line.may_prepare():
         return 0
     try:
@@ -30,7 +30,7 @@ def main() -> int:
     except TracerServeError as error:
         line.fail(error)
         return error.exit_code
-    # whoever has checked plugins has fitted, and holds scikit-learn; one that answers should not
+    # checking plugins imports scikit-learn, which a serving worker should not hold
     serves = not any(one.unfitted for one in found) and not any(task.spec.plugins for task in tasks)
     line.tell({"serves": serves, "tasks": [asdict(one) for one in found]})
     if serves:
@@ -39,7 +39,7 @@ def main() -> int:
 
 
 def _prepared(tasks: Sequence[Task]) -> list["Prepared"]:
-    """Prepare all tasks, or tell what is wrong with any of them together, each by the name of its file."""
+    """Check all tasks; raise one error that lists the problems of all, each with its file."""
     from tracer_serve.cli.commands._prepare import prepare  # noqa: PLC0415
 
     if len(tasks) == 1:
@@ -49,8 +49,8 @@ def _prepared(tasks: Sequence[Task]) -> list["Prepared"]:
         try:
             found.append(prepare(task))
         except TracerServeError as error:
-            told = str(error)
-            problems.append(told if told.startswith(str(task.file)) else f"{task.file}: {told}")
+            problem = str(error)
+            problems.append(problem if problem.startswith(str(task.file)) else f"{task.file}: {problem}")
     if problems:
         raise SpecError("\n".join(problems) + f"\nnone of the {len(tasks)} tasks was started")
     return found

@@ -1,4 +1,4 @@
-"""``tracer-serve build``: a task as a bento, for ``bentoml serve`` and ``bentoml containerize``."""
+"""``tracer-serve build``: build a bento of a task, for ``bentoml serve`` and ``bentoml containerize``."""
 
 import argparse
 from pathlib import Path
@@ -13,7 +13,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("task", type=Path, help="YAML file of the task")
     parser.add_argument("--tag", default="", metavar="NAME[:VERSION]", help="default: the task's name, a new version")
-    parser.add_argument("--with-traces", action="store_true", help="take the files under traces.import along")
+    parser.add_argument("--with-traces", action="store_true", help="include the files under traces.import")
     parser.add_argument(
         "--extra", action="append", default=[], metavar="EXTRA", help="install this extra too, such as otel; repeatable"
     )
@@ -21,7 +21,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Build the bento and say what to do with it."""
+    """Build the bento and print how to use it."""
     task = load_task(args.task)
     built = build(task, args.tag, with_traces=args.with_traces, extras=args.extra)
     if args.json:

@@ -1,4 +1,4 @@
-"""``tracer-serve check``: is this YAML right, before anything starts."""
+"""``tracer-serve check``: validate a task before it is served."""
 
 import argparse
 import asyncio
@@ -36,16 +36,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--teacher-noise",
         type=count,
         metavar="N",
-        help="also ask the teacher again about N stored inputs: how far does it agree with itself?",
+        help="also relabel N stored inputs with the teacher, to measure how often it agrees with itself",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check spec, plugins, components and the files of traces; with --teacher also that it answers."""
+    """Check spec, plugins, components and trace files; with --teacher also the teacher."""
     task = load_task(args.task)
     found = check(task) | _traces(task)
-    _warn_of_strangers(task)
+    _warn_of_open_access(task)
     if args.teacher is not None:
         found["answer"] = asyncio.run(_ask(task, args.teacher))
     if args.teacher_noise is not None:
@@ -57,8 +57,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _warn_of_strangers(task: Task) -> None:
-    """Tell what `serve` will refuse, unless it is said there that it is meant."""
+def _warn_of_open_access(task: Task) -> None:
+    """Warn if `serve` will refuse to bind beyond loopback without keys."""
     try:
         require_keys(task.spec.server, insecure=bool(os.environ.get("TRACER_SERVE_INSECURE")), file=task.file)
     except SpecError as error:
@@ -66,18 +66,18 @@ def _warn_of_strangers(task: Task) -> None:
 
 
 def check(task: Task) -> dict[str, str]:
-    """Make every component of a task once.
+    """Build every component of a task once.
 
     Raises
     ------
     SpecError, PluginError
-        Naming the first thing that is wrong.
+        For the first problem found.
     """
     spec = task.spec
     began = time.monotonic()
     plugins = load_plugins(task)
     took = time.monotonic() - began
-    slow = f"; {took:.0f} s to import, in every process: import heavy libraries where they are used"
+    slow = f"; {took:.0f} s to import in every process; import heavy libraries inside functions"
     make_embedders(task)
     for index in range(len(spec.surrogates)):
         make_surrogate(task, index)
@@ -100,23 +100,23 @@ def check(task: Task) -> dict[str, str]:
 
 
 def _next(task: Task) -> str:
-    """Return the command that comes after this one."""
+    """Return the next command to run."""
     if (task.state / "versions").is_dir() or task.spec.versions.url is not None:
         return f"tracer-serve {task.file} serves it; tracer-serve refit {task.file} makes a new version"
     if task.spec.traces.import_:
-        return f"tracer-serve {task.file} fits a first version (it tells how long that takes), then serves it"
-    return f"tracer-serve {task.file} serves it; everything is deferred, and kept as a trace, until a refit certifies"
+        return f"tracer-serve {task.file} fits a first version, then serves it"
+    return f"tracer-serve {task.file} serves it; the teacher answers, and its answers are stored as traces"
 
 
 def _traces(task: Task) -> dict[str, str]:
-    """Read the files that the first fit will import, and count.
+    """Read the files that the first fit will import, and count rows and labels.
 
-    Lines that the fit refuses are told, and are no error here: they may have been left out by hand already.
+    Invalid lines are a warning here, because `import --skip-bad` may have skipped them already.
 
     Raises
     ------
     ImportFileError
-        Where a file cannot be read, or holds no trace of this task.
+        If a file cannot be read or contains no trace of this task.
     """
     reading = ReadOptions(labels=task.spec.label_names, pair=task.spec.input == "pair")
     found = [survey_file(task.resolve(path), reading, skip_bad=True) for path in task.spec.traces.import_]
@@ -126,13 +126,13 @@ def _traces(task: Task) -> dict[str, str]:
             leave = f"tracer-serve import {task.file} {summary.path} --skip-bad"
             say = f"warning: {first}. Lines refused: {summary.refused:,}. Fix them, or skip them: {leave}"
             err.print(say, markup=False)
-    told = [f"{summary.path.name}: rows {summary.rows:,}, labels {len(summary.labels):,}" for summary in found]
-    return {"traces": "; ".join(told) or "none to import"}
+    counts = [f"{summary.path.name}: rows {summary.rows:,}, labels {len(summary.labels):,}" for summary in found]
+    return {"traces": "; ".join(counts) or "none to import"}
 
 
 def _noise(task: Task, inputs: int, *, quiet: bool) -> str:
-    """Estimate the teacher's noise, warn where alpha is out of reach, and return the finding."""
-    from tracer_serve.lifecycle.noise_check import estimate_noise  # noqa: PLC0415  # the fit's libraries, which `serve` spares
+    """Estimate the teacher's noise, warn if alpha is out of reach, and return the result."""
+    from tracer_serve.lifecycle.noise_check import estimate_noise  # noqa: PLC0415  # slow to import; `serve` does not need it
 
     with closing(store_of(task)) as store, progress_bar(quiet=quiet) as progress:
         noise = estimate_noise(task, store, inputs, progress)

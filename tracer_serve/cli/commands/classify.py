@@ -1,4 +1,4 @@
-"""``tracer-serve classify``: a whole file through the current version."""
+"""``tracer-serve classify``: label a whole file with the current version."""
 
 import argparse
 import asyncio
@@ -14,6 +14,7 @@ from tracer_serve.cli.commands._arguments import add_text_field, count, require_
 from tracer_serve.cli.console import facts, print_json, progress_bar
 from tracer_serve.config.load import Task, load_task
 from tracer_serve.errors import ArtifactError, BadInputError
+from tracer_serve.gate.wording import percent
 from tracer_serve.serving.batch import FileSummary, InputLine, Sink, classify, classify_asking, lines_of, open_sink
 from tracer_serve.serving.batch.classify_file import BATCH
 from tracer_serve.serving.runtime import Runtime, running
@@ -25,43 +26,43 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("task", type=Path, help="YAML file of the task")
     parser.add_argument("input", type=Path, help="JSONL, CSV, TSV or Parquet; the first ones also gzipped")
-    parser.add_argument("output", type=Path, help="JSONL, CSV or Parquet, by its ending; continued where interrupted")
+    parser.add_argument("output", type=Path, help="JSONL, CSV or Parquet, by its suffix; resumed if interrupted")
     add_text_field(parser)
-    parser.add_argument("--teacher", action="store_true", help="ask the teacher about what is deferred; keep traces")
+    parser.add_argument("--teacher", action="store_true", help="ask the teacher about deferred texts; store traces")
     parser.add_argument("--batch", type=count, default=BATCH, metavar="N", help="texts per batch, default %(default)s")
     parser.add_argument("--json", action="store_true", help="print the counts as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the output whole, or leave a partial one that the same command continues."""
+    """Write the whole output, or leave a partial one that the same command continues."""
     task = load_task(args.task)
     fields: list[str] = args.text_field
     lines = lines_of(args.input, pair=task.spec.input == "pair", text_field=text_field_of(fields))
-    first = next(lines, None)  # what is wrong with the file as a whole is said before anything is written
+    first = next(lines, None)  # reports an unreadable file before anything is written
     require_place(args.output)
     sink = open_sink(args.output, args.input, {"task": task.spec.name, "text_field": fields})
     before, started = sink.rows, time.perf_counter()
     everything, total = chain([] if first is None else [first], lines), _rows(args.input)
     with progress_bar(quiet=args.json) as progress:
-        told = lambda done: progress("classifying", before + done, total)  # noqa: E731  # the bar's stage and total
-        tally = asyncio.run(_classify(task, everything, sink, args, told))
+        report = lambda done: progress("classifying", before + done, total)  # noqa: E731  # the bar's stage and total
+        tally = asyncio.run(_classify(task, everything, sink, args, report))
     _show(args, sink, tally, before, time.perf_counter() - started)
     if tally.rows and tally.decisions["refused"] == tally.rows:
         raise BadInputError(
-            f"no row of {args.input} was classified, every one was refused; `tracer_reason` in {args.output} says why."
-            " Is the text in another field (--text-field NAME)? Remove the output before the next try"
+            f"every row of {args.input} was refused; `tracer_reason` in {args.output} says why. Is the text in another"
+            " field (--text-field NAME)? Remove the output before the next try"
         )
     return 0
 
 
 async def _classify(
-    task: Task, lines: Iterator[InputLine], sink: Sink, args: argparse.Namespace, told: Callable[[int], None]
+    task: Task, lines: Iterator[InputLine], sink: Sink, args: argparse.Namespace, report: Callable[[int], None]
 ) -> FileSummary:
     async with running(task, schedule=False) as runtime:
         if args.teacher:
             tally, router = FileSummary(), runtime.router
             async for tally in classify_asking(lines, router, sink, at_once=router.at_once, batch=args.batch):
-                told(tally.rows)
+                report(tally.rows)
             return tally
         if runtime.live.loaded is None and runtime.live.problem is not None:
             raise ArtifactError(runtime.live.problem)
@@ -72,25 +73,25 @@ async def _classify(
             )
         stop = Event()
         try:
-            return await asyncio.to_thread(_alone, runtime, lines, sink, args.batch, told=told, stop=stop)
+            return await asyncio.to_thread(_alone, runtime, lines, sink, args.batch, report=report, stop=stop)
         finally:
-            stop.set()  # a thread hears of no signal, and would go on to the file's end
+            stop.set()  # a thread gets no signal and would continue to the end of the file
 
 
 def _alone(
-    runtime: Runtime, lines: Iterator[InputLine], sink: Sink, batch: int, *, told: Callable[[int], None], stop: Event
+    runtime: Runtime, lines: Iterator[InputLine], sink: Sink, batch: int, *, report: Callable[[int], None], stop: Event
 ) -> FileSummary:
     tally = FileSummary()
     with closing(classify(lines, runtime.router, sink, batch=batch)) as batches:
         for tally in batches:
-            told(tally.rows)
+            report(tally.rows)
             if stop.is_set():
                 break
     return tally
 
 
 def _rows(path: Path) -> int | None:
-    """Count the lines for the progress bar, where that costs nothing to speak of."""
+    """Count the lines for the progress bar, if the format makes that cheap."""
     if path.suffix.lower() not in (".jsonl", ".ndjson", ".csv", ".tsv"):
         return None
     with path.open("rb") as stream:
@@ -113,6 +114,6 @@ def _show(args: argparse.Namespace, sink: Sink, tally: FileSummary, before: int,
     for decision, n in tally.decisions.most_common():
         reasons = ", ".join(f"{reason} {m:,}" for reason, m in tally.reasons.most_common())
         why = f": {reasons}" if decision == "deferred" else ""
-        rows.append((decision, f"{n:,} ({100 * n / tally.rows:.1f} %){why}"))
+        rows.append((decision, f"{n:,} ({percent(n / tally.rows)}){why}"))
     rows.append(("time", f"{seconds:.1f} s, {tally.rows / seconds:,.0f} texts a second"))
     facts(rows)

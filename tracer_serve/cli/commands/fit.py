@@ -1,4 +1,4 @@
-"""``tracer-serve fit`` and ``refit``: traces to a version."""
+"""``tracer-serve fit`` and ``refit``: fit a version on the traces."""
 
 import argparse
 from dataclasses import asdict
@@ -18,13 +18,13 @@ _SHOWN = 12
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("task", type=Path, help="YAML file of the task")
-    parser.add_argument("--trigger", default="hand", help="why, for the history")
+    parser.add_argument("--trigger", default="hand", help="reason of the refit, for the history")
     parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)  # the process to end with, of a schedule
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fit, gate, write; exit code 0 also where the gate abstains: that is a finding, not a failure."""
+    """Fit, certify and write a version; the exit code is 0 also if the gate abstains."""
     if args.parent is not None:
         follow_parent(args.parent)
     task = load_task(args.task)
@@ -53,8 +53,8 @@ def as_json(outcome: RefitOutcome) -> dict[str, object]:
 
 
 def summary(task: Task, outcome: RefitOutcome) -> None:
-    """Print what a refit came to."""
-    serves = f"version {outcome.serving} goes on serving"
+    """Print the result of a refit."""
+    serves = f"version {outcome.serving} still serves"
     if outcome.activated:
         serves = "serves now" if outcome.certificate.certified else "loaded, and defers everything"
     rows = f"{outcome.traces:,} traces"
@@ -73,9 +73,9 @@ def summary(task: Task, outcome: RefitOutcome) -> None:
 
 
 def _moves(moved: Moved | None) -> list[tuple[str, str]]:
-    """Return which labels another teacher moved, most frequent first."""
+    """Return the labels that a new teacher changed, most frequent first."""
     if moved is None:
         return []
     answered = moved.asked - moved.failed
-    head = ("new teacher", f"asked about {moved.asked:,} old texts; {moved.moved:,} of {answered:,} labels moved")
+    head = ("new teacher", f"relabelled {moved.asked:,} old texts; {moved.moved:,} of {answered:,} labels changed")
     return [head, *(("", f"{n:,} x {old} -> {new}") for old, new, n in moved.moves[:_SHOWN])]

@@ -1,4 +1,4 @@
-"""``tracer-serve forget``: remove a user's rows, and mark what was fitted on them."""
+"""``tracer-serve forget``: remove a user's rows, and mark the versions fitted on them."""
 
 import argparse
 from collections.abc import Sequence
@@ -26,14 +26,17 @@ def run(args: argparse.Namespace) -> int:
     task = load_task(args.task)
     versions = open_versions(task)
     with closing(store_of(task)) as store:
-        # first the marks: cut short in between, the command repeated counts some rows twice, but leaves none unmarked
+        # mark first: a command that is interrupted and repeated may count rows twice, but leaves no version unmarked
         marked = _mark(versions, store.users.trace_ids(args.user))
         removed = store.users.forget(args.user)
     if args.json:
         print_json({"removed": len(removed), "versions": marked})
         return 0
-    told = ", ".join(f"{number} ({rows:,} rows)" for number, rows in marked.items())
-    shown = [("removed", f"{len(removed):,} rows of user {args.user}"), ("fitted on them", told or "no version")]
+    listed = ", ".join(f"{number} ({rows:,} rows)" for number, rows in marked.items())
+    shown = [
+        ("removed", f"{len(removed):,} rows of user {args.user}"),
+        ("fitted on them", listed or "no version"),
+    ]
     if marked:
         shown.append(
             ("next", f"tracer-serve refit {args.task} writes a version without them. Reports of older ones may")

@@ -17,6 +17,7 @@ from tracer_serve.cli.console import err, facts, out, print_json, progress_bar
 from tracer_serve.components.factory import load_plugins, make_embedders
 from tracer_serve.config.load import Task, load_task
 from tracer_serve.fit.dataset import Rows
+from tracer_serve.gate.wording import percent
 from tracer_serve.report.pricing import CallPrice
 from tracer_serve.report.scan import Scan, bare_task, scan
 from tracer_serve.storage.importers import ImportSummary, read_traces, survey_file
@@ -32,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--delta", type=_probability, default=0.05, help="without --task: probability of a wrong certificate"
     )
     add_reading(parser)
-    parser.add_argument("--price-per-call", type=float, metavar="USD", help="what one call of the teacher costs")
+    parser.add_argument("--price-per-call", type=float, metavar="USD", help="price of one teacher call")
     parser.add_argument("--prompt-per-1m", type=float, metavar="USD", help="price of a million prompt tokens")
     parser.add_argument("--completion-per-1m", type=float, metavar="USD", help="price of a million completion tokens")
     parser.add_argument("--calls-per-day", type=float, metavar="N", help="requests a day; default: money per 1,000")
@@ -41,7 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Scan, print, and write the page where asked."""
+    """Scan, print, and write the page if requested."""
     if args.html:
         require_place(args.html)
     task = load_task(args.task) if args.task else None
@@ -82,18 +83,18 @@ def _read(args: argparse.Namespace, task: Task | None) -> tuple[list[Trace], Imp
 
 
 def _price(args: argparse.Namespace, task: Task, rows: Rows, traces: list[Trace]) -> CallPrice | None:
-    """Return the price of a call: as said, else by tokens, else as the traces tell, else None."""
+    """Return the price of a call: as given, else by tokens, else the mean cost of the traces, else None."""
     block = task.spec.teacher.params.get("price")
     prices = dict(block) if isinstance(block, Mapping) else {}
-    told = {"prompt_per_1m": args.prompt_per_1m, "completion_per_1m": args.completion_per_1m}
-    prices |= {name: value for name, value in told.items() if value is not None}
+    given = {"prompt_per_1m": args.prompt_per_1m, "completion_per_1m": args.completion_per_1m}
+    prices |= {name: value for name, value in given.items() if value is not None}
     costs = [trace.cost for trace in traces if trace.cost > 0]
     if args.price_per_call is not None:
         price = CallPrice(args.price_per_call, "as given")
     elif {"prompt_per_1m", "completion_per_1m"} <= prices.keys():
         price = CallPrice.of_tokens(task, rows.texts, rows.labels, prices)
     elif costs:
-        price = CallPrice(sum(costs) / len(costs), f"mean cost of {len(costs):,} traces that tell it")
+        price = CallPrice(sum(costs) / len(costs), f"mean cost of the {len(costs):,} traces that have one")
     else:
         return None
     return replace(price, calls_per_day=args.calls_per_day)
@@ -130,7 +131,7 @@ def _show(file: Path, found: Scan, price: CallPrice | None, summary: ImportSumma
 
 
 def _next(args: argparse.Namespace, found: Scan) -> str:
-    """Return what to do about the finding."""
+    """Return the recommended next step."""
     if not any(point.coverage for point in found.points):
         other = " or try --embedder sentence_transformers" if args.task is None and args.embedder == "ngrams" else ""
         return f"next: nothing can be certified on these traces yet; collect more (column `lacks`){other}"
@@ -138,8 +139,8 @@ def _next(args: argparse.Namespace, found: Scan) -> str:
         return f"next: set gate.alpha in {args.task}, then tracer-serve fit {args.task}"
     return (
         "next: choose alpha, and write it into a YAML with your teacher, its labels and"
-        f" `traces: {{import: [{args.traces}]}}`; configs/openai.yaml is one to copy, and"
-        " tracer-serve check TASK.yaml says whether it is right"
+        f" `traces: {{import: [{args.traces}]}}`; start from configs/openai.yaml, and check"
+        " it: tracer-serve check TASK.yaml"
     )
 
 
@@ -150,10 +151,10 @@ def _coverage(found: Scan, price: CallPrice | None) -> Table:
     if price is not None:
         table.add_column("saved", justify="right")
     for p in found.points:
-        agree = "-" if p.agreement is None else _percent(p.agreement)
+        agree = percent(p.agreement)
         ahead = "-" if p.twice is None else "{:.0f}% ({:.0f}-{:.0f})".format(*(100 * share for share in p.twice))
         lacks = f"{p.rows_needed:,}" if p.rows_needed else "-"
-        cells = [f"{p.alpha:g}", _percent(p.coverage), agree, _percent(p.calls_saved), ahead, lacks, p.surrogate]
+        cells = [f"{p.alpha:g}", percent(p.coverage), agree, percent(p.calls_saved), ahead, lacks, p.surrogate]
         table.add_row(*cells, *([] if price is None else [f"{price.saved(p.calls_saved):,.3g}"]))
     return table
 
@@ -162,9 +163,5 @@ def _curve(found: Scan) -> Table:
     """Return coverage by number of traces, a column per alpha."""
     table = Table("traces", *(f"{p.alpha:g}" for p in found.points), box=SIMPLE)
     for i, (size, _) in enumerate(found.points[0].curve):
-        table.add_row(f"{size:,}", *(_percent(p.curve[i][1]) for p in found.points))
+        table.add_row(f"{size:,}", *(percent(p.curve[i][1]) for p in found.points))
     return table
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f}%"

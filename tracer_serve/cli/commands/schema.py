@@ -1,4 +1,4 @@
-"""``tracer-serve schema``: the JSON Schema of the YAML."""
+"""``tracer-serve schema``: print the JSON Schema of the YAML."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""``tracer-serve serve``: the main job."""
+"""``tracer-serve serve``: serve one or several tasks."""
 
 import argparse
 import os
@@ -30,8 +30,8 @@ def _port(word: str) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fit first versions where traces are there, print where to ask, and serve until stopped."""
-    # the worker starts to import before this process does: what it needs takes as long as what is needed here
+    """Fit missing first versions, print the URL, and serve until stopped."""
+    # the worker starts first, so that its imports run in parallel with those of this process
     with announced(args.task), WorkerHandle("tracer_serve.cli.commands._worker") as worker:
         from tracer_serve.cli.commands._serving import go  # noqa: PLC0415
 

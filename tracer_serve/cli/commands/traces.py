@@ -1,4 +1,4 @@
-"""``tracer-serve traces copy FROM TO``: from SQLite to Postgres, and back; ``traces prune``: see `_prune`."""
+"""``tracer-serve traces copy FROM TO``: copy a store, for example from SQLite to Postgres."""
 
 import argparse
 from dataclasses import asdict
@@ -19,18 +19,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     copy = kinds.add_parser(
         "copy",
         help="copy traces, values and history from one store into another",
-        description="Copy traces, values and history from one store into another. Repeated, it brings what is new, so"
-        " copy once while the servers run, stop them, copy again, and start them on the new store.",
+        description="Copy traces, values and history from one store into another. A second run copies"
+        " only new rows: copy while the servers run, stop them, copy again, and start them on the new store.",
     )
     copy.add_argument("source", metavar="FROM", help=_STORE)
     copy.add_argument("target", metavar="TO", help="a SQLite file or a URL, or the YAML of the same task")
-    copy.add_argument("--task", metavar="NAME", help="copy this task only; default: all that FROM has, or the YAML's")
+    copy.add_argument("--task", metavar="NAME", help="copy this task only; default: all in FROM, or the YAML's")
     copy.add_argument("--json", action="store_true", help="print JSON")
     prune = kinds.add_parser(
         "prune",
-        help="remove old rows that nobody labelled",
-        description="Remove old rows that nobody labelled: handled ones that no audit and no person looked at, and"
-        " those where the teacher failed. Counts stay. It may run beside servers, be interrupted and repeated.",
+        help="remove old rows without a label",
+        description="Remove old rows without a label: handled rows that were neither audited nor corrected, and rows"
+        " where the teacher failed. Counts stay. Safe while servers run, and after an interruption.",
     )
     _prune.configure(prune)
 
@@ -46,27 +46,27 @@ def _copy(args: argparse.Namespace) -> int:
     wanted = {name for name in (args.task, mine, theirs) if name is not None}
     if len(wanted) > 1 or wanted - {*there}:
         raise StoreError(
-            f"{args.source} has the tasks {', '.join(there) or 'none'}; asked for was {' and '.join(sorted(wanted))}"
+            f"{args.source} has the tasks {', '.join(there) or 'none'}, not {' and '.join(sorted(wanted))}"
         )
     with progress_bar(quiet=args.json) as progress:
         copied = [copy_task(source, target, name, progress) for name in sorted(wanted) or there]
     if args.json:
         print_json([asdict(one) for one in copied])
     elif copied:
-        facts([(one.task, _told(one)) for one in copied])
+        facts([(one.task, _copied(one)) for one in copied])
     else:
         facts([("copied", f"nothing: {args.source} has no task")])
     return 0
 
 
 def _store(text: str) -> tuple[Path | str, str | None]:
-    """Return where a store is, and the task that a YAML means."""
+    """Return the database, and the task's name if it is given as a YAML."""
     if text.endswith((".yaml", ".yml")):
         task = load_task(text)
         return task.database, task.spec.name
     return (text if "://" in text else Path(text)), None
 
 
-def _told(one: Copied) -> str:
+def _copied(one: Copied) -> str:
     more = f", {one.there - one.rows:,} others were there" if one.there > one.rows else ""
     return f"{one.rows:,} rows checked: {one.new:,} new, {one.labelled:,} got a label{more}"

@@ -1,4 +1,4 @@
-"""``tracer-serve versions``: what there is and what serves."""
+"""``tracer-serve versions``: list the versions and which one serves."""
 
 import argparse
 from dataclasses import asdict
@@ -16,8 +16,8 @@ from tracer_serve.storage.versions.opening import open_versions, store_of
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("task", type=Path, help="YAML file of the task")
-    parser.add_argument("--pin", type=int, metavar="N", help="keep version N whatever the retention")
-    parser.add_argument("--unpin", type=int, metavar="N", help="keep version N no longer")
+    parser.add_argument("--pin", type=int, metavar="N", help="never remove version N")
+    parser.add_argument("--unpin", type=int, metavar="N", help="undo --pin N")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     table = Table(box=SIMPLE, padding=0, pad_edge=False, collapse_padding=True)
     for name in ("version", "", "written (UTC)", "traces", *["forgotten"] * forgetful, "verdict"):
         table.add_column(name, no_wrap=True)
-    table.add_column("embedder", overflow="fold")  # where the terminal is narrow, a long name breaks and nothing is cut
+    table.add_column("embedder", overflow="fold")  # a long name wraps in a narrow terminal
     for m in manifests:
         table.add_row(
             str(m.version),

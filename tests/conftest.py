@@ -1,4 +1,4 @@
-"""Fixtures of the whole suite; what one folder needs stands in its own conftest."""
+"""Fixtures of the whole suite; fixtures of one folder are in its own conftest."""
 
 import os
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from tests.support.stub_llm import StubLLM, serve
 
 @pytest.fixture(scope="session", autouse=True)
 def _bytecode() -> Iterator[None]:
-    """Where nobody keeps bytecode, the processes that tests start share what one of them has compiled: seconds each."""
+    """Share compiled bytecode between the processes that tests start, if bytecode is not written otherwise."""
     if not os.environ.get("PYTHONDONTWRITEBYTECODE"):
         yield
         return
@@ -45,7 +45,7 @@ def stub_llm(_served_stub: StubLLM) -> Iterator[StubLLM]:
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    """A database of a private Postgres server; tests share it and tell their rows apart by task."""
+    """A database of a private Postgres server; tests share it with a task name each."""
     if reason := postgres.missing():
         pytest.skip(reason)
     with postgres.server() as url:

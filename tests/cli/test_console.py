@@ -17,7 +17,7 @@ ROWS = [("verdict", "a sentence of several words"), ("report", "/a/path/that-is-
 def test_long_values_break_between_words_and_only_in_a_terminal(
     monkeypatch: pytest.MonkeyPatch, terminal: bool
 ) -> None:
-    """In a terminal a sentence goes on below itself and a path stays whole; elsewhere each value is one line."""
+    """In a terminal a sentence is wrapped and a path stays whole; elsewhere each value is one line."""
     file = io.StringIO()
     plain = Console(file=file, force_terminal=terminal, width=28, soft_wrap=True, highlight=False, no_color=True)
     monkeypatch.setattr(console, "out", plain)
@@ -29,7 +29,7 @@ def test_long_values_break_between_words_and_only_in_a_terminal(
 
 
 def test_a_table_in_a_pipe_is_as_wide_as_it_needs() -> None:
-    """No name is folded where the output is no terminal, whatever the terminal's width that COLUMNS tells."""
+    """Outside a terminal no name is folded, regardless of COLUMNS."""
     name = "a name " * 30
     code = (
         f"from rich.table import Table; from tracer_serve.cli.console import out; out.print(Table({name!r}, 'share'))"

@@ -1,4 +1,4 @@
-"""Nearest rows: found in the cells around a query, whatever batch it comes in."""
+"""Neighbour index: recall, and independence of the batch."""
 
 from pathlib import Path
 
@@ -77,7 +77,7 @@ def test_duplicates_of_one_row_are_no_trouble() -> None:
 
 
 def test_the_searches_of_a_batch_are_shared() -> None:
-    """A second index on the same rows, and a part of the batch, search nothing anew, and find their own labels."""
+    """A second index on the same rows, and a part of the batch, reuse the search with their own labels."""
     inputs, other = Inputs([""] * 300, QUERIES), NeighbourIndex().fit(ROWS, np.arange(6_000) % 3)
     INDEX.near(inputs)
     assert len(inputs.searched) == 1

@@ -47,7 +47,7 @@ def test_arrays_and_plain_values_come_back(tmp_path: Path) -> None:
 
 
 def test_loading_does_not_call_init(tmp_path: Path) -> None:
-    """A component is restored from its state, not made anew: an `__init__` with required parameters is no obstacle."""
+    """Loading restores the state without calling `__init__`, which may have required parameters."""
 
     class Strict:
         def __init__(self, required: int) -> None:

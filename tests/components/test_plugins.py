@@ -88,7 +88,7 @@ def test_a_wrong_block_is_told_by_its_place(tmp_path: Path, block: object, probl
 
 
 def test_paths_of_plugins_are_relative_to_the_yaml(tmp_path: Path) -> None:
-    """A plugin beside the YAML is found whatever the working folder is."""
+    """A plugin beside the YAML is found from any working folder."""
     (tmp_path / "mine.py").write_text(
         (EXAMPLES / "prototype.py").read_text(encoding="utf-8").replace('"prototype"', '"beside"')
     )

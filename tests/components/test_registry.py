@@ -61,7 +61,7 @@ def test_an_unknown_name_lists_what_is_there_and_the_nearest(registry: Registry[
 def test_parameters_are_checked_by_the_signature(
     registry: Registry[Sized], params: dict[str, Any], problem: str
 ) -> None:
-    """Missing, out-of-range, mistyped and unknown parameters are told by kind, component and name."""
+    """Errors on missing, out-of-range, mistyped and unknown parameters name kind, component and parameter."""
     with pytest.raises(PluginError) as error:
         registry.build("sized", params)
     assert str(error.value) == f"surrogate 'sized': {problem}" or problem in str(error.value)

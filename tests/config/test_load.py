@@ -76,8 +76,8 @@ def test_labels_are_refused_in_the_form_that_was_meant(tmp_path: Path, labels: s
 def test_no_default_is_proposed_for_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A key that is not set has to be set: a default in the file would be the literal that is refused."""
     monkeypatch.delenv("NOT_SET", raising=False)
-    told = problem(tmp_path, "name: t\nteacher: {type: openai, model: m, api_key: '${NOT_SET}'}\n")
-    assert told.endswith("export NOT_SET=...")
+    message = problem(tmp_path, "name: t\nteacher: {type: openai, model: m, api_key: '${NOT_SET}'}\n")
+    assert message.endswith("export NOT_SET=...")
 
 
 def test_words_that_yaml_once_took_for_truth_values(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_words_that_yaml_once_took_for_truth_values(tmp_path: Path) -> None:
     assert spec.gate.per_class is True
 
 
-def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_are_message_at_once(tmp_path: Path) -> None:
     """Three mistakes make three lines."""
     assert len(problem(tmp_path, "name: t\ngate: {alpha: 2, delta: 0}\nservr: {}\nteacher: x\n").splitlines()) == 3
 
@@ -125,12 +125,12 @@ def test_the_stored_source_keeps_variables_unfilled(tmp_path: Path, monkeypatch:
 
 @pytest.mark.parametrize("name", ["missing.yaml", "."])
 def test_a_file_that_is_not_there_is_a_spec_error(tmp_path: Path, name: str) -> None:
-    """A missing file and a folder are told as such."""
+    """A missing file and a folder are reported as such."""
     with pytest.raises(SpecError, match=r"no such file|is a folder"):
         load_task(tmp_path / name)
 
 
-def test_bytes_that_are_not_utf8_are_told(tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf8_are_message(tmp_path: Path) -> None:
     """A YAML in another encoding names the first byte that cannot be read."""
     (tmp_path / "task.yaml").write_bytes(b"name: caf\xe9\n")
     with pytest.raises(SpecError, match="not UTF-8: byte 9"):

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def _turns_of_another(rows: int) -> int:
-    """How often another task gets its turn while so many rows are gone through."""
+    """Return how often another task runs while rows are iterated."""
     turns, over = 0, False
 
     async def other() -> None:
@@ -28,7 +28,7 @@ async def _turns_of_another(rows: int) -> int:
 
 
 async def test_others_get_their_turn_during_a_long_list() -> None:
-    """All rows come, in order, and in between another task goes on many times."""
+    """All rows arrive in order, and another task runs many times in between."""
     assert await _turns_of_another(1_000) >= 10
 
 

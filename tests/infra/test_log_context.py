@@ -11,12 +11,12 @@ from tracer_serve.server.http.request_tracing import JsonLines
 
 def test_a_thread_works_for_the_task_that_made_it() -> None:
     """Whatever the maker does afterwards, and also when two threads call at once; a bare thread works for none."""
-    told: list[str] = []
+    seen: list[str] = []
     both = threading.Barrier(2)
 
     def work() -> None:
         both.wait(5)
-        told.append(TASK.get())
+        seen.append(TASK.get())
 
     def make(name: str) -> threading.Thread:
         TASK.set(name)
@@ -27,12 +27,12 @@ def test_a_thread_works_for_the_task_that_made_it() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(told) == ["colours", "moods"]
+    assert sorted(seen) == ["colours", "moods"]
     assert TASK.get() == ""
 
 
 def test_a_line_of_json_has_the_task() -> None:
-    """The task is a field of its own, and left out where nobody works for one."""
+    """The task is a field of its own, and absent outside of a task."""
     record = logging.LogRecord(
         "tracer_serve.serving.active_version", logging.INFO, "live.py", 1, "version %d serves", (3,), None
     )

@@ -91,7 +91,7 @@ async def test_texts_are_on_spans_where_that_is_asked_for(ask: Any, monkeypatch:
 async def test_log_lines_are_json_with_the_trace_of_their_request(
     tmp_path: Path, stub_llm: StubLLM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One object a line, whatever a message holds; without a configured endpoint as well."""
+    """Each line is one JSON object for any message, also without a configured endpoint."""
     monkeypatch.setenv(tracing.FORMAT, "json")
     logger = logging.getLogger("tracer_serve")
     handlers, propagate = logger.handlers, logger.propagate

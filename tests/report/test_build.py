@@ -178,16 +178,16 @@ def test_exact_interval_covers_what_it_says() -> None:
     assert math.isclose(high[0], 1 - low[1])
 
 
-def test_labels_that_moved_between_teachers_are_told(small: Case) -> None:
+def test_labels_that_moved_between_teachers_are_reported(small: Case) -> None:
     """The tables add up to what was found, and without another teacher there are none."""
     found = {"before": "a", "after": "b", "asked": 50, "failed": 2, "cost": 0.5}
     moves = [["red", "pink", 6], ["blue", "red", 3]]
-    told = build_report(small.task, small.fitted, small.texts, [], found | {"moves": moves})
-    migration = told["migration"]
+    report = build_report(small.task, small.fitted, small.texts, [], found | {"moves": moves})
+    migration = report["migration"]
     assert (migration["moved"], migration["answered"], migration["share"]) == (9, 48, 9 / 48)
     assert [(m["from"], m["to"], m["rows"]) for m in migration["moves"]] == [("red", "pink", 6), ("blue", "red", 3)]
     assert sum(row["left"] for row in migration["labels"]) == sum(row["came"] for row in migration["labels"]) == 9
-    assert "9 of 48 labels moved" in render_html(told)
+    assert "9 of 48 labels moved" in render_html(report)
     assert small.report["migration"] is None
 
 
@@ -208,5 +208,5 @@ def test_members_votes_are_of_rows_they_have_not_seen() -> None:
 
 
 def test_a_surrogate_without_members_has_no_votes(small: Case) -> None:
-    """There is nothing to tell, and the page leaves it out."""
+    """A surrogate without members has no section of votes."""
     assert small.report["members"] is None

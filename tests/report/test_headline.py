@@ -56,7 +56,7 @@ def test_labels_that_all_failed_are_not_counted_as_nothing_of_nothing() -> None:
 
 
 def test_neither_a_promise_nor_a_share_is_rounded_up_to_all() -> None:
-    """An alpha of .9995 is not told as 100 %, nor is a coverage of 9,997 in 10,000."""
+    """An alpha of .9995 and a coverage of 9,997 in 10,000 are not shown as 100 %."""
     scores = np.where(np.arange(10_000) < 3, -1.0, 0.0)
     found = certify(
         CalibrationRows(scores, scores == 0.0, np.ones(10_000), eligible=scores == 0.0), replace(TESTED, alpha=0.9995)

@@ -1,4 +1,4 @@
-"""What stands beside a number says which number it is."""
+"""The sentences next to a report's numbers say what the numbers are."""
 
 import re
 from dataclasses import replace
@@ -121,7 +121,7 @@ def test_a_cascade_names_which_of_its_stages_a_number_is_of(small: Case) -> None
 
 
 def test_a_repair_says_so_and_blames_no_embedder(hopeless: Case) -> None:
-    """After an alarm the rows are told to be since then; what changed is asked before the embedder is doubted."""
+    """After an alarm the report says that its rows are newer; it asks what changed before blaming the embedder."""
     fitted, texts = hopeless.fitted, hopeless.texts
     before = hopeless.report | {"basis": hopeless.report["basis"] | {"teacher": "one"}}
     report = build_report(hopeless.task, fitted, texts, [before], alarm="2026-11-23T03:31:07+00:00", teacher="other")
@@ -161,7 +161,7 @@ def test_lists_that_are_cut_say_so(small: Case) -> None:
 
 
 def test_rows_that_chose_the_first_test_are_accounted_for() -> None:
-    """Where surrogates compete the page tells how many of its rows the certificate's own counts leave out."""
+    """With competing surrogates the page says how many of its rows the certificate does not count."""
     texts, labels, vectors = blobs(600, 3, seed=1, spread=1.0, width=8)
     case = case_of(make_task(surrogates=["logreg", "knn"]), texts, labels, vectors, np.arange(0))
     pilot, basis = case.fitted.certificate.pilot, case.report["basis"]
@@ -181,7 +181,7 @@ def test_rows_that_chose_the_first_test_are_accounted_for() -> None:
 def test_advice_on_a_slice_says_what_it_is_and_how_sure(
     small: Case, kind: str, sure: bool, title: str, rest: str
 ) -> None:
-    """Only a label has a description to look at, and a hint is not told as a finding."""
+    """Only labels have a description to check, and a hint is not presented as a finding."""
     slices = small.report["slices"]
     worst = {"name": "x", "kind": kind, "sure": sure, "events": 5, "rows": 16, "lift": 6.0}
     changed = slices | {"disagreed": slices["disagreed"] | {"slices": [worst]}}

@@ -12,7 +12,7 @@ import pytest
 
 @contextmanager
 def small_disk(disk: Path, megabytes: int, *, lazy: bool = False) -> Iterator[Path]:
-    """Mount a disk of so many MB at a new folder; skips the test where that is not allowed.
+    """Mount a disk of `megabytes` MB at a new folder; skip the test if mounting is not allowed.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ PATIENCE_S = 120.0  # a machine under load imports slowly
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

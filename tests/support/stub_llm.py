@@ -1,4 +1,4 @@
-"""The one stand-in of the test-suite and the benches: a server that speaks the OpenAI API, with faults on command.
+"""Stub LLM server of the tests and benches: an OpenAI-compatible server with faults on command.
 
     python -m tests.support.stub_llm --labels data.csv --port 8080 --share 0.3
 
@@ -78,7 +78,7 @@ class StubLLM:
     release: threading.Event = field(default_factory=threading.Event)
 
     def reset(self) -> None:
-        """Let go of whoever is held, wait until nobody is, and forget requests and faults; labels stay."""
+        """Release held requests, wait until all have ended, and forget requests and faults; labels stay."""
         self.release.set()
         for _ in range(1000):
             if not self.in_flight:
@@ -274,7 +274,7 @@ class _Chat:
     def _refuse(self, fault: str, request: Request) -> Response:
         status = 429 if fault == "quota" else int(fault)
         codes = {"401": "invalid_api_key", "429": "rate_limit_exceeded", "quota": "insufficient_quota"}
-        # as some servers do: the credentials that were sent stand in the message
+        # like some servers, quote the credentials that were sent
         sent = request.headers.get("authorization", "no key")
         error = {
             "message": f"refused with {status}; you sent {sent}",
@@ -315,7 +315,7 @@ def _message(body: Body, label: str) -> tuple[Body, str]:
 
 
 def _fill(schema: Body, label: str) -> Body:
-    """Return an object of the schema: the label where there is an enum (or in the first property), else blanks."""
+    """Return an object of the schema: the label in the property with an enum, or in the first; blanks elsewhere."""
     properties: dict[str, Body] = schema.get("properties", {})
     definitions = schema.get("$defs", {})
     resolved = {k: definitions.get(str(v.get("$ref", "")).rpartition("/")[2], v) for k, v in properties.items()}
@@ -431,7 +431,7 @@ def _first(row: Body, *names: str) -> Any:
 
 def main() -> None:
     """Serve from the command line, until interrupted."""
-    parser = argparse.ArgumentParser(description="A stand-in for an LLM that speaks the OpenAI API.")
+    parser = argparse.ArgumentParser(description="Stub of an OpenAI-compatible LLM server.")
     parser.add_argument("--labels", type=Path, required=True, help="CSV (text, label) or JSONL of known texts")
     parser.add_argument("--default", help="label of an unknown text; without it, nonsense")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")

@@ -1,4 +1,4 @@
-"""The stand-in itself: what the other tests rely on."""
+"""Tests of the stub LLM server that the other tests rely on."""
 
 import json
 import subprocess

@@ -66,7 +66,7 @@ def test_import_counts_and_is_idempotent(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_check_names_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`check` tells the promise and the components; `--teacher` asks it."""
+    """`check` prints the promise and the components; `--teacher` calls the teacher."""
     task = write_task(tmp_path)
     text, label = (column[0] for column in banking(1))
     assert main(["check", str(task.file), "--json", "--teacher", text]) == 0
@@ -77,7 +77,7 @@ def test_check_names_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_check_asks_the_teacher_about_what_the_task_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A pair task wants two texts and a single-text task one; else nobody is asked, and the error says how."""
+    """A pair task needs two texts and a single-text task one; otherwise the error says so and no call is made."""
     task = write_task(tmp_path)
     assert main(["check", str(task.file), "--teacher", "lost", "--teacher", "stolen"]) == 1
     assert "give --teacher once" in capsys.readouterr().err

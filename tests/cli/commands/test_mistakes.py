@@ -67,7 +67,7 @@ def test_a_missing_trace_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_labels_of_another_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A file without a single label of the task is an error of `check`; of one with a few the rest is told."""
+    """A file without a single label of the task is an error of `check`; with a few, the other lines are reported."""
     task = write_task(tmp_path)
     teacher = {"type": "openai", "model": "any"}
     file = edit(task, labels=["on", "off"], teacher=teacher, traces={"import": ["mine.jsonl"]})
@@ -76,10 +76,10 @@ def test_labels_of_another_set(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "--skip-bad" not in failing(capsys, "fit", file)
     write_traces(tmp_path / "mine.jsonl", ["a", "b"], ["on", "up"])
     assert main(["check", file]) == 0
-    told = capsys.readouterr()
-    assert "mine.jsonl: rows 1, labels 1" in told.out
-    assert "line 2: label 'up' is not in the task's label set, which begins on, off. Lines refused: 1." in told.err
-    assert f"import {file}" in told.err
+    printed = capsys.readouterr()
+    assert "mine.jsonl: rows 1, labels 1" in printed.out
+    assert "line 2: label 'up' is not in the task's label set, which begins on, off. Lines refused: 1." in printed.err
+    assert f"import {file}" in printed.err
 
 
 def test_a_yaml_that_may_not_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,8 +112,8 @@ def test_a_state_that_is_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture
         assert f"no version yet in {task.state}" in failing(capsys, *words)
 
 
-def test_a_version_of_another_release_is_told_as_that(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """What an older format lacks is no missing version: the file is named, and what writes one anew."""
+def test_a_version_of_another_release_is_printed_as_that(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A version of an older format is named, with the command that writes a new one."""
     task = write_task(tmp_path)
     assert main(["fit", str(task.file)]) == 0
     folder = open_versions(task).folder(1)
@@ -164,7 +164,7 @@ def test_a_bad_line_refuses_the_file_whole(
     assert main(["import", str(task.file), str(bad), "--skip-bad"]) == 0
 
 
-def test_a_label_seen_once_is_told_and_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_label_seen_once_is_printed_and_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A label with one row is reported on import and breaks no fit."""
     task = write_task(tmp_path, rows=60)
     lonely = write_traces(tmp_path / "lonely.jsonl", ["an odd request"], ["odd"])
@@ -174,20 +174,20 @@ def test_a_label_seen_once_is_told_and_fits(tmp_path: Path, capsys: pytest.Captu
 
 
 def test_labels_that_look_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Two spellings of a label, and a label for every row, are told, and the next command with them."""
+    """Two spellings of a label, and a label for every row, are reported with the next command."""
     task = write_task(tmp_path, rows=60)
     odd = write_traces(tmp_path / "odd.jsonl", ["a", "b", "c"], ["lost", "Lost", "x"])
     assert main(["import", str(task.file), str(odd), "--dry-run"]) == 0
-    told = capsys.readouterr().out
-    assert "'Lost' and 'lost' differ in case or spaces only" in told
-    assert f"tracer-serve import {task.file} {odd}, with the same options except --dry-run" in told
+    printed = capsys.readouterr().out
+    assert "'Lost' and 'lost' differ in case or spaces only" in printed
+    assert f"tracer-serve import {task.file} {odd}, with the same options except --dry-run" in printed
     each = write_traces(
         tmp_path / "each.jsonl", [f"t {n}" for n in range(40)], [f"a text of its own, {n}" for n in range(40)]
     )
     assert main(["import", str(task.file), str(each)]) == 0
-    told = capsys.readouterr().out
-    assert "most rows have a label of their own" in told
-    assert f"tracer-serve refit {task.file}" in told
+    printed = capsys.readouterr().out
+    assert "most rows have a label of their own" in printed
+    assert f"tracer-serve refit {task.file}" in printed
 
 
 def test_no_traces_to_fit_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,7 +197,7 @@ def test_no_traces_to_fit_on(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_an_open_door(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`check` tells already what `serve` will refuse: an address that others reach, without keys."""
+    """`check` warns about what `serve` will refuse: an address that others reach, without keys."""
     assert main(["check", edit(write_task(tmp_path), server={"host": "0.0.0.0"})]) == 0
     assert "server.host: 0.0.0.0 can be reached from elsewhere" in capsys.readouterr().err
 
@@ -256,9 +256,9 @@ def test_a_misspelt_command_is_not_taken_for_a_task(capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit) as caught:
         main(["sevre", "x.yaml"])
     assert caught.value.code == 2
-    told = capsys.readouterr().err
-    assert "invalid choice: 'sevre'" in told
-    assert "'serve'" in told
+    printed = capsys.readouterr().err
+    assert "invalid choice: 'sevre'" in printed
+    assert "'serve'" in printed
 
 
 @pytest.mark.parametrize("port", ["0", "65536"])
@@ -271,7 +271,7 @@ def test_a_port_that_is_none(capsys: pytest.CaptureFixture[str], port: str) -> N
 
 
 def test_a_file_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
-    """A task that does not exist is told by name, not taken for a command."""
+    """A task that does not exist is reported by name, not as an unknown command."""
     assert "nowhere.yaml: no such file" in failing(capsys, "nowhere.yaml")
 
 
@@ -287,10 +287,10 @@ def test_an_interrupted_fit_tells_it_in_a_word(tmp_path: Path, sent: signal.Sign
         assert process.stderr is not None
         assert process.stderr.readline() == "comparing candidates ...\n"
         process.send_signal(sent)
-        told = process.stderr.read()
+        printed = process.stderr.read()
     assert process.returncode == 128 + sent
-    assert told.splitlines()[-1:] == ["interrupted; unfinished work was discarded"]
-    assert "Traceback" not in told
+    assert printed.splitlines()[-1:] == ["interrupted; unfinished work was discarded"]
+    assert "Traceback" not in printed
     assert open_versions(task).numbers() == []
     store = store_of(task)
     assert store.leases.holder(LEASE) is None

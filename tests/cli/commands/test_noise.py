@@ -60,7 +60,7 @@ def test_a_steady_teacher_is_no_warning(tmp_path: Path, stub_llm: StubLLM, capsy
 def test_a_teacher_that_never_answers_is_an_error(
     tmp_path: Path, stub_llm: StubLLM, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Inputs without a label are told, and if there is none with one the teacher's own error is shown."""
+    """Inputs without a label are counted; if none gets a label, the teacher's own error is shown."""
     task = asking(tmp_path, stub_llm, wrong=0)
     stub_llm.labels, stub_llm.default = {}, None
     capsys.readouterr()

@@ -12,7 +12,7 @@ from tracer_serve.cli.commands.report import _show
 def test_labels_stay_text_and_disagreement_is_not_called_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     """A label that looks like markup is printed as it is; rows that differ are not said to be answered wrongly."""
     texts, labels, vectors = blobs(300, 3, seed=0, spread=1.0, width=8)
-    vectors[labels == "label_01"] = vectors[labels == "label_00"][0]  # told apart by nothing
+    vectors[labels == "label_01"] = vectors[labels == "label_00"][0]  # not separable
     named = labels.astype("<U20")
     named[labels == "label_01"] = "[/red]"
     case = case_of(make_task(), texts, named, vectors, labels.argsort())

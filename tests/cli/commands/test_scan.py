@@ -32,7 +32,7 @@ def test_a_bare_file_gives_table_page_and_json(
     traces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a YAML: every alpha, less coverage the stricter it is, a curve, money net of audits, one closed page."""
-    monkeypatch.setattr(mlp, "_FEWEST_STEPS", 60)  # sixty fits of it: how well it is trained is not looked at here
+    monkeypatch.setattr(mlp, "_FEWEST_STEPS", 60)  # sixty fits of it: its quality does not matter here
     page = tmp_path / "<b>scan.html"
     words = ["scan", str(traces), "--json", "--html", str(page), "--price-per-call", "0.01", "--calls-per-day", "1000"]
     assert main(words) == 0
@@ -64,8 +64,8 @@ def test_the_terminal_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixtur
         file.write('{"input": "a", "teacher": "One"}\n{"input": "b", "teacher": "one"}\n')
     prices = ["--prompt-per-1m", "0.4", "--completion-per-1m", "1.6"]
     assert main(["scan", str(traces), "--task", str(task.file), "--skip-bad", *prices]) == 0
-    printed, told = capsys.readouterr()
-    assert "'One' and 'one' differ in case or spaces only" in told.partition("comparing")[0]
+    printed, errors = capsys.readouterr()
+    assert "'One' and 'one' differ in case or spaces only" in errors.partition("comparing")[0]
     assert "2 lines, such as line 121: the text is empty" in printed
     for alpha in ALPHAS:
         assert f"{alpha:g}" in printed

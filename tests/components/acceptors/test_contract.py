@@ -1,4 +1,4 @@
-"""What every acceptor owes the fit and the policy."""
+"""Contract checks of the acceptors."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -46,7 +46,7 @@ def test_converges_where_full_newton_steps_diverge(seed: int) -> None:
 
 
 def test_learns_from_neighbours_what_probabilities_do_not_say() -> None:
-    """Where only the neighbours tell right from wrong, unseen rows are ranked by them."""
+    """If only the neighbours separate right from wrong, unseen rows are ranked by them."""
     seen, agreed = world(2000, 0)
     new, truth = world(2000, 1)
     acceptor = Logistic().fit(Logistic().features(seen), agreed)
@@ -66,7 +66,7 @@ def test_falls_back_to_the_largest_probability(wrong: int, falls_back: bool) -> 
 
 
 def test_a_refit_forgets() -> None:
-    """Fitting anew on too little ends what was learnt before."""
+    """A refit on too few disagreements resets what was learned before."""
     seen = evidence(n=300)
     acceptor = Logistic()
     features = acceptor.features(seen)

@@ -416,7 +416,7 @@ def test_every_check_has_a_breach_above(checks: Sequence[Callable[[Any], None]],
 
 
 def test_the_error_tells_the_property_and_how_its_breach_shows() -> None:
-    """The check's sentence, what was found, and where the contract stands are all in the message."""
+    """The message names the required property, what was found, and the file of the contract."""
     with pytest.raises(PluginError) as error:
         check_surrogate(NeedsTwoClasses, "mine")
     message = str(error.value)

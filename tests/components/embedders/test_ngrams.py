@@ -65,7 +65,7 @@ def test_projection_is_the_truncated_svd(fitted: NGrams) -> None:
 
 
 def test_state_round_trips_without_pickle(fitted: NGrams, tmp_path: Path) -> None:
-    """What is read back embeds the same and says the same fingerprint."""
+    """A loaded embedder has the same fingerprint and vectors."""
     save_component(fitted, tmp_path / "state")
     again = load_component(NGrams, tmp_path / "state")
     assert again.fingerprint == fitted.fingerprint

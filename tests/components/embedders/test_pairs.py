@@ -83,7 +83,7 @@ def test_trainable_inner_sees_both_sides_and_round_trips(tmp_path: Path) -> None
 
 
 def test_frozen_inner_is_cached_by_side(tmp_path: Path) -> None:
-    """A text that occurs in many pairs is embedded once where a cache stands below."""
+    """With a cache below, a text that occurs in many pairs is embedded once."""
     asked: list[Text] = []
 
     class Counting(Halves):

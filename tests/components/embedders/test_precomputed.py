@@ -35,7 +35,7 @@ def test_empty_batch_has_no_rows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("hello", "not an array"),
         ("", "has 0 numbers"),
@@ -61,9 +61,9 @@ def test_empty_batch_has_no_rows() -> None:
         ("AADAfwAAgD8=", "not finite"),
     ],
 )
-def test_what_is_no_vector_is_refused(text: str | tuple[str, str], told: str) -> None:
+def test_what_is_no_vector_is_refused(text: str | tuple[str, str], message: str) -> None:
     """Anything else than `dim` finite numbers, not all zero, is the client's error, and names the input."""
-    with pytest.raises(BadInputError, match=told) as caught:
+    with pytest.raises(BadInputError, match=message) as caught:
         Precomputed(dim=2).embed(["[1, 2]", text])
     assert "input 1" in str(caught.value)
     assert caught.value.http_status == 400

@@ -106,7 +106,7 @@ def test_fingerprint_follows_what_changes_vectors(minilm: SentenceTransformers, 
 
 
 def test_max_tokens_cuts_the_text(minilm: SentenceTransformers) -> None:
-    """What stands behind `max_tokens` plays no part."""
+    """Tokens beyond `max_tokens` do not change the vector."""
     texts = ["one two three four five six seven", "one two three four five six"]
     cut, same = SentenceTransformers(max_tokens=8, backend="torch").embed(texts)
     np.testing.assert_allclose(cut, same, atol=1e-5)

@@ -20,7 +20,7 @@ def test_half_a_surrogate_pair_is_read(tmp_path: Path) -> None:
 
 
 def test_a_pair_is_one_sequence_with_two_sides(tmp_path: Path) -> None:
-    """Both sides stand in it, each token knows which side it belongs to, and the longer one is cut first."""
+    """A pair contains both sides, each token has its side, and the longer side is truncated first."""
     tokenizer = (tiny_bert(tmp_path / "bert") / "tokenizer.json").read_text(encoding="utf-8")
     whole = tokenize(tokenizer, [("card was lost", "top up")], 128)
     assert whole.types == [[0, 0, 0, 0, 0, 1, 1, 1]]

@@ -1,4 +1,4 @@
-"""The parts of training that can be told apart from it."""
+"""Parts of training that can be tested alone."""
 
 import itertools
 

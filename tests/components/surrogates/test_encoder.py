@@ -52,7 +52,7 @@ def test_keeps_the_contract_of_a_surrogate(bert: Path, head: str) -> None:
 
 
 def test_reads_a_pair_as_one_sequence(bert: Path) -> None:
-    """It learns whether two sides agree, which no vector of a single side tells."""
+    """It learns whether two sides agree, which no vector of a single side contains."""
     inputs, labels = pairs(640)
     model = quick(bert, epochs=15, patience=15).fit(inputs, labels)
     assert share_right(model.predict_proba(inputs), model.classes_, labels) > 0.97
@@ -93,9 +93,9 @@ def test_descriptions_are_traces_of_their_labels(bert: Path) -> None:
     labels = np.array(["first"] * 20 + ["second"])
     asked = Inputs(["bbbb about"], np.zeros((1, 2), np.float32))
     given = Inputs(texts, np.zeros((21, 2), np.float32))
-    told = quick(bert, epochs=20, batch_size=4, descriptions={"second": "bbbb about"}).fit(given, labels)
-    untold = quick(bert, epochs=20, batch_size=4, descriptions={"second": "number"}).fit(given, labels)
-    assert told.predict_proba(asked)[0, 1] > 0.5 > untold.predict_proba(asked)[0, 1]
+    described = quick(bert, epochs=20, batch_size=4, descriptions={"second": "bbbb about"}).fit(given, labels)
+    plain = quick(bert, epochs=20, batch_size=4, descriptions={"second": "number"}).fit(given, labels)
+    assert described.predict_proba(asked)[0, 1] > 0.5 > plain.predict_proba(asked)[0, 1]
 
 
 def test_starts_from_an_earlier_one(bert: Path) -> None:
@@ -124,13 +124,13 @@ def test_goes_on_only_from_one_that_saw_no_row_of_the_certificate(bert: Path, tm
 
     fresh = resumed([8, 9])
     assert fresh.earlier is not None
-    assert fresh.seen_.tolist() == [1, 2, 3, 4]  # what its weights have seen, by whatever way
+    assert fresh.seen_.tolist() == [1, 2, 3, 4]  # all rows that its weights have seen
     assert resumed([3, 9]).earlier is None
     assert resumed([8, 9], frozen_layers=1).earlier is None
 
 
 def test_a_blend_lets_it_go_on_from_the_one_in_its_place(bert: Path, tmp_path: Path) -> None:
-    """From a blend whose second member is an encoder it takes that one's weights; from one without, it starts anew."""
+    """From a blend whose second member is an encoder it takes that one's weights; from another blend it takes none."""
     inputs, labels = blobs(rows=60)
     block = {"type": "encoder", "folder": str(bert), "learning_rate": 3e-3, "backend": "onnx", "epochs": 1}
     encoder, knn = (Component.model_validate(one) for one in (block, "knn"))
@@ -160,7 +160,7 @@ def test_an_earlier_one_of_another_model_is_refused(bert: Path, tmp_path: Path) 
 
 
 def test_frozen_layers_stay_as_they_were(bert: Path) -> None:
-    """What is not trained is not kept either: with a layer frozen, half of the tensors are there."""
+    """Frozen tensors are not saved: with one of two layers frozen, half of the tensors are."""
     inputs, labels = blobs(rows=60)
     half, whole = (len(tuned(quick(bert, epochs=1, frozen_layers=n).fit(inputs, labels)).trained) for n in (1, 0))
     assert 0.4 < half / whole < 0.6
@@ -176,7 +176,7 @@ def test_eight_bits_are_served_where_they_do_as_well(bert: Path) -> None:
 
 
 def test_serves_without_torch(bert: Path, tmp_path: Path) -> None:
-    """Read back and asked in a process that may not import torch, it says the same."""
+    """Loaded in a process that cannot import torch, it predicts the same."""
     inputs, labels = pairs(80)
     model = quick(bert, epochs=2).fit(inputs, labels)
     save_component(model, tmp_path / "model")

@@ -16,7 +16,7 @@ def test_the_nearest_label_wins_and_every_class_keeps_mass() -> None:
 
 
 def test_votes_are_weighed_as_documented() -> None:
-    """Two votes at cosines 1 and 0.8 with temperature 0.1 stand as 1 to exp(-2)."""
+    """Votes at cosines 1 and 0.8 with temperature 0.1 have weights 1 and exp(-2)."""
     vectors = np.array([[1, 0], [0.8, 0.6]], np.float32)
     model = Knn(k=2, temperature=0.1, smoothing=1e-9).fit(Inputs(["x", "y"], vectors), np.array(["a", "b"]))
     proba = model.predict_proba(Inputs(["?"], vectors[:1]))[0]

@@ -9,7 +9,7 @@ from tracer_serve.types import Inputs
 
 
 def test_learns_from_the_texts_alone() -> None:
-    """With vectors of zeros it still tells the labels by their words."""
+    """With zero vectors it still separates the labels by their words."""
     inputs, labels = blobs(rows=200)
     blind = Inputs(inputs.texts, np.zeros_like(inputs.embeddings))
     model = NgramSvc().fit(blind, labels)
@@ -27,7 +27,7 @@ def test_fits_abreast_are_the_fit_alone() -> None:
 
 
 def test_learns_pairs_by_side() -> None:
-    """Which side of a pair says what can be told, though both pairs have the same words."""
+    """Pairs with the same words on swapped sides are separated."""
     pairs = [("good", "bad"), ("bad", "good")] * 20
     labels = np.array(["first", "second"] * 20)
     inputs = Inputs(pairs, np.zeros((40, 2), np.float32))

@@ -31,7 +31,7 @@ def teacher(stub_llm: StubLLM) -> MakeTeacher:
         given = {"base_url": stub_llm.url, "model": "stub-1", "api_key": KEY, "labels": LABELS, **params}
         made = teachers.build("openai", given)
         assert isinstance(made, OpenAI)
-        made._retry.base_s = 0.001  # pauses of milliseconds, the rules stay
+        made.retry.base_s = 0.001  # pauses of milliseconds, the rules stay
         try:
             yield made
         finally:

@@ -14,19 +14,19 @@ def test_template_and_text_are_two_messages() -> None:
 
 @given(st.text())
 def test_a_text_never_fills_slots(text: str) -> None:
-    """With a slot for the text the whole is one user message, in which the text stands verbatim."""
+    """With a slot for the text the prompt is one user message that contains the text verbatim."""
     prompt = Prompt("{text} | {labels}", ["a", "b"], {})
     assert prompt.messages(text + "{labels}") == [{"role": "user", "content": f"{text}{{labels}} | a, b"}]
 
 
 def test_descriptions_are_listed() -> None:
-    """Each label stands on a line of its own, with its description where it has one."""
+    """Each label is on a line of its own, followed by its description if it has one."""
     (system, _) = Prompt(None, ["a", "b"], {"a": "first"}).messages("x")
     assert system["content"].endswith("\n- a: first\n- b")
 
 
 def test_a_pair_is_two_labelled_parts() -> None:
-    """Both texts of a pair are sent, told apart."""
+    """Both texts of a pair are sent, each with its own heading."""
     (_, user) = Prompt(None, ["a"], {}).messages(("A dog runs", "A cat sits"))
     assert user["content"] == "Text 1:\nA dog runs\n\nText 2:\nA cat sits"
 

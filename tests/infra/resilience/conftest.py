@@ -1,4 +1,4 @@
-"""Time that passes only when somebody sleeps."""
+"""A fake clock that advances only when the code under test sleeps."""
 
 import pytest
 

@@ -47,7 +47,7 @@ def test_an_endpoint_that_answers_is_up(clock: FakeTime, reason: str) -> None:
 
 
 def test_refuses_at_once_and_says_until_when(clock: FakeTime) -> None:
-    """While open, the body does not run, and the error tells the seconds to the next probe."""
+    """While open, the body does not run, and the error contains the seconds to the next probe."""
     breaker = broken(clock)
     clock.now += 4
     with pytest.raises(TeacherError) as caught, breaker.attempt():

@@ -8,7 +8,7 @@ pytestmark = pytest.mark.anyio
 
 
 class Calls:
-    """Counts calls, which end when told."""
+    """Count calls; they end when released."""
 
     def __init__(self) -> None:
         self.made = self.cancelled = 0

@@ -39,7 +39,7 @@ async def test_a_transient_failure_is_tried_again(clock: FakeTime, reason: str) 
 
 @pytest.mark.parametrize("reason", ["rejected", "circuit_open", "unknown_label"])
 async def test_a_lasting_failure_is_not_tried_again(clock: FakeTime, reason: str) -> None:
-    """What another try cannot mend is raised at once, without a pause."""
+    """An error that a retry cannot help is raised at once, without a pause."""
     with pytest.raises(TeacherError) as caught:
         await patient(clock).run([failing(reason)], until=2000)
     assert caught.value.reason == reason
@@ -78,7 +78,7 @@ async def test_a_pause_past_the_deadline_is_not_begun(clock: FakeTime) -> None:
 
 
 async def test_a_fallback_is_asked_without_a_pause(clock: FakeTime) -> None:
-    """The second endpoint is asked in the same round, whatever the first failed with."""
+    """The second endpoint is called in the same round after any failure of the first."""
     for reason in ("timeout", "rejected", "circuit_open"):
         assert await patient(clock).run([failing(reason), failing()], until=2000) == "ok"
     assert clock.slept == []

@@ -137,4 +137,4 @@ def test_the_command_copies_a_task_or_all(tmp_path: Path, capsys: pytest.Capture
     assert "1 rows checked: 1 new" in capsys.readouterr().out
     assert tasks_of(tmp_path / "two.db") == ["other", "tiny"]
     assert main(["traces", "copy", str(tmp_path / "two.db"), str(tmp_path / "one.db"), "--task", "third"]) == 1
-    assert "has the tasks other, tiny; asked for was third" in capsys.readouterr().err
+    assert "has the tasks other, tiny, not third" in capsys.readouterr().err

@@ -105,7 +105,7 @@ class OpenAI:
         models = sorted({endpoint.model for endpoint in self.endpoints[1:]} - {model})
         self.fingerprint = _digest([model, models, self.prompt.template, names, described, self._body])
         self._repeatable = temperature == 0
-        self._limit, self._retry = Limit(max_concurrency, queue), Retry(retries)
+        self._limit, self.retry = Limit(max_concurrency, queue), Retry(retries)
         self._flights: Coalesce[Text, Answer] = Coalesce()
         self._cache: Cache[Text, str] = Cache(cache.size, cache.ttl_s)
         self._asked = self._cached = self._coalesced = 0
@@ -177,7 +177,7 @@ class OpenAI:
 
     async def _ask(self, text: Text, until: float) -> Completion:
         body = {**self._body, "messages": self.prompt.messages(text)}
-        return await self._retry.run([partial(endpoint.complete, body) for endpoint in self.endpoints], until)
+        return await self.retry.run([partial(endpoint.complete, body) for endpoint in self.endpoints], until)
 
     def _read(self, completion: Completion) -> Answer:
         usage = completion.tokens

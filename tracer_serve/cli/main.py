@@ -26,6 +26,8 @@ COMMANDS = {
     "classify": "label a whole file with the current version, as fast as the embedder; resumable",
     "forget": "remove a user's traces and mark the versions fitted on them",
     "scan": "estimate from a trace file what the surrogate would handle, before deployment",
+    "discover": "find the classification tasks in LLM logs: their prompts, labels and cost; writes their YAMLs",
+    "proxy": "forward every LLM call unchanged, and find the classification tasks among them",
     "build": "make a bento of a task, for `bentoml serve` and `bentoml containerize`",
     "traces": "`traces copy FROM TO`: move a store from SQLite to Postgres, or back; `traces prune`: remove old rows",
     "schema": "print the JSON Schema of the YAML, for editors",

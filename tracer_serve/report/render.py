@@ -53,6 +53,7 @@ def page(
     *,
     styles: Sequence[str] = ("report",),
     connect: str = "'none'",
+    forms: bool = False,
     **context: object,
 ) -> tuple[str, str]:
     """Return a self-contained page with a Content-Security-Policy that allows only its own content.
@@ -62,11 +63,12 @@ def page(
     scripts, styles : names of own files; the chart library precedes the scripts, if there are any
     data : data of the scripts
     connect : hosts that the scripts may call
+    forms : whether its forms may be sent to the page's own server
     context : further variables of the template
     """
     style = "\n".join(asset(f"{name}.css") for name in styles)
     inlined = [asset("echarts.js"), "\n".join(asset(f"page/{name}.js") for name in scripts)] if scripts else []
-    policy = _security_policy(style, inlined, connect)
+    policy = _security_policy(style, inlined, connect, "'self'" if forms else "'none'")
     html = (
         _environment()
         .get_template(template)
@@ -95,12 +97,12 @@ def content_security_policy(page: str) -> str:
     return found[1]
 
 
-def _security_policy(style: str, scripts: list[str], connect: str) -> str:
+def _security_policy(style: str, scripts: list[str], connect: str, forms: str) -> str:
     """Return the Content-Security-Policy that allows this style and these scripts and nothing else."""
     hashes = " ".join(map(_hash, scripts)) or "'none'"
     return (
         f"default-src 'none'; script-src {hashes}; style-src {_hash(style)}; img-src data: blob:;"
-        f" connect-src {connect}; base-uri 'none'; form-action 'none'"
+        f" connect-src {connect}; base-uri 'none'; form-action {forms}"
     )
 
 

@@ -15,6 +15,7 @@ class LabelSet:
     Parameters
     ----------
     labels : the closed set; empty for an open task, which accepts any short line
+    path : names of the fields that lead to the label in a JSON answer; default: the only field is ``label``
 
     Examples
     --------
@@ -22,8 +23,8 @@ class LabelSet:
     'card_arrival'
     """
 
-    def __init__(self, labels: Sequence[str]) -> None:
-        self.labels = frozenset(labels)
+    def __init__(self, labels: Sequence[str], path: Sequence[str] = ()) -> None:
+        self.labels, self._path = frozenset(labels), tuple(path)
         folded: dict[str, set[str]] = {}
         for label in labels:
             folded.setdefault(label.casefold(), set()).add(label)
@@ -33,14 +34,14 @@ class LabelSet:
         """Return the label that an answer names.
 
         Accepted around a label: white space, quotes, a final full stop, another case (if only one label matches), and a
-        JSON object ``{"label": ...}``. Nothing else is.
+        JSON object whose only field is ``label``, or that has the label at `path`. Nothing else is.
 
         Raises
         ------
         TeacherError
             ``unknown_label``, with the answer.
         """
-        label = self._find(_unwrap(answer))
+        label = self._find(self._unwrap(answer))
         if label is None:
             allowed = f"none of the {len(self.labels)} labels" if self.labels else "not one short line"
             # the message goes to logs and may not quote the answer: models often repeat the text
@@ -51,6 +52,20 @@ class LabelSet:
             )
         return label
 
+    def _unwrap(self, answer: str) -> str:
+        """Return the label inside a JSON object of the schema, any other answer unchanged."""
+        if not answer.lstrip().startswith("{"):
+            return answer
+        try:
+            found = json.loads(answer)
+        except (ValueError, RecursionError):
+            return answer
+        if not self._path and set(found) != {"label"}:
+            return answer
+        for name in self._path or ("label",):
+            found = found.get(name) if isinstance(found, dict) else None
+        return found if isinstance(found, str) else answer
+
     def _find(self, answer: str) -> str | None:
         *_, barest = forms = list(_forms(answer))
         if not self.labels:
@@ -58,17 +73,6 @@ class LabelSet:
         exact = (form for form in forms if form in self.labels)
         folded = (self._folded[form.casefold()] for form in forms if form.casefold() in self._folded)
         return next(exact, None) or next(folded, None)
-
-
-def _unwrap(answer: str) -> str:
-    """Return the label inside a JSON object of the schema; return any other answer unchanged."""
-    if not answer.lstrip().startswith("{"):
-        return answer
-    try:
-        found = json.loads(answer)
-    except (ValueError, RecursionError):
-        return answer
-    return found["label"] if set(found) == {"label"} and isinstance(found["label"], str) else answer
 
 
 def _forms(answer: str) -> Iterator[str]:

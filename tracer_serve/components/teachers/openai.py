@@ -6,6 +6,7 @@ import json
 import time
 from collections import Counter
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr
@@ -17,7 +18,8 @@ from tracer_serve.components.teachers._health import Health
 from tracer_serve.components.teachers._labels import LabelSet
 from tracer_serve.components.teachers._params import BreakerParams, CacheParams, Fallback, Price
 from tracer_serve.components.teachers._prompt import Prompt, response_format
-from tracer_serve.errors import TeacherError
+from tracer_serve.components.teachers._recorded import RecordedPrompt
+from tracer_serve.errors import PluginError, TeacherError
 from tracer_serve.infra.resilience.concurrency_limit import Limit
 from tracer_serve.infra.resilience.retry import Retry
 from tracer_serve.infra.resilience.single_flight import Coalesce
@@ -41,6 +43,8 @@ class OpenAI:
     model : the model's name at the endpoint
     base_url : root of the API
     api_key : sent as bearer token; never shown in errors, logs or a repr
+    request : instead of prompt, a JSON file with the body of one call exactly as callers send it, with ``{text}`` in
+        place of the text: its messages and all other fields, the temperature included
     prompt : template with ``{labels}``, ``{descriptions}``, ``{text}``; without ``{text}`` it is the system message and
         the text is the user message. Default: a plain classification prompt
     temperature : None leaves it out of the request, for models that reject it
@@ -72,6 +76,7 @@ class OpenAI:
         base_url: str = "https://api.openai.com/v1",
         api_key: SecretStr | None = None,
         prompt: str | None = None,
+        request: Path | None = None,
         temperature: Annotated[float, Field(ge=0, le=2)] | None = 0.0,
         response: Literal["label", "json_schema"] = "label",
         timeout_s: Seconds = 20.0,
@@ -90,10 +95,16 @@ class OpenAI:
         known: tuple[str, ...] = (),
     ) -> None:
         names, described = sorted(labels), dict(descriptions or {})
-        self.labels, self.prompt = LabelSet(names), Prompt(prompt, names, described, known)
+        if prompt is not None and request is not None:
+            raise PluginError("parameters 'prompt' and 'request': give one of them")
+        recorded = None if request is None else RecordedPrompt(request)
+        self.labels = LabelSet(names, recorded.label_path if recorded else ())
+        self.prompt = recorded or Prompt(prompt, names, described, known)
         self.price, self.deadline_s = price, deadline_s
-        self._body: dict[str, Any] = dict(extra or {})
-        if temperature is not None:
+        self._body: dict[str, Any] = (recorded.options if recorded else {}) | (extra or {})
+        if recorded is not None:
+            temperature = self._body.get("temperature")
+        elif temperature is not None:
             self._body["temperature"] = temperature
         if response == "json_schema":
             self._body["response_format"] = response_format(names)

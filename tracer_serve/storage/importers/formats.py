@@ -13,6 +13,17 @@ from tracer_serve.storage.importers.extract import first, mapping, unquoted
 from tracer_serve.storage.importers.items import RawTrace, Record, RefusedError, SkippedError
 from tracer_serve.storage.importers.langsmith import langsmith
 
+OPTIONS = frozenset(
+    {
+        *("response_format", "tools", "tool_choice", "parallel_tool_calls", "functions", "function_call", "text"),
+        *("guided_json", "guided_choice", "guided_regex", "guided_grammar", "structured_outputs", "format"),
+        *("temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty"),
+        *("n", "logprobs", "top_logprobs", "logit_bias", "stop", "seed", "max_tokens", "max_completion_tokens"),
+        *("reasoning_effort", "reasoning", "verbosity", "chat_template_kwargs", "instructions"),
+    }
+)
+"""Fields of a request that shape the answer."""
+
 _PROMPTS = ("messages", "input", "prompt")
 
 
@@ -23,7 +34,13 @@ def messages(record: Record) -> Iterator[RawTrace]:
         raise RefusedError("'messages' is not a list of messages")
     if not said or said[-1].get("role") not in ("assistant", "model"):
         raise RefusedError("the last message is not the assistant's: no label")
-    yield RawTrace(said[:-1], said[-1], first(record, "model", "teacher_model"), first(record, "created", "timestamp"))
+    yield RawTrace(
+        said[:-1],
+        said[-1],
+        first(record, "model", "teacher_model"),
+        first(record, "created", "timestamp"),
+        options=options_of(record),
+    )
 
 
 def completions(record: Record) -> Iterator[RawTrace]:
@@ -45,7 +62,7 @@ def _completed(prompt: Any, answer: Mapping[str, Any], record: Record, request: 
         when=first(answer, "created", "created_at"),
         usage=mapping(answer.get("usage")),
         user=first(record, "user", "safety_identifier"),
-        options=options_of(request),
+        options=options_of(record) | options_of(request),
     )
 
 
@@ -162,8 +179,9 @@ def _otlp(value: Any) -> Any:
 
 
 def options_of(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a request's fields beside its prompt and its model, such as ``response_format`` and ``tools``."""
-    return {name: value for name, value in request.items() if name not in (*_PROMPTS, "model", "role", "content")}
+    """Return the fields of a request that shape the answer; gateways add fields of their own, which are left out."""
+    inside = mapping(request.get("extra_body"))  # as OpenAI's Python client takes fields that it does not know
+    return {name: value for name, value in {**request, **inside}.items() if name in OPTIONS and value is not None}
 
 
 def _keys(record: Record) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Parse a file into validated labelled texts, one at a time."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -163,8 +163,8 @@ def _item(line: int, found: RawTrace, reading: ReadOptions) -> LabelledText:
         label=label,
         teacher=found.teacher if isinstance(found.teacher, str) and found.teacher else None,
         ts=moment(found.when),
-        usage={name: count for name, keys in _TOKENS.items() if isinstance(count := first(found.usage, *keys), int)},
-        cost=_money(found.cost),
+        usage=tokens_of(found.usage),
+        cost=cost_of(found.cost),
         user=_name(found.user),
         group=_name(found.group) or _name(found.user),
         unwrapped=inside is not None,
@@ -175,7 +175,13 @@ def _name(value: Any) -> str | None:
     return None if value in (None, "") else str(value)
 
 
-def _money(value: Any) -> float:
+def tokens_of(usage: Mapping[str, Any]) -> dict[str, int]:
+    """Return ``prompt_tokens`` and ``completion_tokens`` of a log, whatever it calls them."""
+    return {name: count for name, keys in _TOKENS.items() if isinstance(count := first(usage, *keys), int)}
+
+
+def cost_of(value: Any) -> float:
+    """Return a cost; 0 where it is not a finite amount."""
     try:
         amount = float(value or 0.0)
     except (TypeError, ValueError, OverflowError):

@@ -1,0 +1,97 @@
+"""Write the files of a task that was found in traffic: its YAML, the exact call, and its texts with labels."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tracer_serve.components.teachers._recorded import SLOT
+from tracer_serve.errors import BadInputError
+from tracer_serve.forms.calls import CHAT
+from tracer_serve.forms.form import Form
+from tracer_serve.report.discovery import FoundTask
+
+_PERCENT = 1.0  # a confidence above this is stated in percent
+_CONFIDENCE = ("confidence", "score", "probability", "certainty")
+_KEY = "${OPENAI_API_KEY}"
+
+
+def write_task(folder: Path, found: FoundTask, base_url: str, alpha: float, api_key: str = _KEY) -> Path:
+    """Write ``NAME.yaml``, ``NAME.call.json`` and ``NAME.traces.jsonl``; return the YAML's path.
+
+    Parameters
+    ----------
+    folder : is made where it does not exist
+    base_url : root of the LLM's API
+    alpha : the agreement to certify
+    api_key : what the YAML says of the key; an environment variable, or ``pass_through``
+
+    Raises
+    ------
+    BadInputError
+        Where one of the files exists already, the form cannot be served, or the folder cannot be written.
+    """
+    form, name, labels = found.group.form, found.name, frozenset(found.group.label_set)
+    if SLOT in "".join(form.around):
+        raise BadInputError(f"{name}: its prompt contains {SLOT}, which marks the text in {name}.call.json")
+    if form.api != CHAT:
+        raise BadInputError(f"{name}: its calls use the API {form.api!r}; only chat completions are answered yet")
+    files = {
+        folder / f"{name}.yaml": _yaml(found, base_url, alpha, api_key),
+        folder / f"{name}.call.json": json.dumps(call_of(form), ensure_ascii=False, indent=1) + "\n",
+        folder / f"{name}.traces.jsonl": "".join(
+            json.dumps({"input": example.text, "teacher": example.label}, ensure_ascii=False) + "\n"
+            for example in found.group.examples
+            if example.label in labels
+        ),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if there := next((file for file in files if file.exists()), None):
+            raise BadInputError(f"{there}: exists already; remove it, or write into another folder")
+        for file, content in files.items():
+            file.touch(0o600)  # texts of users
+            file.write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise BadInputError(f"{folder}: cannot be written: {error.strerror}. Look: ls -ld {folder}") from error
+    return folder / f"{name}.yaml"
+
+
+def call_of(form: Form) -> dict[str, Any]:
+    """Return the body of a call of a form, with `SLOT` in place of the text."""
+    turns = [{"role": turn.role, "content": turn.content} for turn in form.turns]
+    last = {"role": "user", "content": SLOT.join(form.around)}
+    return {"model": form.model, "messages": [*turns, last], **form.option_values}
+
+
+def _yaml(found: FoundTask, base_url: str, alpha: float, api_key: str) -> str:
+    group, name = found.group, found.name
+    request = f"{name}.call.json"
+    form: dict[str, Any] = {"name": "observed", "request": request, "same_as": "teacher"}
+    if handled := _when_handled(found):
+        form["when_handled"] = handled
+    teacher: dict[str, Any] = {"type": "openai", "base_url": base_url, "model": group.form.model, "api_key": api_key}
+    spec = {
+        "name": name,
+        "labels": list(group.label_set),
+        "gate": {"alpha": alpha},
+        "teacher": {**teacher, "request": request},
+        "forms": [form],
+        "traces": {"import": [f"{name}.traces.jsonl"]},
+    }
+    known = (
+        "the labels are those of the calls' schema" if group.enum else "the labels are those that were seen: add others"
+    )
+    head = f"# Found in {group.totals.calls:,} calls; {known}.\n# Check it: tracer-serve check {name}.yaml\n"
+    return head + yaml.safe_dump(spec, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _when_handled(found: FoundTask) -> dict[str, str]:
+    """Return what a handled answer says in numeric fields that state a confidence: the surrogate's score."""
+    largest = found.group.largest
+    return {
+        name: "percent" if number > _PERCENT else "score"
+        for name, number in largest.items()
+        if any(word in name.casefold() for word in _CONFIDENCE)
+    }

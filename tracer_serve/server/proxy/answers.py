@@ -1,0 +1,55 @@
+"""Join the events of a streamed answer into its content and its tokens."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tracer_serve.storage.importers.extract import mapping
+from tracer_serve.storage.importers.parse import tokens_of
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An answer: a completion, a response, or the text of a stream; and its tokens, where the server counts them."""
+
+    content: Any
+    usage: Mapping[str, int]
+
+
+def read_stream(body: bytes) -> Answered:
+    r"""Join server-sent events of chat completions or of the Responses API.
+
+    Raises
+    ------
+    ValueError
+        Where an event is not JSON.
+
+    Examples
+    --------
+    >>> read_stream(b'data: {"choices": [{"delta": {"content": "y"}}]}\n\ndata: [DONE]\n\n').content
+    'y'
+    """
+    said, usage = list[str](), dict[str, int]()
+    for event in _events(body):
+        whole = mapping(event.get("response"))
+        if event.get("type") == "response.completed":
+            return Answered(dict(whole), tokens_of(mapping(whole.get("usage"))))
+        usage = tokens_of(mapping(event.get("usage"))) or usage
+        for choice in event.get("choices") or ():
+            said += _pieces(mapping(mapping(choice).get("delta")))
+    return Answered("".join(said) or None, usage)
+
+
+def _pieces(delta: Mapping[str, Any]) -> Iterator[str]:
+    calls = delta.get("tool_calls") or [{"function": delta.get("function_call")}]
+    for piece in (delta.get("content"), *(mapping(mapping(call).get("function")).get("arguments") for call in calls)):
+        if isinstance(piece, str):
+            yield piece
+
+
+def _events(body: bytes) -> Iterator[Mapping[str, Any]]:
+    for line in body.splitlines():
+        data = line.removeprefix(b"data:").strip()
+        if line.startswith(b"data:") and data != b"[DONE]":
+            yield mapping(json.loads(data))

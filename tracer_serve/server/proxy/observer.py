@@ -1,0 +1,151 @@
+"""Observe forwarded calls in a thread of its own: parse them, group them by prompt, and save what may be kept."""
+
+import json
+import logging
+import queue
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+
+from tracer_serve.errors import StoreError
+from tracer_serve.forms.calls import NotACallError
+from tracer_serve.forms.grouping import CallGroups
+from tracer_serve.infra.redaction import WITHHELD, Redact
+from tracer_serve.server.proxy.answers import Answered, read_stream
+from tracer_serve.server.proxy.relay import Exchange
+from tracer_serve.storage.importers.calls import observed
+from tracer_serve.storage.importers.extract import mapping
+from tracer_serve.storage.importers.items import RefusedError
+from tracer_serve.storage.importers.parse import tokens_of
+from tracer_serve.storage.observed import ObservedCalls
+
+PATHS = frozenset({"chat/completions", "responses"})
+"""Paths of calls that may be classifications."""
+
+_WAITING = 2000  # exchanges that may wait; what comes beyond is counted as missed
+_SAVE_S = 5.0
+_OK = 200
+_log = logging.getLogger(__name__)
+
+
+class Observer:
+    """A thread that observes exchanges; `observe` never blocks.
+
+    Parameters
+    ----------
+    store : where what may be kept is saved, and loaded from at the start
+    days : how long it is kept
+    redact : applied to every text before it is kept
+    """
+
+    def __init__(
+        self, store: ObservedCalls, days: float, redact: Redact | None = None, *, save_s: float = _SAVE_S
+    ) -> None:
+        self._store, self._days, self._save_s = store, days, save_s
+        self._redact = redact
+        self._queue: queue.Queue[Exchange | None] = queue.Queue(_WAITING)
+        self._thread = threading.Thread(target=self._run, name="observer", daemon=True)
+        self.groups = CallGroups(self._kept)
+        self.lock = threading.Lock()
+        """Held while `groups` changes; whoever reads them holds it too."""
+        self.missed = 0
+
+    def start(self) -> None:
+        """Load what was kept, and start.
+
+        Raises
+        ------
+        StoreError
+            Where it cannot be read.
+        """
+        if self._store.file.exists():
+            self._store.load_into(self.groups)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Observe what waits, save, and end."""
+        self._queue.put(None)
+        self._thread.join()
+
+    def observe(self, exchange: Exchange) -> None:
+        """Take an exchange; where too many wait, it is counted as missed."""
+        if exchange.path in PATHS and exchange.status == _OK:
+            try:
+                self._queue.put_nowait(exchange)
+            except queue.Full:
+                self.missed += 1
+
+    def settled(self, patience_s: float = 10.0) -> bool:
+        """Wait until all exchanges that were taken so far are observed; return whether they are."""
+        until = time.monotonic() + patience_s
+        while self._queue.unfinished_tasks and time.monotonic() < until:
+            time.sleep(0.01)
+        return not self._queue.unfinished_tasks
+
+    def _run(self) -> None:
+        due, changed = time.monotonic() + self._save_s, False
+        while True:
+            try:
+                exchange = self._queue.get(timeout=max(0.01, due - time.monotonic()))
+            except queue.Empty:
+                exchange = None
+                ended = False
+            else:
+                ended = exchange is None
+                if exchange is not None:
+                    self._add(exchange)
+                    changed = True
+                self._queue.task_done()
+            if ended or time.monotonic() >= due:
+                if changed:
+                    self._save()
+                due, changed = time.monotonic() + self._save_s, False
+            if ended:
+                return
+
+    def _add(self, exchange: Exchange) -> None:
+        try:
+            body = json.loads(exchange.request)
+            answered = _answer_of(exchange)
+            seen = observed(body, answered.content, exchange.at, answered.usage)
+        except (NotACallError, RefusedError, ValueError, TypeError, AttributeError, RecursionError):
+            return  # no call that is understood here; its bytes were forwarded all the same
+        with self.lock:
+            self.groups.add(seen)
+
+    def _save(self) -> None:
+        try:
+            with self.lock:
+                self._store.save(self.groups, self._days)
+        except StoreError as error:
+            _log.error("observed calls were not saved: %s", error)
+
+    def _kept(self, text: str) -> str | None:
+        if self._redact is None:
+            return text
+        redacted = self._redact(text)
+        return None if redacted is WITHHELD or not isinstance(redacted, str) else redacted
+
+
+def _answer_of(exchange: Exchange) -> Answered:
+    """Return the content and the tokens of an answer, whatever its encoding, JSON or a stream.
+
+    Raises
+    ------
+    ValueError
+        Where it is neither.
+    """
+    coding = exchange.headers.get("content-encoding", "")
+    try:
+        decoded = httpx.Response(_OK, headers={"content-encoding": coding}, content=exchange.answer).content
+    except httpx.DecodingError as error:
+        raise ValueError("the answer is not encoded as it says") from error
+    if exchange.headers.get("content-type", "").startswith("text/event-stream"):
+        return read_stream(decoded)
+    if not decoded:  # longer than what is observed
+        return Answered(None, {})
+    answer: Mapping[str, Any] = mapping(json.loads(decoded))
+    return Answered(answer, tokens_of(mapping(answer.get("usage"))))

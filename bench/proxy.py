@@ -1,8 +1,9 @@
 """What the way through a proxy costs: milliseconds that it adds to the very same answers of the very same stub LLM.
 
 ``python -m bench.proxy`` asks the stub directly; through tracer-serve (a foreign call, which is passed on; a call of
-the task without a version, which is deferred: asked with the task's own prompt and stored before it is answered), and
-through LiteLLM's proxy. Neither teacher nor embedding time is in it: the stub answers at once, and nothing is embedded.
+the task without a version, which is deferred: asked with the task's own prompt and stored before it is answered),
+through ``tracer-serve proxy``, which observes every call, and through LiteLLM's proxy. Neither teacher nor embedding
+time is in it: the stub answers at once, and nothing is embedded.
 The systems take turns within each round, in an order of chance; what is added is the difference within a round.
 """
 
@@ -83,6 +84,12 @@ def systems(wanted: Sequence[str], folder: Path) -> Iterator[list[System]]:
             task = _task(folder, stub, port)
             stack.enter_context(running([sys.executable, "-m", "tracer_serve", str(task)], port, "/readyz"))
             made += [System("tracer-serve, passed on", port), System("tracer-serve, deferred", port, _TASK)]
+        if "observe" in wanted:
+            port = free_port()
+            words = [sys.executable, "-m", "tracer_serve", "proxy", "--upstream", f"http://127.0.0.1:{stub}/v1"]
+            words += ["--port", str(port), "--state", str(folder / "proxy")]
+            stack.enter_context(running(words, port, "/readyz"))
+            made.append(System("tracer-serve proxy", port))
         if "litellm" in wanted:
             port = free_port()
             python = environment("litellm", LITELLM)
@@ -198,7 +205,7 @@ def _row(name: str, clients: int, met: dict[tuple[str, int], list[Met]]) -> Row:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.proxy", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--systems", default="tracer-serve,litellm", help="of these, in front of the stub")
+    parser.add_argument("--systems", default="tracer-serve,observe,litellm", help="of these, in front of the stub")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.5, help="of each load, after one to warm up")
     parser.add_argument("--seed", type=int, default=0, help="of the order in which they take turns")

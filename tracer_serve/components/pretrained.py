@@ -39,6 +39,17 @@ def local(model: str, revision: str | None = None) -> Path | None:
     return None
 
 
+def is_here(model: str, revision: str | None = None) -> bool:
+    """Return whether a model is on this machine: a folder, MiniLM's package, or the Hugging Face cache."""
+    if local(model, revision) is not None:
+        return True
+    try:
+        from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415  # only for models that are not on disk
+    except ModuleNotFoundError:
+        return False
+    return isinstance(try_to_load_from_cache(_full(model), "config.json", revision=revision), str)
+
+
 def quiet() -> None:
     """Turn off the progress bars of transformers."""
     from transformers.utils import logging  # noqa: PLC0415  # slow to import: loads torch

@@ -58,6 +58,14 @@ class Task:
         """Return the URL of the shared trace store, or the path of the SQLite file in the state folder."""
         return self.spec.traces.url or self.state / "traces.db"
 
+    @property
+    def changed(self) -> bool:
+        """Whether the YAML file has another content than when it was loaded; a file that is gone has not changed."""
+        try:
+            return self.file.read_text(encoding="utf-8") != self.source
+        except (OSError, UnicodeDecodeError):
+            return False
+
     def resolve(self, path: Path) -> Path:
         """Return a path of the YAML as an absolute one."""
         return (self.base / path).resolve()

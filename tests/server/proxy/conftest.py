@@ -35,7 +35,7 @@ class Proxied:
 def proxying(upstream: str, folder: Path, **options: Any) -> Iterator[Proxied]:
     """Run a proxy in a thread; yields it."""
     file = folder / "proxy" / "observed.db"
-    observer = Observer(ObservedCalls(file), options.pop("days", 7.0), options.pop("redact", None), save_s=0.2)
+    observer = Observer(ObservedCalls(file), options.pop("days", 7.0), options.pop("redact", None), save_s=1.0)
     settings = Settings(upstream, file, folder / "tasks", options.pop("alpha", 0.9), Prices(0.4, 1.6))
     found = FoundCalls(observer, settings)
     key = SecretStr(options.pop("admin_key", ADMIN))

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from tracer_serve.cli.commands._arguments import count
+from tracer_serve.cli.commands._check_warnings import check_warnings
 from tracer_serve.cli.console import err, facts, print_json, progress_bar
 from tracer_serve.components.contract import check_plugins
 from tracer_serve.components.factory import (
@@ -126,6 +127,8 @@ def _traces(task: Task) -> dict[str, str]:
             leave = f"tracer-serve import {task.file} {summary.path} --skip-bad"
             say = f"warning: {first}. Lines refused: {summary.refused:,}. Fix them, or skip them: {leave}"
             err.print(say, markup=False)
+    for warning in check_warnings(task, found):
+        err.print(f"warning: {warning}", markup=False)
     counts = [f"{summary.path.name}: rows {summary.rows:,}, labels {len(summary.labels):,}" for summary in found]
     return {"traces": "; ".join(counts) or "none to import"}
 

@@ -34,7 +34,8 @@ def readiness(runtime: Runtime) -> dict[str, Any]:
     loaded, problems = runtime.live.loaded, runtime.problems()
     if problems and runtime.task.spec.server.api_keys:
         problems = ["/healthz has the details"]
-    return {"version": None if loaded is None else loaded.number, "problems": problems}
+    number = None if loaded is None else loaded.number
+    return {"version": number, "problems": problems, "yaml_changed": runtime.task.changed}
 
 
 def healthz(request: Request) -> Response:
@@ -45,6 +46,8 @@ def healthz(request: Request) -> Response:
 def health(runtime: Runtime) -> dict[str, Any]:
     """Return the state of a task as people want to see it."""
     problems = runtime.problems()
+    if runtime.task.changed:
+        problems.append(f"{runtime.task.file} has changed since this server read it; restart to serve what it says now")
     last: Any = None
     progress: Any = None
     repair: dict[str, Any] | None = None

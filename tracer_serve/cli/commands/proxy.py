@@ -11,7 +11,7 @@ from tracer_serve.components.registry import redactors
 from tracer_serve.errors import BadInputError
 from tracer_serve.infra.redaction import redaction
 from tracer_serve.report.discovery import Prices
-from tracer_serve.server.bento.launch import require_free_port
+from  import require_free_port
 from tracer_serve.server.proxy.app import make_proxy
 from tracer_serve.server.proxy.found import FoundCalls, Settings
 from tracer_serve.server.proxy.observer import Observer

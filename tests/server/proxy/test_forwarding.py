@@ -3,7 +3,9 @@
 import asyncio
 import gzip
 import json
+import os
 import sqlite3
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,10 +15,13 @@ import httpx
 import pytest
 
 from tests.server.proxy.conftest import ADMIN, proxying
+from tests.support.server_process import answering, free_port
 from tests.support.stub_llm import StubLLM
 from tests.support.tasks import banking
 from tracer_serve.components.redactors.pii import Pii
+from tracer_serve.forms.grouping import CallGroups
 from tracer_serve.infra.redaction import redaction
+from tracer_serve.storage.observed import ObservedCalls
 
 pytestmark = pytest.mark.anyio
 TEXTS, LABELS = banking(120)
@@ -167,3 +172,17 @@ def test_without_an_admin_key_the_page_is_closed(tmp_path: Path, stub_llm: StubL
     with proxying(stub_llm.url, tmp_path, admin_key="") as proxy, httpx.Client(base_url=proxy.url) as client:
         answers = [client.get("/"), client.get("/calls.json"), client.post("/admin/tasks", json={"name": "x"})]
     assert [answer.json()["error"]["code"] for answer in answers] == ["admin_closed"] * 3
+
+
+def test_the_command_serves_until_it_is_stopped(tmp_path: Path, stub_llm: StubLLM) -> None:
+    """`tracer-serve proxy` forwards, saves what it has seen on SIGTERM, and `discover` reads it."""
+    stub_llm.labels = {text: "yes" if n % 2 else "no" for n, text in enumerate(TEXTS)}
+    port = free_port()
+    words = [sys.executable, "-m", "tracer_serve", "proxy", "--upstream", stub_llm.url, "--port", str(port)]
+    with answering(words, port, tmp_path, dict(os.environ)) as client:
+        for text in TEXTS[:40]:
+            client.post("/v1/chat/completions", json=body(text)).raise_for_status()
+    groups = CallGroups()
+    ObservedCalls(tmp_path / ".tracer" / "proxy" / "observed.db").load_into(groups)
+    [group] = groups.tasks()
+    assert (group.totals.calls, group.label_set) == (40, ("no", "yes"))

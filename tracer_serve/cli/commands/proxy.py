@@ -8,10 +8,11 @@ from pydantic import SecretStr
 
 from tracer_serve.cli.console import facts
 from tracer_serve.components.registry import redactors
+from tracer_serve.config.server import ServerSpec
 from tracer_serve.errors import BadInputError
 from tracer_serve.infra.redaction import redaction
 from tracer_serve.report.discovery import Prices
-from  import require_free_port
+from tracer_serve.server.process.address import bind
 from tracer_serve.server.proxy.app import make_proxy
 from tracer_serve.server.proxy.found import FoundCalls, Settings
 from tracer_serve.server.proxy.observer import Observer
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     key = os.environ.get(KEY, "")
     if key and len(key) < _KEY_LENGTH:
         raise BadInputError(f"{KEY} has fewer than {_KEY_LENGTH} characters; openssl rand -hex 24 makes one")
-    require_free_port(args.host, args.port)
+    listener = bind(ServerSpec(host=args.host, port=args.port))
     file = args.state / "observed.db"
     store = ObservedCalls(file)
     observer = Observer(store, args.days, redaction([redactors.build(name) for name in args.redact]))
@@ -59,5 +60,5 @@ def run(args: argparse.Namespace) -> int:
             ("page", page),
         ]
     )
-    run_proxy(make_proxy(args.upstream, observer, found, SecretStr(key)), args.host, args.port)
+    run_proxy(make_proxy(args.upstream, observer, found, SecretStr(key)), listener)
     return 0

@@ -1,5 +1,8 @@
 """Run the proxy's application in this process."""
 
+from contextlib import suppress
+from socket import socket
+
 import uvicorn
 from starlette.applications import Starlette
 
@@ -9,12 +12,15 @@ _KEEP_ALIVE_S = 30
 _GRACE_S = 10
 
 
-def run_proxy(app: Starlette, host: str, port: int) -> None:
-    """Serve until SIGTERM or SIGINT; answers under way may take a few seconds to end."""
+def run_proxy(app: Starlette, listener: socket) -> None:
+    """Serve until SIGTERM or SIGINT; answers under way may take a few seconds to end.
+
+    Parameters
+    ----------
+    listener : bound to the address
+    """
     config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
         http=BoundedProtocol,
         ws="none",
         log_level="warning",
@@ -24,4 +30,5 @@ def run_proxy(app: Starlette, host: str, port: int) -> None:
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_GRACE_S,
     )
-    uvicorn.Server(config).run()
+    with suppress(KeyboardInterrupt):  # uvicorn raises the signal again once everything has been shut down
+        uvicorn.Server(config).run([listener])

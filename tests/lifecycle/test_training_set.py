@@ -82,7 +82,7 @@ def test_a_person_who_is_faster_than_the_audit_drops_no_row(store: TraceStore) -
     store.traces.set_label(row, "y", "human")
     store.traces.set_label(row, "x", "audit", fingerprint="own")
     assert fair(store) == {"drawn": True}
-    assert take_snapshot(store, OWN).rows.labels.tolist() == ["y"]
+    assert take_snapshot(store, OWN).rows.labels.tolist() == ["x"]  # the teacher's: the row calibrates
 
 
 def test_rows_before_the_closing_and_spent_ones_only_train(store: TraceStore) -> None:

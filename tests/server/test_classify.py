@@ -221,7 +221,7 @@ async def test_the_short_way_gives_the_answer_of_the_long_one(task: MakeTask) ->
             await app({**scope, WHOLE: True}, whole, send)
 
         ways = httpx.ASGITransport(app=at_once), httpx.ASGITransport(app=app, root_path="/below")
-        short, long = (httpx.AsyncClient(transport=way, base_url="http://test") for way in ways)
+        short, long = (httpx.AsyncClient(transport=way, base_url="http://localhost") for way in ways)
         for name, (content, headers) in asked.items():
             found = await short.post(URL, content=content, headers=headers)
             wanted = await long.post(f"/below{URL}", content=content, headers=headers)

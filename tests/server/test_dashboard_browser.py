@@ -12,10 +12,10 @@ from tests.server.chat.conftest import running_app
 from tests.server.worlds import BLUE, DEFERRED, HANDLED, LABELS, RED, make_task, make_version
 from tests.support.browser import MARKS, chromium, click, complaints, is_light, open_page, photograph, text_of, until
 from tests.support.stub_llm import StubLLM, serve
+from tracer_serve.config.server import ADMIN_KEY as KEY
 from tracer_serve.gate.wording import at_least
 from tracer_serve.lifecycle.gate_state.closing import close_gate
 from tracer_serve.server.app import make_app
-from tracer_serve.server.routes.admin import KEY
 from tracer_serve.storage.traces import new_id
 from tracer_serve.storage.versions.opening import store_of
 from tracer_serve.types import Trace
@@ -217,7 +217,7 @@ def test_refit_and_rollback_want_the_key(browser: Any, served: str) -> None:
     assert text_of(browser, "operate-said") == "Type the admin key first."
     browser.find_element("id", "key").send_keys("wrong")
     click(browser, "#refit")
-    until(lambda: "not the admin key" in text_of(browser, "operate-said"))
+    until(lambda: "does not have the right admin" in text_of(browser, "operate-said"))
     assert not facts(served)["refit_requested"]
     browser.find_element("id", "key").clear()
     browser.find_element("id", "key").send_keys(SECRET)

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from tests.server.worlds import HANDLED, make_version, serving
 from tracer_serve.config.load import Task
-from tracer_serve.config.server import ServerSpec
+from tracer_serve.config.server import ApiKey, ServerSpec
 from tracer_serve.errors import EmbedderError, SpecError, StoreError
 from tracer_serve.server.app import ROUTES, make_app
 from tracer_serve.server.http.api_keys import Keys
@@ -68,7 +68,7 @@ async def test_each_key_opens_and_no_other(keyed: MakeTask) -> None:
             (SECOND, 200),
             (HASH, 401),
             (FIRST[:-1], 401),
-            ("the-operators-own-key", 401),
+            ("the-operators-own-key", 403),
         ):
             answer = await client.post("/v1/classify", json={"input": HANDLED}, headers=bearer(key))
             assert answer.status_code == status
@@ -124,19 +124,21 @@ def test_callers_without_end_take_bounded_memory() -> None:
 )
 def test_broken_headers_are_nobodys(header: str) -> None:
     """Whatever is sent, the answer is no, not an error."""
-    assert Keys([SecretStr(FIRST)]).owner(header) is None
+    assert Keys([ApiKey(key=SecretStr(FIRST))]).caller(header) is None
 
 
 @pytest.mark.parametrize("key", ["schlüssel-0123456789", "à-la-carte-0123456789-à"])
 def test_a_key_of_other_letters_opens(key: str) -> None:
     """Clients send the bytes of its UTF-8, and the server reads a header as Latin-1."""
-    assert Keys([SecretStr(key)]).owner(f"Bearer {key.encode().decode('latin-1')}") is not None
+    assert Keys([ApiKey(key=SecretStr(key))]).caller(f"Bearer {key.encode().decode('latin-1')}") is not None
 
 
 def test_a_browser_sends_the_key_as_password() -> None:
     """Any user name will do."""
     sent = base64.b64encode(f"me:{FIRST}".encode()).decode()
-    assert Keys([SecretStr(FIRST)]).owner(f"Basic {sent}") == Keys([SecretStr(FIRST)]).owner(f"Bearer {FIRST}")
+    assert Keys([ApiKey(key=SecretStr(FIRST))]).caller(f"Basic {sent}") == Keys([ApiKey(key=SecretStr(FIRST))]).caller(
+        f"Bearer {FIRST}"
+    )
 
 
 def test_keys_in_a_file_are_refused_unless_hashed_and_never_shown(
@@ -193,6 +195,6 @@ def test_beyond_loopback_it_binds_with_keys_only() -> None:
         with pytest.raises(SpecError, match=r"server\.host: .*--insecure"):
             require_keys(ServerSpec(host=host), insecure=False)
         require_keys(ServerSpec(host=host), insecure=True)
-        require_keys(ServerSpec(host=host, api_keys=(SecretStr(FIRST),)), insecure=False)
+        require_keys(ServerSpec(host=host, api_keys=(ApiKey(key=SecretStr(FIRST)),)), insecure=False)
     for host in ("127.0.0.1", "::1", "localhost"):
         require_keys(ServerSpec(host=host), insecure=False)

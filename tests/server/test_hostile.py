@@ -275,7 +275,7 @@ async def test_mangled_bodies_are_the_callers_fault(
     task: MakeTask, stub_llm: StubLLM, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
     """Whatever bytes come, the answer is an error object that blames the caller, or an answer."""
-    monkeypatch.setenv("TRACER_SERVE_ADMIN_KEY", "s3cret")
+    monkeypatch.setenv("TRACER_SERVE_ADMIN_KEY", "an-operators-own-key")
     stub_llm.default = "blue"
     chance = random.Random(5)
     spec = task(server={"forward": False})
@@ -283,7 +283,7 @@ async def test_mangled_bodies_are_the_callers_fault(
     async with serving(spec) as (client, _):
         for i in range(times):
             route = ROUTES[i % len(ROUTES)]
-            headers = {"content-type": "application/json", "authorization": "Bearer s3cret"}
+            headers = {"content-type": "application/json", "authorization": "Bearer an-operators-own-key"}
             answer = await client.post(route, content=mangled(chance), headers=headers)
             assert answer.status_code < 500, (route, answer.text)
             if answer.status_code >= 400:

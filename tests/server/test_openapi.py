@@ -17,8 +17,8 @@ from tests.server.chat.conftest import listening
 from tests.server.worlds import make_version
 from tests.support.stub_llm import StubLLM
 from tracer_serve.config.load import Task
+from tracer_serve.config.server import ADMIN_KEY as KEY
 from tracer_serve.server.app import ROUTES
-from tracer_serve.server.routes.admin import KEY
 
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 MakeTask = Callable[..., Task]

@@ -12,14 +12,14 @@ import pytest
 
 from tests.server.worlds import DEFERRED, HANDLED, make_version, serving
 from tracer_serve.config.load import Task
+from tracer_serve.config.server import ADMIN_KEY as KEY
 from tracer_serve.lifecycle.triggers import REQUEST
 from tracer_serve.server.openapi import openapi
-from tracer_serve.server.routes.admin import KEY
 from tracer_serve.server.routes.response_models import ErrorBody
 
 pytestmark = pytest.mark.anyio
 MakeTask = Callable[..., Task]
-ADMIN = {"authorization": "Bearer s3cret"}
+ADMIN = {"authorization": "Bearer an-operators-own-key"}
 
 
 async def test_a_service_without_a_version_is_ready(task: MakeTask) -> None:
@@ -175,7 +175,7 @@ async def test_admin_routes_are_closed_without_a_key(task: MakeTask, monkeypatch
 
 async def test_admin_routes_want_the_key(task: MakeTask, monkeypatch: pytest.MonkeyPatch) -> None:
     """No key is 401, a wrong one 403, the right one is let in and leaves a request for the schedule."""
-    monkeypatch.setenv(KEY, "s3cret")
+    monkeypatch.setenv(KEY, "an-operators-own-key")
     async with serving(task()) as (client, runtime):
         wrong = {"authorization": "Bearer nope"}
         answers = [await client.post("/admin/refit", headers=headers) for headers in ({}, wrong, ADMIN)]
@@ -185,7 +185,7 @@ async def test_admin_routes_want_the_key(task: MakeTask, monkeypatch: pytest.Mon
 
 async def test_rollback_serves_an_earlier_version(task: MakeTask, monkeypatch: pytest.MonkeyPatch) -> None:
     """By number or to the last certified one before; a version that is not there is a 404 with what is."""
-    monkeypatch.setenv(KEY, "s3cret")
+    monkeypatch.setenv(KEY, "an-operators-own-key")
     spec = task()
     for certified in (True, False, True):
         make_version(spec, certified=certified)
@@ -207,9 +207,7 @@ async def test_rollback_serves_an_earlier_version(task: MakeTask, monkeypatch: p
 async def test_a_report_is_served_under_the_policy_that_it_carries(task: MakeTask) -> None:
     """Its own scripts may run, by hash, so that its charts are drawn."""
     spec, policy = task(), "default-src 'none'; script-src 'sha256-abc'"
-    make_version(spec)
-    page = spec.state / "versions" / "000001" / "report.html"
+    make_version(spec, report=f'<meta http-equiv="Content-Security-Policy" content="{policy}">')
     async with serving(spec) as (client, _):
-        page.write_text(f'<meta http-equiv="Content-Security-Policy" content="{policy}">', encoding="utf-8")
         answer = await client.get("/versions/1/report.html")
-    assert answer.headers["content-security-policy"] == policy
+    assert answer.headers["content-security-policy"] == f"{policy}; frame-ancestors 'none'"

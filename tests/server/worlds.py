@@ -91,7 +91,13 @@ def with_embedder(policy: Policy, embedder: Embedder) -> Policy:
 
 
 def make_version(
-    task: Task, *, certified: bool = True, activate: bool = True, after: str = "", ids: Sequence[str] = ()
+    task: Task,
+    *,
+    certified: bool = True,
+    activate: bool = True,
+    after: str = "",
+    ids: Sequence[str] = (),
+    report: str = "<!doctype html><title>report</title>",
 ) -> int:
     """Write a version of that policy; `ids` are the traces that it was fitted on, `RED` and then `BLUE`."""
     policy = make_policy(task, certified=certified)
@@ -102,7 +108,7 @@ def make_version(
         if ids:
             np.save(folder / NEAREST, np.array([name.encode() for name in ids]))
         (folder / "certificate.json").write_bytes(CERTIFICATE.dump_json(policy.certificate))
-        (folder / "report.html").write_text("<!doctype html><title>report</title>", encoding="utf-8")
+        (folder / "report.html").write_text(report, encoding="utf-8")
 
     def describe(number: int, files: dict[str, str]) -> Manifest:
         facts: dict[str, Any] = {"parent": None, "traces": len(LABELS), "last_trace": "", "plugins": {}}
@@ -133,6 +139,6 @@ async def serving(task: Task, *, schedule: bool = False) -> AsyncIterator[tuple[
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://test", timeout=20) as client,
+        httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=20) as client,
     ):
         yield client, app.state.runtime

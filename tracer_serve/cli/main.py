@@ -21,6 +21,7 @@ COMMANDS = {
     "refit": "fit again from the traces collected so far; the same as fit",
     "versions": "list the versions and which one serves",
     "rollback": "serve an earlier version",
+    "log": "print the audit log: who refitted, rolled back, imported or removed what, and when",
     "report": "print a version's headline, worst slices, next best action and the path of its page",
     "import": "import labelled traces into the store",
     "classify": "label a whole file with the current version, as fast as the embedder; resumable",

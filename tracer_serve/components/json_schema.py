@@ -33,6 +33,8 @@ def json_schema() -> dict[str, Any]:
             place["items"] = choice
         else:
             parent[field] = choice
+    keys = schema["$defs"]["ServerSpec"]["properties"]["api_keys"]
+    keys["items"] = {"anyOf": [{"type": "string", "format": "password"}, keys["items"]]}
     for name in ("Component", "SurrogateComponent"):
         schema["$defs"].pop(name)
     return schema

@@ -23,7 +23,7 @@ _IN_WORDS = {
 }
 _SHARES = ("gate.alpha", "gate.delta", "gate.min_coverage", "gate.class_floor", "canary")
 _TRACES = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".gz")
-_SECRETS = re.compile(r"(^|\.)(api_keys?|admin_key|token|password|secret)(\[\d+\])?$")
+_SECRETS = re.compile(r"(^|\.)(api_keys?|admin_key|token|password|secret)(\[\d+\](\.key)?)?$")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,9 @@ from contextvars import ContextVar
 CALLER: ContextVar[str] = ContextVar("tracer_serve_caller", default="")
 """The API key's owner, or the client's address where there are no keys; set by the server for each request."""
 
+KEY_ID: ContextVar[str | None] = ContextVar("tracer_serve_key_id", default=None)
+"""Eight hex digits of the sha256 of the request's API key, which rows and logs may show; None without a key."""
+
 
 def within_share(held: int, taken: int, capacity: int, weight: int, more: int = 1) -> bool:
     """Return whether a caller may take `more` of a shared capacity: at most `weight` times what is left free.

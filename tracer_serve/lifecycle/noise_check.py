@@ -33,7 +33,7 @@ def estimate_noise(task: Task, store: TraceStore, inputs: int, progress: Progres
         Where the teacher answers none of them.
     """
     texts, labels = _sample(store, inputs, task)
-    answers = asyncio.run(_ask_all(task, texts, known_labels(store), progress))
+    answers = asyncio.run(_ask_all(task, texts, known_labels(task, store), progress))
     given = [(label, answer.label) for label, answer in zip(labels, answers, strict=True) if isinstance(answer, Answer)]
     if not given:
         raise next(answer for answer in answers if isinstance(answer, TeacherError))

@@ -79,7 +79,7 @@ def replay(task: Task, store: TraceStore, since: TeacherSince, rows: int, progre
 async def _replay(
     task: Task, store: TraceStore, since: TeacherSince, pairs: list[tuple[Text, str]], progress: Progress
 ) -> Moved:
-    teacher = make_teacher(task, known_labels(store))
+    teacher = make_teacher(task, known_labels(task, store))
     calls = BoundedCalls(max(1, concurrency_of(task.spec.teacher.params) // 2))  # serving asks it as well
     moves: Counter[tuple[str, str]] = Counter()
     failed, cost, done = 0, 0.0, 0

@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from tracer_serve.components.teachers._labels import may_be_offered
+from tracer_serve.config.load import Task
 from tracer_serve.lifecycle.gate_state.closing import moment_after
 from tracer_serve.storage.traces import TraceStore
 
@@ -16,7 +18,7 @@ class TeacherSince:
 
     Parameters
     ----------
-    since : rows up to this id that do not say whose label they have are another teacher's; empty: no change so far
+    since : rows up to this id without a fingerprint have another teacher's label; empty: the teacher never changed
     before : fingerprint of the teacher before it, empty for the first
     """
 
@@ -25,9 +27,15 @@ class TeacherSince:
     before: str = ""
 
 
-def known_labels(store: TraceStore, at_least: int = 3) -> tuple[str, ...]:
-    """Return the labels that the traces have at least so often, most frequent first, for an open task's teacher."""
-    return tuple(label for label, rows in store.tallies.counts().by_label.items() if rows >= at_least)
+def known_labels(task: Task, store: TraceStore, at_least: int = 3) -> tuple[str, ...]:
+    """Return the labels that an open task's teacher is offered in its prompt, most frequent first.
+
+    A label in the prompt reaches every caller. So it must come from the teacher or an import at least `at_least` times,
+    be short and plain, and not be the doing of one user. People's corrections do not count.
+    """
+    if task.spec.labels:
+        return ()  # a closed set is offered as it is
+    return tuple(label for label in store.traces.labels_in_use(at_least, callers=2) if may_be_offered(label))
 
 
 def note_teacher(store: TraceStore, fingerprint: str) -> TeacherSince:

@@ -1,19 +1,22 @@
-"""The rows of a refit: everything labelled trains, what is a fair sample of traffic calibrates (gate.md, section 5).
+"""The rows of a refit: all labelled rows train, and a fair sample of the traffic calibrates.
 
-A row calibrates where all of this holds:
+A row calibrates if all of this holds:
 
-* it was drawn (`gate.thinning`): by an audit, or by the same draw where it was deferred. A rate of 1, where everything
-  was labelled by design, draws every row; imports have it, unless they were brought in to train only (a rate of 0);
-* the present teacher labelled it. A person's correction stays, as the row was drawn before anybody looked; a person's
-  label on a row that the teacher never answered does not calibrate, as people look at what went wrong;
+* it was drawn (`gate.fair_sample`): by an audit, or by the same draw where it was deferred. A rate of 1 (everything was
+  labelled by design) draws every row. Imported rows have it, unless they were imported to train only (a rate of 0);
+* the present teacher labelled it;
 * it came after the last closing of the gate;
 * with ``gate.spend: series``, no earlier certificate was tested on it;
+* it is among the newest `fit.max_traces` labelled rows, by the time it was served; imported rows are drawn at random.
 
-* it is among the newest `fit.max_traces` labelled rows: when it was served decides that, of an imported one chance.
+A calibrating row has the teacher's label, whatever a person said of it: the promise is agreement with the teacher, and
+a caller who can correct answers must not be able to certify them. A person's label replaces the teacher's where the
+row only trains. A person's label on a row that the teacher never answered does not calibrate, since people look at
+what went wrong.
 
 Rows without a label are left out. A teacher that is down fails whatever the text is, so an outage thins the sample
-evenly; texts that a teacher refuses by their content are not in the promise, which speaks of texts that it labels.
-Audits that were dropped or failed while deferred rows were retried make easy rows rarer: that costs coverage only.
+evenly. Texts that a teacher refuses for their content are outside the promise, which covers texts that it labels.
+Audits that failed while deferred rows were retried make easy rows rarer, which costs coverage only.
 """
 
 from dataclasses import dataclass
@@ -27,7 +30,7 @@ from tracer_serve.gate.fair_sample import calibration_rows
 from tracer_serve.lifecycle.gate_state.closing import Closing
 from tracer_serve.lifecycle.teacher_change import TeacherSince
 from tracer_serve.storage.traces import Columns, TraceStore
-from tracer_serve.types import Bools
+from tracer_serve.types import Bools, Labels
 
 _EACH = 20
 """Rows of each label that train however rare it has become: a label without any would be unknown to the version."""
@@ -82,11 +85,22 @@ def take_snapshot(
     if newest is not None:
         fair &= ~np.isin(columns.ids, np.array(newest.older, dtype=np.bytes_))
     left_out = 0 if newest is None else max(0, newest.of - len(columns))
-    rows, ids = Rows(columns.texts, columns.label.decode(), fair), columns.ids
+    rows, ids = Rows(columns.texts, _labels(store, columns, fair), fair), columns.ids
     superseded = _superseded(columns, own)
     if superseded.any():
         rows, ids = rows.take(np.flatnonzero(~superseded)), ids[~superseded]
     return Snapshot(rows, ids, until, closed, left_out)
+
+
+def _labels(store: TraceStore, columns: Columns, fair: Bools) -> Labels:
+    """Return the label of each row: the teacher's where the row calibrates, shape (n,)."""
+    labels = columns.label.decode().astype(object)
+    for row in np.flatnonzero(fair & columns.source.is_value("human")):
+        trace = store.traces.get(columns.ids[row].decode("ascii"))
+        replaced = None if trace is None else trace.metadata.get("replaced")
+        if replaced is not None:  # else the person confirmed the teacher's label
+            labels[row] = replaced["label"]
+    return np.asarray(labels, dtype=np.str_)
 
 
 def calibrates_after(store: TraceStore, closing: Closing | None, serving: str, attempt: int = 1) -> str:

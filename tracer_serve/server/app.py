@@ -20,6 +20,7 @@ from tracer_serve.server.dashboard.explain import explain
 from tracer_serve.server.dashboard.page import index
 from tracer_serve.server.dashboard.status import status
 from tracer_serve.server.http import errors as failures
+from tracer_serve.server.http.allowed_hosts import AllowedHosts
 from tracer_serve.server.http.auth import Guard
 from tracer_serve.server.http.request_tracing import Tracing, wanted
 from tracer_serve.server.routes import admin, health
@@ -46,6 +47,7 @@ ROUTES = [  # the busiest first: they are tried in this order
     Route("/versions/{number}/report.html", pages.report),
     Route("/admin/refit", admin.refit, methods=["POST"]),
     Route("/admin/rollback", admin.rollback, methods=["POST"]),
+    Route("/admin/log", admin.log),
 ]
 
 
@@ -77,7 +79,10 @@ def make_app(task: Task, *, schedule: bool = True, alone: bool = True) -> Starle
             yield
 
     around = [Middleware(Tracing, task=task.spec.name)] if wanted() else []
-    around.append(Middleware(Guard, server=task.spec.server))
+    server = task.spec.server
+    if alone and not server.api_keys:
+        around.append(Middleware(AllowedHosts, servers=[server]))
+    around.append(Middleware(Guard, server=server))
     return Starlette(lifespan=lifespan, routes=ROUTES, middleware=around, exception_handlers=HANDLERS)
 
 

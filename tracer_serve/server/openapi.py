@@ -35,7 +35,7 @@ def openapi() -> dict[str, Any]:
 
 
 def _paths() -> dict[str, Any]:
-    asked, body_errors = (401, 429), (400, 401, 408, 413, 415)
+    asked, body_errors = (401, 403, 429), (400, 401, 403, 408, 413, 415)
     admin: dict[str, Any] = {"security": [{"admin": []}]}
     rest = {"name": "path", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
     number = {"name": "number", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 0}}
@@ -69,13 +69,22 @@ def _paths() -> dict[str, Any]:
         "/versions/{number}/report.html": {
             "get": _operation("Report of a version.", errors=(401, 404), kind="text/html") | {"parameters": [number]}
         },
-        "/admin/refit": {"post": _operation("Ask for a refit.", (202, None), (401, 403, 503)) | admin},
+        "/admin/refit": {"post": _operation("Request a refit.", (202, None), (401, 403, 503)) | admin},
+        "/admin/log": {
+            "get": _operation("Who did what, newest first.", errors=(400, 401, 403, 503))
+            | admin
+            | {"parameters": [_query("limit", "integer"), _query("before", "string")]}
+        },
         "/admin/rollback": {
-            "post": _operation("Serve an earlier version.", errors=(*body_errors, 403, 404))
+            "post": _operation("Serve an earlier version.", errors=(*body_errors, 404))
             | admin
             | _body("RollbackRequest")
         },
     }
+
+
+def _query(name: str, kind: str) -> dict[str, Any]:
+    return {"name": name, "in": "query", "required": False, "schema": {"type": kind}}
 
 
 def _chat(errors: tuple[int, ...]) -> dict[str, Any]:

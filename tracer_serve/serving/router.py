@@ -11,6 +11,7 @@ from typing import Any
 
 from tracer_serve.components.teachers._ask_many import DOWN, BoundedCalls
 from tracer_serve.errors import BadInputError, TeacherError
+from tracer_serve.infra.caller import KEY_ID
 from tracer_serve.infra.cooperative import in_turns
 from tracer_serve.infra.redaction import WITHHELD, Redact
 from tracer_serve.policy.decision import CERTIFIED, Conditions, decide
@@ -219,6 +220,7 @@ class _Request:
             u=random.random(),
             latency_ms=self.latency_ms,
             metadata=self.metadata if decision == "handled" else self._noted(text, verdict, error),
+            key_id=KEY_ID.get(),
         )
         if answer is None:
             return trace

@@ -128,7 +128,7 @@ async def _started(task: Task, stack: AsyncExitStack) -> Runtime:
     await asyncio.to_thread(live.start)
     stack.callback(live.stop)
     # an open task's teacher may give any label, and sees those that it has given: new ones are how a task grows
-    teacher = make_teacher(task, await asyncio.to_thread(known_labels, store))
+    teacher = make_teacher(task, await asyncio.to_thread(known_labels, task, store))
     await asyncio.to_thread(note_teacher, store, teacher.fingerprint)
     watch = GateWatcher(store, live, teacher.fingerprint, task.spec, metrics.new_labels.inc)
     await asyncio.to_thread(watch.start)

@@ -72,7 +72,7 @@ async def test_what_is_not_passed_on_is_refused_clearly(task: MakeTask, stub_llm
             )
         ]
         elsewhere = [
-            await client.post(httpx.URL("http://test", raw_path=path.encode()), json={})
+            await client.post(httpx.URL("http://localhost", raw_path=path.encode()), json={})
             for path in ("/v1/../admin", "/v1/a/%2e%2e/b", "/v1/x%3fy", "/v1/caf%C3%A9")
         ]
         large = await client.post("/v1/embeddings", content=b"x" * 2000)
@@ -92,7 +92,7 @@ async def test_the_teachers_key_goes_nowhere_else(
 ) -> None:
     """What looks like a URL of its own is refused, or is a path below the endpoint's root all the same."""
     async with serving(task()) as (client, _):
-        await client.post(httpx.URL("http://test", raw_path=f"/v1/{path}".encode()), json={})
+        await client.post(httpx.URL("http://localhost", raw_path=f"/v1/{path}".encode()), json={})
     assert [seen["path"] for seen in stub_llm.requests] == arrives
 
 

@@ -4,6 +4,7 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
+from tracer_serve.cli.commands._audit import record
 from tracer_serve.cli.commands._certificate_rows import finding
 from tracer_serve.cli.console import facts, print_json, progress_bar
 from tracer_serve.config.load import Task, load_task
@@ -30,6 +31,8 @@ def run(args: argparse.Namespace) -> int:
     task = load_task(args.task)
     with progress_bar(quiet=args.json) as progress:
         outcome = refit(task, args.trigger, progress)
+    if args.parent is None:  # a schedule's refit is in the history, not an act of a person
+        record(task, "refit", str(outcome.version), activated=outcome.activated)
     if args.json:
         print_json(as_json(outcome))
     else:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+from tracer_serve.cli.commands._audit import record
 from tracer_serve.cli.console import facts, print_json
 from tracer_serve.config.load import load_task
 from tracer_serve.storage.versions.local import Versions
@@ -29,6 +30,7 @@ def run(args: argparse.Namespace) -> int:
         # mark first: a command that is interrupted and repeated may count rows twice, but leaves no version unmarked
         marked = _mark(versions, store.users.trace_ids(args.user))
         removed = store.users.forget(args.user)
+    record(task, "forget", rows=len(removed), versions=sorted(marked))  # not the user, who is to be forgotten
     if args.json:
         print_json({"removed": len(removed), "versions": marked})
         return 0

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tracer_serve.cli.commands._arguments import add_reading, text_field_of
+from tracer_serve.cli.commands._audit import record
 from tracer_serve.cli.commands._file_warnings import file_warnings, short_label
 from tracer_serve.cli.console import facts, print_json
 from tracer_serve.components.factory import load_plugins, make_redactors, teacher_fingerprint
@@ -61,6 +62,9 @@ def run(args: argparse.Namespace) -> int:
             )
             for file in args.files
         ]
+    if not args.dry_run:
+        for file, summary in zip(args.files, summaries, strict=True):
+            record(task, "import", file.name, rows=summary.imported)
     if args.json:
         print_json([_as_json(summary) for summary in summaries])
         return 0

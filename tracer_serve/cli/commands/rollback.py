@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from tracer_serve.cli.commands._audit import record
 from tracer_serve.cli.console import out
 from tracer_serve.config.load import load_task
 from tracer_serve.errors import ArtifactError
@@ -19,10 +20,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Activate a version; running servers notice within a second."""
-    versions = open_versions(load_task(args.task))
+    task = load_task(args.task)
+    versions = open_versions(task)
     try:
         done = roll_back(versions, args.to)
     except ArtifactError as error:
         raise ArtifactError(f"{error}. List them with: tracer-serve versions {args.task}") from error
+    record(task, "rollback", str(done.version), before=done.before)
     out.print(f"version {done.version} serves now (before: {done.before})")
     return 0

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.box import SIMPLE
 from rich.table import Table
 
+from tracer_serve.cli.commands._audit import record
 from tracer_serve.cli.console import out, print_json
 from tracer_serve.config.load import load_task
 from tracer_serve.lifecycle.gate_state.monitor_record import PROVED
@@ -28,6 +29,7 @@ def run(args: argparse.Namespace) -> int:
     for number, pinned in ((args.pin, True), (args.unpin, False)):
         if number is not None:
             versions.pin(number, pinned)
+            record(task, "pin" if pinned else "unpin", str(number))
     current = versions.current()
     manifests = versions.manifests()
     store = store_of(task)

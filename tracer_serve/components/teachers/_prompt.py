@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tracer_serve.components.teachers._labels import may_be_offered
 from tracer_serve.errors import PluginError
 from tracer_serve.types import Text
 
@@ -71,7 +72,7 @@ class Prompt:
 
     def note(self, label: str) -> None:
         """Count an answer; in an open task a label that recurs is offered in later prompts."""
-        if not self._open or label in self._known or len(self._known) == _MOST:
+        if not self._open or label in self._known or len(self._known) == _MOST or not may_be_offered(label):
             return
         self._given[label] += 1
         if self._given[label] == _RECURS:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from tracer_serve.storage.traces import TraceStore, new_id
+from tracer_serve.storage.traces.audit_log import AuditEntry
 
 CLOSING = "gate.closing"
 """Key in the store: the last closing of the gate."""
@@ -68,7 +69,11 @@ def close_gate(store: TraceStore, version: int, audits: int, agreements: int, ev
     def later(present: dict[str, Any] | None) -> dict[str, Any]:
         return present if present is not None and present["after"] >= closing.after else asdict(closing)
 
-    return Closing(**store.values.update(CLOSING, later))
+    found = Closing(**store.values.update(CLOSING, later))
+    if found == closing:  # of several processes that see the alarm, the one whose closing counts
+        facts = {"audits": audits, "agreements": agreements}
+        store.audit_log.record(AuditEntry("monitor", "gate.close", str(version), details=facts))
+    return found
 
 
 def moment_after(store: TraceStore) -> str:

@@ -8,7 +8,7 @@ from starlette.responses import HTMLResponse, Response
 
 from tracer_serve.report.render import page
 from tracer_serve.server.http.context import runtime_of
-from tracer_serve.server.routes.report_pages import SAFE
+from tracer_serve.server.routes.report_pages import page_headers
 
 _SCRIPTS = ("base", "live", "live_parts", "live_acts")
 
@@ -17,7 +17,7 @@ async def index(request: Request) -> Response:
     """Answer with the dashboard; its addresses are relative, so that it works wherever the task is mounted."""
     spec = runtime_of(request).task.spec
     html, policy = await run_in_threadpool(_page, spec.name, spec.input == "pair")
-    return HTMLResponse(html, headers={"content-security-policy": policy} | SAFE)
+    return HTMLResponse(html, headers=page_headers(policy))
 
 
 @lru_cache(maxsize=256)

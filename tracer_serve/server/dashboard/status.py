@@ -1,6 +1,5 @@
 """The numbers of the dashboard, as JSON: what every worker says alike, since it comes from the store."""
 
-import os
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
@@ -17,9 +16,9 @@ from tracer_serve.lifecycle.refit_history import refits_told
 from tracer_serve.lifecycle.triggers import REQUEST
 from tracer_serve.server.dashboard.recent import LOOKED_AT, recent_of
 from tracer_serve.server.dashboard.traffic import counts, traffic_of
+from tracer_serve.server.http.api_keys import Keys
 from tracer_serve.server.http.context import runtime_of
 from tracer_serve.server.http.json_response import JsonAnswer
-from tracer_serve.server.routes.admin import KEY
 from tracer_serve.server.routes.health import health, refitting
 from tracer_serve.serving.runtime import Runtime
 from tracer_serve.storage.traces import Tally
@@ -54,7 +53,7 @@ def status_of(runtime: Runtime, now: datetime | None = None) -> dict[str, Any]:
     facts = health(runtime)
     facts |= {
         "time": now.isoformat(timespec="seconds"),
-        "admin": bool(runtime.task.spec.server.admin_key or os.environ.get(KEY)),
+        "admin": Keys.of(runtime.task.spec.server).may_anybody("admin"),
         "promise": _promise(runtime),
         "traffic": None,
         "recent": None,

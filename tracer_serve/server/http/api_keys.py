@@ -1,51 +1,76 @@
-"""API keys: what the server keeps of them are hashes, and comparing takes the same time whatever is presented."""
+"""API keys. The server keeps only their hashes, and a comparison takes the same time whatever key is presented."""
 
 import base64
 import binascii
 import hashlib
 import hmac
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
 
-from pydantic import SecretStr
-
-from tracer_serve.config.server import HASHED
+from tracer_serve.config.server import HASHED, ApiKey, Right, ServerSpec
 
 
-class Keys:
-    """A set of keys.
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The owner of a known key.
 
     Parameters
     ----------
-    given : each a key, or ``sha256:`` and the hash of one in hex
+    key_id : eight hex digits of the key's sha256
+    rights : what the key may do
+    """
+
+    key_id: str
+    rights: frozenset[Right]
+
+
+class Keys:
+    """A set of keys with their rights.
+
+    Parameters
+    ----------
+    given : keys, each in clear or as ``sha256:`` and its hash in hex
 
     Examples
     --------
-    >>> keys = Keys([SecretStr("correct-horse-battery")])
-    >>> keys.owner("Bearer correct-horse-battery") is not None, keys.owner("Bearer other")
-    (True, None)
+    >>> from pydantic import SecretStr
+    >>> keys = Keys([ApiKey(key=SecretStr("correct-horse-battery"))])
+    >>> keys.caller("Bearer correct-horse-battery").rights, keys.caller("Bearer other")
+    (frozenset({'ask'}), None)
     """
 
-    def __init__(self, given: Iterable[SecretStr]) -> None:
-        self._digests = [_digest(key.get_secret_value()) for key in given]
+    def __init__(self, given: Iterable[ApiKey]) -> None:
+        self._rights: dict[bytes, frozenset[Right]] = {}
+        for key in given:  # a key that is listed twice has the rights of both entries
+            digest = _digest(key.key.get_secret_value())
+            self._rights[digest] = self._rights.get(digest, frozenset()) | frozenset(key.rights)
 
-    def __bool__(self) -> bool:
-        return bool(self._digests)
+    @classmethod
+    def of(cls, server: ServerSpec) -> Self:
+        """Return all keys of a server, the admin key included."""
+        admin = () if server.admin_key is None else (ApiKey(key=server.admin_key, rights=("admin",)),)
+        return cls((*server.api_keys, *admin))
 
-    def owner(self, authorization: str) -> str | None:
-        """Return a name for whose key a header presents: eight digits of its hash; None where it is nobody's.
+    def may_anybody(self, right: Right) -> bool:
+        """Return whether any key has a right."""
+        return any(right in rights for rights in self._rights.values())
+
+    def caller(self, authorization: str) -> Caller | None:
+        """Return whose key a header presents; None where the key is unknown or missing.
 
         Parameters
         ----------
-        authorization : the header: ``Bearer KEY``, or ``Basic`` with the key as password, which browsers ask for
+        authorization : the header: ``Bearer KEY``, or ``Basic`` with the key as password, as browsers send it
         """
         key = _presented(authorization)
         if not key:
             return None
         presented = hashlib.sha256(key).digest()
         found = None
-        for digest in self._digests:  # all of them, so that the time does not tell which came close
+        for digest, rights in self._rights.items():  # compare with all of them, so that the time reveals nothing
             if hmac.compare_digest(digest, presented):
-                found = digest.hex()[:8]
+                found = Caller(digest.hex()[:8], rights)
         return found
 
 
@@ -58,7 +83,7 @@ def _digest(key: str) -> bytes:
 def _presented(authorization: str) -> bytes:
     scheme, _, value = authorization.partition(" ")
     if scheme.lower() == "bearer":
-        return value.strip(" \t").encode("latin-1", "replace")  # the bytes that came: headers are read as Latin-1
+        return value.strip(" \t").encode("latin-1", "replace")  # the bytes on the wire: headers are read as Latin-1
     if scheme.lower() == "basic":
         try:
             return base64.b64decode(value, validate=True).partition(b":")[2]

@@ -1,4 +1,4 @@
-"""Who may ask, and how often: before any route is looked at."""
+"""Authentication, rights and rate limits, checked before any route is chosen."""
 
 import ipaddress
 import math
@@ -7,44 +7,51 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tracer_serve.config.server import ServerSpec
-from tracer_serve.infra.caller import CALLER
-from tracer_serve.server.http.api_keys import Keys
+from tracer_serve.config.server import ADMIN_KEY, Right, ServerSpec
+from tracer_serve.infra.caller import CALLER, KEY_ID
+from tracer_serve.server.http.api_keys import Caller, Keys
 from tracer_serve.server.http.errors import RefusalError, respond
 from tracer_serve.server.http.rate_limit import Buckets, Left
 
 OPEN = frozenset({"/livez", "/readyz", "/metrics"})
-"""Paths for probes and scrapers: aggregates, no text of anybody's."""
+"""Paths for probes and scrapers. They show aggregates and no texts."""
+
+ADMIN = "tracer_serve.admin"
+"""Key of the ASGI scope: whether the caller has the right admin."""
 
 
 class Guard:
-    """ASGI middleware that admits requests by key and counts them by caller.
+    """ASGI middleware that admits requests by key and right, and counts them by caller.
 
-    `OPEN` needs no key; ``/admin/*`` has a key of its own and checks it itself. Limits are for ``/v1/*``: by key, and
-    where there are no keys by address.
+    `OPEN` needs no key. ``/admin/*`` needs the right admin, ``/v1/feedback`` the right feedback, and all else under
+    ``/v1/`` the right ask; other pages need any key. Limits are for ``/v1/*``: by key, and where there are no keys by
+    address. A server without `api_keys` asks for a key under ``/admin/`` only.
 
     Parameters
     ----------
-    server : its `api_keys`, `rate_limit` and `workers`, each of which gets its share of the limit
+    server : its keys and `rate_limit`, of which each of its `workers` gets an equal share
     """
 
     def __init__(self, app: ASGIApp, server: ServerSpec) -> None:
-        self._app, self._keys = app, Keys(server.api_keys)
+        self._app, self._keys, self._keyed = app, Keys.of(server), bool(server.api_keys)
         self._buckets = None if server.rate_limit is None else Buckets(server.rate_limit / server.workers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Admit a request, or answer it with 401 or 429."""
         path: str = scope.get("path", "")
-        if scope["type"] != "http" or path in OPEN or path.startswith("/admin/"):
+        if scope["type"] != "http" or path in OPEN:
             await self._app(scope, receive, send)
             return
         caller = (scope.get("client") or ("",))[0]
-        if self._keys:
-            owner = self._keys.owner(Headers(scope=scope).get("authorization", ""))
-            if owner is None:
-                await respond(unknown_key(path, Headers(scope=scope)))(scope, receive, send)
+        if self._keyed or path.startswith("/admin/"):
+            try:
+                found = self._admit(path, Headers(scope=scope))
+            except RefusalError as refusal:
+                await respond(refusal)(scope, receive, send)
                 return
-            caller = owner
+            caller = found.key_id
+            KEY_ID.set(caller)
+            scope[ADMIN] = "admin" in found.rights
         CALLER.set(caller)
         if self._buckets is None or not path.startswith("/v1/"):
             await self._app(scope, receive, send)
@@ -53,8 +60,8 @@ class Guard:
         told = _told(self._buckets, left)
         if not left.allowed:
             retry = {"retry-after": str(math.ceil(left.retry_s))}
-            refusal = RefusalError(429, "too many requests; Retry-After says when", code="rate_limit_exceeded")
-            await respond(refusal, told | retry)(scope, receive, send)
+            too_many = RefusalError(429, "too many requests; wait as Retry-After says", code="rate_limit_exceeded")
+            await respond(too_many, told | retry)(scope, receive, send)
             return
 
         async def telling(message: Message) -> None:
@@ -64,23 +71,58 @@ class Guard:
 
         await self._app(scope, receive, telling)
 
+    def _admit(self, path: str, headers: Headers) -> Caller:
+        """Return the caller of a request.
+
+        Raises
+        ------
+        RefusalError
+            401 for a missing or unknown key, 403 for a key without the right.
+        """
+        given, right = headers.get("authorization", ""), _right_of(path)
+        if right == "admin" and not self._keys.may_anybody("admin"):
+            problem = f"the admin routes are closed: no key has the right admin, and {ADMIN_KEY} is not set"
+            raise RefusalError(403, problem, code="admin_closed")
+        if right == "admin" and not given.lower().startswith("bearer "):  # never a password that a browser remembers
+            raise RefusalError(401, "send the admin key as `Authorization: Bearer KEY`", code="missing_api_key")
+        found = self._keys.caller(given)
+        if found is None and right != "admin":
+            raise unknown_key(path, headers)
+        if found is None or (right is not None and right not in found.rights and not _covers(found, right)):
+            raise RefusalError(403, f"this key does not have the right {right}", code="missing_right")
+        return found
+
+
+def _right_of(path: str) -> Right | None:
+    """Return the right that a path needs, None where any key will do."""
+    if path.startswith("/admin/"):
+        return "admin"
+    if path == "/v1/feedback":
+        return "feedback"
+    return "ask" if path.startswith("/v1/") else None
+
+
+def _covers(caller: Caller, right: Right) -> bool:
+    """Return whether a caller's other rights include a right: an operator may correct answers too."""
+    return right == "feedback" and "admin" in caller.rights
+
 
 class Loopback:
-    """ASGI middleware that answers this machine only, wherever the server was bound; probes are answered to all.
+    """ASGI middleware that answers only this machine, whatever address the server is bound to; probes are open.
 
-    For servers that others start (``bentoml serve``) with tasks that ask for no key.
+    For servers that another program binds (``bentoml serve``) with tasks that have no keys.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse what came in by another address."""
+        """Refuse a request that came in on another address."""
         address = (scope.get("server") or ("",))[0]
         if scope["type"] == "http" and scope["path"] not in OPEN and not _is_loopback(address):
             problem = (
                 "without keys this service answers its own machine only: set server.api_keys, or"
-                " TRACER_SERVE_INSECURE=1 where something in front asks for keys"
+                " TRACER_SERVE_INSECURE=1 if a proxy in front asks for keys"
             )
             await respond(RefusalError(403, problem, code="no_keys"))(scope, receive, send)
             return
@@ -95,10 +137,10 @@ def _is_loopback(address: str) -> bool:
 
 
 def unknown_key(path: str, headers: Headers) -> RefusalError:
-    """Return the refusal of a request whose key is missing or nobody's."""
+    """Return the refusal of a request whose key is missing or unknown."""
     given = "authorization" in headers
     message = "this key is not known here" if given else "send a key as `Authorization: Bearer KEY`"
-    # a browser asks for the key where the answer is a page; nothing else should make it open a dialogue
+    # a page makes the browser ask for the key; an API call must not
     scheme = "Bearer" if path.startswith("/v1/") else 'Basic realm="tracer-serve, the key is the password"'
     code = "invalid_api_key" if given else "missing_api_key"
     return RefusalError(401, message, code=code, headers={"www-authenticate": scheme})

@@ -10,6 +10,7 @@ from functools import partial
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
@@ -19,6 +20,7 @@ from tracer_serve.config.load import Task
 from tracer_serve.infra.log_context import TASK
 from tracer_serve.server.app import HANDLERS, make_app, spans
 from tracer_serve.server.chat.route import FOREIGN
+from tracer_serve.server.http.allowed_hosts import AllowedHosts
 from tracer_serve.server.http.errors import RefusalError
 from tracer_serve.server.http.request_body import read_body, require_json
 from tracer_serve.server.http.request_tracing import name_tasks
@@ -52,7 +54,11 @@ def make_apps(tasks: Sequence[Task], *, schedule: bool = True) -> Starlette:
                 await stack.enter_async_context(side.app.router.lifespan_context(side.app))
             yield
 
-    app = Starlette(lifespan=lifespan, routes=ROUTES, exception_handlers=HANDLERS)
+    servers = [task.spec.server for task in tasks]
+    # pages of several tasks are shown together, so one task without keys is enough to check the host
+    keyless = any(not server.api_keys for server in servers)
+    around = [Middleware(AllowedHosts, servers=servers)] if keyless else []
+    app = Starlette(lifespan=lifespan, routes=ROUTES, middleware=around, exception_handlers=HANDLERS)
     app.router.redirect_slashes = False
     return app
 

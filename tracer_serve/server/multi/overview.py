@@ -14,7 +14,7 @@ from tracer_serve.server.http.json_response import JsonAnswer
 from tracer_serve.server.multi.mounted_task import sides_of
 from tracer_serve.server.openapi import openapi
 from tracer_serve.server.routes.health import health, readiness
-from tracer_serve.server.routes.report_pages import SAFE
+from tracer_serve.server.routes.report_pages import page_headers
 from tracer_serve.serving.metrics import CONTENT_TYPE, render
 from tracer_serve.serving.runtime import Runtime
 
@@ -61,7 +61,7 @@ def index(request: Request) -> Response:
     tasks = [health(side.runtime) | {"today": _today(side.runtime)} for side in sides_of(request)]
     title = f"{len(tasks)} task{'' if len(tasks) == 1 else 's'}"
     html, policy = page("overview.html", (), {}, styles=("report", "dashboard"), title=title, tasks=tasks)
-    return HTMLResponse(html, headers={"content-security-policy": policy} | SAFE)
+    return HTMLResponse(html, headers=page_headers(policy))
 
 
 def _today(runtime: Runtime) -> dict[str, Any] | None:

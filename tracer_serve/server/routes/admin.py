@@ -1,27 +1,29 @@
-"""What only the operator may do; without an admin key nobody may."""
+"""What only keys with the right admin may do; `Guard` has checked that. Each act is recorded in the audit log."""
 
-import os
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from tracer_serve.errors import ArtifactError
+from tracer_serve.infra.caller import KEY_ID
 from tracer_serve.lifecycle.rollback import roll_back
 from tracer_serve.lifecycle.triggers import request_refit
-from tracer_serve.server.http.api_keys import Keys
 from tracer_serve.server.http.context import runtime_of
 from tracer_serve.server.http.errors import RefusalError
+from tracer_serve.server.http.json_response import JsonAnswer
 from tracer_serve.server.http.request_body import read_model
 from tracer_serve.serving.runtime import Runtime
+from tracer_serve.storage.traces.audit_log import AuditEntry, Outcome
 
-KEY = "TRACER_SERVE_ADMIN_KEY"
+_PAGE = 50
+_LARGEST_PAGE = 500
 
 
 class RollbackRequest(BaseModel):
-    """What to go back to."""
+    """The version to go back to."""
 
     model_config = ConfigDict(extra="forbid", strict=True, title="RollbackRequest")
 
@@ -31,34 +33,53 @@ class RollbackRequest(BaseModel):
 
 
 async def refit(request: Request) -> Response:
-    """Ask for a refit; whichever process comes first starts it."""
-    runtime = _admitted(request)
+    """Request a refit; a process that serves this task starts it within seconds."""
+    runtime = runtime_of(request)
     await run_in_threadpool(request_refit, runtime.store)
-    return JSONResponse({"status": "requested", "follow": "/healthz"}, 202)
+    await record(runtime, "refit")
+    return JsonAnswer({"status": "requested", "follow": "/healthz"}, 202)
 
 
 async def rollback(request: Request) -> Response:
-    """Serve an earlier version; every worker notices within a second."""
-    runtime = _admitted(request)
+    """Make an earlier version current; every worker loads it within a second."""
+    runtime = runtime_of(request)
     asked = await read_model(request, RollbackRequest, runtime.max_body)
     try:
         done = await run_in_threadpool(roll_back, runtime.versions, asked.version)
     except ArtifactError as error:
+        await record(runtime, "rollback", str(asked.version or ""), "failed")
         raise RefusalError(404, str(error), code=error.code, param="version") from error
-    return JSONResponse({"version": done.version, "before": done.before})
+    await record(runtime, "rollback", str(done.version), details={"before": done.before})
+    return JsonAnswer({"version": done.version, "before": done.before})
 
 
-def _admitted(request: Request) -> Runtime:
-    """Check the admin key in constant time."""
-    runtime = runtime_of(request)
-    key = runtime.task.spec.server.admin_key or SecretStr(os.environ.get(KEY, ""))
-    if not key:
-        raise RefusalError(
-            403, f"the admin routes are closed: neither server.admin_key nor {KEY} is set", code="admin_closed"
-        )
-    given = request.headers.get("authorization", "")
-    if not given.lower().startswith("bearer "):
-        raise RefusalError(401, "send the admin key as `Authorization: Bearer KEY`", code="missing_key")
-    if Keys([key]).owner(given) is None:
-        raise RefusalError(403, "this is not the admin key", code="wrong_key")
-    return runtime
+async def log(request: Request) -> Response:
+    """Answer with the audit log, newest first: `limit` entries before the id `before`."""
+    runtime, asked = runtime_of(request), request.query_params
+    limit = asked.get("limit", str(_PAGE))
+    if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:6]) <= _LARGEST_PAGE:
+        raise RefusalError(400, f"limit has to be a number from 1 to {_LARGEST_PAGE}", param="limit")
+    recent = runtime.store.audit_log.recent
+    found = await run_in_threadpool(recent, int(limit), before_id=asked.get("before"))
+    return JsonAnswer({"object": "list", "data": [entry_json(entry) for entry in found]})
+
+
+def entry_json(entry: AuditEntry) -> dict[str, Any]:
+    """Return an entry of the audit log as JSON."""
+    return {
+        "id": entry.id,
+        "at": entry.at.isoformat(timespec="seconds"),
+        "actor": entry.actor,
+        "action": entry.action,
+        "target": entry.target,
+        "outcome": entry.outcome,
+        "details": dict(entry.details),
+    }
+
+
+async def record(
+    runtime: Runtime, action: str, target: str = "", outcome: Outcome = "done", details: dict[str, Any] | None = None
+) -> None:
+    """Record what the key of this request did."""
+    entry = AuditEntry(f"key:{KEY_ID.get()}", action, target, outcome, details or {})
+    await run_in_threadpool(runtime.store.audit_log.record, entry)

@@ -1,4 +1,8 @@
-"""``POST /v1/feedback``: a person's word on an answer."""
+"""``POST /v1/feedback``: correct the label of an answer.
+
+A key may correct only the answers that it was given, and only so many per version. What it says trains, and never
+calibrates: see `lifecycle.training_set`.
+"""
 
 import hashlib
 import time
@@ -11,19 +15,25 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from tracer_serve.infra.caller import KEY_ID
+from tracer_serve.server.http.auth import ADMIN
 from tracer_serve.server.http.context import runtime_of
 from tracer_serve.server.http.errors import RefusalError
 from tracer_serve.server.http.request_body import read_model
 from tracer_serve.server.routes.classify import require_name
 from tracer_serve.serving.runtime import Runtime
 from tracer_serve.storage.traces import TraceStore
+from tracer_serve.types import Trace
 
 KEYS = "feedback.keys"
-"""The value in the store that holds the latest idempotency keys."""
+"""Key in the store: the latest idempotency keys."""
+
+COUNTS = "feedback.counts"
+"""Key in the store: how many answers each key has corrected since the current version became current."""
 
 _REMEMBERED = 500
 _PREFIXES = ("chatcmpl-", "classify-")
-_TRIES, _PAUSE_S = 4, 0.1  # the row of a handled text is written a moment after its answer
+_TRIES, _PAUSE_S = 4, 0.1  # the row of a handled text is written shortly after its answer
 
 
 class FeedbackRequest(BaseModel):
@@ -39,8 +49,10 @@ class FeedbackRequest(BaseModel):
 
 
 async def feedback(request: Request) -> Response:
-    """Put a person's label on the row of an answer; it stands against every later one but a person's."""
+    """Put a person's label on the row of an answer; only another person's label replaces it."""
     runtime = runtime_of(request)
+    if not runtime.task.spec.server.feedback:
+        raise RefusalError(403, "feedback is turned off for this task (server.feedback)", code="feedback_off")
     given = await read_model(request, FeedbackRequest, runtime.max_body)
     require_name(given.model, runtime)
     trace_id = _trace_id(given.id)
@@ -50,7 +62,11 @@ async def feedback(request: Request) -> Response:
     key = request.headers.get("idempotency-key")
     if key is not None and await run_in_threadpool(_seen, runtime.store, key, given):
         return _done(trace_id, given.label)
-    await _write(runtime, trace_id, given.label)
+    trace = await _owned(runtime, trace_id, admin=request.scope.get(ADMIN, False))
+    if trace.label_source != "human":  # a second thought about the same answer does not count again
+        await run_in_threadpool(_count, runtime)
+    if not await run_in_threadpool(runtime.store.traces.set_label, trace_id, given.label, "human"):
+        raise _unknown()
     if key is not None:
         await run_in_threadpool(_remember, runtime.store, key, given)
     return _done(trace_id, given.label)
@@ -68,13 +84,49 @@ def _trace_id(given: str) -> str:
         raise _unknown() from None
 
 
-async def _write(runtime: Runtime, trace_id: str, label: str) -> None:
+async def _owned(runtime: Runtime, trace_id: str, *, admin: bool) -> Trace:
+    """Return the row of an answer that this key was given; an operator may correct any.
+
+    Raises
+    ------
+    RefusalError
+        404, also for another key's answer, so that nobody learns which ids exist.
+    """
     for attempt in range(_TRIES):
-        if await run_in_threadpool(runtime.store.traces.set_label, trace_id, label, "human"):
-            return
+        trace = await run_in_threadpool(runtime.store.traces.get, trace_id)
+        if trace is not None:
+            if admin or trace.key_id == KEY_ID.get():
+                return trace
+            break
         if attempt + 1 < _TRIES:
             await anyio.sleep(_PAUSE_S)
     raise _unknown()
+
+
+def _count(runtime: Runtime) -> None:
+    """Count a correction against the limit of this key for the current version.
+
+    Raises
+    ------
+    RefusalError
+        403 where the limit is reached.
+    """
+    key, limit = KEY_ID.get() or "", runtime.task.spec.server.feedback_limit
+    loaded = runtime.live.loaded
+    version = None if loaded is None else loaded.number
+
+    def counted(known: Any) -> dict[str, Any]:
+        counts = known["counts"] if known is not None and known["version"] == version else {}
+        if counts.get(key, 0) >= limit:
+            raise RefusalError(
+                403,
+                f"this key has corrected {limit:,} answers since version {version} became current, the most that"
+                " server.feedback_limit allows",
+                code="feedback_limit_reached",
+            )
+        return {"version": version, "counts": counts | {key: counts.get(key, 0) + 1}}
+
+    runtime.store.values.update(COUNTS, counted)
 
 
 def _unknown() -> RefusalError:

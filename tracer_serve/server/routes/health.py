@@ -1,6 +1,7 @@
 """Is it alive, can it answer, what is wrong: for machines and for people."""
 
 import math
+from itertools import islice
 from typing import Any
 
 from starlette.requests import Request
@@ -17,6 +18,8 @@ from tracer_serve.server.http.json_response import JsonAnswer
 from tracer_serve.serving.metrics import CONTENT_TYPE, render
 from tracer_serve.serving.runtime import Runtime
 from tracer_serve.storage.traces.lease_owner import LEASE, live_holder
+
+_LABELS = 20  # new labels that /healthz names
 
 
 async def livez(_: Request) -> Response:
@@ -83,12 +86,13 @@ def refitting(runtime: Runtime) -> bool:
 
 
 def _new_labels(runtime: Runtime) -> dict[str, int]:
-    """Return how often the teacher has given labels that the version does not know."""
+    """Return how often the most frequent labels occur that the version does not know."""
     loaded = runtime.live.loaded
     if loaded is None:
         return {}
     known = set(loaded.labels)
-    return {label: n for label, n in runtime.store.tallies.counts().by_label.items() if label not in known}
+    unknown = (item for item in runtime.store.tallies.counts().by_label.items() if item[0] not in known)
+    return dict(islice(unknown, _LABELS))
 
 
 def _gate(runtime: Runtime) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a row becomes when it gets its label."""
+"""Merge a label into a row: a person's label replaces the teacher's, and the teacher's is kept beside it."""
 
 from tracer_serve.storage.traces.codec import dump, pack, pack_some, parse, unpack_some
 from tracer_serve.storage.traces.rows import Row
@@ -6,17 +6,17 @@ from tracer_serve.types import Answer, LabelSource
 
 
 def labelled(row: Row, label: str, source: LabelSource, answer: Answer | None, fingerprint: str | None) -> Row:
-    """Return the row with its label; the one that does not stand, if it differs, is kept in the metadata.
+    """Return the row with its label.
 
-    A person's label stands, whichever came first. That the teacher answered is noted all the same: people are fast
-    where something is wrong, and a row may not leave the calibration for that.
+    A person's label wins, whichever came first. ``metadata["replaced"]`` then keeps the teacher's, also when a person
+    corrects the row twice, since only the teacher's label calibrates.
     """
     given, stands, noted = pack(label), stands_against(row, source), parse(row.metadata)
     after = row._replace(teacher_fingerprint=row.teacher_fingerprint or pack_some(fingerprint))
     if row.teacher_label not in (None, given):
         if stands:
             noted = {"replaced": {"label": label, "source": source}} | noted
-        else:
+        elif row.label_source != "human":
             noted |= {"replaced": {"label": unpack_some(row.teacher_label), "source": row.label_source}}
         after = after._replace(metadata=dump(noted))
     if not stands:
@@ -28,5 +28,5 @@ def labelled(row: Row, label: str, source: LabelSource, answer: Answer | None, f
 
 
 def stands_against(row: Row, source: LabelSource) -> bool:
-    """Say whether a row's label is a person's, and stays whatever the teacher says."""
+    """Return whether a row's label is a person's and the new one is not."""
     return row.label_source == "human" and source != "human"

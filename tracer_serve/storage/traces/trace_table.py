@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 from sqlalchemy.exc import IntegrityError
 
 from tracer_serve.errors import StoreError
 from tracer_serve.storage.traces import recency
-from tracer_serve.storage.traces.codec import pack
+from tracer_serve.storage.traces.codec import pack, unpack_text
 from tracer_serve.storage.traces.columnar import Columns, gather
 from tracer_serve.storage.traces.database import again
 from tracer_serve.storage.traces.merge_label import labelled, stands_against
@@ -125,6 +125,29 @@ class TraceTable(StorePart):
             query = query.where(traces.c.id < before_id)
         with self._db.read() as connection:
             return [from_row(row) for row in fetch(connection, query.order_by(traces.c.id.desc()).limit(n))]
+
+    def labels_in_use(self, at_least: int, *, callers: int) -> list[str]:
+        """Return the labels that the teacher or an import gave, most frequent first; scans the rows.
+
+        Parameters
+        ----------
+        at_least : rows that a label needs
+        callers : different callers that these rows need to come from, by key and user. Imported rows, and rows of
+            callers who cannot be told apart, count as one caller each
+        """
+        known = func.coalesce(traces.c.key_id, "") + "/" + func.coalesce(traces.c.user_id, "")
+        unknown = traces.c.key_id.is_(None) & traces.c.user_id.is_(None)
+        caller = case((unknown | (traces.c.label_source == "import"), traces.c.id), else_=known)
+        query = (
+            select(traces.c.teacher_label)
+            .where(traces.c.task == self._task, traces.c.teacher_label.is_not(None))
+            .where(traces.c.label_source.is_(None) | (traces.c.label_source != "human"))
+            .group_by(traces.c.teacher_label)
+            .having(func.count() >= at_least, func.count(caller.distinct()) >= callers)
+            .order_by(func.count().desc(), traces.c.teacher_label)
+        )
+        with self._db.read() as connection:
+            return [unpack_text(label) for label in connection.execute(query).scalars()]
 
     def latest_id(self) -> str | None:
         """Return the greatest id, None in an empty store; use it as `until_id` of a snapshot."""

@@ -106,3 +106,13 @@ def test_what_is_no_call_is_one_error(body: bytes) -> None:
     """Other JSON, broken JSON, and a field that is there twice, of which servers take the first or the last."""
     with pytest.raises(NotACallError):
         parse(body)
+
+
+@pytest.mark.parametrize("depth", [100, 400, 600, 900, 5_000])
+def test_deep_nesting_is_read_or_refused(depth: int) -> None:
+    """No body makes the parser fail in another way."""
+    body = json.dumps(BODY)[:-1] + ', "x": ' + "[" * depth + "]" * depth + "}"
+    try:
+        assert parse(body).form.option_values
+    except NotACallError:
+        assert depth > 100

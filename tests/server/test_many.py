@@ -85,30 +85,31 @@ async def test_the_models_name_picks_the_task(tasks: Any, stub_llm: StubLLM) -> 
     assert "colours" not in one
 
 
-async def test_a_call_that_names_no_task_is_known_by_prompt_or_labels_and_else_passed_on(
-    tasks: Any, stub_llm: StubLLM
-) -> None:
-    """An enum of one task's labels is that task's; where two could be meant, the endpoint answers, as it always did."""
+async def test_a_call_that_names_no_task_is_known_by_its_form_and_else_forwarded(tasks: Any, stub_llm: StubLLM) -> None:
+    """A form of one task is that task's; where two tasks have it, upstream answers; an enum makes no call known."""
     stub_llm.default = "a poem"
     message = {"role": "user", "content": HANDLED}
-
-    def body(labels: list[str], **rest: Any) -> dict[str, Any]:
-        schema = {"type": "object", "properties": {"it": {"enum": labels}}, "required": ["it"]}
-        wanted = {"type": "json_schema", "json_schema": {"name": "it", "schema": schema}}
-        return {"model": "stub-1", "messages": [message], "response_format": wanted} | rest
-
-    async with serving(tasks()) as client:
-        url = "/v1/chat/completions"
-        own = await client.post(url, json=body(["red", "blue"]))
+    schema = {"type": "object", "properties": {"it": {"enum": ["red", "blue"]}}, "required": ["it"]}
+    wanted = {"type": "json_schema", "json_schema": {"name": "it", "schema": schema}}
+    known = {
+        "forms": [{"name": "bare", "prompt": "{text}", "options": {"response_format": wanted}, "same_as": "teacher"}]
+    }
+    body = {"model": "stub-1", "messages": [message], "response_format": wanted}
+    url = "/v1/chat/completions"
+    async with serving(tasks(colours=known)) as client:
+        own = await client.post(url, json=body)
         foreign = await client.post(url, json={"model": "stub-1", "messages": [message]})
         embedded = await client.post("/v1/embeddings", json={"model": "x", "input": "a"})
         listed = await client.get("/v1/files")
-    twins = tasks(moods={"labels": ["blue", "red"]})
-    async with serving(twins) as client:
-        either = await client.post(url, json=body(["red", "blue"]))
+    async with serving(tasks()) as client:
+        enum = await client.post(url, json=body)
+    async with serving(tasks(colours=known, moods=known | {"labels": ["blue", "red"]})) as client:
+        either = await client.post(url, json=body)
     assert own.headers["x-tracer-decision"] == "handled"
-    answers = (foreign, embedded, either)
-    assert [answer.headers["x-tracer-decision"] for answer in answers] == ["forwarded"] * 3
+    answers = (foreign, embedded, enum, either)
+    assert [answer.headers["x-tracer-decision"] for answer in answers] == ["forwarded"] * 4
+    reasons = [answer.headers["x-tracer-reason"] for answer in answers]
+    assert reasons == ["unknown_options", "other_route", "unknown_prompt", "ambiguous"]
     assert listed.status_code == 405
 
 

@@ -68,6 +68,13 @@ class ServerSpec(Frozen):
         description="Pass what is not this task's, chat completions and any other POST under /v1/, on to the teacher's"
         " endpoint, at the operator's cost.",
     )
+    sample_forwarded: int = Field(
+        default=20,
+        ge=0,
+        le=1000,
+        description="Kinds of calls that are not answered here of which the dashboard shows a redacted description and"
+        " a count; 0: none.",
+    )
     api_keys: tuple[ApiKey, ...] = Field(
         default=(),
         description="Keys that may ask, each ${ENV} or sha256:HEX of a key, or {key, rights: [ask, feedback, admin]}."

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 from tracer_serve.config.base import Component, Frozen, Share, SurrogateComponent
 from tracer_serve.config.compute import ComputeSpec
 from tracer_serve.config.fit import FitSpec
+from tracer_serve.config.forms import OWN, FormSpec
 from tracer_serve.config.gate import GateSpec
 from tracer_serve.config.schedule import ScheduleSpec
 from tracer_serve.config.server import ServerSpec
@@ -25,7 +26,11 @@ class Spec(Frozen):
         default=None,
         description="Closed label set, or a map of label to description; default: labels used by the teacher.",
     )
-    input: Literal["text", "pair"] = Field(default="text", description="One text, or a pair of texts.")
+    input: Literal["text", "pair", "conversation"] = Field(
+        default="text",
+        description="One text, a pair of texts, or a conversation: the last `turns` turns of a chat call are the text.",
+    )
+    turns: int = Field(default=6, ge=1, le=100, description="Turns of a conversation that are classified.")
     plugins: tuple[Path, ...] = Field(default=(), description="Python files that register your own components.")
     embedder: Component = Field(default=Component(type="ngrams"), description="Computes vectors of texts.")
     surrogates: tuple[SurrogateComponent, ...] = Field(
@@ -37,6 +42,9 @@ class Spec(Frozen):
     gate: GateSpec = Field(default_factory=GateSpec, description="The promise.")
     fit: FitSpec = Field(default_factory=FitSpec, description="How to fit.")
     teacher: Component = Field(description="The endpoint whose labels are the reference.")
+    forms: tuple[FormSpec, ...] = Field(
+        default=(), description="Prompts beside the teacher's own whose calls belong to the task."
+    )
     traces: TracesSpec = Field(default_factory=TracesSpec, description="The trace store.")
     schedule: ScheduleSpec = Field(default_factory=ScheduleSpec, description="When to refit.")
     versions: VersionsSpec = Field(
@@ -71,6 +79,20 @@ class Spec(Frozen):
         if len(set(value)) < len(value):
             twice = next(label for label in value if list(value).count(label) > 1)
             raise ValueError(f"label {twice!r} is listed twice")
+        return value
+
+    @field_validator("forms")
+    @classmethod
+    def _known_forms(cls, value: tuple[FormSpec, ...]) -> tuple[FormSpec, ...]:
+        names = [form.name for form in value]
+        if len(set(names)) < len(names):
+            raise ValueError("two forms have the same name")
+        for i, form in enumerate(value):
+            earlier = (*OWN, *names[:i])
+            if form.same_as is not None and form.same_as not in earlier:
+                raise ValueError(
+                    f"same_as of {form.name!r} has to name teacher or a form above it, not {form.same_as!r}"
+                )
         return value
 
     @property

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tracer_serve.forms.form import Form, Turn
@@ -34,11 +34,13 @@ class Call:
     form : its form, with the whole last user message as the slot; `Form.wrapped` narrows it
     message : the last message's text; None where the last message is not the user's or holds more than text
     stream : whether the caller wants server-sent events
+    body : the body as it was parsed
     """
 
     form: Form
     message: str | None
     stream: bool = False
+    body: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 def parse(body: bytes | str | Mapping[str, Any]) -> Call:
@@ -59,7 +61,13 @@ def parse(body: bytes | str | Mapping[str, Any]) -> Call:
     >>> call.message, call.form.options
     ('hello', '{"temperature": 0}')
     """
-    asked = body if isinstance(body, Mapping) else _decoded(body)
+    try:
+        return _parse(body if isinstance(body, Mapping) else _decoded(body))
+    except RecursionError:
+        raise NotACallError("the body is nested too deeply") from None
+
+
+def _parse(asked: Any) -> Call:
     if not isinstance(asked, Mapping) or not isinstance(asked.get("model"), str):
         raise NotACallError("the body is no JSON object with a model")
     messages = asked.get("messages")
@@ -75,11 +83,61 @@ def parse(body: bytes | str | Mapping[str, Any]) -> Call:
         before, said = read, None
     elif last.rest:
         options[_OF_MESSAGE] = last.rest
-    # order inside a field is kept: models answer in the order of a schema's properties
-    canonical = json.dumps(dict(sorted(options.items())))
+    canonical = json.dumps(_canonical(options))
     turns = tuple(message.turn for message in before)
     form = Form(CHAT, str(asked["model"]), turns, options=canonical, media=media)
-    return Call(form, said, stream=asked.get("stream") is True)
+    return Call(form, said, stream=asked.get("stream") is True, body=asked)
+
+
+def slotted(body: bytes | str | Mapping[str, Any], mark: str, slots: int = 1) -> Form:
+    """Parse a body in which a mark stands for the text, or for each text of a pair; return its form.
+
+    Raises
+    ------
+    NotACallError
+        Where it is no call, or the mark is not in the last user message as often as there are slots.
+
+    Examples
+    --------
+    >>> body = {"model": "gpt", "messages": [{"role": "user", "content": "Tweet: {text} Label:"}]}
+    >>> slotted(body, "{text}").around
+    ('Tweet: ', ' Label:')
+    """
+    call = parse(body)
+    around = (call.message or "").split(mark)
+    if len(around) != slots + 1:
+        times = "once" if slots == 1 else f"{slots} times"
+        raise NotACallError(f"{mark} has to be in the last message, which is the user's, {times}")
+    return call.form.wrapped(*around)
+
+
+def as_conversation(call: Call, turns: int) -> Call:
+    r"""Return a call whose text is its last turns, one line each, for tasks that classify conversations.
+
+    Parameters
+    ----------
+    turns : how many of the last messages are the text, system messages not counted
+
+    Examples
+    --------
+    >>> said = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes?"}]
+    >>> call = parse({"model": "gpt", "messages": [*said, {"role": "user", "content": "my card"}]})
+    >>> as_conversation(call, 2).message
+    'assistant: yes?\nuser: my card'
+    """
+    if call.message is None:
+        return call
+    said = [*call.form.earlier, Turn("user", call.message)][-turns:]
+    form = replace(call.form, turns=tuple(turn for turn in call.form.turns if turn.role == "system"))
+    return replace(call, form=form, message="\n".join(f"{turn.role}: {turn.content}" for turn in said))
+
+
+def _canonical(value: Any, ordered: bool = False) -> Any:
+    """Sort the keys of all objects but a schema's properties: a model answers in their order."""
+    if isinstance(value, dict):
+        names = value if ordered else sorted(value)
+        return {name: _canonical(value[name], ordered=not ordered and name == "properties") for name in names}
+    return [_canonical(item) for item in value] if isinstance(value, list) else value
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +182,7 @@ def _decoded(body: bytes | str) -> Any:
         return json.loads(body, object_pairs_hook=_unique)
     except NotACallError:
         raise
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise NotACallError(f"the body is not JSON: {error}") from None
 
 

@@ -39,3 +39,13 @@ def redaction(redactors: Sequence[Redactor]) -> Redact | None:
             return WITHHELD
 
     return redact
+
+
+def redact_text(redact: Redact | None) -> Callable[[str], str]:
+    """Return a function for single texts; without a redactor it changes nothing."""
+
+    def apply(text: str) -> str:
+        kept = text if redact is None else redact(text)
+        return kept if isinstance(kept, str) else " ".join(kept)
+
+    return apply

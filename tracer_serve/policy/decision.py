@@ -68,17 +68,21 @@ class Conditions:
     gate_closed : whether something voids the version's certificate
     mode : ``observe`` lets no certified answer count, ``canary`` those of a share of the users, ``enforce`` all
     in_canary : whether the request belongs to that share
+    form_certified : whether the certificate covers the form of the call (see `forms`)
     """
 
     gate_closed: bool = False
     mode: Mode = "enforce"
     in_canary: bool = True
+    form_certified: bool = True
 
     @property
     def withheld(self) -> str | None:
         """Why no certified answer counts for this request; None where they do."""
         if self.gate_closed:
             return "gate_closed"
+        if not self.form_certified:
+            return "form_not_certified"
         if self.mode == "observe":
             return "observe"
         return "canary" if self.mode == "canary" and not self.in_canary else None

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tracer_serve.errors import TracerServeError
+from tracer_serve.forms.known import NATIVE
 from tracer_serve.infra.periodic import PeriodicTask
 from tracer_serve.infra.resilience.ttl_cache import Cache
 from tracer_serve.lifecycle.certificates import CertifiedVersion
@@ -25,6 +26,7 @@ class ActiveVersion:
     teacher : fingerprint of the teacher whose labels it was fitted on
     labels : the surrogate's labels, in the order of its probabilities
     after : its calibration rows came after this trace id
+    forms : fingerprints of the forms that its certificate covers
     decided : what it said of the texts asked about most recently; with another version it is gone
     """
 
@@ -33,6 +35,7 @@ class ActiveVersion:
     teacher: str
     labels: tuple[str, ...]
     after: str = ""
+    forms: frozenset[str] = frozenset({NATIVE})
     decided: Cache[Text, Verdict] = field(default_factory=lambda: Cache(0, math.inf), compare=False)
 
     @property

@@ -4,33 +4,15 @@ import asyncio
 import logging
 
 from tracer_serve.errors import TeacherError
-from tracer_serve.protocols import Remembering, Teacher
 from tracer_serve.serving.gate_watcher import GateWatcher
 from tracer_serve.serving.metrics import Metrics
+from tracer_serve.serving.question import Question
 from tracer_serve.serving.trace_writer import TraceWriter
-from tracer_serve.types import Answer, Text, Trace
+from tracer_serve.types import Text, Trace
 
 _log = logging.getLogger(__name__)
 
 _MEMORY = 0.98  # weight of the past in the running mean of an answer's cost
-
-
-async def ask(teacher: Teacher, text: Text, *, anew: bool = False) -> Answer:
-    """Ask the teacher; whatever a plugin's teacher raises becomes a `TeacherError` of that text alone.
-
-    Parameters
-    ----------
-    anew : whether the answer is to say what the teacher says now, whatever it remembers of the text
-    """
-    if anew and isinstance(teacher, Remembering):
-        teacher.forget(text)
-    try:
-        return await teacher.label(text)
-    except TeacherError:
-        raise
-    except Exception as error:
-        _log.exception("the teacher raised what is no TeacherError")
-        raise TeacherError("the teacher failed unexpectedly, see the server's log", reason="unavailable") from error
 
 
 class Auditor:
@@ -38,7 +20,6 @@ class Auditor:
 
     Parameters
     ----------
-    fingerprint : the teacher's, as rows keep it
     watch : is told how audits came out
     concurrency : most questions at a time, so that audits never crowd out deferred requests
     capacity : most questions waiting; beyond it an audit stays unanswered, whatever the text
@@ -46,8 +27,6 @@ class Auditor:
 
     def __init__(
         self,
-        teacher: Teacher,
-        fingerprint: str,
         *,
         writer: TraceWriter,
         metrics: Metrics,
@@ -56,19 +35,18 @@ class Auditor:
         capacity: int = 1_000,
     ) -> None:
         self.mean_cost = 0.0
-        self._teacher, self._fingerprint, self._watch = teacher, fingerprint, watch
-        self._writer, self._metrics = writer, metrics
+        self._writer, self._metrics, self._watch = writer, metrics, watch
         self._slots = asyncio.Semaphore(concurrency)
         self._capacity = capacity
         self._running: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    def ask(self, trace: Trace, text: Text) -> None:
-        """Ask about the text of a handled row that the writer has, without waiting."""
+    def ask(self, trace: Trace, text: Text, question: Question) -> None:
+        """Ask the question that the text of a handled row is part of, without waiting; the writer has the row."""
         if self._closed or len(self._running) >= self._capacity:
             self._metrics.audits["unanswered"].inc()
             return
-        task = asyncio.get_running_loop().create_task(self._ask(trace, text))
+        task = asyncio.get_running_loop().create_task(self._ask(trace, text, question))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
@@ -89,10 +67,10 @@ class Auditor:
             _log.warning("%d audits had no answer when the service stopped", len(late))
             await asyncio.wait(late)
 
-    async def _ask(self, trace: Trace, text: Text) -> None:
+    async def _ask(self, trace: Trace, text: Text, question: Question) -> None:
         async with self._slots:
             try:
-                answer = await ask(self._teacher, text, anew=True)  # a remembered label would hide that it changed
+                answer = await question.ask(text, anew=True)  # a remembered label would hide that it changed
             except TeacherError as error:
                 self._metrics.teacher_error(error.reason)
                 self._metrics.audits["unanswered"].inc()
@@ -108,4 +86,4 @@ class Auditor:
             self._metrics.audits["true" if agree else "false"].inc()
             self._watch.note_audit(trace.version, agree)
         self._watch.note_label(answer.label)
-        self._writer.label(trace.id, "audit", answer, self._fingerprint)
+        self._writer.label(trace.id, "audit", answer, question.fingerprint)

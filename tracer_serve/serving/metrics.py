@@ -14,6 +14,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from tracer_serve.errors import TEACHER_REASONS
+from tracer_serve.forms.known import FORWARD_REASONS
 from tracer_serve.gate.wording import bound_of
 from tracer_serve.infra.periodic import PeriodicTask
 from tracer_serve.lifecycle.gate_state.state import VOIDING
@@ -78,6 +79,9 @@ class Metrics:
         for series, values in ((self._teacher_errors, TEACHER_REASONS), (self._refits, _OUTCOMES)):
             for value in values:  # from 0 on: a series that appears with its first failure has no increase to alert on
                 series.labels(task, value)
+        self._forwarded = counter("calls_forwarded_total", "Calls forwarded unanswered, by why.", "reason")
+        for reason in FORWARD_REASONS:
+            self._forwarded.labels(task, reason)
         self.lost = counter("traces_lost_total", "Traces that never reached the store.").labels(task)
         self.delayed = counter("traces_delayed_total", "Traces that had to wait for the store.").labels(task)
         self.policy_failures = counter("policy_failures_total", "Texts deferred as the policy failed.").labels(task)
@@ -108,6 +112,10 @@ class Metrics:
     def teacher_error(self, reason: str) -> None:
         """Count a teacher's failure under its bounded reason."""
         self._teacher_errors.labels(self.task, reason).inc()
+
+    def forwarded(self, reason: str) -> None:
+        """Count a call that was forwarded unanswered under its bounded reason."""
+        self._forwarded.labels(self.task, reason).inc()
 
     def refit(self, outcome: str) -> None:
         """Count a refit under its bounded outcome."""

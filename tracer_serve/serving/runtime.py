@@ -8,12 +8,16 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from tracer_serve.components.factory import load_plugins, make_embedders, make_redactors, make_teacher
+from tracer_serve.components.known_forms import KnownForms, make_forms
 from tracer_serve.components.teachers._ask_many import concurrency_of
 from tracer_serve.config.load import Task
-from tracer_serve.errors import BadInputError
+from tracer_serve.errors import BadInputError, StoreError
+from tracer_serve.forms.known import NATIVE
 from tracer_serve.infra.log_context import TASK
+from tracer_serve.infra.periodic import PeriodicTask
 from tracer_serve.infra.redaction import redaction
 from tracer_serve.infra.resilience.ttl_cache import Cache
+from tracer_serve.lifecycle.adopted_forms import adopted_forms
 from tracer_serve.lifecycle.gate_state.state import GateState
 from tracer_serve.lifecycle.scheduler import RefitScheduler
 from tracer_serve.lifecycle.teacher_change import known_labels, note_teacher
@@ -31,10 +35,11 @@ from tracer_serve.storage.traces import TraceStore
 from tracer_serve.storage.versions import open_versions
 from tracer_serve.storage.versions.local import Versions
 from tracer_serve.storage.versions.opening import store_of
-from tracer_serve.types import Text, Verdict
+from tracer_serve.types import Text
 
 _log = logging.getLogger(__name__)
 
+_FORMS_S = 5.0  # between looks at the adopted forms
 GRACE_S = 10
 """Seconds that requests in flight, audits and the last rows get when the service stops."""
 
@@ -51,6 +56,7 @@ class Runtime:
     writer: TraceWriter
     metrics: Metrics
     router: Router
+    forms: KnownForms
 
     @property
     def max_body(self) -> int:
@@ -118,24 +124,38 @@ async def _started(task: Task, stack: AsyncExitStack) -> Runtime:
     metrics = Metrics(task.spec.name, lambda: live.loaded, lambda: watch)
     metrics.start()
     stack.push_async_callback(asyncio.to_thread, metrics.stop)
+    # an open task's teacher may give any label, and sees those that it has given: new ones are how a task grows
+    teacher = make_teacher(task, await asyncio.to_thread(known_labels, task, store))
+    forms = make_forms(task, teacher)
+    await _follow_forms(forms, store, stack)
     live = VersionLoader(
         versions.current,
-        lambda number: _load(task, versions, number),
+        lambda number: _load(task, versions, forms, number),
         metrics.load_failures.inc,
         poll_s=versions.poll_s,
         retry_s=versions.retry_s,
     )
     await asyncio.to_thread(live.start)
     stack.callback(live.stop)
-    # an open task's teacher may give any label, and sees those that it has given: new ones are how a task grows
-    teacher = make_teacher(task, await asyncio.to_thread(known_labels, task, store))
     await asyncio.to_thread(note_teacher, store, teacher.fingerprint)
     watch = GateWatcher(store, live, teacher.fingerprint, task.spec, metrics.new_labels.inc)
     await asyncio.to_thread(watch.start)
     stack.push_async_callback(asyncio.to_thread, watch.stop)
     writer = TraceWriter(store, metrics.lost.inc, metrics.delayed.inc)
     router = _router(task, stack, teacher, live, watch, writer=writer, metrics=metrics)
-    return Runtime(task, store, versions, live, watch, writer, metrics, router)
+    return Runtime(task, store, versions, live, watch, writer, metrics, router, forms)
+
+
+async def _follow_forms(forms: KnownForms, store: TraceStore, stack: AsyncExitStack) -> None:
+    """Take the forms that are adopted while this process runs."""
+
+    def read() -> None:
+        with suppress(StoreError):  # those known stay; the gate watcher reports the store
+            forms.adopt(adopted_forms(store))
+
+    follower = PeriodicTask("tracer-forms", read, _FORMS_S)
+    await asyncio.to_thread(follower.start)
+    stack.push_async_callback(asyncio.to_thread, follower.stop)
 
 
 def _router(
@@ -154,7 +174,7 @@ def _router(
     stack.push_async_callback(asyncio.to_thread, writer.close, GRACE_S / 2)
     batcher = Batcher()
     stack.push_async_callback(asyncio.to_thread, batcher.close)
-    audits = Auditor(teacher, teacher.fingerprint, writer=writer, metrics=metrics, watch=watch)
+    audits = Auditor(writer=writer, metrics=metrics, watch=watch)
     stack.push_async_callback(audits.close, GRACE_S / 2)
     return Router(
         spec.name,
@@ -173,13 +193,20 @@ def _router(
     )
 
 
-def _load(task: Task, versions: Versions, number: int) -> ActiveVersion:
+def _load(task: Task, versions: Versions, forms: KnownForms, number: int) -> ActiveVersion:
     """Read a version, every byte of it checked."""
     manifest = versions.verify(number)
     policy = Policy.load(versions.folder(number) / "model", *make_embedders(task))
     warm(task, [view.embedder for view in policy.views])
-    decided: Cache[Text, Verdict] = Cache(task.spec.server.decision_cache, math.inf)
-    return ActiveVersion(number, policy, manifest.teacher, tuple(map(str, policy.classes)), manifest.after, decided)
+    return ActiveVersion(
+        number,
+        policy,
+        manifest.teacher,
+        tuple(map(str, policy.classes)),
+        manifest.after,
+        forms=frozenset(map(forms.certified_as, manifest.forms)) or frozenset({NATIVE}),
+        decided=Cache(task.spec.server.decision_cache, math.inf),
+    )
 
 
 def warm(task: Task, embedders: Sequence[Embedder]) -> None:

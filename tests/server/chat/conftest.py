@@ -1,15 +1,17 @@
 """A task that is served over a real socket, for clients that want one."""
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 import uvicorn
 from starlette.applications import Starlette
 
-from tests.server.worlds import make_version
+from tests.server.worlds import HANDLED, make_version
 from tests.support.stub_llm import StubLLM
 from tracer_serve.config.load import Task
 from tracer_serve.server.app import make_app
@@ -37,6 +39,39 @@ def listening(task: Task) -> Iterator[str]:
     """Serve a task in a thread; yields the ``base_url`` for OpenAI's clients."""
     with running_app(make_app(task, schedule=False)) as root:
         yield f"{root}/v1"
+
+
+def write_form(folder: Path, stub: StubLLM, name: str, ask: Callable[[str], object], text: str = HANDLED) -> Path:
+    """Record one call of a client, as an operator would: its body, with ``{text}`` in place of the text.
+
+    Parameters
+    ----------
+    ask : makes the call about `text`, given a ``base_url``
+    """
+    stub.default = "red"
+    ask(stub.url)
+    body = stub.requests[0]["body"]
+    stub.reset()
+    body["messages"][-1]["content"] = body["messages"][-1]["content"].replace(text, "{text}")
+    file = folder / f"{name}.json"
+    file.write_text(json.dumps(body), encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def known(task: Callable[..., Task], tmp_path: Path, stub_llm: StubLLM) -> Iterator[Callable[..., str]]:
+    """Serves a task with a certified version to which the calls of some clients are known; returns its ``base_url``."""
+    with ExitStack() as stack:
+
+        def serve(*asks: Callable[[str], object]) -> str:
+            files = [write_form(tmp_path, stub_llm, f"form-{i}", ask) for i, ask in enumerate(asks)]
+            forms = [{"name": file.stem, "request": file.name, "same_as": "teacher"} for file in files]
+            spec = task(forms=forms)
+            make_version(spec)
+            stub_llm.default = "blue"
+            return stack.enter_context(listening(spec))
+
+        yield serve
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.server.chat.conftest import listening
-from tests.server.worlds import HANDLED, RED, make_version, serving
+from tests.server.worlds import DEFERRED, HANDLED, RED, make_version, serving
 from tests.support.stub_llm import StubLLM
 from tracer_serve.config.load import Task
 from tracer_serve.server.routes.response_models import ErrorBody
@@ -48,24 +48,36 @@ async def test_a_foreign_call_is_passed_on_with_the_teachers_key_not_the_callers
     assert "***" in refused.text
 
 
-async def test_a_label_outside_the_callers_enum_leaves_the_call_to_the_llm(task: MakeTask, stub_llm: StubLLM) -> None:
-    """In an open task a new label is a trace, but no answer to who asked for an enum: the call goes on as it is."""
+async def test_a_label_outside_the_callers_enum_is_upstreams_to_give(task: MakeTask, stub_llm: StubLLM) -> None:
+    """A call of a known form gets upstream's own answer; what is no label in it becomes no trace."""
     colours = {"properties": {"colour": {"enum": ["red", "blue"]}}, "required": ["colour"]}
     wanted = {"type": "json_schema", "json_schema": {"name": "answer", "schema": colours}}
     body = chat(messages=[{"role": "user", "content": "grass"}], response_format=wanted)
-    open_task = task(labels=None)
+    form = {"name": "schema", "prompt": "{text}", "options": {"response_format": wanted, "seed": 7}}
+    open_task = task(labels=None, forms=[form])
     make_version(open_task)
     stub_llm.default = "green"
     async with serving(open_task) as (client, runtime):
         answer = await client.post(URL, content=body, headers=JSON)
         labels = [trace.teacher_label for trace in runtime.store.traces.labelled()]
-    async with serving(task(labels=None, server={"forward": False})) as (client, _):
-        nowhere = await client.post(URL, content=body, headers=JSON)
-    assert answer.headers["x-tracer-decision"] == "forwarded"
-    assert [seen["body"].get("response_format") == wanted for seen in stub_llm.requests] == [False, True, False]
-    assert labels == ["green"]
-    assert nowhere.status_code == 503
-    assert ErrorBody.model_validate(nowhere.json()).error.code == "teacher_unavailable"
+    assert answer.headers["x-tracer-decision"] == "deferred"
+    assert json.loads(answer.json()["choices"][0]["message"]["content"]) == {"colour": "green"}
+    assert [seen["body"] for seen in stub_llm.requests] == [json.loads(body)]
+    assert labels == ["green"]  # an open task takes new labels
+
+
+async def test_a_direct_call_whose_enum_lacks_the_teachers_label_is_an_error(task: MakeTask, stub_llm: StubLLM) -> None:
+    """The task's name is no model of upstream's, so there is nobody to forward the call to."""
+    colours = {"properties": {"colour": {"enum": ["red", "blue"]}}, "required": ["colour"]}
+    wanted = {"type": "json_schema", "json_schema": {"name": "answer", "schema": colours}}
+    body = chat(model="colours", messages=[{"role": "user", "content": "grass"}], response_format=wanted)
+    open_task = task(labels=None)
+    make_version(open_task)
+    stub_llm.default = "green"
+    async with serving(open_task) as (client, _):
+        answer = await client.post(URL, content=body, headers=JSON)
+    assert answer.status_code == 503
+    assert ErrorBody.model_validate(answer.json()).error.code == "teacher_unavailable"
 
 
 async def test_upstreams_refusals_come_through(task: MakeTask, stub_llm: StubLLM) -> None:
@@ -100,14 +112,79 @@ async def test_a_refusal_that_cannot_be_read_keeps_its_status(task: MakeTask, re
 
 
 async def test_a_body_that_is_no_chat_request_is_upstreams_to_judge(task: MakeTask, stub_llm: StubLLM) -> None:
-    """Unless it names the task, or is no JSON at all."""
+    """Also where it names the task; only what is no JSON at all is refused here."""
+    bodies = (chat(messages=[]), chat(model="colours", messages=[]), b'{"model": "\\ud800"}')
     async with serving(task()) as (client, _):
-        answers = [
-            await client.post(URL, content=content, headers=JSON)
-            for content in (chat(messages=[]), chat(model="colours", messages=[]), b"{", b'{"model": "\\ud800"}')
-        ]
-    assert [answer.status_code for answer in answers][1:] == [400, 400, 400]
-    assert stub_llm.count == 1
+        answers = [await client.post(URL, content=content, headers=JSON) for content in bodies]
+        broken = await client.post(URL, content=b"{", headers=JSON)
+    assert {answer.headers["x-tracer-reason"] for answer in answers} == {"not_a_call"}
+    assert (broken.status_code, stub_llm.count) == (400, 3)
+
+
+async def test_headers_with_white_space_do_not_open_a_circuit_breaker(task: MakeTask, stub_llm: StubLLM) -> None:
+    """Whatever a caller sends in a forwarded call, the teacher is asked about the next deferred text."""
+    stub_llm.default = "blue"
+    with listening(task()) as url:
+        host, port = url.removeprefix("http://").removesuffix("/v1").split(":")
+        statuses = []
+        for _ in range(10):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            head = f"POST {URL} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\n"
+            writer.write(f"{head}idempotency-key: a \t \r\ncontent-length: {len(BODY)}\r\n\r\n".encode() + BODY)
+            statuses.append((await reader.readline()).split()[1])
+            writer.close()
+        async with httpx.AsyncClient(base_url=url) as client:
+            deferred = await client.post("/classify", json={"input": DEFERRED})
+    assert set(statuses) == {b"200"}
+    assert deferred.json()["data"][0]["label"] == "blue"
+    assert stub_llm.requests[0]["headers"]["idempotency-key"] == "a"
+
+
+async def test_forwarded_calls_that_fail_leave_the_teachers_circuit_breaker_closed(
+    task: MakeTask, stub_llm: StubLLM
+) -> None:
+    """Ten calls on which upstream breaks the connection do not keep a deferred text from its label."""
+    stub_llm.default = "blue"
+    async with serving(task()) as (client, _):
+        stub_llm.script.extend(["reset"] * 10)
+        broken = {(await client.post(URL, content=BODY, headers=JSON)).status_code for _ in range(10)}
+        stub_llm.script.clear()
+        deferred = await client.post("/v1/classify", json={"input": DEFERRED})
+    assert broken == {503}
+    assert deferred.json()["data"][0]["label"] == "blue"
+
+
+@pytest.mark.parametrize(
+    ("head", "status", "wait"),
+    [
+        ("HTTP/1.1 429 Slow\r\nretry-after: 31536000\r\n", 429, "86400"),
+        ("HTTP/1.1 429 Slow\r\nretry-after: " + "9" * 309 + "\r\n", 429, None),
+        ("HTTP/1.1 503 Down\r\nretry-after-ms: 99999999999\r\n", 503, None),
+        ("HTTP/1.1 429 Slow\r\nretry-after: soon\r\n", 429, None),
+        ("HTTP/1.1 999 Odd\r\n", 502, None),
+        ("HTTP/1.1 299 Fine\r\n", 299, None),
+    ],
+)
+async def test_odd_answers_of_upstream_are_bounded(
+    task: MakeTask, monkeypatch: pytest.MonkeyPatch, head: str, status: int, wait: str | None
+) -> None:
+    """A wait of a year is a day, nonsense is no wait, 999 is no status, and no answer quotes the key."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        said = b"you sent sk-of-the-operator"
+        writer.write(f"{head}x-request-id: sk-of-the-operator\r\ncontent-length: {len(said)}\r\n\r\n".encode() + said)
+        writer.close()
+
+    monkeypatch.setenv("UPSTREAM_KEY", "sk-of-the-operator")
+    upstream = await asyncio.start_server(refuse, "127.0.0.1")
+    port = upstream.sockets[0].getsockname()[1]
+    teacher = {"type": "openai", "base_url": f"http://127.0.0.1:{port}/v1", "model": "m", "api_key": "${UPSTREAM_KEY}"}
+    async with upstream, serving(task(teacher=teacher)) as (client, _):
+        answer = await client.post(URL, content=BODY, headers=JSON)
+    assert answer.status_code == status
+    assert answer.headers.get("retry-after") == wait
+    assert "sk-of-the-operator" not in answer.text + str(answer.headers)
 
 
 async def test_without_an_endpoint_a_foreign_call_is_a_404(task: MakeTask, tmp_path: Any) -> None:

@@ -142,6 +142,11 @@ class OpenAI:
             raise
         return Answer(answer.label, answer.usage, answer.cost, (time.monotonic() - start) * 1e3)
 
+    def request(self, text: Text) -> dict[str, Any]:
+        """Return the body of the call that asks about a text: the teacher's own form."""
+        messages = self.prompt.messages(text)
+        return {**self._body, "model": self.endpoints[0].model, "messages": messages}
+
     def forget(self, text: Text) -> None:
         """Drop the cached answer of a text."""
         self._cache.drop(text)
@@ -187,7 +192,7 @@ class OpenAI:
         return self._read(completion)
 
     async def _ask(self, text: Text, until: float) -> Completion:
-        body = {**self._body, "messages": self.prompt.messages(text)}
+        body = self.request(text)  # each endpoint puts its own model's name
         return await self.retry.run([partial(endpoint.complete, body) for endpoint in self.endpoints], until)
 
     def _read(self, completion: Completion) -> Answer:

@@ -17,8 +17,10 @@ T = TypeVar("T")
 TRANSIENT = frozenset({"timeout", "rate_limited", "unavailable"})
 """Reasons after which the same endpoint may answer the same request a moment later."""
 
+LONGEST_WAIT_S = 86_400.0
+"""A longer ``Retry-After`` counts as this: a server that asks for more is misconfigured."""
+
 _EARLY_S = 0.001  # a sleeper may wake this much before its time
-_LONGEST_S = 86_400.0  # a server that asks for a longer wait is misconfigured
 
 
 class Retry:
@@ -115,9 +117,9 @@ def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> floa
     for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
         with contextlib.suppress(ValueError, KeyError):
             seconds = float(headers[name]) * unit
-            return min(max(0.0, seconds), _LONGEST_S) if math.isfinite(seconds) else None
+            return min(max(0.0, seconds), LONGEST_WAIT_S) if math.isfinite(seconds) else None
     with contextlib.suppress(ValueError, KeyError):
         date = parsedate_to_datetime(headers["retry-after"])
         date = date if date.tzinfo else date.replace(tzinfo=UTC)
-        return min(max(0.0, (date - (now or datetime.now(UTC))).total_seconds()), _LONGEST_S)
+        return min(max(0.0, (date - (now or datetime.now(UTC))).total_seconds()), LONGEST_WAIT_S)
     return None

@@ -1,6 +1,7 @@
 """A label to an instance of the JSON schema that a caller asked for."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -13,16 +14,24 @@ class UnfillableError(ValueError):
     """The schema wants more than a label of this task."""
 
 
-def fill(schema: Mapping[str, Any], labels: AbstractSet[str], label: str) -> Any:
+def fill(
+    schema: Mapping[str, Any],
+    labels: AbstractSet[str],
+    label: str,
+    when_handled: Mapping[str, Any] | None = None,
+    score: float | None = None,
+) -> Any:
     """Return the instance that says `label`.
 
     Exactly one place of the schema has the label set as its ``enum``. Whatever else it requires has to be a constant, a
-    default or null: a surrogate has no opinion on a free-text field, and makes none up.
+    default, null, or a field that `when_handled` names: a surrogate makes up no text.
 
     Parameters
     ----------
     schema : JSON Schema as OpenAI's clients write it: objects, ``$ref`` to ``$defs``, ``enum``, ``anyOf``
     labels : the task's label set
+    when_handled : by name of a field: ``score``, ``percent`` (of the score), ``defer``, or a constant
+    score : the acceptor's, 0 to 1; without one such fields say 0
 
     Raises
     ------
@@ -35,19 +44,75 @@ def fill(schema: Mapping[str, Any], labels: AbstractSet[str], label: str) -> Any
     >>> fill(answer, {"glad", "sad"}, "glad")
     {'mood': 'glad'}
     """
-    filling = _Filling(schema, labels, label)
+    filling = _Filling(schema, labels, label, when_handled or {}, score)
     value = filling.value(schema, 0)
     if filling.slots != 1:
         raise UnfillableError(f"{filling.slots} of its fields have the task's labels as their enum, not one")
     return value
 
 
+def label_path(schema: Mapping[str, Any], labels: AbstractSet[str]) -> tuple[str, ...]:
+    """Return the names of the fields that lead to the label, outermost first.
+
+    Raises
+    ------
+    UnfillableError
+        Where not exactly one place has the label set as its ``enum``.
+
+    Examples
+    --------
+    >>> label_path({"properties": {"mood": {"enum": ["sad", "glad"]}, "why": {"type": "string"}}}, {"glad", "sad"})
+    ('mood',)
+    """
+    filling = _Filling(schema, labels, "", {}, None)
+    found = set(filling.paths(schema, (), 0))
+    if len(found) != 1:
+        raise UnfillableError(f"{len(found)} of its fields have the task's labels as their enum, not one")
+    return found.pop()
+
+
+def _said(how: Any, name: str, score: float | None) -> Any:
+    """Return what a field beside the label says in a handled answer."""
+    sure = min(1.0, max(0.0, score)) if score is not None and math.isfinite(score) else 0.0
+    if how == "defer":
+        raise UnfillableError(f"{name} is left to the teacher: when_handled says defer")
+    return {"score": round(sure, 4), "percent": round(100.0 * sure, 2)}.get(how, how) if isinstance(how, str) else how
+
+
 class _Filling:
     """One walk through a schema."""
 
-    def __init__(self, root: Mapping[str, Any], labels: AbstractSet[str], label: str) -> None:
+    def __init__(
+        self,
+        root: Mapping[str, Any],
+        labels: AbstractSet[str],
+        label: str,
+        when_handled: Mapping[str, Any],
+        score: float | None,
+    ) -> None:
         self.root, self.labels, self.label = root, labels, label
+        self.when_handled, self.score = when_handled, score
         self.slots = self.places = 0
+
+    def paths(self, schema: Any, path: tuple[str, ...], depth: int) -> Iterator[tuple[str, ...]]:
+        """Yield the path of every place that has the label set as its enum."""
+        self.places += 1
+        if self.places > _PLACES:
+            raise UnfillableError(f"it has more than {_PLACES:,} places for a value")
+        schema = self._resolved(schema, depth)
+        const = schema.get("const")
+        if self._is_label_set(schema.get("enum")) or (isinstance(const, str) and self.labels == {const}):
+            yield path
+            return
+        for branch in schema.get("anyOf") or schema.get("oneOf") or ():
+            yield from self._paths_if_schema(branch, path, depth)
+        if isinstance(schema.get("properties"), dict):
+            for name, inner in schema["properties"].items():
+                yield from self._paths_if_schema(inner, (*path, name), depth)
+
+    def _paths_if_schema(self, schema: Any, path: tuple[str, ...], depth: int) -> Iterator[tuple[str, ...]]:
+        if isinstance(schema, dict) and depth < _DEPTH:
+            yield from self.paths(schema, path, depth + 1)
 
     def value(self, schema: Any, depth: int) -> Any:
         self.places += 1
@@ -74,6 +139,9 @@ class _Filling:
         for name, inner in schema["properties"].items():
             before = self.slots
             try:
+                if name in self.when_handled:
+                    made[name] = _said(self.when_handled[name], name, self.score)
+                    continue
                 value = self.value(inner, depth + 1)
             except UnfillableError as error:
                 if name in required:

@@ -1,10 +1,12 @@
-"""``/v1/*`` beside what is answered here: embeddings, responses, moderations and all else that the endpoint knows."""
+"""``POST /v1/*`` beside the routes of this server: embeddings, responses, moderations. They are forwarded."""
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from tracer_serve.server.chat.forward import Relay, is_plain
+from tracer_serve.forms.known import OTHER_ROUTE
+from tracer_serve.server.chat.forward import is_plain
+from tracer_serve.server.chat.relay import Relay
 from tracer_serve.server.chat.route import Chat, why_nowhere
 from tracer_serve.server.http.context import runtime_of
 from tracer_serve.server.http.errors import RefusalError
@@ -15,10 +17,10 @@ _ELSEWHERE = ("cross-site", "same-site")
 
 
 async def others(request: Request) -> Response:
-    """Pass a POST on as it is. Nothing else: what lies in the operator's account is not for callers to list or delete.
+    """Forward a POST as it is. Other methods are refused: the operator's account is not for callers to list.
 
-    A body need not be JSON here, so nothing makes a browser ask first whether another site may send it: such requests
-    are told by their headers, and refused.
+    The body need not be JSON, so a browser sends such a request from another site without a preflight. The headers
+    show that, and the request is refused.
     """
     runtime, path = runtime_of(request), request.path_params["path"]
     chat: Chat = request.app.state.chat
@@ -27,12 +29,15 @@ async def others(request: Request) -> Response:
     if chat.forwarder is None or not is_plain(path):
         why = why_nowhere(runtime.task.spec) if chat.forwarder is None else "no API has such a path"
         problem = (
-            f"there is nothing here under this path, and nowhere to pass it on to: {why}; /docs.json lists the rest"
+            f"there is nothing here under this path, and nowhere to forward it to: {why}; /docs.json lists the rest"
         )
         raise RefusalError(404, problem, code="not_found")
     if _from_another_site(request):
-        raise RefusalError(403, "pages of another site may not ask in this one's name", code="cross_site")
-    return Relay(chat.forwarder, path, await read_body(request, runtime.max_body), request)
+        raise RefusalError(403, "pages of another site may not send requests here", code="cross_site")
+    body = await read_body(request, runtime.max_body)
+    runtime.metrics.forwarded(OTHER_ROUTE)
+    headers = {"x-tracer-decision": "forwarded", "x-tracer-reason": OTHER_ROUTE}
+    return Relay(chat.forwarder, path, body, request, headers=headers)
 
 
 def _from_another_site(request: Request) -> bool:

@@ -14,6 +14,7 @@ from tracer_serve.gate.monitor import anytime_lower_bound
 from tracer_serve.lifecycle.certificates import certificate_of
 from tracer_serve.lifecycle.refit_history import refits_told
 from tracer_serve.lifecycle.triggers import REQUEST
+from tracer_serve.server.dashboard.forwarded import forwarded_of
 from tracer_serve.server.dashboard.recent import LOOKED_AT, recent_of
 from tracer_serve.server.dashboard.traffic import counts, traffic_of
 from tracer_serve.server.http.api_keys import Keys
@@ -60,6 +61,7 @@ def status_of(runtime: Runtime, now: datetime | None = None) -> dict[str, Any]:
         "versions": [],
         "refits": [],
         "refit_requested": False,
+        "forwarded": [],
     }
     facts["breakers"] = _breakers(runtime)
     try:
@@ -68,6 +70,7 @@ def status_of(runtime: Runtime, now: datetime | None = None) -> dict[str, Any]:
             runtime.store.traces.recent(LOOKED_AT), facts["version"] and facts["version"]["number"]
         )
         facts["versions"] = _versions(runtime)
+        facts["forwarded"] = forwarded_of(runtime.store)
         facts["refit_requested"] = runtime.store.values.get(REQUEST) is not None
         facts["refits"] = refits_told(runtime.store, _REFITS, under_way=refitting(runtime))
     except (StoreError, ArtifactError) as error:

@@ -3,9 +3,7 @@
 import json
 from collections.abc import Sequence
 
-from pydantic import ValidationError
-
-from tracer_serve.server.chat.request import ChatRequest
+from tracer_serve.server.chat.recognise import TaskCall
 from tracer_serve.server.http.errors import RefusalError
 from tracer_serve.server.multi.mounted_task import MountedTask
 
@@ -36,20 +34,8 @@ def by_model(sides: Sequence[MountedTask], body: bytes) -> MountedTask:
 
 
 def by_chat(sides: Sequence[MountedTask], body: bytes) -> MountedTask | None:
-    """Return the task whose own call a chat completion is; None where it is nobody's, or could be several's.
-
-    The model's name decides; else the prompt around the text, of which no two tasks have the same; else the label set.
-    """
-    if (found := _named(sides, _model_of(body))) is not None:
-        return found
-    try:
-        asked = ChatRequest.model_validate_json(body)
-    except ValidationError:
-        return None
-    read = [(side, side.chat.recogniser.read(asked)) for side in sides]
-    calls = [(side, call) for side, call in read if call is not None]
-    prompted = [side for side, call in calls if call.prompted]
-    claims = prompted or [side for side, _ in calls]
+    """Return the task of whose known forms a chat completion is; None where it is of none, or of several tasks'."""
+    claims = [side for side in sides if isinstance(side.chat.recogniser.read(body), TaskCall)]
     return claims[0] if len(claims) == 1 else None
 
 

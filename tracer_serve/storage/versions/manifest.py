@@ -35,6 +35,7 @@ class Manifest:
     labels : what it can answer
     after : its calibration rows came after this trace id; empty: from the first on
     spent : with ``gate.spend: series``, rows up to this id may be in no further certificate
+    forms : fingerprints of the forms that its calibration rows came from; empty: direct calls and imports alone
     forgotten : rows it was fitted on that were removed since on a user's demand
     """
 
@@ -56,6 +57,7 @@ class Manifest:
     after: str = ""
     spent: str = ""
     forgotten: int = 0
+    forms: tuple[str, ...] = ()
 
     @classmethod
     def of_json(cls, text: str) -> Self:
@@ -67,7 +69,7 @@ class Manifest:
             Where it is no manifest.
         """
         facts: dict[str, Any] = json.loads(text)
-        facts["labels"] = tuple(facts.get("labels", ()))
+        facts |= {name: tuple(facts.get(name, ())) for name in ("labels", "forms")}
         return cls(**{f.name: facts[f.name] for f in fields(cls) if f.name in facts})
 
     def as_json(self) -> str:

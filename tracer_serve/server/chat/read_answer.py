@@ -1,0 +1,100 @@
+"""Read an LLM's answer out of a chat completion: the message and the tokens, of a JSON body or of a stream."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tracer_serve.errors import TeacherError
+
+_COUNTS = ("prompt_tokens", "completion_tokens")
+_MOST_TOKENS = 1_000_000_000  # in one answer; more are a server's mistake, and would spoil every sum
+
+
+@dataclass(frozen=True, slots=True)
+class ChatAnswer:
+    """What an LLM answered.
+
+    Parameters
+    ----------
+    message : with ``content``, ``tool_calls`` or ``function_call``
+    usage : tokens, as far as the server counts them
+    """
+
+    message: Mapping[str, Any]
+    usage: dict[str, int]
+
+
+def read_answer(body: bytes, *, stream: bool) -> ChatAnswer:
+    """Parse the body of a completed answer.
+
+    Parameters
+    ----------
+    stream : whether it is server-sent events
+
+    Raises
+    ------
+    TeacherError
+        ``unavailable`` where it is no completion, ``rejected`` for a refusal, ``unknown_label`` for one cut short.
+    """
+    try:
+        whole = _joined(body) if stream else json.loads(body)
+        (choice,) = whole["choices"]
+        message, finish = choice["message"], choice.get("finish_reason")
+        refused = message.get("refusal")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise TeacherError("the answer is no chat completion with one choice", reason="unavailable") from None
+    if refused or finish == "content_filter":
+        raise TeacherError("the model refused to answer", reason="rejected")
+    if finish == "length":
+        raise TeacherError("the answer hit the token limit before its end", reason="unknown_label")
+    return ChatAnswer(message, _tokens(whole.get("usage")))
+
+
+def _joined(body: bytes) -> dict[str, Any]:
+    """Put the pieces of a stream together; a stream without its end is no answer."""
+    message: dict[str, Any] = {"content": None}
+    finish, usage, called = None, None, dict[str, Any]()
+    ended = False
+    for event in _events(body):
+        if event is None:
+            ended = True
+            continue
+        usage = event.get("usage") or usage
+        for choice in event["choices"]:
+            delta = choice["delta"]
+            finish = choice.get("finish_reason") or finish
+            if delta.get("content"):
+                message["content"] = (message["content"] or "") + delta["content"]
+            message["refusal"] = delta.get("refusal") or message.get("refusal")
+            for call in delta.get("tool_calls") or ():
+                if call["index"] == 0:
+                    _append(called, call["function"])
+                    message["tool_calls"] = [{"function": called}]
+            if delta.get("function_call"):
+                _append(called, delta["function_call"])
+                message["function_call"] = called
+    if not ended:
+        raise ValueError("the stream has no end")
+    return {"choices": [{"message": message, "finish_reason": finish}], "usage": usage}
+
+
+def _events(body: bytes) -> Iterator[dict[str, Any] | None]:
+    """Yield the events of a stream, None for its end."""
+    for line in body.splitlines():
+        if line.startswith(b"data:"):
+            data = line.removeprefix(b"data:").strip()
+            yield None if data == b"[DONE]" else json.loads(data)
+
+
+def _append(called: dict[str, Any], part: Mapping[str, Any]) -> None:
+    for name in ("name", "arguments"):
+        if part.get(name):
+            called[name] = called.get(name, "") + part[name]
+
+
+def _tokens(given: Any) -> dict[str, int]:
+    counts = given if isinstance(given, dict) else {}
+    return {
+        name: int(n) for name in _COUNTS if isinstance(n := counts.get(name), int | float) and 0 <= n <= _MOST_TOKENS
+    }

@@ -1,0 +1,84 @@
+"""A drop-in call as a question: upstream is asked with the caller's own body, and its answer holds the label."""
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from tracer_serve.components.teachers._labels import LabelSet
+from tracer_serve.components.teachers._params import Price
+from tracer_serve.errors import TeacherError
+from tracer_serve.server.chat.answer_shape import Shape
+from tracer_serve.server.chat.forward import Forwarder, Headers
+from tracer_serve.server.chat.read_answer import read_answer
+from tracer_serve.server.chat.relay import LARGEST_LEARNED
+from tracer_serve.server.http.errors import RefusalError
+from tracer_serve.types import Answer, Text
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamQuestion:
+    """The call of a known form, as it came.
+
+    Parameters
+    ----------
+    form, certified_as : as in `serving.question.Question`
+    fingerprint : of the teacher: the task's own, or for another form the form's, which is that of a teacher
+    body, headers : of the call
+    shape : where its label is
+    labels : what labels there are
+    price : what the tokens cost
+    """
+
+    form: str
+    certified_as: str
+    fingerprint: str
+    forwarder: Forwarder
+    body: bytes
+    headers: Headers
+    shape: Shape
+    labels: LabelSet
+    price: Price | None = None
+
+    async def ask(self, text: Text, *, anew: bool = False) -> Answer:  # noqa: ARG002  # the body holds the text
+        """Send the call upstream, for an audit: not as a stream, and under no idempotency key."""
+        started = time.monotonic()
+        try:
+            async with self.forwarder.ask("chat/completions", _whole(self.body), self.headers) as (_, answer):
+                if answer.status_code != httpx.codes.OK:
+                    raise TeacherError(f"upstream answered {answer.status_code}", reason="unavailable")
+                read = bytearray()
+                async for part in answer.aiter_bytes():
+                    read += part
+                    if len(read) > LARGEST_LEARNED:
+                        raise TeacherError("the answer is too long for a label", reason="unknown_label")
+        except (httpx.HTTPError, RefusalError) as error:
+            raise TeacherError(f"upstream gave no answer: {error!r}", reason="unavailable") from None
+        return self.read(bytes(read), stream=False, started=started)
+
+    def read(self, body: bytes, *, stream: bool, started: float) -> Answer:
+        """Read label, tokens and cost out of an answer.
+
+        Parameters
+        ----------
+        started : when upstream was asked, of the monotonic clock
+
+        Raises
+        ------
+        TeacherError
+            Where there is no label in it.
+        """
+        answer = read_answer(body, stream=stream)
+        cost = self.price.of(answer.usage) if self.price else 0.0
+        label = self.shape.read(answer.message, self.labels)
+        return Answer(label, answer.usage, cost, (time.monotonic() - started) * 1e3)
+
+
+def _whole(body: bytes) -> bytes:
+    """Return the body of a call whose answer comes in one piece."""
+    asked: dict[str, Any] = json.loads(body)
+    if not asked.get("stream"):
+        return body
+    return json.dumps({k: v for k, v in asked.items() if k not in ("stream", "stream_options")}).encode("ascii")

@@ -8,6 +8,7 @@ from pydantic import SecretStr
 
 from tracer_serve.cli.console import facts
 from tracer_serve.components.registry import redactors
+from tracer_serve.config.server import ADMIN_KEY as KEY
 from tracer_serve.config.server import ServerSpec
 from tracer_serve.errors import BadInputError
 from tracer_serve.infra.redaction import redaction
@@ -17,7 +18,6 @@ from tracer_serve.server.proxy.app import make_proxy
 from tracer_serve.server.proxy.found import FoundCalls, Settings
 from tracer_serve.server.proxy.observer import Observer
 from tracer_serve.server.proxy.run import run_proxy
-from tracer_serve.server.routes.admin import KEY
 from tracer_serve.storage.observed import ObservedCalls
 
 _KEY_LENGTH = 16

@@ -8,13 +8,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
+from tracer_serve.config.server import ADMIN_KEY, ApiKey
 from tracer_serve.report.render import page
 from tracer_serve.server.http.api_keys import Keys
 from tracer_serve.server.http.errors import RefusalError
 from tracer_serve.server.http.request_body import read_body
 from tracer_serve.server.proxy.found import FoundCalls
-from tracer_serve.server.routes.admin import KEY
-from tracer_serve.server.routes.report_pages import SAFE
+from tracer_serve.server.routes.report_pages import SAFE, page_headers
 
 _FORM = "application/x-www-form-urlencoded"
 _SLOT = 60  # characters of each end of a prompt that the page shows
@@ -36,7 +36,7 @@ async def index(request: Request) -> Response:
         "projecting": found.projecting.locked(),
     }
     html, policy = await run_in_threadpool(lambda: page("calls.html", (), {}, styles=("report",), forms=True, **data))
-    return HTMLResponse(html, headers={"content-security-policy": policy} | SAFE)
+    return HTMLResponse(html, headers=page_headers(policy))
 
 
 async def calls_json(request: Request) -> Response:
@@ -98,9 +98,9 @@ def _admitted(request: Request, *, acts: bool = False) -> FoundCalls:
     """Check the admin key, as bearer token or as a browser's password, and that no other site's page acts."""
     key = request.app.state.admin_key
     if not key:
-        raise RefusalError(403, f"this page is closed: {KEY} is not set", code="admin_closed")
+        raise RefusalError(403, f"this page is closed: {ADMIN_KEY} is not set", code="admin_closed")
     given = request.headers.get("authorization", "")
-    if Keys([key]).owner(given) is None:
+    if Keys([ApiKey(key=key, rights=("admin",))]).caller(given) is None:
         asks = {"www-authenticate": 'Basic realm="tracer-serve proxy, the admin key is the password"'}
         raise RefusalError(401, "send the admin key as `Authorization: Bearer KEY`", code="missing_key", headers=asks)
     origin = request.headers.get("origin")

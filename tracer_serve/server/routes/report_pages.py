@@ -12,12 +12,13 @@ from tracer_serve.server.http.context import runtime_of
 from tracer_serve.server.http.errors import RefusalError
 from tracer_serve.storage.versions.local import Versions
 
-_SAFE = {
+SAFE = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cache-control": "no-store",
     "x-frame-options": "DENY",
 }
+"""Headers of everything that the operator sees in a browser."""
 _NO_SCRIPTS = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 _NUMBER = re.compile("[0-9]{1,9}")
 
@@ -27,7 +28,7 @@ def page_headers(policy: str) -> dict[str, str]:
 
     No other page may frame it. Browsers ignore `frame-ancestors` in the policy that a page carries itself.
     """
-    return {"content-security-policy": f"{policy}; frame-ancestors 'none'"} | _SAFE
+    return {"content-security-policy": f"{policy}; frame-ancestors 'none'"} | SAFE
 
 
 def report(request: Request) -> Response:

@@ -35,7 +35,7 @@ from tracer_serve.fit.folds import duplicate_groups, holdout
 from tracer_serve.gate.certify import certify
 from tracer_serve.gate.settings import CalibrationRows, GateSettings
 from tracer_serve.policy.policy import Policy
-from tracer_serve.storage.versions.local import Versions
+from tracer_serve.storage.versions.local import LocalVersions
 from tracer_serve.types import Bools, Floats, Inputs, Labels, Text, Vectors
 
 _TRAINED_BLEND = 1500  # rows: what it predicts costs the same however many it has seen
@@ -140,7 +140,7 @@ def served(file: Path, texts: Sequence[Text]) -> list[Speed]:
     """Time the version that a task serves, pair by pair: its embedder alone, its first stage, and the whole of it."""
     task = load_task(file)
     load_plugins(task)
-    versions = Versions(task.state / "versions")
+    versions = LocalVersions(task.state / "versions")
     number = versions.current()
     if number is None:
         raise SystemExit(f"{file} serves no version: tracer-serve fit {file}")

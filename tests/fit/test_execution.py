@@ -34,8 +34,8 @@ from tracer_serve.infra.parallel import cores, cpu_time, spread
 from tracer_serve.lifecycle.certificates import certificate_of
 from tracer_serve.lifecycle.refit import refit
 from tracer_serve.protocols import Embedder
-from tracer_serve.storage.versions.local import Versions
 from tracer_serve.storage.versions.opening import open_versions, store_of
+from tracer_serve.storage.versions.store import VersionStore
 from tracer_serve.types import Text, Vectors
 
 PLUGIN = """
@@ -255,7 +255,7 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         pytest.fail("it computed")
 
 
-def _refit(folder: Path, rows: int, change: Callable[[Task], Task], after_fold: Callable[[], object]) -> Versions:
+def _refit(folder: Path, rows: int, change: Callable[[Task], Task], after_fold: Callable[[], object]) -> VersionStore:
     """Refit a task of synthetic traces in a folder of its own; call something once the first fold has ended."""
     task = change(write_task(folder, name="synthetic", labels=None, traces={}, surrogates=["logreg"], rows=4))
     texts, labels, _ = synthetic(rows)

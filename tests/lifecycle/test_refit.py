@@ -27,6 +27,7 @@ from tracer_serve.storage.traces import TraceStore
 from tracer_serve.storage.traces.lease_owner import LEASE
 from tracer_serve.storage.traces.users import Users
 from tracer_serve.storage.versions.opening import open_versions, store_of
+from tracer_serve.storage.versions.store import all_manifests
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_a_series_certifies_on_no_row_twice(tmp_path: Path) -> None:
     store.close()
     outcome = refit(series)
     assert outcome.certificate.rows + outcome.certificate.pilot == 60
-    first, second = open_versions(series).manifests()
+    first, second = all_manifests(open_versions(series))
     assert first.spent == first.last_trace < second.spent == second.last_trace
 
 
@@ -216,7 +217,7 @@ def test_forget_removes_rows_and_marks_what_was_fitted_on_them(
     store.traces.add(rows_now(3, metadata={"user": "ann"}))
     assert main(["forget", str(task.file), "--user", "ann", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"removed": 13, "versions": {"2": 10}}
-    assert [manifest.forgotten for manifest in open_versions(task).manifests()] == [0, 10]
+    assert [manifest.forgotten for manifest in all_manifests(open_versions(task))] == [0, 10]
     open_versions(task).verify(2)
     outcome = refit(task)
     assert (outcome.traces, open_versions(task).manifest(3).forgotten) == (len(TEXTS), 0)

@@ -28,7 +28,7 @@ from tracer_serve.lifecycle.scheduler import RefitScheduler
 from tracer_serve.lifecycle.teacher_change import note_teacher
 from tracer_serve.lifecycle.triggers import REQUEST, request_refit
 from tracer_serve.storage.traces import TraceStore, new_id, open_store
-from tracer_serve.storage.versions.local import Versions
+from tracer_serve.storage.versions.local import LocalVersions
 from tracer_serve.types import Trace
 
 REPORT = {"version": 3, "activated": True, "certificate": {"certified": True, "coverage": 0.5}}
@@ -51,7 +51,7 @@ class World:
         made: Task = make_task(self.folder, self.stub, **{"schedule": spec, "gate": {"alpha": 0.95}, **other})
         code = NOTE.format(log=str(self.log)) + script
         process = RefitProcess(made.file, limit_s=5.0, command=[sys.executable, "-S", "-c", code])
-        versions = Versions(made.state / "versions")
+        versions = LocalVersions(made.state / "versions")
         return RefitScheduler(made, self.store, versions, self.outcomes.append, process=process, poll_s=0.05)
 
     def add(self, n: int) -> None:

@@ -17,7 +17,8 @@ import pytest
 
 from tests.support.tasks import CONFIGS
 from tracer_serve.storage.traces import open_store
-from tracer_serve.storage.versions.local import Versions
+from tracer_serve.storage.versions.local import LocalVersions
+from tracer_serve.storage.versions.store import all_manifests
 
 T = TypeVar("T")
 TASK = CONFIGS / "banking.yaml"
@@ -101,7 +102,7 @@ def test_the_main_job(running: Running) -> None:
     store = open_store(running.state / "traces.db", "banking")
     counts = wait_for(lambda: c if sum((c := store.tallies.counts()).by_decision.values()) >= 100 else None)
     assert counts.by_decision["deferred"] == decisions.count("deferred")
-    versions = Versions(running.state / "versions")
+    versions = LocalVersions(running.state / "versions")
     assert (versions.folder(1) / "report.html").stat().st_size > 1000
     assert running.http.get("/versions/1/report.html").status_code == 200
 
@@ -111,7 +112,7 @@ def test_the_main_job(running: Running) -> None:
     wait_for(lambda: running.http.post("/v1/classify", json={"input": "hi"}).headers["x-tracer-version"] == "2")
     assert running.process.poll() is None
     assert versions.manifest(2).traces > versions.manifest(1).traces
-    assert [m.version for m in versions.manifests()] == [1, 2]
+    assert [m.version for m in all_manifests(versions)] == [1, 2]
     store.close()
 
     # SIGTERM: what is in flight ends, the exit code is 0

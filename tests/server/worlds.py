@@ -23,8 +23,8 @@ from tracer_serve.policy.view import View
 from tracer_serve.protocols import Embedder
 from tracer_serve.server.app import make_app
 from tracer_serve.serving.runtime import Runtime
-from tracer_serve.storage.versions.local import Versions
 from tracer_serve.storage.versions.manifest import NEAREST, Manifest
+from tracer_serve.storage.versions.opening import open_versions
 from tracer_serve.types import Inputs
 
 RED = [
@@ -101,7 +101,7 @@ def make_version(
 ) -> int:
     """Write a version of that policy; `ids` are the traces that it was fitted on, `RED` and then `BLUE`."""
     policy = make_policy(task, certified=certified)
-    versions = Versions(task.state / "versions")
+    versions = open_versions(task)
 
     def fill(folder: Path) -> None:
         policy.save(folder / "model")

@@ -23,7 +23,7 @@ from tracer_serve.lifecycle.gate_state.monitor_record import MONITOR
 from tracer_serve.serving.active_version import ActiveVersion, VersionLoader
 from tracer_serve.serving.gate_watcher import GateWatcher
 from tracer_serve.storage.traces import TraceStore, open_store
-from tracer_serve.storage.versions.local import Versions
+from tracer_serve.storage.versions.local import LocalVersions
 from tracer_serve.types import Decision
 
 MakeTask = Callable[..., Task]
@@ -356,7 +356,7 @@ async def test_a_new_label_is_counted_told_and_no_other_teacher(task: MakeTask, 
         health = (await client.get("/healthz")).json()
         exposed = (await client.get("/metrics")).text
     assert row is not None
-    assert row.teacher_fingerprint == Versions(spec.state / "versions").manifest(1).teacher
+    assert row.teacher_fingerprint == LocalVersions(spec.state / "versions").manifest(1).teacher
     assert health["new_labels"] == {"mauve": 1}
     assert 'tracer_new_labels_total{task="colours"} 1.0' in exposed
 

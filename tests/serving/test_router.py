@@ -22,6 +22,7 @@ from tests.server.worlds import (
     with_embedder,
 )
 from tests.support.stub_llm import StubLLM
+from tracer_serve.cli.commands._prepare import prepare
 from tracer_serve.components.registry import embedders, teachers
 from tracer_serve.config.load import Task
 from tracer_serve.errors import ArtifactError, OverloadedError, StoreError
@@ -30,6 +31,8 @@ from tracer_serve.policy.policy import Policy
 from tracer_serve.serving.active_version import ActiveVersion, VersionLoader
 from tracer_serve.serving.batcher import Batcher, Judged
 from tracer_serve.serving.runtime import Runtime
+from tracer_serve.storage.versions.manifest import checksums
+from tracer_serve.storage.versions.opening import open_versions
 from tracer_serve.types import Answer, Decision, Inputs, Labels, Text, Vectors, Verdict
 
 pytestmark = pytest.mark.anyio
@@ -241,6 +244,47 @@ async def test_a_corrupt_version_is_told_and_the_good_one_stays(task: MakeTask) 
     assert (result.kind, result.version) == ("handled", 1)
     assert "report.html was changed" in health["problems"][0]
     assert 'tracer_version_load_failures_total{task="colours"} 1.0' in exposed
+
+
+async def test_changed_weights_with_matching_checksums_do_not_load(task: MakeTask) -> None:
+    """Attack S9: weights and their checksum in the manifest are replaced; the digest in the trace store differs."""
+    spec = task()
+    make_version(spec)
+    async with serving(spec) as (client, runtime):
+        number = make_version(spec, activate=False)
+        folder = runtime.versions.folder(number)
+        (folder / "report.html").write_text("changed", encoding="utf-8")
+        manifest = runtime.versions.manifest(number)
+        (folder / "manifest.json").unlink()
+        forged = replace(manifest, files=checksums(folder))
+        (folder / "manifest.json").write_text(forged.as_json(), encoding="utf-8")
+        (runtime.versions.root / "current").write_text(f"{number}\n", encoding="ascii")
+        await until(lambda: runtime.live.problem is not None)
+        (result,) = await runtime.router.route([HANDLED])
+        health = (await client.get("/healthz")).json()
+    assert isinstance(result, Decision)
+    assert (result.kind, result.version) == ("handled", 1)
+    assert "manifest of version 2 was changed" in health["problems"][0]
+
+
+async def test_garbage_in_current_does_not_end_a_start(task: MakeTask) -> None:
+    """Attack S16: a server starts with an unreadable `current`, defers everything, reports why, and recovers."""
+    spec = task()
+    make_version(spec)
+    current = open_versions(spec).root / "current"
+    for garbage in (b"\xff\x00garbage", b"9" * 5_000, b"", b"-1"):
+        current.write_bytes(garbage)
+        assert "NONE SERVES" in dict(prepare(spec).facts)["version"]
+    async with serving(spec) as (client, runtime):
+        (result,) = await runtime.router.route([HANDLED])
+        assert isinstance(result, Decision)
+        assert result.kind == "deferred"
+        assert "current" in (await client.get("/healthz")).json()["problems"][0]
+        current.write_text("1\n", encoding="ascii")
+        await until(lambda: runtime.live.loaded is not None)
+        (result,) = await runtime.router.route([HANDLED])
+        assert isinstance(result, Decision)
+        assert result.kind == "handled"
 
 
 def test_a_version_that_fails_is_not_tried_again_at_once() -> None:

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tracer_serve.errors import ArtifactError, PluginError
+from tracer_serve.infra.file_hash import sha256_of
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -100,8 +101,7 @@ def readable(text: str) -> str:
 
 @lru_cache(maxsize=256)
 def _hash(file: Path, size: int, changed_ns: int) -> str:  # noqa: ARG001  # size and time are the cache's key
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return sha256_of(file)
 
 
 def _full(model: str) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from tracer_serve.errors import ArtifactError
 from tracer_serve.gate.certificate import CERTIFICATE, Certificate
-from tracer_serve.storage.versions.local import Versions
+from tracer_serve.storage.versions.store import VersionStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class CertifiedVersion:
     after: str = ""
 
 
-def certified_version(versions: Versions, number: int) -> CertifiedVersion:
+def certified_version(versions: VersionStore, number: int) -> CertifiedVersion:
     """Read a version as the gate sees it.
 
     Raises
@@ -37,7 +37,7 @@ def certified_version(versions: Versions, number: int) -> CertifiedVersion:
     return CertifiedVersion(number, certificate_of(versions, number), manifest.teacher, manifest.after)
 
 
-def certificate_of(versions: Versions, number: int) -> Certificate:
+def certificate_of(versions: VersionStore, number: int) -> Certificate:
     """Read the certificate of a version.
 
     Raises

@@ -18,8 +18,8 @@ from tracer_serve.lifecycle.gate_state.requirements import Requirements
 from tracer_serve.lifecycle.training_set import Snapshot
 from tracer_serve.report.build import build_report
 from tracer_serve.report.render import render_html
-from tracer_serve.storage.versions.local import Versions
 from tracer_serve.storage.versions.manifest import NEAREST, Manifest
+from tracer_serve.storage.versions.store import VersionStore
 
 _SOFTWARE = ("tracer-serve", "numpy", "scikit-learn")
 
@@ -42,7 +42,7 @@ class Fresh:
     migration: dict[str, Any] | None = None
 
 
-def write_version(task: Task, versions: Versions, fresh: Fresh, plugins: dict[str, str]) -> int:
+def write_version(task: Task, versions: VersionStore, fresh: Fresh, plugins: dict[str, str]) -> int:
     """Write a version and return its number. It does not serve until it is activated.
 
     Parameters
@@ -56,7 +56,7 @@ def write_version(task: Task, versions: Versions, fresh: Fresh, plugins: dict[st
     )
 
 
-def may_serve(task: Task, versions: Versions, found: Certificate, requirements: Requirements) -> bool:
+def may_serve(task: Task, versions: VersionStore, found: Certificate, requirements: Requirements) -> bool:
     """Return whether a new version replaces the current one.
 
     A certified version does. An uncertified one does only where the current version is uncertified too. A current
@@ -102,7 +102,7 @@ def _tested(found: Certificate) -> bool:
     return found.n > 0 or (found.per_class and any(row.reason == "disagreement" for row in found.classes))
 
 
-def _fill(folder: Path, task: Task, fresh: Fresh, versions: Versions) -> None:
+def _fill(folder: Path, task: Task, fresh: Fresh, versions: VersionStore) -> None:
     fitted, taken = fresh.fitted, fresh.taken
     fitted.policy.save(folder / "model")
     fitted.calibration.save(folder / "calibration.npz")

@@ -29,8 +29,8 @@ from tracer_serve.lifecycle.training_set import Snapshot, calibrates_after, take
 from tracer_serve.storage.traces import TraceStore
 from tracer_serve.storage.traces.lease_owner import new_holder
 from tracer_serve.storage.versions import open_versions
-from tracer_serve.storage.versions.local import Versions
 from tracer_serve.storage.versions.opening import store_of
+from tracer_serve.storage.versions.store import VersionStore, all_manifests, next_number
 
 _MIGRATION = "migration.{}"
 """The value in the store that says what a teacher's paired migration found."""
@@ -120,10 +120,10 @@ def _migrate(task: Task, store: TraceStore, since: TeacherSince, progress: Progr
 
 
 def _fit(
-    task: Task, store: TraceStore, versions: Versions, since: TeacherSince, progress: Progress, *, repairs: bool
+    task: Task, store: TraceStore, versions: VersionStore, since: TeacherSince, progress: Progress, *, repairs: bool
 ) -> Fresh:
     """Fit on the labelled rows up to now, and certify on those of them that may."""
-    closing, spent = closing_of(store), max((m.spent for m in versions.manifests()), default="")
+    closing, spent = closing_of(store), max((m.spent for m in all_manifests(versions)), default="")
     series = task.spec.gate.spend == "series"
     serving, most = versions.current(), task.spec.fit.max_traces
     tried = attempt_of(store).get("repair") if repairs else None
@@ -141,7 +141,7 @@ def _fit(
         taken.rows,
         embedder,
         progress,
-        index=versions.upcoming,
+        index=next_number(versions),
         noise=noise,
         earlier=earlier,
         beside=beside,
@@ -150,7 +150,7 @@ def _fit(
     return Fresh(taken, fitted, spent, Requirements(since.fingerprint, task.spec.gate, closing), migration)
 
 
-def _activate(task: Task, versions: Versions, number: int, fresh: Fresh) -> bool:
+def _activate(task: Task, versions: VersionStore, number: int, fresh: Fresh) -> bool:
     """Let the version serve if it may, and drop what is beyond the retention; return whether it serves."""
     activated = may_serve(task, versions, fresh.fitted.certificate, fresh.requirements)
     if activated:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from tracer_serve.errors import ArtifactError
-from tracer_serve.storage.versions.local import Versions
+from tracer_serve.storage.versions.store import VersionStore, certified_before
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Rollback:
     before: int | None
 
 
-def roll_back(versions: Versions, target: int | None = None) -> Rollback:
+def roll_back(versions: VersionStore, target: int | None = None) -> Rollback:
     """Make a version current. Running servers load it within a second.
 
     Parameters
@@ -33,7 +33,7 @@ def roll_back(versions: Versions, target: int | None = None) -> Rollback:
         There is no such version, or it is damaged.
     """
     before = versions.current()
-    version = versions.certified_before() if target is None else target
+    version = certified_before(versions) if target is None else target
     if version is None:
         raise ArtifactError(
             "there is no version yet" if before is None else f"there is no certified version before version {before}"

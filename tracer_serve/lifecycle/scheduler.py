@@ -22,7 +22,7 @@ from tracer_serve.lifecycle.retention import prune
 from tracer_serve.lifecycle.triggers import Due, cron_of, request_refit
 from tracer_serve.storage.traces import TraceStore
 from tracer_serve.storage.traces.lease_owner import LEASE, live_holder, new_holder, take_lease
-from tracer_serve.storage.versions.local import Versions
+from tracer_serve.storage.versions.store import VersionStore
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class RefitScheduler:
         self,
         task: Task,
         store: TraceStore,
-        versions: Versions,
+        versions: VersionStore,
         on_outcome: Callable[[str], None] = lambda _: None,
         *,
         process: RefitProcess | None = None,

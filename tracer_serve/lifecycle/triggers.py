@@ -10,8 +10,8 @@ from tracer_serve.config.schedule import ScheduleSpec
 from tracer_serve.config.task import Spec
 from tracer_serve.lifecycle.gate_state.reopening import ATTEMPT, Reopening, attempt_of, reopening_of
 from tracer_serve.storage.traces import TraceStore
-from tracer_serve.storage.versions.local import Versions
 from tracer_serve.storage.versions.manifest import Manifest
+from tracer_serve.storage.versions.store import VersionStore
 
 REQUEST = "schedule.request"
 """The value in the store: a person's request that waits."""
@@ -29,7 +29,7 @@ class Due:
     versions : what the newest was fitted on
     """
 
-    def __init__(self, spec: Spec, store: TraceStore, versions: Versions) -> None:
+    def __init__(self, spec: Spec, store: TraceStore, versions: VersionStore) -> None:
         self._spec, self._schedule, self._store, self._versions = spec, spec.schedule, store, versions
         self._looked = -_LABELS_S
 

@@ -33,8 +33,8 @@ from tracer_serve.serving.router import Router
 from tracer_serve.serving.trace_writer import TraceWriter
 from tracer_serve.storage.traces import TraceStore
 from tracer_serve.storage.versions import open_versions
-from tracer_serve.storage.versions.local import Versions
 from tracer_serve.storage.versions.opening import store_of
+from tracer_serve.storage.versions.store import VersionStore
 from tracer_serve.types import Text
 
 _log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Runtime:
 
     task: Task
     store: TraceStore
-    versions: Versions
+    versions: VersionStore
     live: VersionLoader
     watch: GateWatcher
     writer: TraceWriter
@@ -193,7 +193,7 @@ def _router(
     )
 
 
-def _load(task: Task, versions: Versions, forms: KnownForms, number: int) -> ActiveVersion:
+def _load(task: Task, versions: VersionStore, forms: KnownForms, number: int) -> ActiveVersion:
     """Read a version, every byte of it checked."""
     manifest = versions.verify(number)
     policy = Policy.load(versions.folder(number) / "model", *make_embedders(task))

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tests.support.tasks import write_task, write_traces
 from tracer_serve.cli.main import main
 from tracer_serve.config.load import Task
 from tracer_serve.storage.traces.lease_owner import LEASE
+from tracer_serve.storage.versions.digests import ManifestDigests
 from tracer_serve.storage.versions.manifest import checksums
 from tracer_serve.storage.versions.opening import open_versions, store_of
 
@@ -122,6 +124,7 @@ def test_a_version_of_another_release_is_printed_as_that(tmp_path: Path, capsys:
     (folder / "manifest.json").unlink()
     whole = replace(manifest, files=checksums(folder))
     (folder / "manifest.json").write_text(whole.as_json(), encoding="utf-8")
+    ManifestDigests(lambda: closing(store_of(task))).record(whole)
     error = failing(capsys, "classify", str(task.file), str(tmp_path / "traces.jsonl"), str(tmp_path / "out.jsonl"))
     assert re.search(r"version 1 does not load: .+policy\.json is not as this release writes it .+refit TASK", error)
 
@@ -129,10 +132,10 @@ def test_a_version_of_another_release_is_printed_as_that(tmp_path: Path, capsys:
 def test_nothing_to_roll_back_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Before the first fit and with one version, the error says why, and which command shows what there is."""
     task = write_task(tmp_path)
-    look = f"look: tracer-serve versions {task.file}"
-    assert f"there is no version yet; {look}" in failing(capsys, "rollback", str(task.file))
+    look = f"List them with: tracer-serve versions {task.file}"
+    assert f"there is no version yet. {look}" in failing(capsys, "rollback", str(task.file))
     assert main(["fit", str(task.file)]) == 0
-    assert f"no certified version before 1; {look}" in failing(capsys, "rollback", str(task.file))
+    assert f"no certified version before version 1. {look}" in failing(capsys, "rollback", str(task.file))
 
 
 @pytest.mark.parametrize(

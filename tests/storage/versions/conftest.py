@@ -1,7 +1,7 @@
 """Machines that share versions: each with a folder of its own, all with one object store and one trace store."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from uuid import uuid4
 
@@ -10,9 +10,9 @@ from fsspec import get_filesystem_class
 
 from tests.storage.versions import object_store
 from tracer_serve.storage.traces import TraceStore, open_store
-from tracer_serve.storage.versions import Current, Objects, SharedVersions
+from tracer_serve.storage.versions import Current, ManifestDigests, Objects, ObjectStoreVersions
 
-Machine = Callable[..., SharedVersions]
+Machine = Callable[..., ObjectStoreVersions]
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +54,10 @@ def url() -> str:
 def machine(tmp_path: Path, store: TraceStore, url: str) -> Machine:
     """Return one machine's view of the versions, by the machine's name."""
 
-    def of(name: str, at: str = url, holder: str | None = None) -> SharedVersions:
-        return SharedVersions(tmp_path / name, Objects(at), Current(lambda: nullcontext(store), holder))
+    def opened() -> AbstractContextManager[TraceStore]:
+        return nullcontext(store)
+
+    def of(name: str, at: str = url, holder: str | None = None) -> ObjectStoreVersions:
+        return ObjectStoreVersions(tmp_path / name, Objects(at), Current(opened, holder), ManifestDigests(opened))
 
     return of

@@ -17,14 +17,15 @@ from tests.support.tiny import tiny_task
 from tracer_serve.errors import ArtifactError, BusyError
 from tracer_serve.storage.traces import TraceStore
 from tracer_serve.storage.traces.lease_owner import LEASE
-from tracer_serve.storage.versions import Objects, SharedVersions, open_versions
+from tracer_serve.storage.versions import Objects, ObjectStoreVersions, open_versions
 from tracer_serve.storage.versions import pointer as current
 from tracer_serve.storage.versions import remote as module
-from tracer_serve.storage.versions.local import Versions
+from tracer_serve.storage.versions.local import LocalVersions
 from tracer_serve.storage.versions.manifest import Manifest
+from tracer_serve.storage.versions.store import VersionStore, adopt, mark_forgotten, pin
 
 
-def write(versions: Versions, text: str = "hello", shared: str = "an encoder") -> int:
+def write(versions: VersionStore, text: str = "hello", shared: str = "an encoder") -> int:
     def fill(folder: Path) -> None:
         (folder / "model").mkdir()
         (folder / "model" / "weights.txt").write_text(text, encoding="utf-8")
@@ -34,7 +35,7 @@ def write(versions: Versions, text: str = "hello", shared: str = "an encoder") -
     return versions.write(fill, manifest)
 
 
-def blobs(versions: SharedVersions) -> list[str]:
+def blobs(versions: ObjectStoreVersions) -> list[str]:
     return versions._objects.names("blobs")
 
 
@@ -179,7 +180,7 @@ def test_retention_keeps_what_is_needed_in_the_store_and_here(machine: Machine) 
         write(one, text)
     other.verify(3)
     one.activate(1)
-    machine("third").pin(2)
+    pin(machine("third"), 2)
     assert one.collect(keep=2) == [3, 4]
     assert one.numbers() == machine("other").numbers() == [1, 2, 5, 6]
     assert len(blobs(one)) == 2 * 4 + 1
@@ -210,11 +211,11 @@ def test_a_store_out_of_reach_leaves_what_is_here(machine: Machine, monkeypatch:
 
 def test_adopting_publishes(machine: Machine, tmp_path: Path) -> None:
     """A version that came with an image serves for all machines where there was none, and never replaces one."""
-    made = Versions(tmp_path / "image")
+    made = LocalVersions(tmp_path / "image")
     write(made, "baked")
-    assert machine("one").adopt(made.folder(1)) == 1
+    assert adopt(machine("one"), made.folder(1)) == 1
     assert machine("other").current() == 1
-    assert machine("other").adopt(made.folder(1)) is None
+    assert adopt(machine("other"), made.folder(1)) is None
     assert json.dumps(machine("third").verify(1).files)
 
 
@@ -222,7 +223,7 @@ def test_a_plain_folder_needs_no_driver(tmp_path: Path) -> None:
     """A path and a file:// URL are version folders as ever, one per task, with `current` beside them."""
     for url in (str(tmp_path / "shared"), f"file://{tmp_path}/shared"):
         versions = open_versions(tiny_task(tmp_path, versions={"url": url}))
-        assert type(versions) is Versions
+        assert type(versions) is LocalVersions
         assert versions.root == tmp_path / "shared" / "tiny"
 
 
@@ -268,8 +269,8 @@ def test_what_several_machines_note_at_once_is_all_there(machine: Machine) -> No
     write(machine("one"))
     both = [machine("one"), machine("other")]
     with ThreadPoolExecutor(5) as people:
-        notes = [people.submit(both[n % 2].mark_forgotten, 1, 1) for n in range(8)]
-        notes.append(people.submit(both[1].pin, 1))
+        notes = [people.submit(mark_forgotten, both[n % 2], 1, 1) for n in range(8)]
+        notes.append(people.submit(pin, both[1], 1))
     assert all(note.result() is None for note in notes)
     assert (both[0].manifest(1).forgotten, both[1].manifest(1).forgotten) == (8, 8)
     assert machine("third").manifest(1).pinned

@@ -12,6 +12,7 @@ from tracer_serve.config.load import Task
 from tracer_serve.lifecycle.refit import refit
 from tracer_serve.serving.runtime import Runtime, running
 from tracer_serve.storage.versions import open_versions
+from tracer_serve.storage.versions.store import all_manifests
 from tracer_serve.types import Decision
 
 pytestmark = pytest.mark.anyio
@@ -57,6 +58,6 @@ async def test_refit_swap_alarm_and_rollback_are_seen_by_both(tasks: tuple[Task,
         assert one.gate == other.gate
         open_versions(tasks[1], other.store).activate(1)
         await until(lambda: serving(one, other) == {1})
-        assert [m.version for m in one.versions.manifests()] == [1, 2]
+        assert [m.version for m in all_manifests(one.versions)] == [1, 2]
         assert one.problems() == other.problems()
     assert not {path.name for path in (tasks[0].state / "versions").iterdir()} - {"000001", "000002"}

@@ -8,6 +8,7 @@ from tracer_serve.cli.commands._certificate_rows import finding
 from tracer_serve.cli.commands.check import check
 from tracer_serve.components.factory import teacher_fingerprint
 from tracer_serve.config.load import Task
+from tracer_serve.errors import ArtifactError
 from tracer_serve.lifecycle.certificates import certified_version
 from tracer_serve.lifecycle.gate_state.closing import closing_of
 from tracer_serve.lifecycle.gate_state.requirements import Requirements
@@ -46,7 +47,11 @@ def prepare(task: Task) -> Prepared:
         import_traces(task, store)
         any_traces, closed = store.traces.latest_id() is not None, closing_of(store)
         tried = example(task, store)
-    current = versions.current()
+    try:
+        current = versions.current()
+    except ArtifactError as error:  # the teacher can still answer, and the server retries
+        rows = [("task", task.spec.name), ("version", f"NONE SERVES, everything goes to the teacher: {error}")]
+        return Prepared(unfitted=False, facts=rows, example=tried)
     if current is None:
         return Prepared(any_traces, [], tried)
     versions.verify(current)

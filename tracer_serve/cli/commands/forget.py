@@ -8,8 +8,8 @@ from pathlib import Path
 from tracer_serve.cli.commands._audit import record
 from tracer_serve.cli.console import facts, print_json
 from tracer_serve.config.load import load_task
-from tracer_serve.storage.versions.local import Versions
 from tracer_serve.storage.versions.opening import open_versions, store_of
+from tracer_serve.storage.versions.store import VersionStore, all_manifests, mark_forgotten
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -48,12 +48,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _mark(versions: Versions, ids: Sequence[str]) -> dict[int, int]:
+def _mark(versions: VersionStore, ids: Sequence[str]) -> dict[int, int]:
     """Mark every version that had read any of some rows; return how many of them each had."""
     marked: dict[int, int] = {}
-    for manifest in versions.manifests():
+    for manifest in all_manifests(versions):
         rows = sum(trace_id <= manifest.last_trace for trace_id in ids)
         if rows:
-            versions.mark_forgotten(manifest.version, rows)
+            mark_forgotten(versions, manifest.version, rows)
             marked[manifest.version] = rows
     return marked

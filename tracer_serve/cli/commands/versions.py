@@ -12,6 +12,7 @@ from tracer_serve.cli.console import out, print_json
 from tracer_serve.config.load import load_task
 from tracer_serve.lifecycle.gate_state.monitor_record import PROVED
 from tracer_serve.storage.versions.opening import open_versions, store_of
+from tracer_serve.storage.versions.store import all_manifests, pin
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,10 +29,10 @@ def run(args: argparse.Namespace) -> int:
     versions = open_versions(task)
     for number, pinned in ((args.pin, True), (args.unpin, False)):
         if number is not None:
-            versions.pin(number, pinned)
+            pin(versions, number, pinned)
             record(task, "pin" if pinned else "unpin", str(number))
     current = versions.current()
-    manifests = versions.manifests()
+    manifests = all_manifests(versions)
     store = store_of(task)
     proved = store.values.get(PROVED) or {}
     store.close()

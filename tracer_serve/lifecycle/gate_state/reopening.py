@@ -12,7 +12,7 @@ from tracer_serve.lifecycle.gate_state.requirements import Requirements
 from tracer_serve.lifecycle.gate_state.state import Reason
 from tracer_serve.lifecycle.teacher_change import TEACHER
 from tracer_serve.storage.traces import TraceStore
-from tracer_serve.storage.versions.local import Versions
+from tracer_serve.storage.versions.store import VersionStore
 
 ATTEMPT = "schedule.attempt"
 """Key in the store: the last refit that a schedule started."""
@@ -82,7 +82,7 @@ class Reopening:
         return {"cause": self.cause, "rows": self.rows, "attempts": self.attempts + 1}
 
 
-def reopening_of(spec: Spec, store: TraceStore, versions: Versions) -> Reopening | None:
+def reopening_of(spec: Spec, store: TraceStore, versions: VersionStore) -> Reopening | None:
     """Return the next attempt to open the gate; None while it is open, and where a refit did not certify."""
     current = versions.current()
     version = None if current is None else certified_version(versions, current)

@@ -6,8 +6,9 @@ from pathlib import Path
 from tracer_serve.components.embedders.sentence_transformers import SentenceTransformers
 from tracer_serve.components.factory import load_plugins, make_embedders
 from tracer_serve.config.load import Task
-from tracer_serve.storage.versions.local import Versions
+from tracer_serve.storage.versions.folders import VersionFolders
 from tracer_serve.storage.versions.opening import open_versions
+from tracer_serve.storage.versions.store import adopt
 
 STATE = "/state"
 """Where a container keeps what changes: mount a volume there."""
@@ -18,7 +19,7 @@ def settle(task: Task, carried: Path) -> None:
 
     A spec of another name, by ``TRACER_SERVE_TASK``, starts without a version.
     """
-    versions = Versions(carried / "version")
+    versions = VersionFolders(carried / "version")
     (number,) = versions.numbers()
     if versions.manifest(number).task != task.spec.name:
         return
@@ -27,7 +28,7 @@ def settle(task: Task, carried: Path) -> None:
         for place, embedder in enumerate(make_embedders(single(task))):
             if isinstance(embedder, SentenceTransformers):
                 embedder.adopt(carried / "onnx" / str(place))
-    open_versions(task).adopt(versions.folder(number))
+    adopt(open_versions(task), versions.folder(number))
 
 
 def single(task: Task) -> Task:

@@ -23,7 +23,7 @@ from tracer_serve.server.http.json_response import JsonAnswer
 from tracer_serve.server.routes.health import health, refitting
 from tracer_serve.serving.runtime import Runtime
 from tracer_serve.storage.traces import Tally
-from tracer_serve.storage.versions.local import Versions
+from tracer_serve.storage.versions.store import VersionStore, all_manifests
 
 _REFITS = 8
 
@@ -120,12 +120,12 @@ def _versions(runtime: Runtime) -> list[dict[str, Any]]:
             "report": (runtime.versions.folder(m.version) / "report.html").is_file(),
             "live": counts(live.get(m.version, Tally())),
         }
-        for m in reversed(runtime.versions.manifests())
+        for m in reversed(all_manifests(runtime.versions))
     ]
 
 
 @lru_cache(maxsize=1024)
-def _certified_coverage(versions: Versions, number: int) -> float | None:
+def _certified_coverage(versions: VersionStore, number: int) -> float | None:
     """Return a version's certified coverage, read once, as a version never changes; None where it is damaged."""
     try:
         return certificate_of(versions, number).coverage

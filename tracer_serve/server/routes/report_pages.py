@@ -10,7 +10,7 @@ from tracer_serve.errors import ArtifactError
 from tracer_serve.report.render import content_security_policy
 from tracer_serve.server.http.context import runtime_of
 from tracer_serve.server.http.errors import RefusalError
-from tracer_serve.storage.versions.local import Versions
+from tracer_serve.storage.versions.store import VersionStore
 
 SAFE = {
     "x-content-type-options": "nosniff",
@@ -40,7 +40,7 @@ def report(request: Request) -> Response:
     return HTMLResponse(page, headers=page_headers(_policy_of(page)))
 
 
-def _page_of(versions: Versions, number: int) -> bytes | None:
+def _page_of(versions: VersionStore, number: int) -> bytes | None:
     """Return a version's page, None where there is none.
 
     Raises

@@ -1,8 +1,21 @@
-"""Versions that several machines share: files in an object store, `current` in the trace store."""
+"""Version stores: fitted versions of a task in a folder or in an object store."""
 
+from tracer_serve.storage.versions.digests import DIGESTS, ManifestDigests
+from tracer_serve.storage.versions.local import LocalVersions
 from tracer_serve.storage.versions.object_store import Objects
 from tracer_serve.storage.versions.opening import open_versions
 from tracer_serve.storage.versions.pointer import CURRENT, Current
-from tracer_serve.storage.versions.remote import SharedVersions
+from tracer_serve.storage.versions.remote import ObjectStoreVersions
+from tracer_serve.storage.versions.store import VersionStore
 
-__all__ = ["CURRENT", "Current", "Objects", "SharedVersions", "open_versions"]
+__all__ = [
+    "CURRENT",
+    "DIGESTS",
+    "Current",
+    "LocalVersions",
+    "ManifestDigests",
+    "ObjectStoreVersions",
+    "Objects",
+    "VersionStore",
+    "open_versions",
+]

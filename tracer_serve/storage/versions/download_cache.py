@@ -1,6 +1,5 @@
-"""Copies of shared versions on one machine: folders as any version's, each file fetched once and checked."""
+"""Copies of an object store's versions on one machine; each file is fetched once and checked."""
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -10,7 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from tracer_serve.errors import ArtifactError
-from tracer_serve.storage.versions.local import Versions, writing
+from tracer_serve.infra.file_hash import sha256_of
+from tracer_serve.storage.versions.folders import VersionFolders, writing
 from tracer_serve.storage.versions.manifest import Manifest, checksums
 
 _ASIDE = ".fetched-"
@@ -19,26 +19,26 @@ Fetch = Callable[[str, Path], None]
 """Called with a sha256 and where to write the content."""
 
 
-class Copies:
-    """Folders of versions in one folder; any number of processes may use it.
+class DownloadCache:
+    """Version folders with copies; any number of processes may share them.
 
     Parameters
     ----------
-    root : made when the first file is written
-    fetch : brings a file's content
+    root : created when the first file is written
+    fetch : downloads a file's content
     """
 
     def __init__(self, root: Path, fetch: Fetch) -> None:
-        self._root, self._fetch, self._versions = root, fetch, Versions(root)
+        self._root, self._fetch, self._folders = root, fetch, VersionFolders(root)
 
     def folder(self, number: int) -> Path:
         """Return where the copy of a version is, or will be."""
-        return self._versions.folder(number)
+        return self._folders.folder(number)
 
     def manifest(self, number: int) -> Manifest | None:
-        """Return the copy of a manifest, None where there is none that can be read."""
+        """Return the copy of a manifest, None where there is none or it cannot be read."""
         with suppress(ArtifactError):
-            return self._versions.manifest(number)
+            return self._folders.manifest(number)
         return None
 
     def keep_manifest(self, number: int, content: bytes) -> Manifest:
@@ -47,11 +47,11 @@ class Copies:
         Raises
         ------
         ArtifactError
-            Where it cannot be read, or names a file outside of its folder.
+            It cannot be read, or names a file outside its folder.
         """
         with self._replacing(self.folder(number) / "manifest.json") as aside:
             aside.write_bytes(content)
-        manifest = self._versions.manifest(number)
+        manifest = self._folders.manifest(number)
         for name in manifest.files:
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
                 (self.folder(number) / "manifest.json").unlink()
@@ -59,12 +59,12 @@ class Copies:
         return manifest
 
     def complete(self, manifest: Manifest, wanted: Callable[[str], bool] = lambda _: True) -> None:
-        """Bring the files that are not here: from another version's copy that has the same, else by `fetch`.
+        """Add the missing files, linked from another version's copy with the same content, else by `fetch`.
 
         Raises
         ------
         ArtifactError
-            Where `fetch` does, or the disk cannot be written.
+            `fetch` failed, or the disk cannot be written.
         """
         folder = self.folder(manifest.version)
         lacking = [name for name in manifest.files if wanted(name) and not (folder / name).is_file()]
@@ -77,22 +77,22 @@ class Copies:
                     self._fetch(digest, aside)
 
     def take(self, folder: Path, manifest: Manifest) -> None:
-        """Copy a version's files from where they were written."""
+        """Copy a version's files from the folder where they were written."""
         for name in manifest.files:
             with self._replacing(self.folder(manifest.version) / name) as aside:
                 shutil.copyfile(folder / name, aside)
 
     def drop_wrong(self, manifest: Manifest) -> None:
-        """Remove files that are not what they were, and such as do not belong here."""
+        """Remove files that were changed, and files that the manifest does not list."""
         folder = self.folder(manifest.version)
         for name, digest in checksums(folder).items():
             if name != "manifest.json" and manifest.files.get(name) != digest:
                 (folder / name).unlink(missing_ok=True)
 
     def drop_stale(self, there: Sequence[int]) -> None:
-        """Remove copies of versions that are no more; a process that has one in memory keeps what it mapped."""
-        for number in self._versions.numbers():
-            # one above all that were listed is being written at this moment
+        """Remove copies of deleted versions; a process that has mapped one keeps its mapping."""
+        for number in self._folders.numbers():
+            # a higher number than any listed is being written at this moment
             if number not in there and number < max(there, default=0):
                 shutil.rmtree(self.folder(number), ignore_errors=True)
         for leftover in self._root.glob(f"{_ASIDE}*"):
@@ -102,7 +102,7 @@ class Copies:
 
     @contextmanager
     def aside(self) -> Iterator[Path]:
-        """Give a new folder to write to, which is gone afterwards."""
+        """Yield a temporary folder, and remove it afterwards."""
         with writing(self._root):
             self._root.mkdir(parents=True, exist_ok=True)
             folder = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=self._root))
@@ -113,30 +113,24 @@ class Copies:
 
     @contextmanager
     def _replacing(self, file: Path) -> Iterator[Path]:
-        """Give a path to write to; what is there becomes the file at once, or nothing does."""
+        """Yield a path to write to, and rename it to the file afterwards, unless the block raises."""
         with self.aside() as folder:
             yield folder / "file"
             file.parent.mkdir(parents=True, exist_ok=True)
             (folder / "file").replace(file)
 
     def _by_content(self, *, but: int) -> dict[str, Path]:
-        manifests = [self.manifest(number) for number in self._versions.numbers() if number != but]
+        manifests = [self.manifest(number) for number in self._folders.numbers() if number != but]
         return {digest: self.folder(m.version) / name for m in manifests if m for name, digest in m.files.items()}
 
 
-def sha256(file: Path) -> str:
-    """Return the hash of a file's content."""
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
-
-
 def _linked(twin: Path, file: Path, digest: str) -> bool:
-    """Link a file that is on this machine already; False where it is gone, or not what it should be."""
+    """Link a file that this machine has already; False where it is missing or its content differs."""
     try:
         os.link(twin, file)
     except OSError:
         return False
-    if sha256(file) == digest:
+    if sha256_of(file) == digest:
         return True
     file.unlink()
     return False

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tracer_serve.errors import ArtifactError
+from tracer_serve.infra.file_hash import sha256_of
 
 NEAREST = "nearest.npy"
 """File of a version: trace ids of the rows of its policy's indexes, in the order of the rows, ASCII; the texts stay in
@@ -76,6 +77,12 @@ class Manifest:
         """Return it as the text of ``manifest.json``."""
         return json.dumps(asdict(self), indent=1)
 
+    def digest(self) -> str:
+        """Return the sha256 of everything that never changes: all but `pinned` and `forgotten`."""
+        facts = asdict(self)
+        del facts["pinned"], facts["forgotten"]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
     def check(self, folder: Path) -> None:
         """Compare every file of the version's folder.
 
@@ -97,7 +104,5 @@ class Manifest:
 def checksums(folder: Path) -> dict[str, str]:
     """Return the sha256 of every file below a folder, by relative path."""
     return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        path.relative_to(folder).as_posix(): sha256_of(path) for path in sorted(folder.rglob("*")) if path.is_file()
     }

@@ -12,32 +12,35 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tracer_serve.errors import ArtifactError
-from tracer_serve.storage.versions.download_cache import Copies, sha256
-from tracer_serve.storage.versions.local import Versions
+from tracer_serve.infra.file_hash import sha256_of
+from tracer_serve.storage.versions.digests import ManifestDigests
+from tracer_serve.storage.versions.download_cache import DownloadCache
+from tracer_serve.storage.versions.folders import VersionFolders
 from tracer_serve.storage.versions.manifest import Manifest, checksums
 from tracer_serve.storage.versions.object_store import Objects
 from tracer_serve.storage.versions.pointer import Current
+from tracer_serve.storage.versions.store import Describe, Fill, all_manifests, next_number
 
 _LISTED_S = 15.0  # other machines' new versions are seen within this, at once where one becomes current
 _ORPHAN_S = 86_400.0  # an upload that takes longer than a day has died
 _MODEL = "model/"
 
 
-class SharedVersions(Versions):
-    """The versions of one task in an object store, with a cache on this machine.
+class ObjectStoreVersions:
+    """The versions of one task in an object store, with a cache on this machine. See `VersionStore`.
 
     Parameters
     ----------
     root : folder of this machine's copies; any number of processes may use it
     objects : where the versions are
     current : which one serves
+    digests : of their all_manifests
     """
 
-    poll_s, retry_s = 0.5, 5.0
-
-    def __init__(self, root: Path, objects: Objects, current: Current) -> None:
-        super().__init__(root)
-        self._copies, self._objects, self._current = Copies(root, self._fetch), objects, current
+    def __init__(self, root: Path, objects: Objects, current: Current, digests: ManifestDigests) -> None:
+        self.root, self.poll_s, self.retry_s = root, 0.5, 5.0
+        self._copies, self._objects, self._current = DownloadCache(root, self._fetch), objects, current
+        self._digests = digests
         self._known: dict[int, Manifest] = {}
         self._serving: int | None = None
         self._listed, self._looked = list[int](), -_LISTED_S
@@ -108,6 +111,7 @@ class SharedVersions(Versions):
             Naming the first file that is missing in the store, or is not what it was when it was written.
         """
         manifest = self.manifest(number)
+        self._digests.check(manifest)
         self._copies.drop_wrong(manifest)
         self._copies.complete(manifest)
         with suppress(ArtifactError):  # out of reach: what is here may be all there is
@@ -126,9 +130,10 @@ class SharedVersions(Versions):
         """Delete the oldest versions beyond `keep`; never the current one nor a pinned one. Return their numbers."""
         with self._alone():
             self._forget_listing()
-            everything, current = self.manifests(), self.current()
+            everything, current = all_manifests(self), self.current()
             gone = [m for m in everything[:-keep] if m.version != current and not m.pinned]
             self._objects.delete([_manifest(m.version) for m in gone])
+            self._digests.drop([m.version for m in gone])
         stay = {digest for m in everything if m not in gone for digest in m.files.values()}
         unused = [_blob(digest) for m in gone for digest in m.files.values() if digest not in stay]
         stray = [name for name in map(_blob, self._objects.names("blobs")) if name[6:] not in stay]
@@ -137,20 +142,22 @@ class SharedVersions(Versions):
         self._copies.drop_stale(self.numbers())
         return [m.version for m in gone]
 
-    def _write(self, fill: Callable[[Path], None], describe: Callable[[int, dict[str, str]], Manifest]) -> int:
+    def write(self, fill: Fill, describe: Describe) -> int:
+        """Write a new version and return its number. It does not serve until `activate`."""
         self._forget_listing()
-        number = self.upcoming
+        number = next_number(self)
         with self._copies.aside() as folder:
             fill(folder)
             self._publish(folder, describe(number, checksums(folder)))
         return number
 
-    def _take_in(self, folder: Path, number: int) -> None:
-        self._publish(folder, Versions(folder.parent).manifest(number))
+    def take_in(self, folder: Path) -> None:
+        """Copy a version that was made elsewhere; it keeps its number."""
+        self._publish(folder, VersionFolders(folder.parent).manifest(int(folder.name)))
 
     def _publish(self, folder: Path, manifest: Manifest) -> None:
         """Upload what no version has yet, then the manifest; keep the files as this machine's copy."""
-        kept = {digest for m in self.manifests() for digest in m.files.values()}
+        kept = {digest for m in all_manifests(self) for digest in m.files.values()}
         for name, digest in manifest.files.items():
             if digest not in kept:
                 self._objects.upload(folder / name, _blob(digest))
@@ -164,9 +171,11 @@ class SharedVersions(Versions):
                 f"version {manifest.version} was written to {self._objects.url} by another refit meanwhile; nothing of"
                 " this one serves. Do two stores of traces share these versions? Then refit again"
             )
+        self._digests.record(manifest)
         self._copies.take(folder, manifest)
 
-    def _note(self, number: int, change: Callable[[Manifest], Manifest]) -> None:
+    def change_manifest(self, number: int, change: Callable[[Manifest], Manifest]) -> None:
+        """Replace a manifest by a function of it; atomic over processes."""
         with self._alone():
             self._forget_listing()
             self._objects.write(_manifest(number), change(self.manifest(number)).as_json().encode())
@@ -179,7 +188,7 @@ class SharedVersions(Versions):
 
     def _fetch(self, digest: str, to: Path) -> None:
         fetched = self._objects.fetch(_blob(digest), to)
-        if not fetched or sha256(to) != digest:
+        if not fetched or sha256_of(to) != digest:
             what = "was changed after it was written" if fetched else "is missing"
             raise ArtifactError(
                 f"{self._objects.url}/{_blob(digest)} {what}: versions with this file are corrupt and do not serve."

@@ -17,9 +17,9 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from tests.server.chat.conftest import listening, running_app
-from tests.server.test_run import _answering, process
+from tests.server.test_run import process
 from tests.server.worlds import HANDLED, make_version, serving
-from tests.support.server_process import free_port
+from tests.support.server_process import free_port, workers_at
 from tests.support.stub_llm import StubLLM
 from tests.support.waiting import until
 from tracer_serve.config.load import Task
@@ -63,10 +63,9 @@ class Server:
 @contextmanager
 def served(task: Task) -> Iterator[Server]:
     make_version(task)
-    with process(task) as running:
-        port = task.spec.server.port
-        threads = {child: len(list(Path(f"/proc/{child}/task").iterdir())) for child in _answering(running)}
-        server = Server(port, max(threads, key=lambda child: threads[child]))
+    with process(task):
+        (worker,) = workers_at(task.spec.server.port)
+        server = Server(task.spec.server.port, worker)
         for _ in range(20):
             server.answers()
         yield server

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from tests.server.worlds import DEFERRED, HANDLED, make_task, make_version
-from tests.support.server_process import free_port
+from tests.support.server_process import free_port, workers_at
 from tests.support.stub_llm import StubLLM
 from tests.support.waiting import until
 from tracer_serve.config.load import Task
@@ -62,7 +62,7 @@ def test_two_workers_count_together_and_stop_politely(task: MakeTask, stub_llm: 
             assert httpx.post(f"{url}/v1/classify", json={"input": HANDLED}).json()["data"][0]["decision"] == "handled"
         handled = 'tracer_requests_total{decision="handled",task="colours"} 40.0'
         _every_worker_says(handled, f"{url}/metrics")
-        assert len(_answering(server)) >= 2
+        assert len(workers_at(spec.spec.server.port)) >= 2
         answer = asyncio.run(_ask_and_stop(url, server, stub_llm))
         assert server.wait(30) == 0
     assert answer.json()["data"][0]["label"] == "blue"
@@ -101,14 +101,14 @@ def test_killed_workers_are_replaced(task: MakeTask, workers: int) -> None:
     make_version(spec)
     url = f"http://127.0.0.1:{spec.spec.server.port}"
     with process(spec) as server:
-        until(lambda: len(_answering(server)) == workers)
-        killed = _answering(server)
+        until(lambda: len(workers_at(spec.spec.server.port)) == workers)
+        killed = workers_at(spec.spec.server.port)
         for worker in killed:
             os.kill(worker, signal.SIGKILL)
         answer = httpx.post(f"{url}/v1/classify", json={"input": HANDLED}, timeout=PATIENCE_S)
         assert answer.headers["x-tracer-decision"] == "handled"
-        assert not killed & _answering(server)
-        assert len(_answering(server)) == workers
+        assert not killed & workers_at(spec.spec.server.port)
+        assert len(workers_at(spec.spec.server.port)) == workers
         server.send_signal(signal.SIGTERM)
         assert server.wait(30) == 0
 
@@ -164,11 +164,6 @@ def test_a_worker_that_cannot_start_says_why(task: MakeTask) -> None:
     assert "\n" not in sent[0]["message"]
 
 
-def _answering(server: "subprocess.Popen[bytes]") -> set[int]:
-    """Return the processes whose parent is the server."""
-    return set(map(int, Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()))
-
-
 def test_two_tasks_are_served_by_one_process_tree(tmp_path: Path, stub_llm: StubLLM) -> None:
     """Each worker serves both, counts both together with the other worker, and stops politely."""
     made = []
@@ -186,7 +181,7 @@ def test_two_tasks_are_served_by_one_process_tree(tmp_path: Path, stub_llm: Stub
             handled = f'tracer_requests_total{{decision="handled",task="{name}"}} 10.0'
             for path in ("", f"/t/{name}"):
                 _every_worker_says(handled, f"{url}{path}/metrics")
-        assert len(_answering(running)) >= 2
+        assert len(workers_at(server["port"])) >= 2
         running.send_signal(signal.SIGTERM)
         assert running.wait(30) == 0
 

@@ -16,7 +16,7 @@ import httpx
 
 from tests.server.test_run import process
 from tests.server.worlds import HANDLED, make_version
-from tests.support.server_process import answering, free_port
+from tests.support.server_process import answering, free_port, workers_at
 from tests.support.waiting import until
 from tracer_serve.config.load import Task
 
@@ -47,32 +47,6 @@ def bentoml_serving(task: Task, folder: Path, **settings: str) -> Iterator[httpx
         yield client
 
 
-def workers_of(client: httpx.Client) -> set[int]:
-    """Return the processes that listen at a client's address, the supervisor apart."""
-    inodes = _listening(client.base_url.port or 0)
-    found = {int(fd.parts[2]) for fd in Path("/proc").glob("[0-9]*/fd/*") if _link(fd) in inodes}
-    return {pid for pid in found if _parent(pid) in found}
-
-
-def _listening(port: int) -> set[str]:
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return {f"socket:[{line[9]}]" for line in lines if line[1].endswith(f":{port:04X}") and line[3] == "0A"}
-
-
-def _link(fd: Path) -> str:
-    try:
-        return str(fd.readlink())
-    except OSError:  # closed meanwhile
-        return ""
-
-
-def _parent(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return 0
-
-
 def run(code: str, *words: str) -> Any:
     """Run code that imports BentoML, whose own warnings are not ours to fix; return the JSON that it prints."""
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
@@ -96,9 +70,10 @@ def test_bentoml_serve_answers_as_our_own_server_does(task: MakeTask, tmp_path: 
         assert client.get("/schema.json").json() == schema
         assert client.get("/livez").headers.get("server") is None
         _is_bounded(client)
-        (killed,) = workers_of(client)
+        port = client.base_url.port or 0
+        (killed,) = workers_at(port)
         os.kill(killed, signal.SIGKILL)
-        until(lambda: workers_of(client) - {killed})
+        until(lambda: workers_at(port) - {killed})
         assert client.post("/v1/classify", json={"input": HANDLED}).headers["x-tracer-decision"] == "handled"
 
 

@@ -4,8 +4,8 @@ Each of the two imports for about a second; side by side that takes half as long
 
 1. The supervisor sends "prepare" once the YAML is known to be valid, to the first worker only.
 2. That worker checks its tasks and sends what it found as a line of JSON.
-3. The supervisor sends the listening socket.
-4. The worker, having loaded its versions, sends "ready" and accepts connections.
+3. The supervisor sends the listening socket; a spare worker waits for it until it is needed.
+4. The worker loads its versions, sends "ready", and accepts connections.
 """
 
 import json
@@ -151,12 +151,15 @@ class SupervisorLink:
         self._send({"error": str(error), "exit_code": error.exit_code})
 
     def listening(self) -> socket.socket | None:
-        """Wait for the listening socket and report that this worker is ready; None if the supervisor has ended."""
+        """Wait for the listening socket; None if the supervisor has ended."""
         _, fds, _, _ = socket.recv_fds(self._line, 1, 1)
+        return socket.socket(fileno=fds[0]) if fds else None
+
+    def report_ready(self) -> None:
+        """Tell the supervisor that this worker accepts connections; nothing else will be said."""
         with suppress(ConnectionError):
             self._line.send(_READY)
         self._line.close()
-        return socket.socket(fileno=fds[0]) if fds else None
 
     def _send(self, message: dict[str, Any]) -> None:
         with suppress(BrokenPipeError):  # the supervisor has ended, as `listening` will find

@@ -18,15 +18,17 @@ _STOP = (signal.SIGTERM, signal.SIGINT)
 class Supervisor:
     """A process manager for workers that share a listening socket.
 
-    A worker that was ready and dies is replaced at once. One that dies while it starts is retried after a delay that
-    doubles each time; if no worker has been ready yet, the service cannot start, and `run` returns 1.
+    A worker that was ready and dies is replaced at once, by a spare process that has imported everything. A worker that
+    dies while it starts is retried after a delay that doubles each time; if no worker has been ready yet, the service
+    cannot start, and `run` returns 1.
 
     Parameters
     ----------
     listener : bound socket; connections wait in its backlog while a worker is replaced
     count : number of workers
-    start : starts a worker process
+    start : starts a worker process, which waits until it is given the socket
     delay_s, longest_delay_s : first and longest delay before a failed start is retried
+    spare_s : delay before a spare is started, once all workers are ready: it would slow down their start
     patience_s : time that workers have to stop before they are killed
     """
 
@@ -38,13 +40,17 @@ class Supervisor:
         *,
         delay_s: float = 1.0,
         longest_delay_s: float = 30.0,
+        spare_s: float = 10.0,
         patience_s: float = 60.0,
     ) -> None:
         self._listener, self._count, self._start = listener, count, start
-        self._delay_s, self._longest_delay_s, self._patience_s = delay_s, longest_delay_s, patience_s
+        self._delay_s, self._longest_delay_s = delay_s, longest_delay_s
+        self._spare_s, self._patience_s = spare_s, patience_s
         self._signals = SimpleQueue[int]()  # its `put` is reentrant, as a signal handler needs
         self._workers: dict[int, WorkerHandle] = {}
-        self._failed_starts, self._retry_at, self._was_ready = 0, 0.0, False
+        self._spare: WorkerHandle | None = None
+        self._failed_starts, self._was_ready = 0, False
+        self._next_start = 0.0
 
     def run(self, first: WorkerHandle | None = None) -> int:
         """Run workers until SIGTERM or SIGINT, then let each finish its requests.
@@ -67,23 +73,30 @@ class Supervisor:
 
     def _supervise(self) -> int:
         while True:
-            wait_s = self._retry_at - time.monotonic()
-            if wait_s <= 0:
-                while len(self._workers) < self._count:
-                    self._adopt(self._start())
-            number = self._next_signal(wait_s if len(self._workers) < self._count else None)
-            if number in _STOP:
+            until_next = self._next_start - time.monotonic()
+            if self._next_signal(until_next if until_next > 0 else self._start_missing()) in _STOP:
                 return 0
             if not all(self._may_replace(worker) for worker in self._reap()):
                 return 1
+
+    def _start_missing(self) -> float | None:
+        """Start what is missing: workers, or else a spare; return seconds until the next start, None if all run."""
+        if len(self._workers) == self._count and all(worker.was_ready() for worker in self._workers.values()):
+            self._spare = self._spare or self._start()
+            return None
+        while len(self._workers) < self._count:
+            self._adopt(self._spare or self._start())
+            self._spare = None
+        self._next_start = time.monotonic() + self._spare_s
+        return self._spare_s
 
     def _may_replace(self, ended: WorkerHandle) -> bool:
         """Set when a worker is replaced; return False if the service has never been ready."""
         ready = ended.was_ready()
         self._was_ready |= ready or any(worker.was_ready() for worker in self._workers.values())
         self._failed_starts = 0 if ready else self._failed_starts + 1
-        delay_s = min(self._delay_s * 2 ** (self._failed_starts - 1), self._longest_delay_s) if not ready else 0.0
-        self._retry_at = time.monotonic() + delay_s
+        delay_s = 0.0 if ready else min(self._delay_s * 2 ** (self._failed_starts - 1), self._longest_delay_s)
+        self._next_start = time.monotonic() + delay_s
         outcome = f"it is replaced in {delay_s:.0f} s" if self._was_ready else "the service cannot start"
         _log.warning("worker %d ended with exit code %s; %s", ended.process.pid, ended.process.returncode, outcome)
         return self._was_ready
@@ -99,10 +112,14 @@ class Supervisor:
             if (worker := self._workers.pop(found[0], None)) is not None:
                 worker.process.returncode = os.waitstatus_to_exitcode(found[1])
                 ended.append(worker)
+            elif self._spare is not None and found[0] == self._spare.process.pid:
+                self._spare, self._next_start = None, time.monotonic() + self._spare_s
         return ended
 
     def _stop(self) -> None:
         """Stop all workers; kill them when their time is over, or at a second signal."""
+        if self._spare is not None:
+            self._spare.end()
         self._send(signal.SIGTERM)
         until = time.monotonic() + self._patience_s
         while self._workers:

@@ -3,15 +3,12 @@
 `bentoml serve` starts BentoML's own workers, which run the same application: `tracer_serve.server.bento.service`.
 """
 
-import asyncio
 import gc
 import logging
 import os
-import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from socket import socket
 from typing import Any
 
 from tracer_serve.config.load import Task
@@ -32,24 +29,17 @@ def tasks_named() -> tuple[Task, ...]:
 
 
 def serve(tasks: Sequence[Task], line: SupervisorLink) -> None:
-    """Load some tasks, take the listening socket from the supervisor, and answer requests until SIGTERM."""
+    """Import everything, wait for the listening socket, load some tasks and answer requests until SIGTERM."""
     log_to_stdout()
     prepare_process(tasks)
     import uvicorn  # noqa: PLC0415  # after the garbage collector was disabled
 
     from tracer_serve.serving.runtime import GRACE_S  # noqa: PLC0415
 
-    application, sockets = application_of(tasks), list[socket]()
+    application = application_of(tasks)
 
     async def with_lifespan(scope: Any, receive: Any, send: Any) -> None:
-        await application(scope, receive, started(send, take_over) if scope["type"] == "lifespan" else send)
-
-    async def take_over() -> None:
-        listening = await asyncio.to_thread(line.listening)
-        if listening is None:
-            os.kill(os.getpid(), signal.SIGTERM)  # uvicorn's way to stop
-        else:
-            sockets.append(listening)
+        await application(scope, receive, started(send, line.report_ready) if scope["type"] == "lifespan" else send)
 
     config = uvicorn.Config(
         with_lifespan,
@@ -61,7 +51,9 @@ def serve(tasks: Sequence[Task], line: SupervisorLink) -> None:
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=GRACE_S,
     )
-    uvicorn.Server(config).run(sockets)  # reads the list when the application has started
+    config.load()  # imports the protocol
+    if (listener := line.listening()) is not None:
+        uvicorn.Server(config).run([listener])
 
 
 def application_of(tasks: Sequence[Task]) -> Any:
@@ -75,14 +67,14 @@ def application_of(tasks: Sequence[Task]) -> Any:
     return make_apps(tasks)
 
 
-def started(send: Any, first: Callable[[], Awaitable[None]] | None = None) -> Any:
+def started(send: Any, report: Callable[[], None] | None = None) -> Any:
     """Wrap the `send` of a lifespan: log a failed start as one line, and freeze the heap of a started worker.
 
     Frozen objects are skipped by the garbage collector, whose walks over them would slow down every request.
 
     Parameters
     ----------
-    first : awaited before the start is reported
+    report : called when the start has succeeded
     """
 
     async def settle_and_send(message: Any) -> None:
@@ -93,8 +85,8 @@ def started(send: Any, first: Callable[[], Awaitable[None]] | None = None) -> An
             gc.freeze()  # without a collection first, which would take an eighth of a second for little garbage
             gc.set_threshold(_YOUNG_OBJECTS)
             gc.enable()
-            if first is not None:
-                await first()
+            if report is not None:
+                report()
         await send(message)
 
     return settle_and_send

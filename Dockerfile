@@ -19,10 +19,13 @@ RUN python -m venv /venv
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY tracer_serve ./tracer_serve
 RUN /venv/bin/pip install --no-cache-dir --constraint constraints.txt ".[onnx-serving,otel,postgres,s3]"
-# A quarter of the size is never imported: the packages' own tests, debug symbols, and tools of installation. Libraries
-# in *.libs stay as they are: strip would damage them.
-RUN find /venv -type d -name tests -prune -exec rm -r {} + \
-    && find /venv -name '*.so' -not -path '*.libs/*' -exec strip --strip-debug {} + \
+# A third of the size is never imported: the packages' own tests, debug symbols, tools for exporting graphs, descriptions
+# of other cloud services than object stores, pip. Libraries in *.libs stay as they are: strip would damage them.
+WORKDIR /venv/lib/python3.11/site-packages
+RUN find . -type d -name tests -prune -exec rm -r {} + \
+    && find . -name '*.so' -not -path '*.libs/*' -exec strip --strip-debug {} + \
+    && find botocore/data -mindepth 1 -maxdepth 1 -type d -not -name 's3' -not -name 's[st][os]*' -exec rm -r {} + \
+    && rm -r onnxruntime/quantization onnxruntime/tools onnxruntime/transformers \
     && /venv/bin/pip uninstall --yes --quiet hf-xet setuptools pip
 
 

@@ -26,7 +26,8 @@ async def test_a_service_without_a_version_is_ready(task: MakeTask) -> None:
     """Deferring everything counts as answering."""
     async with serving(task()) as (client, _):
         assert (await client.get("/livez")).status_code == 200
-        assert (await client.get("/readyz")).json() == {"status": "ready", "version": None, "problems": []}
+        ready = (await client.get("/readyz")).json()
+        assert ready == {"status": "ready", "version": None, "problems": [], "yaml_changed": False}
         assert (await client.get("/healthz")).json()["status"] == "ok"
 
 

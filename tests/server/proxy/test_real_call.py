@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 from openai import NotFoundError, OpenAI
+from scipy.stats import binomtest
 
+from tests.server.chat.conftest import listening
 from tests.server.proxy.conftest import Proxied, proxying
 from tests.support.replay_llm import PROMPT_TOKENS, ReplayLLM, read_recording, serve
+from tracer_serve.config.load import load_task
+from tracer_serve.lifecycle.refit import refit
 from tracer_serve.report.discovery import FoundTask
 from tracer_serve.storage.importers import read_traces
 
@@ -90,13 +94,47 @@ def test_shuffled_examples_are_another_form(replay: ReplayLLM, tmp_path: Path) -
         found(proxy, replay, 90)
 
 
+def answers(file: Path, replay: ReplayLLM, texts: list[str]) -> tuple[int, int]:
+    """Fit and serve a written task, ask about texts; return how many were handled and how many of these agree."""
+    task = load_task(file)
+    outcome = refit(task, "start")
+    assert outcome.certificate.certified
+    handled = agree = 0
+    with listening(task) as url, OpenAI(base_url=url, api_key="sk-of-the-caller", max_retries=0) as client:
+        for text in texts:
+            before = len(replay.bodies)
+            got = client.chat.completions.with_raw_response.create(**replay.call(text))
+            said = json.loads(got.parse().choices[0].message.content or "")
+            label, confidence = replay.answers[text]
+            assert set(said) == {"category", "confidence"}
+            if got.headers["x-tracer-decision"] == "handled":
+                assert isinstance(said["confidence"], int | float)
+                assert 0 <= said["confidence"] <= 100
+                handled += 1
+                agree += said["category"] == label
+            else:
+                assert said == {"category": label, "confidence": round(confidence, 2)}
+                assert len(replay.bodies) == before + 1
+    return handled, agree
+
+
 @pytest.mark.slow
-def test_nine_thousand_calls_are_one_task(replay: ReplayLLM, tmp_path: Path) -> None:
-    """Of 9,000 calls the counts are exact, and 2,000 texts are kept as a fair sample."""
-    texts = texts_of(replay)[:9000]
+def test_nine_thousand_calls_are_one_task_that_certifies(
+    replay: ReplayLLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 9,000 calls the counts are exact; the written task handles others at alpha; the rest reach the LLM as sent."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-operator")
+    monkeypatch.setenv("TRACER_SERVE_STATE", str(tmp_path / "state"))
+    texts = texts_of(replay)
     with proxying(replay.url, tmp_path) as proxy:
-        assert ask(proxy.url, replay, texts) == 0
+        assert ask(proxy.url, replay, texts[:9000]) == 0
         task = found(proxy, replay, 9000)
         assert len(task.group.examples) == 2000
         assert sum(task.group.labels.values()) == 9000
-        assert replay.refused == 0
+        file = proxy.found.write(task.name)
+    assert replay.refused == 0
+    handled, agree = answers(file, replay, texts[9000:])
+    assert replay.refused == 0  # whatever was forwarded was byte for byte a call of the form
+    saved = handled / len(texts[9000:]) * PROMPT_TOKENS
+    assert saved > 0.25 * PROMPT_TOKENS  # of each call's prompt tokens, on average
+    assert binomtest(agree, handled, 0.9, alternative="less").pvalue > 0.01

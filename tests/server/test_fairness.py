@@ -1,6 +1,7 @@
 """One abusive caller of each kind, over real sockets, and another caller's single texts beside it."""
 
 import asyncio
+import itertools
 import json
 import statistics
 import sys
@@ -12,11 +13,12 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.server.worlds import BLUE, DEFERRED, HANDLED, RED, make_task, make_version
+from tests.server.worlds import BLUE, DEFERRED, HANDLED, RED, make_task, make_version, unknown
 from tests.support.server_process import answering, bare, free_port
 from tests.support.stub_llm import Faults, StubLLM, serve
 
 pytestmark = pytest.mark.anyio
+PLACES = 12
 GREEDY, OTHER = "key-of-the-greedy-caller", "key-of-the-other-caller"
 
 
@@ -31,7 +33,7 @@ def stub() -> Iterator[StubLLM]:
 def url(tmp_path_factory: pytest.TempPathFactory, stub: StubLLM) -> Iterator[str]:
     """The address of a server process with two keys, a certified version and a teacher that takes twelve calls."""
     teacher = {"type": "openai", "base_url": stub.url, "model": "stub-1", "retries": 0, "deadline_s": 20.0}
-    limits = {"max_concurrency": 12, "queue": 32, "cache": {"size": 0}}
+    limits = {"max_concurrency": PLACES, "queue": 32, "cache": {"size": 0}}
     server = {"api_keys": ["${GREEDY_KEY}", "${OTHER_KEY}"], "max_batch": 1024, "decision_cache": 0}
     folder, port = tmp_path_factory.mktemp("fair"), free_port()
     with pytest.MonkeyPatch.context() as environment:
@@ -53,18 +55,24 @@ def client_of(url: str, key: str) -> httpx.AsyncClient:
 
 
 @asynccontextmanager
-async def beside(url: str, number: int, ask: Callable[[httpx.AsyncClient], Awaitable[Any]]) -> AsyncIterator[None]:
-    """Let the greedy caller ask without end on a number of connections."""
+async def beside(
+    url: str, number: int, ask: Callable[[httpx.AsyncClient], Awaitable[httpx.Response]]
+) -> AsyncIterator[list[int]]:
+    """Let the greedy caller ask without end on a number of connections; yields the statuses of its refusals."""
+    refused: list[int] = []
 
     async def forever(client: httpx.AsyncClient) -> None:
         while True:
             with suppress(httpx.HTTPError):
-                await ask(client)
+                answer = await ask(client)
+                if answer.is_error:
+                    refused.append(answer.status_code)
+                    await asyncio.sleep(0.1)
 
     async with client_of(url, GREEDY) as client:
         tasks = [asyncio.create_task(forever(client)) for _ in range(number)]
         await asyncio.sleep(1.0)
-        yield
+        yield refused
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -96,12 +104,19 @@ async def test_lists_lose_no_row_and_keep_no_single_text_waiting(url: str) -> No
 
 
 async def test_a_caller_that_fills_the_teachers_queue_refuses_no_other(url: str, stub: StubLLM) -> None:
-    """With hundreds of one caller's texts at the teacher, another caller's texts take about one call's time."""
-    stub.use(Faults(latency_s=0.2))
-    async with beside(url, 150, lambda client: client.post("/v1/classify", json={"input": DEFERRED})):
-        found = await singles(url, 15, {"input": DEFERRED + " alone"})
-    assert [status for status, _ in found] == [200] * 15
-    assert statistics.median(seconds for _, seconds in found) < 0.8
+    """While one caller's texts fill the teacher's queue, another caller's text is asked about at once."""
+    stub.use(Faults())
+    stub.hold()
+    numbers = itertools.count()
+    async with beside(
+        url, 60, lambda client: client.post("/v1/classify", json={"input": unknown(next(numbers))})
+    ) as refused:
+        await reached(lambda: len(refused), 1)
+        other = asyncio.create_task(singles(url, 1, {"input": DEFERRED}))
+        await reached(lambda: stub.in_flight, PLACES)
+        stub.release.set()
+        found = await other
+    assert [status for status, _ in found] == [200]
 
 
 async def test_a_caller_that_fills_the_forwarding_places_refuses_no_other(url: str, stub: StubLLM) -> None:
@@ -109,12 +124,20 @@ async def test_a_caller_that_fills_the_forwarding_places_refuses_no_other(url: s
     stub.use(Faults())
     stub.hold()
     body = {"model": "another-model", "messages": [{"role": "user", "content": "write a poem"}]}
-    async with beside(url, 80, lambda client: client.post("/v1/chat/completions", json=body)):
+    async with beside(url, 80, lambda client: client.post("/v1/chat/completions", json=body)) as refused:
+        await reached(lambda: len(refused), 1)
         other = asyncio.create_task(singles(url, 1, body, "chat/completions"))
         await asyncio.sleep(0.5)
         stub.release.set()
         found = await other
     assert [status for status, _ in found] == [200]
+
+
+async def reached(value: Callable[[], int], wanted: int) -> None:
+    """Wait until a number is reached."""
+    async with asyncio.timeout(20):
+        while value() < wanted:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
 
 
 async def health_of(url: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Small real worlds: a task on disk with a teacher that answers, and versions that are certified or not."""
 
+import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -37,6 +38,14 @@ BLUE = [
 ]
 HANDLED = "a rose as red as wine"
 DEFERRED = "zzyzx qwxyz"  # shares no n-gram with anything known
+
+
+def unknown(seed: int) -> str:
+    """Return another text that is deferred: two words of letters that no known text has."""
+    chance = random.Random(seed)
+    return " ".join("".join(chance.choices("zqxv", k=12)) for _ in range(2))
+
+
 LABELS = dict.fromkeys(RED, "red") | dict.fromkeys(BLUE, "blue") | {DEFERRED: "blue"}
 
 

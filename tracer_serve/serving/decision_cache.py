@@ -1,4 +1,4 @@
-"""What the version that serves says of a request's texts: remembered from an earlier one, or asked now."""
+"""Cache of the policy's verdicts on exact texts, per version."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,11 +14,11 @@ _REMEMBERED_CHARS = 2_000  # longer texts are rarely asked twice, and their memo
 
 
 async def judge(loaded: ActiveVersion | None, texts: Sequence[Text], batcher: Batcher, metrics: Metrics) -> Judged:
-    """Return the verdicts on texts in their order; without a version there are none.
+    """Return the verdicts on texts in their order, cached or new; without a version there are none.
 
     Parameters
     ----------
-    loaded : the version, which remembers what it says of short texts
+    loaded : the version, which caches its verdicts on short texts
     batcher : runs its policy
     """
     if loaded is None:

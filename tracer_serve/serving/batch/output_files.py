@@ -1,7 +1,7 @@
-"""Output files that are whole or not there: rows go to ``NAME.partial``, which becomes NAME when the last one is in.
+"""Write output files atomically: rows go to ``NAME.partial``, which is renamed to NAME after the last row.
 
-Beside it ``NAME.progress`` says after each batch how far it is; both are on disk before the next batch is written, so
-that a run that was interrupted anywhere goes on behind the last whole batch.
+``NAME.progress`` records the progress after each batch. Both are on disk before the next batch is written, so an
+interrupted run continues after the last whole batch.
 """
 
 import csv
@@ -64,7 +64,7 @@ class Sink(ABC):
             self._resume()
 
     def write(self, rows: Sequence[Row]) -> None:
-        """Put a batch on disk; after it, a crash loses none of these rows."""
+        """Write a batch to disk; a later crash loses none of these rows."""
         if not rows:
             return
         if not self.fields:
@@ -96,11 +96,11 @@ class Sink(ABC):
             told = json.loads(self._progress.read_text(encoding="utf-8"))
             key, self.rows, self.mark, self.fields = told["key"], told["rows"], told["mark"], told["fields"]
         except (ValueError, KeyError) as error:
-            raise ArtifactError(f"{self._progress} is damaged; begin anew: rm -r {self._both()}") from error
+            raise ArtifactError(f"{self._progress} is damaged; start again: rm -r {self._both()}") from error
         if key != self._key:
             raise BadInputError(
                 f"{self.partial} was begun from another input or task, or its input has changed since;"
-                f" to begin anew: rm -r {self._both()}"
+                f" to start again: rm -r {self._both()}"
             )
 
     def _both(self) -> str:

@@ -88,7 +88,7 @@ def test_words_that_yaml_once_took_for_truth_values(tmp_path: Path) -> None:
     assert spec.gate.per_class is True
 
 
-def test_all_mistakes_are_message_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     """Three mistakes make three lines."""
     assert len(problem(tmp_path, "name: t\ngate: {alpha: 2, delta: 0}\nservr: {}\nteacher: x\n").splitlines()) == 3
 
@@ -130,7 +130,7 @@ def test_a_file_that_is_not_there_is_a_spec_error(tmp_path: Path, name: str) -> 
         load_task(tmp_path / name)
 
 
-def test_bytes_that_are_not_utf8_are_message(tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf8_are_reported(tmp_path: Path) -> None:
     """A YAML in another encoding names the first byte that cannot be read."""
     (tmp_path / "task.yaml").write_bytes(b"name: caf\xe9\n")
     with pytest.raises(SpecError, match="not UTF-8: byte 9"):

@@ -71,8 +71,12 @@ class Task:
         return (self.base / path).resolve()
 
 
-def load_task(file: Path | str) -> Task:
+def load_task(file: Path | str, *, need_keys: bool = True) -> Task:
     """Read, fill in and validate the YAML of a task.
+
+    Parameters
+    ----------
+    need_keys : whether an unset environment variable of a key is an error; if not, the key is left out
 
     Raises
     ------
@@ -98,7 +102,7 @@ def load_task(file: Path | str) -> Task:
         raise SpecError(
             "needs `key: value` lines, at least `name:` and `teacher:`; configs/openai.yaml is one to copy", file=file
         )
-    filled = _fill(raw, file, "")
+    filled = _fill(raw, file, "", need_keys=need_keys)
     try:
         return Task(Spec.model_validate(filled), file, source)
     except ValidationError as error:
@@ -159,14 +163,21 @@ def _hint(error: yaml.YAMLError, source: str, file: Path) -> str:
     return ". Is the line indented like its neighbours, and a text with `: ` or `#` in quotes?"
 
 
-def _fill(value: Any, file: Path, path: str) -> Any:
+def _fill(value: Any, file: Path, path: str, *, need_keys: bool) -> Any:
     """Replace ``${ENV}`` and ``${ENV:-default}`` in every string; refuse literal secrets."""
     if isinstance(value, Mapping):
-        return {key: _fill(item, file, f"{path}.{key}" if path else str(key)) for key, item in value.items()}
+        return {
+            key: _fill(item, file, f"{path}.{key}" if path else str(key), need_keys=need_keys)
+            for key, item in value.items()
+        }
     if isinstance(value, list):
-        return [_fill(item, file, f"{path}[{i}]") for i, item in enumerate(value)]
+        items = [_fill(item, file, f"{path}[{i}]", need_keys=need_keys) for i, item in enumerate(value)]
+        return items if need_keys else [item for item in items if item is not None]
     if not isinstance(value, str):
         return value
+    unset = (match := _VARIABLE.fullmatch(value)) and not os.environ.get(match["name"]) and match["default"] is None
+    if unset and not need_keys and _SECRETS.search(path):
+        return None
     if _SECRETS.search(path) and not _VARIABLE.fullmatch(value) and not HASHED.fullmatch(value):
         raise SpecError(
             "a literal secret in a file is a leak; write ${ENV_NAME} and set that environment variable",

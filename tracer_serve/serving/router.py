@@ -140,6 +140,21 @@ class Router:
         self.metrics.seconds["total"].observe(time.perf_counter() - started)
         return decision
 
+    async def preview(
+        self, texts: Sequence[Text], metadata: dict[str, Any] | None = None
+    ) -> list[tuple[Verdict | BadInputError | None, str, int | None]]:
+        """Return verdict, reason and version of each text as `route` decides; no teacher is called, nothing stored."""
+        loaded = self.live.loaded
+        kept = texts if self.redact is None else [self.redact(text) async for text in in_turns(texts)]
+        judged = await judge(loaded, kept, self.batcher, self.metrics)
+        request = _Request(self, loaded, judged, metadata or {}, DirectQuestion(self.teacher, self.fingerprint))
+        found: list[tuple[Verdict | BadInputError | None, str, int | None]] = []
+        for stored, said in zip(kept, judged.verdicts, strict=True):
+            verdict = None if stored is WITHHELD else said
+            reason = "bad_input" if isinstance(verdict, BadInputError) else request.reason(stored, verdict)
+            found.append((verdict, reason, request.version))
+        return found
+
     def conditions(self, loaded: ActiveVersion, user: str | None, form: str = NATIVE) -> Conditions:
         """Return what decides on a request of a user beside the version, by the form that certifies it."""
         return Conditions(

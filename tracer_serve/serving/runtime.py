@@ -93,8 +93,12 @@ class Runtime:
 
 
 @asynccontextmanager
-async def running(task: Task, *, schedule: bool = True) -> AsyncIterator[Runtime]:
+async def running(task: Task, *, schedule: bool = True, teacher: Teacher | None = None) -> AsyncIterator[Runtime]:
     """Start everything, and on the way out let what is under way end within `GRACE_S` seconds.
+
+    Parameters
+    ----------
+    teacher : used instead of the spec's teacher; has the same fingerprint
 
     Raises
     ------
@@ -103,7 +107,7 @@ async def running(task: Task, *, schedule: bool = True) -> AsyncIterator[Runtime
     """
     async with AsyncExitStack() as stack:
         TASK.set(task.spec.name)  # what is started from here on, threads included, is this task's
-        runtime = await _started(task, stack)
+        runtime = await _started(task, stack, teacher)
         if schedule:
             scheduler = RefitScheduler(task, runtime.store, runtime.versions, runtime.metrics.refit)
             scheduler.start()
@@ -115,7 +119,7 @@ async def running(task: Task, *, schedule: bool = True) -> AsyncIterator[Runtime
         _log.info("stopping: waiting for audits and rows under way")
 
 
-async def _started(task: Task, stack: AsyncExitStack) -> Runtime:
+async def _started(task: Task, stack: AsyncExitStack, teacher: Teacher | None) -> Runtime:
     """Open the store, load the version that is current, and watch both; the stack ends what was begun."""
     load_plugins(task)
     store = store_of(task)
@@ -125,8 +129,12 @@ async def _started(task: Task, stack: AsyncExitStack) -> Runtime:
     metrics.start()
     stack.push_async_callback(asyncio.to_thread, metrics.stop)
     # an open task's teacher may give any label, and sees those that it has given: new ones are how a task grows
-    teacher = make_teacher(task, await asyncio.to_thread(known_labels, task, store))
-    forms = make_forms(task, teacher)
+    own = make_teacher(task, await asyncio.to_thread(known_labels, task, store))
+    forms = make_forms(task, own)
+    if teacher is None:
+        teacher = own
+    else:
+        stack.push_async_callback(own.close)
     await _follow_forms(forms, store, stack)
     live = VersionLoader(
         versions.current,

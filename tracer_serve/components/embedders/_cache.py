@@ -15,6 +15,7 @@ import numpy as np
 
 from tracer_serve.errors import ArtifactError
 from tracer_serve.infra.parallel import here, spread
+from tracer_serve.infra.private_files import make_private_folder
 from tracer_serve.protocols import Embedder
 from tracer_serve.types import Text, Vectors, sides_of
 
@@ -110,7 +111,7 @@ class CachedEmbedder:
     @contextmanager
     def _database(self) -> Iterator[sqlite3.Connection]:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_private_folder(self.folder)
         except OSError as error:
             raise ArtifactError(f"{self.folder} cannot be written: {error.strerror}; check its owner") from error
         try:

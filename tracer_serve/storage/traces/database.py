@@ -153,7 +153,7 @@ def _url(location: Path | str) -> URL:
 def _make_private_file(path: Path) -> None:
     """Create the file with texts for its owner only; SQLite gives its log files the same mode."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     except OSError as error:
         raise StoreError(

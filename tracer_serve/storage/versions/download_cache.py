@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from tracer_serve.errors import ArtifactError
 from tracer_serve.infra.file_hash import sha256_of
+from tracer_serve.infra.private_files import make_private, make_private_folder
 from tracer_serve.storage.versions.folders import VersionFolders, writing
 from tracer_serve.storage.versions.manifest import Manifest, checksums
 
@@ -104,7 +105,7 @@ class DownloadCache:
     def aside(self) -> Iterator[Path]:
         """Yield a temporary folder, and remove it afterwards."""
         with writing(self._root):
-            self._root.mkdir(parents=True, exist_ok=True)
+            make_private_folder(self._root)
             folder = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=self._root))
             try:
                 yield folder
@@ -117,6 +118,7 @@ class DownloadCache:
         with self.aside() as folder:
             yield folder / "file"
             file.parent.mkdir(parents=True, exist_ok=True)
+            make_private(folder / "file")
             (folder / "file").replace(file)
 
     def _by_content(self, *, but: int) -> dict[str, Path]:

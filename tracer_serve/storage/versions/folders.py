@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tracer_serve.errors import ArtifactError
+from tracer_serve.infra.private_files import make_private
 from tracer_serve.storage.versions.manifest import Manifest
 
 
@@ -60,9 +61,10 @@ def writing(root: Path) -> Iterator[None]:
         ) from error
 
 
-def sync_all(folder: Path) -> None:
-    """Flush a folder and everything in it to the disk."""
+def publishable(folder: Path) -> None:
+    """Make a folder and everything in it private, and flush it to the disk."""
     for path in [*folder.rglob("*"), folder]:
+        make_private(path)
         sync(path)
 
 

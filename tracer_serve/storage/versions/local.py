@@ -12,8 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tracer_serve.errors import ArtifactError
+from tracer_serve.infra.private_files import make_private, make_private_folder
 from tracer_serve.storage.versions.digests import ManifestDigests
-from tracer_serve.storage.versions.folders import VersionFolders, sync, sync_all, writing
+from tracer_serve.storage.versions.folders import VersionFolders, publishable, sync, writing
 from tracer_serve.storage.versions.manifest import Manifest, checksums
 from tracer_serve.storage.versions.store import Describe, Fill, all_manifests, next_number
 
@@ -81,10 +82,10 @@ class LocalVersions:
     def take_in(self, folder: Path) -> None:
         """Copy a version that was made elsewhere; it keeps its number."""
         with writing(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
+            make_private_folder(self.root)
             aside = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=self.root))
             shutil.copytree(folder, aside / "new")
-            sync_all(aside)
+            publishable(aside)
             self._record(VersionFolders(folder.parent).manifest(int(folder.name)))
             with suppress(OSError):  # another worker was first, with the same files
                 (aside / "new").rename(self.folder(int(folder.name)))
@@ -124,7 +125,7 @@ class LocalVersions:
             return gone
 
     def _write(self, fill: Fill, describe: Describe) -> int:
-        self.root.mkdir(parents=True, exist_ok=True)
+        make_private_folder(self.root)
         self._sweep()
         number = next_number(self)
         aside = self.root / f"{_ASIDE}{number:06d}"
@@ -132,7 +133,7 @@ class LocalVersions:
         fill(aside)
         manifest = describe(number, checksums(aside))
         (aside / "manifest.json").write_text(manifest.as_json(), encoding="utf-8")
-        sync_all(aside)
+        publishable(aside)
         self._record(manifest)
         aside.rename(self.folder(number))
         sync(self.root)
@@ -165,6 +166,7 @@ class LocalVersions:
         with writing(self.root):
             aside = self.root / f"{file.name}{_ASIDE}"  # in the version's folder, `verify` would refuse it
             aside.write_text(text, encoding="utf-8")
+            make_private(aside)
             sync(aside)
             aside.replace(file)
             sync(file.parent)

@@ -167,3 +167,34 @@ def _row(label: str, i: int, facts: dict[str, Any]) -> Trace:
         "teacher_label": label,
     }
     return Trace(**own, teacher_fingerprint="own", **facts)
+
+
+def test_the_form_with_most_rows_is_certified_and_the_others_train(store: TraceStore) -> None:
+    """Forms that the YAML calls the same count together; direct calls win a tie; the version states its forms."""
+    row: dict[str, Any] = {"decision": "deferred", "label_source": "teacher"}
+    add(store, "import", label_source="import")
+    add(store, "direct", form="native", **row)
+    add(store, "teacher's prompt", form="prompt", **row)
+    add(store, "wrapped 1", form="wrapper", **(row | {"teacher_fingerprint": "wrapper"}))
+    add(store, "wrapped 2", form="wrapper", **(row | {"teacher_fingerprint": "wrapper"}))
+    add(store, "wrapped 3", form="twin", **(row | {"teacher_fingerprint": "wrapper"}))
+
+    def certified_as(form: str | None) -> str:
+        return {None: "native", "prompt": "native", "twin": "wrapper"}.get(form, form or "native")
+
+    taken = take_snapshot(store, OWN, certified_as=certified_as)
+    assert taken.forms == ("native", "prompt")
+    assert dict(zip(taken.rows.texts, taken.rows.calibrates.tolist(), strict=True)) == {
+        "import": True,
+        "direct": True,
+        "teacher's prompt": True,
+        "wrapped 1": False,
+        "wrapped 2": False,
+        "wrapped 3": False,
+    }
+    add(store, "wrapped 4", form="wrapper", **(row | {"teacher_fingerprint": "wrapper"}))
+    taken = take_snapshot(store, OWN, certified_as=certified_as)
+    assert taken.forms == ("twin", "wrapper")
+    assert [text for text, fair in zip(taken.rows.texts, taken.rows.calibrates, strict=True) if fair] == [
+        f"wrapped {i}" for i in (1, 2, 3, 4)
+    ]

@@ -93,25 +93,16 @@ def recognise(call: Call, known: Iterable[KnownForm]) -> Match | Mismatch:
     >>> recognise(parse(body | {"model": "gpt"}), [native]).rule
     'unknown_model'
     """
-    nearest = Mismatch("unknown_prompt", NATIVE, "the task has no form")
-    furthest = -1
+    nearest, best = Mismatch("unknown_prompt", NATIVE, "the task has no form"), (-1, 0)
     for one in known:
-        found = _compare(call, one)
-        if isinstance(found, Match):
-            return found
-        passed = RULES.index(found.rule)
-        if passed > furthest:
-            nearest, furthest = found, passed
+        text = None if call.message is None else split(one.form, call.message)
+        broken = list(_broken(call, one, text))
+        if not broken and text is not None:
+            return Match(one, text)
+        rule, detail = broken[0]
+        if (near := (RULES.index(rule), -len(broken))) > best:
+            nearest, best = Mismatch(rule, one.name, detail), near
     return nearest
-
-
-def _compare(call: Call, known: KnownForm) -> Match | Mismatch:
-    text = None if call.message is None else split(known.form, call.message)
-    broken = next(_broken(call, known, text), None)
-    if broken is None and text is not None:
-        return Match(known, text)
-    rule, detail = broken or ("no_user_text", "the last message is not a text of the user")
-    return Mismatch(rule, known.name, detail)
 
 
 def _broken(call: Call, known: KnownForm, text: Text | None) -> Iterator[tuple[Rule, str]]:

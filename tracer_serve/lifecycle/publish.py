@@ -93,6 +93,7 @@ def _manifest(  # noqa: PLR0917  # the parts of a version, and what the version 
         files=files,
         labels=tuple(map(str, policy.classes)),
         after=taken.after,
+        forms=taken.forms,
         spent=taken.until if _tested(certificate) else fresh.spent,
     )
 

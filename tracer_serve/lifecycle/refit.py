@@ -8,7 +8,8 @@ import time
 from dataclasses import dataclass
 
 from tracer_serve.components.contract import check_plugins
-from tracer_serve.components.factory import load_plugins, make_embedders, teacher_fingerprint
+from tracer_serve.components.factory import load_plugins, make_embedders, make_teacher, teacher_fingerprint
+from tracer_serve.components.known_forms import make_forms
 from tracer_serve.config.load import Task
 from tracer_serve.errors import FitError
 from tracer_serve.fit.comparison import CandidateResult
@@ -17,6 +18,7 @@ from tracer_serve.fit.execution import computing
 from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.fit.teacher_noise import KEY, TeacherNoise
 from tracer_serve.gate.certificate import Certificate
+from tracer_serve.lifecycle.adopted_forms import adopted_forms
 from tracer_serve.lifecycle.gate_state.closing import closing_of
 from tracer_serve.lifecycle.gate_state.reopening import attempt_of
 from tracer_serve.lifecycle.gate_state.requirements import Requirements
@@ -129,7 +131,10 @@ def _fit(
     tried = attempt_of(store).get("repair") if repairs else None
     began = "" if serving is None else versions.manifest(serving).after
     closed = calibrates_after(store, closing, began, 1 if tried is None else tried["attempts"])
-    taken = take_snapshot(store, since, most=most, closed=closed, spent=spent if series else "")
+    forms = make_forms(task, make_teacher(task))
+    forms.adopt(adopted_forms(store))
+    bounds = {"closed": closed, "spent": spent if series else ""}
+    taken = take_snapshot(store, since, most=most, certified_as=forms.certified_as, **bounds)
     _require_fair(task, taken, since)
     noise = TeacherNoise.from_json(store.values.get(KEY))
     if noise is not None and noise.teacher != since.fingerprint:

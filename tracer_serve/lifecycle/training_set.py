@@ -7,6 +7,8 @@ A row calibrates if all of this holds:
 * the present teacher labelled it;
 * it came after the last closing of the gate;
 * with ``gate.spend: series``, no earlier certificate was tested on it;
+* its call is of the form that is certified (`forms`). Another form is another teacher: of several the one with the most
+  such rows is certified, the others train. The count decides, never a label;
 * it is among the newest `fit.max_traces` labelled rows, by the time it was served; imported rows are drawn at random.
 
 A calibrating row has the teacher's label, whatever a person said of it: the promise is agreement with the teacher, and
@@ -19,6 +21,7 @@ evenly. Texts that a teacher refuses for their content are outside the promise, 
 Audits that failed while deferred rows were retried make easy rows rarer, which costs coverage only.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +29,7 @@ from numpy.typing import NDArray
 
 from tracer_serve.errors import FitError
 from tracer_serve.fit.dataset import Rows
+from tracer_serve.forms.known import NATIVE
 from tracer_serve.gate.fair_sample import calibration_rows
 from tracer_serve.lifecycle.gate_state.closing import Closing
 from tracer_serve.lifecycle.teacher_change import TeacherSince
@@ -46,6 +50,7 @@ class Snapshot:
     until : id of the newest row that was looked at
     after : calibration rows came after this id; empty: from the first on
     left_out : older labelled rows, beyond those that a refit works on
+    forms : fingerprints of the forms that the calibration rows came from
     """
 
     rows: Rows
@@ -53,10 +58,17 @@ class Snapshot:
     until: str
     after: str
     left_out: int = 0
+    forms: tuple[str, ...] = ()
 
 
 def take_snapshot(
-    store: TraceStore, teacher: TeacherSince, *, most: int = 1_000_000, closed: str = "", spent: str = ""
+    store: TraceStore,
+    teacher: TeacherSince,
+    *,
+    most: int = 1_000_000,
+    closed: str = "",
+    spent: str = "",
+    certified_as: Callable[[str | None], str] = lambda form: form or NATIVE,
 ) -> Snapshot:
     """Read the labelled rows up to now.
 
@@ -66,6 +78,7 @@ def take_snapshot(
     most : of more than these the newest
     closed : the last closing of the gate, as a trace id
     spent : rows up to this id were in a certificate that may not be repeated
+    certified_as : returns the form whose certificate covers a form
 
     Raises
     ------
@@ -80,16 +93,32 @@ def take_snapshot(
             "there are no labelled traces to fit on; bring some (`tracer-serve import TASK.yaml traces.jsonl`),"
             " or serve and let the teacher answer"
         )
-    own = _own(columns, teacher)
+    question = _questions(columns, certified_as)
+    own = np.where(question == NATIVE, _own(columns, teacher), columns.fingerprint.decode() == question)
     fair = drawn(columns) & own & (columns.ids > max(closed, spent).encode("ascii"))
     if newest is not None:
         fair &= ~np.isin(columns.ids, np.array(newest.older, dtype=np.bytes_))
+    fair &= question == _most_frequent(question[fair])
+    forms = tuple(sorted(set(columns.form.decode(NATIVE)[fair].tolist())))
     left_out = 0 if newest is None else max(0, newest.of - len(columns))
     rows, ids = Rows(columns.texts, _labels(store, columns, fair), fair), columns.ids
     superseded = _superseded(columns, own)
     if superseded.any():
         rows, ids = rows.take(np.flatnonzero(~superseded)), ids[~superseded]
-    return Snapshot(rows, ids, until, closed, left_out)
+    return Snapshot(rows, ids, until, closed, left_out, forms)
+
+
+def _questions(columns: Columns, certified_as: Callable[[str | None], str]) -> Labels:
+    """Return the form whose certificate would cover each row, shape (n,)."""
+    covering = [certified_as(form) for form in columns.form.values]
+    return np.array([*covering, NATIVE], dtype=np.str_)[columns.form.codes]
+
+
+def _most_frequent(questions: Labels) -> str:
+    """Return the form with the most rows; direct calls where it is a tie."""
+    found, counts = np.unique(questions, return_counts=True)
+    best = found[counts == counts.max(initial=0)].tolist()
+    return NATIVE if NATIVE in best or not best else str(best[0])
 
 
 def _labels(store: TraceStore, columns: Columns, fair: Bools) -> Labels:

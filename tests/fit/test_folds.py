@@ -1,4 +1,4 @@
-"""Folds: random, and duplicates never part."""
+"""Folds are random and never divide a group."""
 
 import unicodedata
 
@@ -6,40 +6,44 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer_serve.fit.folds import burst_groups, duplicate_groups, holdout, lasting_holdout, random_folds, row_hashes
+from tracer_serve.fit.folds import holdout, lasting_holdout, random_folds
+from tracer_serve.fit.groups import duplicate_groups, groups_of, row_hashes
 
 TEXTS = st.lists(st.text("ab ?!", max_size=6), min_size=1, max_size=40)
 
 
 @given(TEXTS)
-def test_duplicates_share_a_fold(texts: list[str]) -> None:
-    """Texts of one group are always in one fold, whatever they are."""
-    groups, folds = duplicate_groups(texts), random_folds(texts, 3, seed=1)
+def test_groups_share_a_fold(texts: list[str]) -> None:
+    """Texts of one group are always in one fold, and duplicates in one group, whatever they are."""
+    same, groups = duplicate_groups(texts), groups_of(texts)
+    folds = random_folds(groups, 3, seed=1)
     for group in np.unique(groups):
         assert len(np.unique(folds[groups == group])) == 1
+    for duplicates in np.unique(same):
+        assert len(np.unique(groups[same == duplicates])) == 1
 
 
 @given(TEXTS, st.integers(0, 5))
-def test_a_holdout_never_splits_duplicates(texts: list[str], seed: int) -> None:
-    """Held-out rows have no duplicate among the others."""
-    groups, out = duplicate_groups(texts), holdout(texts, 0.5, seed)
+def test_a_holdout_never_splits_a_group(texts: list[str], seed: int) -> None:
+    """Held-out rows have no row of their group among the others."""
+    groups = groups_of(texts)
+    out = holdout(groups, 0.5, seed)
     assert not set(groups[out]) & set(groups[~out])
 
 
-@given(TEXTS)
-def test_bursts_hold_whole_groups_of_duplicates(texts: list[str]) -> None:
-    """Whatever the texts: duplicates are in one burst, and without digits bursts are nothing else."""
-    groups, found = duplicate_groups(texts), burst_groups(texts)
-    assert found.tolist() == groups.tolist()
-
-
-def test_templates_are_one_burst_where_they_follow_each_other() -> None:
-    """Other numbers make no other message within a run; apart they do, and where numbers are all there is."""
+def test_texts_of_one_template_are_one_group() -> None:
+    """Other names and numbers make no other message, unless they are nearly all there is."""
     sent = ["your code is 7711", "Your code is 9Z02!", "close my account", "your code is 5", "9 1", "9 2"]
-    assert burst_groups(sent).tolist() == [0, 0, 1, 2, 3, 4]
-    again = ["your code is 7711", "close it", "your code is 7711", "your code is 3"]
-    assert burst_groups(again).tolist() == [0, 1, 0, 0]
-    assert burst_groups([]).tolist() == []
+    assert groups_of(sent).tolist() == [0, 0, 1, 0, 2, 3]
+    named = ["hi this is Ann, my parcel to Rome is late", "close it", "hi this is Bob, my parcel to Riga is late"]
+    assert groups_of(named).tolist() == [0, 1, 0]
+    assert groups_of([]).tolist() == []
+
+
+def test_groups_that_the_caller_names_are_taken_as_they_are() -> None:
+    """One text of two conversations is in two groups; rows without a name are grouped by their text."""
+    texts, named = ["yes", "yes", "no thanks", "no, thanks!", "no thanks"], ["a", "b", "", "", "a"]
+    assert groups_of(texts, named).tolist() == [0, 1, 2, 2, 0]
 
 
 def test_near_duplicates_are_found() -> None:
@@ -70,25 +74,26 @@ def test_pairs_are_grouped_by_both_sides() -> None:
 
 
 def test_folds_are_about_equal_and_depend_on_the_seed() -> None:
-    """100 distinct texts make five folds of 20, dealt anew by another seed."""
-    texts = [f"text {i}" for i in range(100)]
-    first, second = random_folds(texts, 5, 0), random_folds(texts, 5, 1)
+    """100 groups make five folds of 20, dealt differently by another seed."""
+    first, second = random_folds(np.arange(100), 5, 0), random_folds(np.arange(100), 5, 1)
     assert np.bincount(first).tolist() == [20] * 5
     assert (first != second).any()
 
 
 def test_what_is_held_out_lastingly_stays_so() -> None:
     """As texts come, none changes sides; about a fifth is held out, another one by another seed."""
-    texts = [f"text {chr(97 + i % 26)} {chr(97 + i // 26 % 26)} {i}" for i in range(5000)]
-    early, late = lasting_holdout(texts[:2000], 0.2, 0), lasting_holdout(texts, 0.2, 0)
+    texts = [f"text {i}" for i in range(5000)]
+    groups = groups_of(texts)
+    early, late = lasting_holdout(texts[:2000], groups[:2000], 0.2, 0), lasting_holdout(texts, groups, 0.2, 0)
     assert (early == late[:2000]).all()
     assert abs(late.mean() - 0.2) < 0.03
-    assert (lasting_holdout(texts, 0.2, 1) != late).mean() > 0.2
+    assert (lasting_holdout(texts, groups, 0.2, 1) != late).mean() > 0.2
 
 
 @given(TEXTS)
-def test_a_lasting_holdout_never_splits_duplicates(texts: list[str]) -> None:
-    """Held-out rows have no duplicate among the others, and duplicates have one hash."""
-    groups, out = duplicate_groups(texts), lasting_holdout(texts, 0.5, 0)
+def test_a_lasting_holdout_never_splits_a_group(texts: list[str]) -> None:
+    """Held-out rows have no row of their group among the others, and duplicates have one hash."""
+    groups = groups_of(texts)
+    out = lasting_holdout(texts, groups, 0.5, 0)
     assert not set(groups[out]) & set(groups[~out])
-    assert len(np.unique(row_hashes(texts))) == groups.max() + 1
+    assert len(np.unique(row_hashes(texts))) == duplicate_groups(texts).max() + 1

@@ -11,7 +11,8 @@ from tests.support.tasks import Planted, write_task
 from tracer_serve.components.registry import surrogates
 from tracer_serve.components.surrogates.knn import Knn
 from tracer_serve.fit.dataset import Rows
-from tracer_serve.fit.folds import lasting_holdout, row_hashes
+from tracer_serve.fit.folds import lasting_holdout
+from tracer_serve.fit.groups import row_hashes
 from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.types import Ints
 
@@ -53,20 +54,20 @@ def test_rows_of_the_certificate_are_apart_from_all_that_any_version_saw(tmp_pat
     assert not np.isin(apart, seen).any()
 
 
-def test_a_burst_that_crosses_over_is_told(tmp_path: Path) -> None:
-    """A new row may bring an old one of its burst to the held-out rows: a model that has seen that one is told so."""
+def test_a_new_row_never_moves_its_group_to_the_other_side(tmp_path: Path) -> None:
+    """A row whose own hash would be held out stays with its group, which an earlier model has trained on."""
     task = write_task(tmp_path, surrogates=["goes"], gate={"alpha": 0.8, "delta": 0.1, "mode": "strict"})
     codes = [f"2 0.1 your code is {number}" for number in range(1000, 1200)]
-    old = next(code for code in codes if not lasting_holdout([code], 0.2, 0)[0])
-    new = next(code for code in codes if lasting_holdout([old, code], 0.2, 0)[0])
+    alone = [bool(lasting_holdout([code], np.zeros(1, np.int64), 0.2, 0)[0]) for code in codes]
+    old, new = codes[alone.index(False)], codes[alone.index(True)]
     rows = planted(600)
     texts, labels = [*rows.texts, old, new], [*rows.labels, "label2", "label2"]
     fit_policy(task, Rows.of(texts[:-1], labels[:-1]), Planted()).policy.save(tmp_path / "model")
     later = Rows.of(texts, labels)
-    later.calibrates[-2] = False
     fit_policy(task, later, Planted(), earlier=tmp_path / "model")
-    (_, seen, _), (_, _, apart) = TOLD
-    assert np.isin(apart, seen).sum() == 1
+    (_, seen, _), (_, trained, apart) = TOLD
+    assert not np.isin(apart, seen).any()
+    assert np.isin(row_hashes([new]), trained).all()
 
 
 def test_a_cross_fit_never_goes_on(tmp_path: Path) -> None:

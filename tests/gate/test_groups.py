@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tracer_serve.gate.certificate import Certificate
 from tracer_serve.gate.certify import certify
-from tracer_serve.gate.near_duplicates import numbered, one_each
+from tracer_serve.gate.group_sample import numbered, one_each
 from tracer_serve.gate.risk_control import certify_overall
 from tracer_serve.gate.settings import CalibrationRows, GateSettings
 from tracer_serve.types import Bools, Ints
@@ -39,7 +39,7 @@ def test_groups_of_another_length_are_refused() -> None:
 def test_a_burst_counts_as_one_row() -> None:
     """59 bursts of ten agreeing rows certify at .95, 58 of them are ten rows short."""
     enough, short = (accept_all(np.ones(10 * n, bool), np.arange(10 * n) // 10) for n in (59, 58))
-    assert (enough.certified, enough.rows, enough.distinct, enough.n) == (True, 590, 59, 590)
+    assert (enough.certified, enough.rows, enough.groups, enough.n) == (True, 590, 59, 590)
     assert enough.lower_bound == pytest.approx(0.05 ** (1 / 59))
     assert (short.certified, short.reason, short.rows_needed) == (False, "insufficient", 10)
 
@@ -58,7 +58,7 @@ def test_a_pilot_takes_whole_bursts() -> None:
     found = certify(CalibrationRows(scores, np.ones(4000, bool), groups=groups), GATE)
     assert found.pilot % 4 == 0
     assert found.pilot > 0
-    assert found.distinct == 1000 - found.pilot // 4
+    assert found.groups == 1000 - found.pilot // 4
 
 
 def test_classes_and_the_overall_promise_count_bursts_once() -> None:
@@ -70,4 +70,4 @@ def test_classes_and_the_overall_promise_count_bursts_once() -> None:
     each = certify(
         CalibrationRows(np.zeros(100), rows, rows + 0.0, answers=answers, groups=burst), replace(GATE, per_class=True)
     )
-    assert (each.certified, each.reason, each.distinct) == (False, "insufficient", 1)
+    assert (each.certified, each.reason, each.groups) == (False, "insufficient", 1)

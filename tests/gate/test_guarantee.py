@@ -9,7 +9,7 @@ from tests.gate.worlds import Gate, World, most_allowed, threshold_of, violation
 from tracer_serve.gate.binomial import p_values
 from tracer_serve.gate.certify import certify
 from tracer_serve.gate.fixed_sequence import ThresholdCounts, threshold_grid
-from tracer_serve.gate.near_duplicates import numbered, one_each
+from tracer_serve.gate.group_sample import numbered, one_each
 from tracer_serve.gate.settings import CalibrationRows, GateSettings
 from tracer_serve.types import Bools, Floats
 

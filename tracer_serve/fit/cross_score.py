@@ -6,7 +6,7 @@ import numpy as np
 from scipy.stats import rankdata
 from sklearn.isotonic import IsotonicRegression
 
-from tracer_serve.gate.near_duplicates import numbered, one_each
+from tracer_serve.gate.group_sample import numbered, one_each
 from tracer_serve.protocols import Acceptor
 from tracer_serve.types import Bools, Floats, Ints, Vectors
 

@@ -11,7 +11,7 @@ import numpy as np
 from tracer_serve.components.neighbour_index import NeighbourIndex
 from tracer_serve.errors import FitError
 from tracer_serve.fit.dataset import Rows
-from tracer_serve.fit.folds import burst_groups, random_folds
+from tracer_serve.fit.folds import random_folds
 from tracer_serve.protocols import Embedder
 from tracer_serve.types import Inputs, Ints, Labels, Neighbours, Text, Vectors
 
@@ -43,8 +43,8 @@ class Folds:
     _searching: dict[int, float] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.group = burst_groups(self.rows.texts)
-        self.fold = random_folds(self.rows.texts, self.count, self.seed)
+        self.group = np.unique(self.rows.groups, return_inverse=True)[1]
+        self.fold = random_folds(self.group, self.count, self.seed)
         self.classes, self.codes = np.unique(self.rows.labels, return_inverse=True)
 
     def through(self, embedder: Embedder) -> "Folds":

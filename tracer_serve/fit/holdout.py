@@ -15,7 +15,7 @@ from tracer_serve.fit.cross_fit import top_two
 from tracer_serve.fit.cross_score import predicted_agreement
 from tracer_serve.fit.dataset import Progress, Rows
 from tracer_serve.fit.final_fit import finish, stage_facts
-from tracer_serve.fit.folds import burst_groups, holdout, lasting_holdout
+from tracer_serve.fit.folds import holdout, lasting_holdout
 from tracer_serve.fit.gating import certified
 from tracer_serve.fit.result import Fitted
 from tracer_serve.fit.selection import Choice
@@ -34,7 +34,8 @@ def fit_strict(
 ) -> Fitted:
     """Certify on a held-out fifth that neither trains nor chooses; the served model is fitted on the rest."""
     seed, resumes = task.spec.fit.seed, can_resume(task)
-    apart = (lasting_holdout if resumes else holdout)(rows.texts, _STRICT_SHARE, seed)
+    group = rows.groups
+    apart = lasting_holdout(rows.texts, group, _STRICT_SHARE, seed) if resumes else holdout(group, _STRICT_SHARE, seed)
     held_out = _sample(np.flatnonzero(apart & rows.calibrates), seed)
     if not len(held_out):
         raise FitError(
@@ -42,7 +43,6 @@ def fit_strict(
             f" {int(rows.calibrates.sum()):,} that may calibrate fell into it: they are too few, or repeat few texts."
             " Serve on, then refit"
         )
-    group = burst_groups(rows.texts)
     # what does not calibrate trains, but no duplicate of what does; and a model that later ones go on from must not see
     # what may calibrate them
     training = np.flatnonzero(~apart if resumes else ~np.isin(group, group[held_out]))

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from tracer_serve.fit.folds import duplicate_groups
+from tracer_serve.fit.groups import duplicate_groups
 from tracer_serve.gate.binomial import lower_bounds
 from tracer_serve.gate.wording import percent
 from tracer_serve.types import Labels, Text

@@ -12,7 +12,7 @@ from typing import Self
 from tracer_serve.components.factory import make_surrogate
 from tracer_serve.config.load import Task
 from tracer_serve.fit.dataset import Rows
-from tracer_serve.fit.folds import row_hashes
+from tracer_serve.fit.groups import row_hashes
 from tracer_serve.protocols import Resumable, Surrogate
 from tracer_serve.types import Ints
 

@@ -117,7 +117,10 @@ class Certificate:
     spend : ``per_version``: delta is this version's own; ``series``: it is a part of the task's delta
     index : which certificate of the task this is, counted from 1
     pilot : rows that were spent on finding the start and entered nothing else
-    distinct : groups of near-duplicates among the rows; each must do as one row, too
+    groups : independent groups among the rows (see `CalibrationRows.groups`). The promise is about a random message
+        with its repeats counted once: one random row of each group passes an exact test, and so do all rows
+    largest_group : rows of the largest group
+    effective_rows : Kish's effective number, (sum m)^2 / sum m^2 over the sizes m of the groups
     rivals : surrogates that competed on these rows: the walk was made at ``delta / rivals``, so that delta covers the
         luck of the one that won
     per_class : whether each predicted class has its own certificate, at delta each
@@ -147,7 +150,9 @@ class Certificate:
     spend: str = "per_version"
     index: int = 1
     pilot: int = 0
-    distinct: int = 0
+    groups: int = 0
+    largest_group: int = 0
+    effective_rows: float = 0.0
     rivals: int = 1
     per_class: bool = False
     classes: tuple[ClassRow, ...] = ()

@@ -13,7 +13,7 @@ import numpy as np
 
 from tracer_serve.gate.certificate import Certificate
 from tracer_serve.gate.fixed_sequence import accepts, path
-from tracer_serve.gate.near_duplicates import numbered, one_each
+from tracer_serve.gate.group_sample import group_facts, numbered, one_each
 from tracer_serve.gate.pilot import draw_pilot, predict_agreement
 from tracer_serve.gate.settings import CalibrationRows, GateSettings
 from tracer_serve.gate.walk_result import Counted, WalkResult
@@ -44,7 +44,7 @@ def certify_marginal(rows: CalibrationRows, settings: GateSettings) -> Certifica
         "index": settings.index,
         "rivals": settings.rivals,
         "pilot": int(pilot.sum()),
-        "distinct": int(single.sum()),
+        **group_facts(group[keep]),
     }
     return _certificate(counted.finding(), path(scores[..., keep]), settings.min_coverage, stated)
 

@@ -125,7 +125,9 @@ def _merge(common: Certificate, found: dict[str, Certificate], rows: int, min_co
         walk=(),
         coverage_unguarded=sum(one.coverage_unguarded * one.rows for one in passed) / max(1, certificate_rows),
         pilot=sum(one.pilot for one in found.values()),
-        distinct=sum(one.distinct for one in found.values()),
+        groups=sum(one.groups for one in found.values()),
+        largest_group=max((one.largest_group for one in found.values()), default=0),
+        effective_rows=sum(one.effective_rows for one in found.values()),
         per_class=True,
         classes=_worst_first([_row(name, one) for name, one in found.items()]),
     )

@@ -19,7 +19,7 @@ import numpy as np
 
 from tracer_serve.gate.certificate import Certificate
 from tracer_serve.gate.fixed_sequence import accepts
-from tracer_serve.gate.near_duplicates import numbered, one_each
+from tracer_serve.gate.group_sample import group_facts, numbered, one_each
 from tracer_serve.gate.settings import CalibrationRows, GateSettings
 from tracer_serve.types import Bools, Floats
 
@@ -46,7 +46,8 @@ def certify_overall(rows: CalibrationRows, settings: GateSettings) -> Certificat
     """
     scores, agreed, n, alpha = rows.scores, rows.agreed, len(rows), settings.alpha
     usable = np.isfinite(rows.guarded)
-    single = one_each(numbered(rows.groups, n), settings.seed)
+    group = numbered(rows.groups, n)
+    single = one_each(group, settings.seed)
     views = (np.ones(n, bool), single)
     loosest = [_loosest(np.sort(scores[usable & ~agreed & view]), int(view.sum()), alpha) for view in views]
     accepted = usable & accepts(scores, max(loosest))
@@ -68,7 +69,7 @@ def certify_overall(rows: CalibrationRows, settings: GateSettings) -> Certificat
         rows_needed=math.ceil(short * n / int(single.sum())) if n else short,
         coverage_unguarded=float(accepts(scores, max(loosest)).mean()) if n else 0.0,
         guarantee="overall",
-        distinct=int(single.sum()),
+        **group_facts(group),
     )
 
 

@@ -8,7 +8,8 @@ import numpy as np
 from tracer_serve.components.neighbour_index import NeighbourIndex
 from tracer_serve.config.load import Task
 from tracer_serve.fit.cross_score import cross_predicted
-from tracer_serve.fit.folds import duplicate_groups, random_folds
+from tracer_serve.fit.folds import random_folds
+from tracer_serve.fit.groups import duplicate_groups
 from tracer_serve.fit.result import Fitted
 from tracer_serve.gate.certificate import Certificate
 from tracer_serve.policy.decision import CERTIFIED, certificate_reasons
@@ -68,7 +69,8 @@ class CalibrationView:
     @classmethod
     def of(cls, task: Task, fitted: Fitted, texts: Sequence[Text]) -> "CalibrationView":
         """Select the rows behind the certificate; `texts[i]` belongs to calibration row i."""
-        folds = random_folds(texts, task.spec.fit.folds, task.spec.fit.seed)  # the same folds as in the fit
+        fit, group = task.spec.fit, np.unique(fitted.calibration.group, return_inverse=True)[1]
+        folds = random_folds(group, fit.folds, fit.seed)  # the same folds as in the fit
         calibration, rows = fitted.calibration, np.flatnonzero(fitted.calibration.fair)
         certificate = fitted.certificate
         seen = fitted.answered.take(rows)

@@ -32,7 +32,7 @@ def after(outcomes: list[bool], state: MonitorState = START) -> MonitorState:
 
 def plain_evidence(outcomes: list[bool], alpha: float) -> float:
     """M as gate.md writes it, without logs."""
-    errors = sorted({min(0.98, (1 - alpha) * m) for m in (1.5, 2, 3, 5, 8, 12)})
+    errors = sorted({min(0.98, (1 - alpha) * m) for m in (1.1, 1.2, 1.5, 2, 3, 5, 8, 12)})
     bets, used, j = [0.0] * len(errors), 0.0, 0
     for i, agree in enumerate(outcomes):
         w = 0.0
@@ -151,8 +151,8 @@ def test_evidence_does_not_overflow() -> None:
 
 def test_alternatives_are_distinct_and_possible() -> None:
     """A lax alpha merges the alternatives that would pass .98."""
-    assert alternatives(0.5).tolist() == pytest.approx([0.75, 0.98])
-    assert len(alternatives(0.99)) == 6
+    assert alternatives(0.5).tolist() == pytest.approx([0.55, 0.6, 0.75, 0.98])
+    assert len(alternatives(0.99)) == 8
 
 
 @given(st.integers(0, 3000), st.integers(0, 3000))
@@ -254,3 +254,10 @@ def test_a_proof_stays_and_belongs_to_its_version() -> None:
     assert state.proved_at == proved
     assert MonitorState.from_json(state.to_json()) == state
     assert hand_over(state, 0.8, 0.1).proved_at is None
+
+
+@pytest.mark.slow
+def test_a_small_excess_of_errors_is_found() -> None:
+    """At agreement .945 and alpha .95, at least 95 % of 200 runs alarm within 60,000 audits."""
+    outcomes = np.random.default_rng(7).random((200, 60_000)) < 0.945
+    assert (first_alarms(outcomes, 0.95, 0.05) <= 60_000).mean() >= 0.95

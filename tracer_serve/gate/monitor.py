@@ -18,7 +18,7 @@ import numpy as np
 from tracer_serve.gate.live_proof import log_proof
 from tracer_serve.types import Bools, Floats
 
-_MULTIPLES = (1.5, 2.0, 3.0, 5.0, 8.0, 12.0)
+_MULTIPLES = (1.1, 1.2, 1.5, 2.0, 3.0, 5.0, 8.0, 12.0)
 _LARGEST_ERROR = 0.98
 _RESTART_EVERY = 25
 

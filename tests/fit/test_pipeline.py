@@ -169,7 +169,7 @@ def test_a_held_out_fifth_without_a_row_is_an_error_that_says_so(tmp_path: Path)
     task = write_task(tmp_path, gate={"alpha": 0.8, "delta": 0.1, "mode": "strict"})
     rows = planted(200)
     with pytest.raises(FitError, match="none of the 160 that may calibrate"):
-        fit_policy(task, Rows(rows.texts, rows.labels, ~holdout(rows.groups, 0.2, 0)), Planted())
+        fit_policy(task, Rows(rows.texts, rows.labels, ~holdout(rows.group, 0.2, 0)), Planted())
 
 
 def test_a_teacher_with_one_label_goes_through_the_same_gate(tmp_path: Path) -> None:

@@ -56,7 +56,8 @@ def test_rows_of_the_certificate_are_apart_from_all_that_any_version_saw(tmp_pat
 
 def test_a_new_row_never_moves_its_group_to_the_other_side(tmp_path: Path) -> None:
     """A row whose own hash would be held out stays with its group, which an earlier model has trained on."""
-    task = write_task(tmp_path, surrogates=["goes"], gate={"alpha": 0.8, "delta": 0.1, "mode": "strict"})
+    gate = {"alpha": 0.8, "delta": 0.1, "mode": "strict", "group_by": "template"}
+    task = write_task(tmp_path, surrogates=["goes"], gate=gate)
     codes = [f"2 0.1 your code is {number}" for number in range(1000, 1200)]
     alone = [bool(lasting_holdout([code], np.zeros(1, np.int64), 0.2, 0)[0]) for code in codes]
     old, new = codes[alone.index(False)], codes[alone.index(True)]

@@ -27,6 +27,7 @@ def make_task(**changes: Any) -> Task:
     price = {"currency": "EUR", "prompt_per_1m": 0.4, "completion_per_1m": 1.6, "as_of": "2026-11-01"}
     teacher = {"type": "openai", "model": "m", "price": price}
     facts: dict[str, Any] = {"name": "banking", "surrogates": ["logreg"], "teacher": teacher} | changes
+    facts["gate"] = {"group_by": "duplicate"} | facts.get("gate", {})  # made-up texts are of few templates
     return Task(Spec(**facts), Path("banking.yaml"), "")
 
 

@@ -22,6 +22,9 @@ TEXTS = [f"red as a {thing}" for thing in _THINGS] + [f"sky and sea {thing[::-1]
 LABELS = ["red"] * len(_THINGS) + ["blue"] * len(_THINGS)
 
 
+BY_TEXT = {"group_by": "duplicate"}  # made-up texts are of few templates
+
+
 def write_rows(file: Path, texts: Sequence[str] = TEXTS, labels: Sequence[str] = LABELS) -> Path:
     """Write labelled rows as JSONL."""
     rows = [json.dumps({"input": text, "teacher": label}) for text, label in zip(texts, labels, strict=True)]
@@ -45,6 +48,7 @@ def tiny_task(folder: Path, **spec: Any) -> Task:
         "state": str(folder / "state"),
     }
     path = folder / "task.yaml"
+    spec["gate"] = BY_TEXT | spec.get("gate", written["gate"])
     path.write_text(yaml.safe_dump(written | spec), encoding="utf-8")
     return load_task(path)
 

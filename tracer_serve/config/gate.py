@@ -61,6 +61,11 @@ class GateSpec(Frozen):
         description="probability: agreement among handled texts is at least alpha, with probability 1 - delta. overall:"
         " on average over versions, at least alpha of all requests are deferred or agree (weaker).",
     )
+    group_by: Literal["template", "duplicate"] = Field(
+        default="template",
+        description="Which rows without a group of their own count as one message. template: texts that differ in a few"
+        " words, such as names and numbers. duplicate: the same words only, for traffic that is made of few templates.",
+    )
     scope: ScopeSpec = Field(default_factory=ScopeSpec, description="Guard against out-of-scope inputs.")
 
     @model_validator(mode="after")

@@ -1,11 +1,11 @@
 """What a fit works on: labelled rows."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tracer_serve.fit.groups import groups_of
+from tracer_serve.fit.groups import GroupBy, groups_of
 from tracer_serve.types import Bools, Ints, Labels, Text
 
 Progress = Callable[[str, int, int], None]
@@ -18,7 +18,7 @@ def silent(stage: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Labelled traces.
+    """Labelled traces, oldest first.
 
     Parameters
     ----------
@@ -26,27 +26,37 @@ class Rows:
     labels : the teacher's labels, shape (n,)
     calibrates : rows that form a fair sample of traffic and may enter a certificate; the others only train
         (gate.md, section 5), shape (n,)
-    groups : group of each row, rows with one cause (`fit.groups.groups_of`), shape (n,); by default found in the texts
+    named : the group of each row that the caller named, empty where it named none, shape (n,)
+    groups : group of each row, shape (n,); None until `grouped`
     """
 
     texts: Sequence[Text]
     labels: Labels
     calibrates: Bools
-    groups: Ints = None  # type: ignore[assignment]  # found below
-
-    def __post_init__(self) -> None:
-        if self.groups is None:
-            object.__setattr__(self, "groups", groups_of(self.texts))
+    named: Labels | None = None
+    groups: Ints | None = None
 
     @classmethod
-    def of(cls, texts: Sequence[Text], labels: Sequence[str] | Labels, named: Sequence[str] = ()) -> "Rows":
-        """Make rows that all calibrate; `named` are the groups that the caller knows, one per row."""
-        everything = np.ones(len(texts), bool)
-        return cls(texts, np.asarray(labels, dtype=np.str_), everything, groups_of(texts, named))
+    def of(cls, texts: Sequence[Text], labels: Sequence[str] | Labels) -> "Rows":
+        """Make rows that all calibrate."""
+        return cls(texts, np.asarray(labels, dtype=np.str_), np.ones(len(texts), bool))
 
     def __len__(self) -> int:
         return len(self.texts)
 
+    def grouped(self, by: GroupBy = "template") -> "Rows":
+        """Return the rows with their groups (`fit.groups.groups_of`); groups that are known stay as they are."""
+        if self.groups is not None:
+            return self
+        return replace(self, groups=groups_of(self.texts, () if self.named is None else self.named.tolist(), by))
+
+    @property
+    def group(self) -> Ints:
+        """Group of each row, 0, 1, 2 ..., shape (n,)."""
+        found = groups_of(self.texts) if self.groups is None else self.groups
+        return np.unique(found, return_inverse=True)[1]
+
     def take(self, rows: Ints) -> "Rows":
         """Return the rows given by index."""
-        return Rows([self.texts[i] for i in rows], self.labels[rows], self.calibrates[rows], self.groups[rows])
+        named, groups = (None if part is None else part[rows] for part in (self.named, self.groups))
+        return Rows([self.texts[i] for i in rows], self.labels[rows], self.calibrates[rows], named, groups)

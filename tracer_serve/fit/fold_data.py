@@ -43,7 +43,7 @@ class Folds:
     _searching: dict[int, float] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.group = np.unique(self.rows.groups, return_inverse=True)[1]
+        self.group = self.rows.group
         self.fold = random_folds(self.group, self.count, self.seed)
         self.classes, self.codes = np.unique(self.rows.labels, return_inverse=True)
 

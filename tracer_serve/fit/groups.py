@@ -6,6 +6,7 @@ model that has seen one of them answers the others from memory.
 
 import hashlib
 from collections.abc import Hashable, Iterable, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +17,19 @@ from tracer_serve.gate.templates import template_ids
 from tracer_serve.gate.words import words_of
 from tracer_serve.types import Ints, Text
 
+GroupBy = Literal["template", "duplicate"]
 
-def groups_of(texts: Sequence[Text], named: Sequence[str] = ()) -> Ints:
+
+def groups_of(texts: Sequence[Text], named: Sequence[str] = (), by: GroupBy = "template") -> Ints:
     """Give each row the number of its group, shape (n,), counted from 0 in order of appearance.
 
     A group that the caller named is taken as it is. Rows without one are grouped by near duplicates
-    (`duplicate_groups`) and by template (`gate.templates`).
+    (`duplicate_groups`) and, unless told otherwise, by template (`gate.templates`).
 
     Parameters
     ----------
     named : the caller's group of each row, empty where it named none; or no rows at all
+    by : ``template``, or ``duplicate`` to count texts of one template as independent
 
     Examples
     --------
@@ -36,7 +40,8 @@ def groups_of(texts: Sequence[Text], named: Sequence[str] = ()) -> Ints:
     """
     if not len(texts):
         return np.empty(0, np.int64)
-    same, template = duplicate_groups(texts), template_ids(texts)
+    same = duplicate_groups(texts)
+    template = template_ids(texts) if by == "template" else same
     node = template + same.max() + 1
     size = int(node.max()) + 1
     linked = coo_matrix((np.ones(len(same)), (same, node)), (size, size))

@@ -34,7 +34,7 @@ def fit_strict(
 ) -> Fitted:
     """Certify on a held-out fifth that neither trains nor chooses; the served model is fitted on the rest."""
     seed, resumes = task.spec.fit.seed, can_resume(task)
-    group = rows.groups
+    group = rows.group
     apart = lasting_holdout(rows.texts, group, _STRICT_SHARE, seed) if resumes else holdout(group, _STRICT_SHARE, seed)
     held_out = _sample(np.flatnonzero(apart & rows.calibrates), seed)
     if not len(held_out):

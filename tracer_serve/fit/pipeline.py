@@ -50,7 +50,7 @@ def fit_policy(
     FitError
         Where there are too few rows to split, or every candidate failed.
     """
-    folds = task.spec.fit.folds
+    folds, rows = task.spec.fit.folds, rows.grouped(task.spec.gate.group_by)
     if len(rows) < 2 * folds:
         raise FitError(
             f"{len(rows)} labelled traces are too few for {folds} folds: bring at least {2 * folds}"

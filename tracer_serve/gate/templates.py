@@ -58,12 +58,12 @@ def template_ids(texts: Sequence[Text], similarity: float = SIMILARITY) -> Ints:
     [0, 0, 1]
     """
     keys: dict[tuple[str, ...], int] = {}
-    vocabulary: dict[str, int] = {}
+    vocabulary = {_NUMBER: _SLOT}
     number = np.array([keys.setdefault(tuple(masked_words(text)), len(keys)) for text in texts], np.int64)
     miner = _Miner(similarity)
     found = np.empty(len(keys), np.int64)
     for key, place in keys.items():
-        codes = np.array([vocabulary.setdefault(word, len(vocabulary) + 1) for word in key], np.int32)
+        codes = np.array([vocabulary.setdefault(word, len(vocabulary)) for word in key], np.int32)
         found[place] = miner.add(codes, alone=sum(map(_is_word, key)) < _FRAME)
     return _in_order(found[number])
 
@@ -116,9 +116,9 @@ class _SameLength:
         """Return the place of the most similar template, None where none is similar enough."""
         if not self.ids:
             return None
-        same = (self._words[: len(self.ids)] == words).sum(axis=1)
+        same = ((self._words[: len(self.ids)] == words) & (words != _SLOT)).sum(axis=1)
         best = int(same.argmax())
-        return best if same[best] >= similarity * self.length else None
+        return best if same[best] >= similarity * np.count_nonzero(words) else None
 
     def append(self, words: Ints, number: int) -> None:
         """Add a template."""

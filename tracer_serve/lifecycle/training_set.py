@@ -101,7 +101,8 @@ def take_snapshot(
     fair &= question == _most_frequent(question[fair])
     forms = tuple(sorted(set(columns.form.decode(NATIVE)[fair].tolist())))
     left_out = 0 if newest is None else max(0, newest.of - len(columns))
-    rows, ids = Rows(columns.texts, _labels(store, columns, fair), fair), columns.ids
+    labels, ids = _labels(store, columns, fair), columns.ids
+    rows = Rows(columns.texts, labels, fair, columns.group.decode())
     superseded = _superseded(columns, own)
     if superseded.any():
         rows, ids = rows.take(np.flatnonzero(~superseded)), ids[~superseded]

@@ -109,7 +109,7 @@ def scan(
     """
     if len(rows) < 2 * task.spec.fit.folds:
         raise FitError(f"{len(rows)} labelled traces are too few for {task.spec.fit.folds} folds")
-    used = _part(rows, min(len(rows), CROSS_FIT_ROWS), task.spec.fit.seed)
+    used = _part(rows.grouped(task.spec.gate.group_by), min(len(rows), CROSS_FIT_ROWS), task.spec.fit.seed)
     compared = compare(task, used, embedders, progress)
     whole = {alpha: _at(task, used, compared, alpha) for alpha in alphas}
     alone = _only(task, whole[min(alphas, key=lambda alpha: abs(alpha - task.spec.gate.alpha))][1])

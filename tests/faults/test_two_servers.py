@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -14,16 +13,10 @@ import pytest
 
 from tests.support.server_process import free_port
 from tests.support.tiny import LABELS, TEXTS, tiny_task, write_rows
+from tests.support.waiting import until
 from tracer_serve.storage.versions.opening import open_versions, store_of
 
 COMMAND = [sys.executable, "-m", "tracer_serve"]
-
-
-def until(true: Callable[[], object], seconds: float = 150.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.2)
 
 
 def version_of(port: int) -> int | None:
@@ -54,12 +47,12 @@ def test_two_servers_on_one_store_refit_once(tmp_path: Path) -> None:
             for p in ports
         ]  # fmt: skip
     try:
-        until(lambda: [version_of(port) for port in ports] == [1, 1])
+        until(lambda: [version_of(port) for port in ports] == [1, 1], seconds=150.0)
         for number in (2, 3):
             file = write_rows(tmp_path / f"{number}.jsonl", [f"{text} {number}" for text in TEXTS], LABELS)
             subprocess.run([*COMMAND, "import", str(task.file), str(file)], env=env, check=True, capture_output=True)
             alive = ports if number == 2 else ports[1:]
-            until(partial(_all_serve, alive, number))
+            until(partial(_all_serve, alive, number), seconds=150.0)
             time.sleep(5.0)  # two looks of a schedule: would there be another refit?
             assert open_versions(task).numbers() == list(range(1, number + 1))
             if number == 2:

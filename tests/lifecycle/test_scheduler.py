@@ -5,8 +5,7 @@ import os
 import signal
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import pytest
 from tests.server.worlds import make_task
 from tests.storage.traces.make import past
 from tests.support.stub_llm import StubLLM
+from tests.support.waiting import until
 from tracer_serve.cli.main import parser
 from tracer_serve.config.load import Task
 from tracer_serve.gate.binomial import n_min
@@ -70,14 +70,6 @@ def world(tmp_path: Path, stub_llm: StubLLM) -> Iterator[World]:
     made = World(tmp_path, stub_llm)
     yield made
     made.store.close()
-
-
-def until(true: Callable[[], Any], seconds: float = 20.0) -> None:
-    """Wait for what a thread will bring about."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def test_enough_new_traces_start_one_refit(world: World) -> None:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from tests.support.tasks import CONFIGS
+from tests.support.waiting import until
 from tracer_serve.storage.traces import open_store
 from tracer_serve.storage.versions.local import LocalVersions
 from tracer_serve.storage.versions.store import all_manifests
@@ -23,16 +24,6 @@ from tracer_serve.storage.versions.store import all_manifests
 T = TypeVar("T")
 TASK = CONFIGS / "banking.yaml"
 COMMAND = [sys.executable, "-m", "tracer_serve"]
-
-
-def wait_for(what: Callable[[], T | None], seconds: float = 120.0) -> T:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = what()
-        if found:
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"nothing after {seconds} s")
 
 
 class Running:
@@ -69,7 +60,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
         port = int(probe.getsockname()[1])
     server = Running(tmp_path / "state", port)
     try:
-        wait_for(server.ready, 400.0)  # it fits first, on however slow a machine
+        until(server.ready, 400.0)  # it fits first, on however slow a machine
         yield server
     finally:
         server.process.kill()
@@ -100,7 +91,8 @@ def test_the_main_job(running: Running) -> None:
 
     # the traces are in the store, the report is on disk and served
     store = open_store(running.state / "traces.db", "banking")
-    counts = wait_for(lambda: c if sum((c := store.tallies.counts()).by_decision.values()) >= 100 else None)
+    until(lambda: sum(store.tallies.counts().by_decision.values()) >= 100, seconds=120.0)
+    counts = store.tallies.counts()
     assert counts.by_decision["deferred"] == decisions.count("deferred")
     versions = LocalVersions(running.state / "versions")
     assert (versions.folder(1) / "report.html").stat().st_size > 1000
@@ -109,7 +101,10 @@ def test_the_main_job(running: Running) -> None:
     # new traces arrive; the schedule notices and refits; version 2 serves without a restart
     command = [*COMMAND, "import", str(TASK), str(CONFIGS / "banking.more.jsonl")]
     subprocess.run(command, env=running.env, check=True, capture_output=True)
-    wait_for(lambda: running.http.post("/v1/classify", json={"input": "hi"}).headers["x-tracer-version"] == "2")
+    until(
+        lambda: running.http.post("/v1/classify", json={"input": "hi"}).headers["x-tracer-version"] == "2",
+        seconds=120.0,
+    )
     assert running.process.poll() is None
     assert versions.manifest(2).traces > versions.manifest(1).traces
     assert [m.version for m in all_manifests(versions)] == [1, 2]

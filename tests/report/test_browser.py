@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.report.conftest import Case
-from tests.support.browser import MARKS, chromium, click, complaints, is_light, open_page, photograph, text_of, until
+from tests.support.browser import MARKS, chromium, click, complaints, is_light, open_page, photograph, text_of
+from tests.support.waiting import until
 from tracer_serve.report.build import build_report
 from tracer_serve.report.render import render_html
 

@@ -10,8 +10,9 @@ import pytest
 
 from tests.server.chat.conftest import running_app
 from tests.server.worlds import BLUE, DEFERRED, HANDLED, LABELS, RED, make_task, make_version
-from tests.support.browser import MARKS, chromium, click, complaints, is_light, open_page, photograph, text_of, until
+from tests.support.browser import MARKS, chromium, click, complaints, is_light, open_page, photograph, text_of
 from tests.support.stub_llm import StubLLM, serve
+from tests.support.waiting import until
 from tracer_serve.config.server import ADMIN_KEY as KEY
 from tracer_serve.gate.wording import at_least
 from tracer_serve.lifecycle.gate_state.closing import close_gate

@@ -11,6 +11,7 @@ import pytest
 from tests.server.chat.conftest import listening
 from tests.server.worlds import LABELS, make_version, serving
 from tests.support.stub_llm import Faults, StubLLM
+from tests.support.waiting import until_async
 from tracer_serve.config.load import Task
 from tracer_serve.server.routes.response_models import ClassifyResponse, ErrorBody
 
@@ -81,16 +82,10 @@ async def test_a_stalled_reader_holds_up_only_itself(task: MakeTask, stub_llm: S
             await asyncio.to_thread(stalled.connect, (host, port))
             head = f"host: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
             stalled.sendall(f"POST /v1/chat/completions HTTP/1.1\r\n{head}\r\n\r\n{body}".encode())
-            await _until(lambda: stub_llm.in_flight == 1)
+            await until_async(lambda: stub_llm.in_flight == 1)
             async with httpx.AsyncClient(base_url=url, timeout=20) as client:
                 for _ in range(5):
                     answer = await client.post("/classify", json={"input": "a rose as red as wine"})
                     assert answer.json()["data"][0]["label"] == "red"
                 assert stub_llm.in_flight == 1  # not read to its end on the stalled client's behalf
-        await _until(lambda: stub_llm.in_flight == 0)
-
-
-async def _until(met: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not met():  # noqa: ASYNC110  # counted in another thread
-            await asyncio.sleep(0.01)
+        await until_async(lambda: stub_llm.in_flight == 0)

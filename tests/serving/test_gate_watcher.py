@@ -12,6 +12,7 @@ import pytest
 from tests.server.worlds import BLUE, DEFERRED, HANDLED, make_policy, make_task, make_version, serving
 from tests.support.stub_llm import StubLLM
 from tests.support.tiny import rows_now
+from tests.support.waiting import until_async
 from tracer_serve.components.factory import teacher_fingerprint
 from tracer_serve.components.registry import redactors
 from tracer_serve.config.load import Task
@@ -41,12 +42,6 @@ def store(tmp_path: Path) -> Iterator[TraceStore]:
     opened = open_store(tmp_path / "traces.db", "colours")
     yield opened
     opened.close()
-
-
-async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(15):
-        while not true():  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
 
 
 def watching(store: TraceStore, loaded: ActiveVersion | None, *, gate: Any = None, **traces: Any) -> GateWatcher:
@@ -299,7 +294,7 @@ async def test_drift_closes_the_gate_under_load_and_a_new_version_opens_it(task:
         stub_llm.labels = dict.fromkeys(BLUE, "red")
         for _ in range(2):
             await runtime.router.route(BLUE)
-        await until(lambda: runtime.gate.void)
+        await until_async(lambda: runtime.gate.void)
         (decision,) = await runtime.router.route([BLUE[0]])
         health = (await client.get("/healthz")).json()
         exposed = (await client.get("/metrics")).text
@@ -309,7 +304,7 @@ async def test_drift_closes_the_gate_under_load_and_a_new_version_opens_it(task:
         assert closing is not None
 
         make_version(spec, after=closing.after)
-        await until(lambda: runtime.live.loaded is not None and runtime.live.loaded.number == 2)
+        await until_async(lambda: runtime.live.loaded is not None and runtime.live.loaded.number == 2)
         (again,) = await runtime.router.route([BLUE[0]])
         later = (await client.get("/healthz")).json()
     assert (decision.kind, decision.reason, decision.label) == ("deferred", "gate_closed", "red")
@@ -443,7 +438,7 @@ async def test_a_budget_holds_before_there_is_any_traffic_to_go_by(task: MakeTas
     make_version(spec)
     async with serving(spec) as (_, runtime):
         await runtime.router.route([HANDLED] * 200)
-        await until(lambda: runtime.store.tallies.counts().by_source.get("audit", 0) > 0)
+        await until_async(lambda: runtime.store.tallies.counts().by_source.get("audit", 0) > 0)
         await asyncio.sleep(0)
         runtime.writer.close()
         rows = list(runtime.store.traces.recent(300))

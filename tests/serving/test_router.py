@@ -22,6 +22,7 @@ from tests.server.worlds import (
     with_embedder,
 )
 from tests.support.stub_llm import StubLLM
+from tests.support.waiting import until_async
 from tracer_serve.cli.commands._prepare import prepare
 from tracer_serve.components.registry import embedders, teachers
 from tracer_serve.config.load import Task
@@ -45,13 +46,6 @@ def task(tmp_path: Path, stub_llm: StubLLM) -> Callable[..., Task]:
 
 
 MakeTask = Callable[..., Task]
-
-
-async def until(true: Callable[[], bool]) -> None:
-    """Wait for what another thread will bring about."""
-    async with asyncio.timeout(10):
-        while not true():  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
 
 
 async def test_audits_are_asked_at_the_rate_and_stored_with_their_propensity(task: MakeTask) -> None:
@@ -198,11 +192,11 @@ async def test_a_full_disk_stops_traces_not_answers(task: MakeTask, monkeypatch:
                 (await client.post("/v1/classify", json={"input": text})).json()["data"][0]
                 for text in (HANDLED, DEFERRED)
             ]
-            await until(lambda: runtime.writer.delayed == 2)
+            await until_async(lambda: runtime.writer.delayed == 2)
             ready = (await client.get("/readyz")).json()
             health = (await client.get("/healthz")).json()
             exposed = (await client.get("/metrics")).text
-        await until(lambda: runtime.writer.problem is None)
+        await until_async(lambda: runtime.writer.problem is None)
         after = (await client.get("/readyz")).json()
         assert all(runtime.store.traces.get(answer["trace_id"]) for answer in answers)
     assert [answer["decision"] for answer in answers] == ["handled", "deferred"]
@@ -221,7 +215,7 @@ async def test_a_swap_is_seen_within_a_second_and_requests_in_flight_keep_their_
     async with serving(spec) as (_, runtime):
         (before,) = await runtime.router.route([HANDLED])
         make_version(spec)
-        await until(lambda: runtime.live.loaded is not None and runtime.live.loaded.number == 2)
+        await until_async(lambda: runtime.live.loaded is not None and runtime.live.loaded.number == 2)
         (after,) = await runtime.router.route([HANDLED])
     assert isinstance(before, Decision)
     assert isinstance(after, Decision)
@@ -236,7 +230,7 @@ async def test_a_corrupt_version_is_told_and_the_good_one_stays(task: MakeTask) 
         number = make_version(spec, activate=False)
         (runtime.versions.folder(number) / "report.html").write_text("changed", encoding="utf-8")
         (runtime.versions.root / "current").write_text(f"{number}\n", encoding="ascii")
-        await until(lambda: runtime.live.problem is not None)
+        await until_async(lambda: runtime.live.problem is not None)
         (result,) = await runtime.router.route([HANDLED])
         health = (await client.get("/healthz")).json()
         exposed = (await client.get("/metrics")).text
@@ -259,7 +253,7 @@ async def test_changed_weights_with_matching_checksums_do_not_load(task: MakeTas
         forged = replace(manifest, files=checksums(folder))
         (folder / "manifest.json").write_text(forged.as_json(), encoding="utf-8")
         (runtime.versions.root / "current").write_text(f"{number}\n", encoding="ascii")
-        await until(lambda: runtime.live.problem is not None)
+        await until_async(lambda: runtime.live.problem is not None)
         (result,) = await runtime.router.route([HANDLED])
         health = (await client.get("/healthz")).json()
     assert isinstance(result, Decision)
@@ -281,7 +275,7 @@ async def test_garbage_in_current_does_not_end_a_start(task: MakeTask) -> None:
         assert result.kind == "deferred"
         assert "current" in (await client.get("/healthz")).json()["problems"][0]
         current.write_text("1\n", encoding="ascii")
-        await until(lambda: runtime.live.loaded is not None)
+        await until_async(lambda: runtime.live.loaded is not None)
         (result,) = await runtime.router.route([HANDLED])
         assert isinstance(result, Decision)
         assert result.kind == "handled"
@@ -378,7 +372,7 @@ async def test_one_callers_lists_share_one_callers_part_of_a_batch(task: MakeTas
         return asyncio.create_task(asked())
 
     asked = [ask("greedy", [f"greedy {n} {i}" for i in range(300)]) for n in range(10)]
-    await until(lambda: bool(surrogate.batches))
+    await until_async(lambda: bool(surrogate.batches))
     asked.append(ask("other", [f"other {i}" for i in range(300)]))
     await asyncio.sleep(0.05)
     surrogate.step.release(10_000)
@@ -410,7 +404,7 @@ async def test_a_list_goes_on_beside_an_endless_row_of_lone_texts(task: MakeTask
     policy = _with(policy, surrogate)
     asked = [asyncio.create_task(batcher.judge(policy, [f"text number {i}" for i in range(300)]))]
     for turn in range(4):
-        await until(lambda turn=turn: len(surrogate.batches) > turn)  # type: ignore[misc]
+        await until_async(lambda turn=turn: len(surrogate.batches) > turn)  # type: ignore[misc]
         asked.append(asyncio.create_task(batcher.judge(policy, [f"alone {turn}"])))
         await asyncio.sleep(0.02)
         surrogate.step.release()
@@ -524,7 +518,7 @@ async def test_a_swap_forgets_what_was_decided(task: MakeTask) -> None:
     async with serving(spec) as (_, runtime):
         await runtime.router.route([HANDLED])
         make_version(spec, certified=False)
-        await until(lambda: runtime.live.loaded is not None and runtime.live.loaded.number == 2)
+        await until_async(lambda: runtime.live.loaded is not None and runtime.live.loaded.number == 2)
         (result,) = await runtime.router.route([HANDLED])
     assert isinstance(result, Decision)
     assert (result.version, result.reason) == (2, "no_certificate")

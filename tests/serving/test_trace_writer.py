@@ -3,7 +3,6 @@
 import asyncio
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from tests.storage.traces import postgres
 from tests.storage.traces.make import trace
+from tests.support.waiting import until
 from tracer_serve.infra.caller import CALLER
 from tracer_serve.serving.trace_writer import TraceWriter
 from tracer_serve.storage.traces import TraceStore, new_id, open_store
@@ -58,14 +58,6 @@ def test_a_store_that_hangs_holds_no_answer(store: TraceStore, tmp_path: Path) -
     assert (writer.lost, writer.problem) == (0, None)
 
 
-def wait_for(true: Callable[[], bool]) -> None:
-    """Wait for what the writer's thread will bring about."""
-    deadline = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_a_database_that_restarts_costs_no_row(postgres_url: str) -> None:
     """While it is away nobody waits for it; afterwards each row and its label are there, in one copy."""
     task, counted = f"restart-{new_id()}", [0, 0]
@@ -82,8 +74,8 @@ def test_a_database_that_restarts_costs_no_row(postgres_url: str) -> None:
         writer.label(handled.id, "audit", Answer("x"), "f")
         assert not asyncio.run(writer.commit(trace(task, "meanwhile")))
         assert "cannot be reached" in (writer.problem or "")
-        wait_for(lambda: writer.delayed == writer.waiting == 3)
-    wait_for(lambda: writer.waiting == 0)
+        until(lambda: writer.delayed == writer.waiting == 3)
+    until(lambda: writer.waiting == 0)
     assert asyncio.run(writer.commit(trace(task, "after")))
     writer.close()
     assert sorted(row.input for row in store.traces.labelled()) == ["after", "before", "handled", "meanwhile"]
@@ -120,7 +112,7 @@ def test_what_waits_is_bounded_and_lost_at_the_end(tmp_path: Path) -> None:
     writer.put(trace("t", "one too many"))
     assert (writer.waiting, writer.lost) == (2, 1)
     writer.close(0.2)
-    wait_for(lambda: writer.lost == 3)
+    until(lambda: writer.lost == 3)
     other.execute("ROLLBACK")
     other.close()
     assert store.tallies.counts().total.rows == 0
@@ -141,7 +133,7 @@ def test_rows_that_a_client_was_told_of_find_room_when_the_queue_is_full(tmp_pat
         assert not asyncio.run(writer.commit(row))
     other.execute("ROLLBACK")
     other.close()
-    wait_for(lambda: writer.waiting == 0)
+    until(lambda: writer.waiting == 0)
     assert all(store.traces.get(row.id) for row in paid)
     assert (writer.lost, writer.problem) == (110, None)
     assert "full" in (writer.last_loss or "")

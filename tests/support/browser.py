@@ -1,13 +1,14 @@
 """A real browser for pages: headless Chromium, driven by Selenium."""
 
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.support.waiting import until
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed (pip install -e '.[dev]')")
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -48,15 +49,6 @@ def open_page(driver: Any, url: str, scheme: str = "light", width: int = 1280) -
     driver.get_log("browser")  # what the page before complained of, its server may be gone, is no concern of this one
     driver.get(url)
     until(lambda: driver.execute_script("return document.documentElement.dataset.ready === 'true'"))
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    """Wait for something to hold."""
-    deadline = time.monotonic() + 10
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not come to hold within ten seconds"
-        time.sleep(0.02)
-    return found
 
 
 def text_of(driver: Any, element: str) -> str:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 from tests.server.chat.conftest import listening
 from tests.server.worlds import DEFERRED, HANDLED, RED, make_version, serving
 from tests.support.stub_llm import StubLLM
+from tests.support.waiting import until_async
 from tracer_serve.config.load import Task
 from tracer_serve.server.routes.response_models import ErrorBody
 
@@ -215,7 +215,7 @@ async def test_a_stream_is_passed_on_as_it_comes_and_cut_where_it_was_cut(task: 
             async with client.stream("POST", "/chat/completions", content=chat(stream=True), headers=JSON) as slow:
                 first = await anext(aiter(slow.aiter_raw()))
                 assert stub_llm.in_flight == 1
-            await _until(lambda: stub_llm.in_flight == 0)
+            await until_async(lambda: stub_llm.in_flight == 0)
     assert whole.text.endswith("data: [DONE]\n\n")
     assert "DONE" not in cut.text
     assert first == b" "
@@ -228,7 +228,7 @@ async def test_a_client_that_leaves_ends_the_call_upstream(task: MakeTask, stub_
         async with httpx.AsyncClient(base_url=url) as client:
             with pytest.raises(httpx.ReadTimeout):
                 await client.post("/chat/completions", content=BODY, headers=JSON, timeout=0.5)
-        await _until(lambda: stub_llm.in_flight == 0)
+        await until_async(lambda: stub_llm.in_flight == 0)
         assert stub_llm.count == 1
 
 
@@ -240,16 +240,9 @@ async def test_slow_readers_of_long_answers_do_not_keep_the_teacher_from_labelli
     async with serving(task(teacher=teacher)) as (client, _):
         stub_llm.script.extend(["loris"] * 3)
         slow = [asyncio.create_task(client.post(URL, content=BODY, headers=JSON)) for _ in range(3)]
-        await _until(lambda: stub_llm.in_flight == 3)
+        await until_async(lambda: stub_llm.in_flight == 3)
         answer = await client.post("/v1/classify", json={"input": HANDLED})
         for held in slow:
             held.cancel()
         await asyncio.gather(*slow, return_exceptions=True)
     assert answer.json()["data"][0]["label"] == "red"
-
-
-async def _until(met: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
-    while not met():
-        assert time.monotonic() < end
-        await asyncio.sleep(0.01)

@@ -1,13 +1,13 @@
 """Two API processes with nothing in common but Postgres and S3 are one service."""
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from tests.support.tiny import TEXTS, tiny_task
+from tests.support.waiting import until_async
 from tracer_serve.config.load import Task
 from tracer_serve.lifecycle.refit import refit
 from tracer_serve.serving.runtime import Runtime, running
@@ -16,13 +16,6 @@ from tracer_serve.storage.versions.store import all_manifests
 from tracer_serve.types import Decision
 
 pytestmark = pytest.mark.anyio
-
-
-async def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
-    end = asyncio.get_running_loop().time() + seconds
-    while not true():
-        assert asyncio.get_running_loop().time() < end
-        await asyncio.sleep(0.05)
 
 
 @pytest.fixture
@@ -47,17 +40,17 @@ async def test_refit_swap_alarm_and_rollback_are_seen_by_both(tasks: tuple[Task,
         assert serving(one, other) == {None}
         for number in (1, 2):
             assert (await asyncio.to_thread(refit, tasks[number - 1])).version == number
-            await until(lambda number=number: serving(one, other) == {number})  # type: ignore[misc]
+            await until_async(lambda number=number: serving(one, other) == {number})  # type: ignore[misc]
         for runtime in (one, other):
             (result,) = await runtime.router.route([TEXTS[0]])
             assert isinstance(result, Decision)
             assert (result.kind, result.version) == ("handled", 2)
         for _ in range(40):
             one.watch.note_audit(2, agree=False)
-        await until(lambda: one.gate.void and other.gate.void)
+        await until_async(lambda: one.gate.void and other.gate.void)
         assert one.gate == other.gate
         open_versions(tasks[1], other.store).activate(1)
-        await until(lambda: serving(one, other) == {1})
+        await until_async(lambda: serving(one, other) == {1})
         assert [m.version for m in all_manifests(one.versions)] == [1, 2]
         assert one.problems() == other.problems()
     assert not {path.name for path in (tasks[0].state / "versions").iterdir()} - {"000001", "000002"}

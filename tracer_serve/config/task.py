@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from tracer_serve.config.base import Component, Frozen, Share, SurrogateComponent
 from tracer_serve.config.compute import ComputeSpec
@@ -14,6 +14,9 @@ from tracer_serve.config.schedule import ScheduleSpec
 from tracer_serve.config.server import ServerSpec
 from tracer_serve.config.traces import TracesSpec
 from tracer_serve.config.versions import VersionsSpec
+
+PASS_THROUGH = "pass_through"  # noqa: S105  stands for a key, is none
+"""Value of `teacher.api_key` that stands for the key of whoever calls."""
 
 
 class Spec(Frozen):
@@ -68,6 +71,17 @@ class Spec(Frozen):
         description="error: 503 for what is not certified. degraded: the surrogate answers, uncertified and marked so.",
     )
     server: ServerSpec = Field(default_factory=ServerSpec, description="Where to listen.")
+
+    @field_validator("server")
+    @classmethod
+    def _keys_of_one_kind(cls, value: ServerSpec, info: ValidationInfo) -> ServerSpec:
+        teacher = info.data.get("teacher")
+        if value.api_keys and teacher is not None and teacher.params.get("api_key") == PASS_THROUGH:
+            raise ValueError(
+                "teacher.api_key: pass_through sends the callers' keys to the teacher, but with api_keys these are keys"
+                " of this server, which must not leave it; use one of the two"
+            )
+        return value
 
     @field_validator("labels")
     @classmethod

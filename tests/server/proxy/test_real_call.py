@@ -114,7 +114,7 @@ def answers(file: Path, replay: ReplayLLM, texts: list[str]) -> tuple[int, int]:
                 agree += said["category"] == label
             else:
                 assert said == {"category": label, "confidence": round(confidence, 2)}
-                assert len(replay.bodies) == before + 1
+                assert len(replay.bodies) > before  # audits of handled calls come in between
     return handled, agree
 
 

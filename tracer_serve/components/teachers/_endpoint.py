@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from tracer_serve.components.teachers._completion import Completion
 from tracer_serve.components.teachers._params import BreakerParams, Fallback
+from tracer_serve.config.task import PASS_THROUGH
 from tracer_serve.errors import TeacherError
 from tracer_serve.infra import tracing as telemetry
 from tracer_serve.infra.http_endpoint import HttpEndpoint
@@ -25,7 +26,7 @@ class TeacherEndpoint:
     ----------
     base_url : root of the API, such as https://api.openai.com/v1
     model : the model's name at this endpoint
-    api_key : sent as bearer token
+    api_key : sent as bearer token; `PASS_THROUGH` sends the key of whoever calls, and none of its own
     headers : further headers; their values are as secret as the key
     timeout_s : limit of one try in seconds, from connecting to the last byte
     breaker : when the endpoint counts as down
@@ -49,7 +50,9 @@ class TeacherEndpoint:
         connections: int,
     ) -> None:
         self.model, self.timeout_s = model, timeout_s
-        self.http = HttpEndpoint(base_url, api_key=api_key, headers=headers, error=TeacherError)
+        self.pass_through = api_key is not None and api_key.get_secret_value() == PASS_THROUGH
+        own = None if self.pass_through else api_key
+        self.http = HttpEndpoint(base_url, api_key=own, headers=headers, error=TeacherError)
         self.name = self.http.name
         self.breaker = Breaker(self.name, failures=breaker.failures, open_s=breaker.open_s)
         limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=30.0)
@@ -79,6 +82,12 @@ class TeacherEndpoint:
         TeacherError
             With ``retry_after_s`` if the endpoint asks to wait; keys are masked in message and answer.
         """
+        if self.pass_through:
+            raise TeacherError(
+                f"{self.name}: api_key is pass_through, so only calls of callers reach it; /v1/classify, replays and"
+                " files need a key of their own: set teacher.api_key: ${NAME}",
+                reason="rejected",
+            )
         url = self.client.base_url
         with self.breaker.attempt(), telemetry.model_call(self.model, url.host, url.port, body) as note:
             if self.client.is_closed:

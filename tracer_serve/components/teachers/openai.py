@@ -42,7 +42,8 @@ class OpenAI:
     ----------
     model : the model's name at the endpoint
     base_url : root of the API
-    api_key : sent as bearer token; never shown in errors, logs or a repr
+    api_key : sent as bearer token; never shown in errors, logs or a repr. ``pass_through``: drop-in calls go upstream
+        with their callers' own keys, which are not stored; direct calls and files then have no key
     request : instead of prompt, a JSON file with the body of one call exactly as callers send it, with ``{text}`` in
         place of the text: its messages and all other fields, the temperature included
     prompt : template with ``{labels}``, ``{descriptions}``, ``{text}``; without ``{text}`` it is the system message and

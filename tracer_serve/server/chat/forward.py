@@ -26,6 +26,8 @@ _PASSED_ON = {
     *(b"accept", b"content-encoding", b"content-type", _ONCE, b"traceparent"),
     *(b"openai-beta", b"openai-organization", b"openai-project"),
 }
+_KEYS = frozenset({b"authorization"})
+"""Headers with the caller's key: kept only in memory, and only for the call and its audit."""
 
 
 class ForwardTarget(Protocol):
@@ -36,13 +38,14 @@ class ForwardTarget(Protocol):
     client: httpx.AsyncClient
     breaker: Breaker
     http: HttpEndpoint
+    pass_through: bool
 
 
 class Forwarder:
     """Forwards calls to the first endpoint that can be reached.
 
     Connections and circuit breakers are its own: neither slow readers nor calls that fail keep the teacher from
-    labelling. The caller's credentials stay here; the endpoint gets those of the spec.
+    labelling. The caller's key goes only to an endpoint that passes keys through; others get the spec's key.
 
     Parameters
     ----------
@@ -98,7 +101,8 @@ class Forwarder:
                 # not joined: what looks like a URL of its own would take the spec's key there
                 target = client.base_url.raw_path + path.encode("ascii")
                 url = client.base_url.copy_with(raw_path=target + b"?" + query if query else target)
-                sent = client.build_request("POST", url, content=body, headers=headers)
+                kept = headers if endpoint.pass_through else [one for one in headers if one[0] not in _KEYS]
+                sent = client.build_request("POST", url, content=body, headers=kept)
                 try:
                     with breaker.attempt():
                         answer = await _send(endpoint, client, sent)
@@ -114,14 +118,14 @@ class Forwarder:
 
 
 def passed_on(request: Request, *, again: bool = False) -> Headers:
-    """Return the headers of a request that are forwarded, as bytes: a header may hold any.
+    """Return the headers of a request that may be forwarded, as bytes: a header may hold any.
 
     Parameters
     ----------
     again : whether the call is made a second time, for an audit; it then has no idempotency key
     """
     # white space around a value is no part of it (RFC 9110, section 5.5), and httpx refuses to send it
-    headers = [(name, value.strip(b" \t")) for name, value in request.headers.raw if name in _PASSED_ON]
+    headers = [(name, value.strip(b" \t")) for name, value in request.headers.raw if name in _PASSED_ON | _KEYS]
     return [(name, value) for name, value in headers if not (again and name == _ONCE)]
 
 

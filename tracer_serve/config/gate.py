@@ -24,7 +24,9 @@ class GateSpec(Frozen):
     alpha: float = Field(
         default=0.95, gt=0.0, lt=1.0, description="Required teacher agreement among the handled; 0.95 = 5 % disagree."
     )
-    delta: float = Field(default=0.05, gt=0.0, lt=0.5, description="Probability that a certificate is wrong.")
+    delta: float = Field(
+        default=0.05, gt=0.0, lt=0.5, description="Probability that a version which does not keep alpha is certified."
+    )
     mode: Literal["strict", "cross_fit"] = Field(
         default="cross_fit",
         description="strict: certify on a held-out fifth, by the theorem as stated. cross_fit: certify on out-of-fold"

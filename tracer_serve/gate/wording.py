@@ -54,9 +54,15 @@ def promise_of(found: Certificate) -> str:
         )
     each = " for each certified label" if found.per_class else ""
     return (
-        f"Of the answers given without the teacher at least {_percent(found.alpha)} agree with it{each}. The"
-        f" probability that this certificate is wrong is at most {_percent(found.delta)}{each and ' per label'}."
+        f"Of the answers given without the teacher at least {_percent(found.alpha)} agree with it{each}. A"
+        f" version that does not keep this is certified with probability at most {_percent(found.delta)}"
+        f"{each and ' per label'}{_basis(found)}."
     )
+
+
+def _basis(found: Certificate) -> str:
+    """Return what supports the promise, where no theorem does."""
+    return "" if found.mode == "strict" else " (measured, not proved, for cross-fitted scores)"
 
 
 def _failed(found: Certificate) -> str:

@@ -58,5 +58,6 @@ class Rows:
 
     def take(self, rows: Ints) -> "Rows":
         """Return the rows given by index."""
-        named, groups = (None if part is None else part[rows] for part in (self.named, self.groups))
+        named = None if self.named is None else self.named[rows]
+        groups = None if self.groups is None else self.groups[rows]
         return Rows([self.texts[i] for i in rows], self.labels[rows], self.calibrates[rows], named, groups)

@@ -60,7 +60,8 @@ async def test_audits_are_asked_at_the_rate_and_stored_with_their_propensity(tas
         rows = [row for row in map(runtime.store.traces.get, ids) if row is not None]
     assert len(rows) == len(BLUE) * 10
     assert {row.propensity for row in rows} == {row.audit_rate for row in rows} == {0.4}
-    assert [row.label_source == "audit" for row in rows] == [row.u < 0.4 for row in rows]
+    assert [row.audit_kind == "random" for row in rows] == [row.u < 0.4 for row in rows]
+    assert [row.label_source == "audit" for row in rows] == [row.audit_kind is not None for row in rows]
     assert 20 < sum(row.teacher_label is not None for row in rows) < 76  # 48 expected, five deviations are 27
     assert all(row.teacher_label in (None, "blue") for row in rows)
 
@@ -222,6 +223,13 @@ async def test_a_swap_is_seen_within_a_second_and_requests_in_flight_keep_their_
     assert [(d.version, d.kind) for d in (before, after)] == [(1, "deferred"), (2, "handled")]
 
 
+def _point_at(runtime: Runtime, number: int) -> None:
+    """Name the current version past every check, in one step, as a copied folder would."""
+    aside = runtime.versions.root / "current.new"
+    aside.write_text(f"{number}\n", encoding="ascii")
+    aside.replace(runtime.versions.root / "current")
+
+
 async def test_a_corrupt_version_is_told_and_the_good_one_stays(task: MakeTask) -> None:
     """A version whose bytes changed does not load; the one before it goes on serving."""
     spec = task()
@@ -229,7 +237,7 @@ async def test_a_corrupt_version_is_told_and_the_good_one_stays(task: MakeTask) 
     async with serving(spec) as (client, runtime):
         number = make_version(spec, activate=False)
         (runtime.versions.folder(number) / "report.html").write_text("changed", encoding="utf-8")
-        (runtime.versions.root / "current").write_text(f"{number}\n", encoding="ascii")
+        _point_at(runtime, number)
         await until_async(lambda: runtime.live.problem is not None)
         (result,) = await runtime.router.route([HANDLED])
         health = (await client.get("/healthz")).json()
@@ -252,7 +260,7 @@ async def test_changed_weights_with_matching_checksums_do_not_load(task: MakeTas
         (folder / "manifest.json").unlink()
         forged = replace(manifest, files=checksums(folder))
         (folder / "manifest.json").write_text(forged.as_json(), encoding="utf-8")
-        (runtime.versions.root / "current").write_text(f"{number}\n", encoding="ascii")
+        _point_at(runtime, number)
         await until_async(lambda: runtime.live.problem is not None)
         (result,) = await runtime.router.route([HANDLED])
         health = (await client.get("/healthz")).json()

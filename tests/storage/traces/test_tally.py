@@ -88,3 +88,12 @@ def test_agreement_is_over_audits(store: TraceStore) -> None:
     for row, label in zip(rows, ["card_arrival"] * 3 + ["other"], strict=True):
         store.traces.set_label(row.id, label, "audit")
     assert store.tallies.counts().total.agreement == pytest.approx(0.75)
+
+
+def test_audits_of_repeats_are_no_sample_of_the_agreement(store: TraceStore) -> None:
+    """The burst breaker chooses what it audits, so these labels count as `burst` and not among the audits."""
+    row = handled(store.task, surrogate_label="a", version=1, audit_kind="burst")
+    store.traces.add([row])
+    store.traces.set_label(row.id, "b", "audit", Answer("b", cost=0.5))
+    counts = store.tallies.counts()
+    assert (counts.total.audits, counts.total.labelled, counts.by_source) == (0, 1, {"burst": 1})

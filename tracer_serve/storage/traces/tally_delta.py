@@ -12,7 +12,17 @@ from sqlalchemy import Connection, Table
 from tracer_serve.storage.traces.rows import HOUR_US, Row
 from tracer_serve.storage.traces.schema import label_tallies, tallies
 
-COUNTED = ("task", "ts", "version", "decision", "label_source", "teacher_label", "surrogate_label", "cost")
+COUNTED = (
+    "task",
+    "ts",
+    "version",
+    "decision",
+    "label_source",
+    "teacher_label",
+    "surrogate_label",
+    "cost",
+    "audit_kind",
+)
 """Columns of a row that its counts depend on."""
 
 _WRITERS = 64
@@ -69,7 +79,7 @@ def _cell(row: Row) -> tuple[Any, ...]:
         row.ts // HOUR_US,
         -1 if row.version is None else row.version,
         row.decision or "",
-        row.label_source or "",
+        "burst" if row.label_source == "audit" and row.audit_kind == "burst" else row.label_source or "",
         -1 if label is None or guess is None else int(label == guess),
     )
 

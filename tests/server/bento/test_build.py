@@ -239,7 +239,7 @@ def test_what_bentoml_refuses_is_told(
     """A store that cannot be written: exit code 1, BentoML's last word, and where it wanted to write."""
     monkeypatch.setenv("BENTOML_HOME", "/proc/nowhere")
     assert main(["build", str(fitted.file)]) == 1
-    assert re.search(r"bentoml build failed: .+write in /proc/nowhere\?\n$", capsys.readouterr().err)
+    assert re.search(r"bentoml build failed: .+Is /proc/nowhere writable, with free space\?$", capsys.readouterr().err)
 
 
 def test_only_what_the_task_needs_is_installed(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Lay a bento's sources out and let BentoML pack them."""
+"""Write the sources of a bento and build it with BentoML."""
 
 import os
 import shutil
@@ -40,15 +40,15 @@ from bentoml.bentos import build_bentofile
 name, version = sys.argv[1:]
 print(build_bentofile(name=name or None, version=version or None, build_ctx=".").tag)
 """
-"""BentoML's own command would print a picture for the name of one: ``:bank:`` in ``bank:v1``."""
+"""BentoML's own command prints an emoji for ``:bank:`` in ``bank:v1``."""
 _README = """\
 # {name}
 
 The task `{name}`, served by tracer-serve {software}: version {version}, certified on {traces:,} traces.
 
-`bentoml serve {name}` serves it, `bentoml containerize {name}` makes an image of it. Traces and new versions go to the
-folder in `TRACER_SERVE_STATE` ({state} in an image, `~/.tracer` elsewhere): mount a volume there. Where that folder has
-versions already, those serve. `TRACER_SERVE_TASK` names another YAML.
+`bentoml serve {name}` serves it; `bentoml containerize {name}` makes an image of it. Traces and new versions go to the
+folder in `TRACER_SERVE_STATE` ({state} in an image, `~/.tracer` elsewhere): mount a volume there. Versions that are
+already in that folder take precedence. `TRACER_SERVE_TASK` names another YAML.
 """
 
 
@@ -59,8 +59,8 @@ class Built:
     Parameters
     ----------
     tag : name and version
-    version : what it answers with
-    packages : how many packages are pinned
+    version : the packed version
+    packages : number of pinned packages
     """
 
     tag: str
@@ -73,16 +73,16 @@ def build(task: Task, tag: str = "", *, with_traces: bool = False, extras: Seque
 
     Parameters
     ----------
-    tag : ``NAME:VERSION`` or ``NAME``; empty: the task's name, and a version that BentoML makes up
-    with_traces : whether the files under ``traces.import`` come along
+    tag : ``NAME:VERSION`` or ``NAME``; empty: the task's name, and a version that BentoML generates
+    with_traces : whether to pack the files under ``traces.import``
     extras : further extras of tracer-serve to install, such as ``otel``
 
     Raises
     ------
     ArtifactError
-        Where no certified version serves yet, or BentoML fails.
+        If no certified version serves yet, or BentoML fails.
     SpecError, PluginError
-        Where a file is missing, the encoder would need torch, or a package is not installed.
+        If a file is missing, the encoder would need torch, or a package is not installed.
     """
     load_plugins(task)
     exports = _exports(task)
@@ -115,7 +115,7 @@ def _exports(task: Task) -> dict[int, Path]:
             continue
         if embedder.backend == "torch":
             raise SpecError(
-                "torch would make an image of some GB. Write `backend: onnx` (the same vectors) or `onnx-int8`, run"
+                "torch would add gigabytes to the image. Set `backend: onnx` (the same vectors) or `onnx-int8`, run"
                 f" `tracer-serve fit {task.file}`, then build",
                 file=task.file,
                 path=f"{embedders_of(task)[place][1]}.backend",
@@ -137,7 +137,7 @@ def _certified(task: Task) -> Manifest:
 
 
 def _pack(folder: Path, tag: str) -> str:
-    """Let BentoML import and pack the service, which belongs into a process of its own."""
+    """Build the bento in another process, since BentoML imports the service."""
     name, _, version = tag.partition(":")
     words = [sys.executable, "-c", _PACK, name, version]
     kept = {key: value for key, value in os.environ.items() if key != TASK}
@@ -146,5 +146,5 @@ def _pack(folder: Path, tag: str) -> str:
     if done.returncode:
         last = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()[-1]
         home = env.get("BENTOML_HOME") or "~/bentoml"
-        raise ArtifactError(f"bentoml build failed: {last}. Is there room and right to write in {home}?")
+        raise ArtifactError(f"bentoml build failed: {last}. Is {home} writable, with free space?")
     return done.stdout.splitlines()[-1]

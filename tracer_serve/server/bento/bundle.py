@@ -8,9 +8,9 @@ from tracer_serve.server.bento.carried import STATE
 from tracer_serve.server.process.handshake import TASK
 
 BASE = "python:3.11.14-slim-bookworm"
+"""The base image, of the Dockerfile too."""
 
-
-_USER = 1034  # BentoML's, in the images it builds
+_USER = 1034  # of BentoML's images
 
 
 def bento_service(folder: Path, task: str) -> Any:

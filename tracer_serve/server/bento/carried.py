@@ -1,4 +1,4 @@
-"""A bento's service: the same one, with the version that came along put in place where the state folder has none."""
+"""Install the version that a bento carries, if the state folder has none."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +11,13 @@ from tracer_serve.storage.versions.opening import open_versions
 from tracer_serve.storage.versions.store import adopt
 
 STATE = "/state"
-"""Where a container keeps what changes: mount a volume there."""
+"""State folder in a container: mount a volume there."""
 
 
 def settle(task: Task, carried: Path) -> None:
-    """Put what a bento carries into the state, where nothing is there yet: what was learnt since then stays.
+    """Copy a bento's version and encoder exports into the state folder, unless it has versions of its own.
 
-    A spec of another name, by ``TRACER_SERVE_TASK``, starts without a version.
+    A task of another name, set by ``TRACER_SERVE_TASK``, starts without a version.
     """
     versions = VersionFolders(carried / "version")
     (number,) = versions.numbers()
@@ -32,5 +32,5 @@ def settle(task: Task, carried: Path) -> None:
 
 
 def single(task: Task) -> Task:
-    """Return the task with its embedders as they are for single texts, not wrapped for pairs."""
+    """Return the task with embedders for single texts, not wrapped for pairs."""
     return replace(task, spec=task.spec.model_copy(update={"input": "text"}))

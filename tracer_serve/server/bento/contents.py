@@ -1,4 +1,4 @@
-"""The YAML of a task and the files it names, laid out as they lie here, so that its relative paths stay true."""
+"""Copy a task's YAML and the files that it names, keeping their relative paths."""
 
 import os
 import shutil
@@ -12,29 +12,29 @@ from tracer_serve.config.load import Task, parse_yaml
 from tracer_serve.errors import SpecError
 
 _HEAD = """\
-# Made by `tracer-serve build` from {name}. `traces.import` was left out: traces go to the state folder or the shared
-# store, not into an image. `tracer-serve build --with-traces` takes them along.
+# Made by `tracer-serve build` from {name}, without `traces.import`: traces belong in the state folder or the shared
+# store. `tracer-serve build --with-traces` packs them.
 """
 
 
 def copy_task(task: Task, target: Path, *, with_traces: bool = False) -> Path:
-    """Copy a task into a folder, which is made, and return where its YAML lies, relative to that folder.
+    """Copy a task into a new folder and return the path of its YAML, relative to that folder.
 
     Parameters
     ----------
-    with_traces : whether the files under ``traces.import`` come along
+    with_traces : whether to copy the files under ``traces.import``
 
     Raises
     ------
     SpecError
-        Where a file is missing, or named by an absolute path, which is another machine's.
+        If a file is missing, or named by an absolute path, which another machine does not have.
     """
     listed = [*task.spec.plugins, *_of_components(task), *(task.spec.traces.import_ if with_traces else ())]
     files = {path: Path(os.path.normpath(task.base / path)) for path in listed}
     for path, file in files.items():
         if path.is_absolute():
             raise SpecError(
-                f"{path} is absolute; a bento is served elsewhere: name it relative to the YAML", file=task.file
+                f"{path} is absolute; a bento is served on other machines: name it relative to the YAML", file=task.file
             )
         if not file.exists():
             raise SpecError(f"{path} does not exist; paths are relative to the YAML", file=task.file)
@@ -48,7 +48,7 @@ def copy_task(task: Task, target: Path, *, with_traces: bool = False) -> Path:
 
 
 def _of_components(task: Task) -> Iterator[Path]:
-    """Yield the paths among the components' parameters; an encoder comes as its ONNX export instead."""
+    """Yield the paths among the components' parameters, except encoders, which are packed as ONNX exports."""
     exported = {path for component, path in embedders_of(task) if component.type == "sentence_transformers"}
     for path, component in paths_of(task):
         if path not in exported:
@@ -64,7 +64,7 @@ def _copy(file: Path, target: Path) -> None:
 
 
 def _without_traces(task: Task) -> str:
-    """Return the YAML as it was written, its variables unfilled, or without its imports where it has some."""
+    """Return the YAML with its ``${VARIABLES}``, without its imports."""
     if not task.spec.traces.import_:
         return task.source
     raw = parse_yaml(task.source)

@@ -1,6 +1,6 @@
-"""The exact packages that serve a task: what it needs of what is installed, at the installed versions.
+"""Pin the packages that a task needs, at the installed versions.
 
-What was fitted and certified here runs there on the same numbers; a lock made anew would not say so.
+A version is certified with these packages. A newly resolved lock could change its predictions.
 """
 
 import ast
@@ -36,12 +36,12 @@ def needs(task: Task, extras: Iterable[str] = ()) -> list[str]:
     wanted.update(_BY_SCHEME[scheme] for scheme in schemes if scheme in _BY_SCHEME)
     found = [f"{_ITSELF}[{','.join(sorted(wanted))}]" if wanted else _ITSELF]
     if types & _ON_ONNX:
-        found += ["onnxruntime", "tokenizers"]  # not the extra: exporting needs more than serving
+        found += ["onnxruntime", "tokenizers"]  # as the extra onnx-serving
     return found + sorted({name for plugin in spec.plugins for name in imported_by(task.resolve(plugin))})
 
 
 def imported_by(plugin: Path) -> Iterator[str]:
-    """Yield the distributions that a plugin file imports, the standard library and this package apart."""
+    """Yield the distributions that a plugin file imports, except the standard library and this package."""
     owners = packages_distributions()
     for node in ast.walk(ast.parse(plugin.read_bytes(), str(plugin))):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -52,12 +52,12 @@ def imported_by(plugin: Path) -> Iterator[str]:
 
 
 def pins(roots: Iterable[str]) -> list[str]:
-    """Return ``name==version`` of all that the requirements ask for, directly or not; this package itself apart.
+    """Return ``name==version`` of all direct and indirect requirements, except this package.
 
     Raises
     ------
     PluginError
-        Where something is not installed here: it cannot have been tested either.
+        If a requirement is not installed here.
 
     Examples
     --------
@@ -77,7 +77,7 @@ def pins(roots: Iterable[str]) -> list[str]:
             raise PluginError(
                 f"the bento needs the package {need.name!r}, which is not installed here. Try: pip install '{need}'"
             ) from None
-        found[name] = Version(installed.version).public  # torch's 2.13.0+cpu is on no index that people have
+        found[name] = Version(installed.version).public  # local versions such as torch 2.13.0+cpu are not on PyPI
         for line in installed.requires or ():
             further = Requirement(line)
             if further.marker is None or any(further.marker.evaluate({"extra": e}) for e in ("", *need.extras)):

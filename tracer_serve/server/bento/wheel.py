@@ -1,6 +1,6 @@
-"""The package itself as a wheel, from what is installed: no build backend, no network.
+"""Write the installed package as a wheel, without a build backend or network.
 
-The format is PEP 427's. Equal sources give equal bytes, so that equal bentos have equal layers.
+The format is PEP 427. Equal sources give equal bytes, so that image layers can be cached.
 """
 
 import base64
@@ -11,12 +11,12 @@ from pathlib import Path
 
 import tracer_serve
 
-_LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can tell
+_LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can store
 _KIND = "Wheel-Version: 1.0\nGenerator: tracer-serve\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 
 
 def write_wheel(folder: Path) -> Path:
-    """Write the wheel into a folder, which is made, and return its path."""
+    """Write the wheel into a new folder and return its path."""
     found = distribution("tracer-serve")
     stem = f"tracer_serve-{found.version}"
     package = Path(tracer_serve.__file__).parent

@@ -60,21 +60,26 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse as long as no request is queued."""
-        self._unparsed += data
-        self._parse()
+        if len(data) <= _SLICE and not self.is_behind:
+            self._feed(data)
+        else:
+            self._unparsed += data
+            self._parse()
 
     def _parse(self) -> None:
         data, start = self._unparsed, 0
         while start < len(data) and not (self.pipeline or self._refusal or self.transport.is_closing()):
-            piece = data[start : start + _SLICE]
-            start += len(piece)
-            self._since_body += len(piece)
-            super().data_received(piece)
-            if self._since_body > self.limits.head_bytes:
-                self.send_400_response(f"The head of a request may have {self.limits.head_bytes} bytes.")
+            self._feed(data[start : start + _SLICE])
+            start += _SLICE
         self._unparsed = data[start:]
         if self.is_behind:
             self.flow.pause_reading()
+
+    def _feed(self, piece: bytes) -> None:
+        self._since_body += len(piece)
+        super().data_received(piece)
+        if self._since_body > self.limits.head_bytes:
+            self.send_400_response(f"The head of a request may have {self.limits.head_bytes} bytes.")
 
     @property
     def is_behind(self) -> bool:
@@ -118,7 +123,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         if self._refusal:
             self.send_400_response(self._refusal)
-        else:
+        elif self._unparsed or self.flow.read_paused:
             self._parse()
             self.flow.resume_reading()
 

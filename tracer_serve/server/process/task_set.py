@@ -1,4 +1,4 @@
-"""The tasks that one process tree serves: several YAMLs, or a folder of them, which have to get along."""
+"""Load the tasks that one server serves, and check that they do not conflict."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,20 +7,20 @@ from tracer_serve.config.load import Task, load_task
 from tracer_serve.errors import SpecError
 
 _SUFFIXES = (".yaml", ".yml")
-_SHARED = ("host", "port", "workers")  # of `server`: one process tree listens once
+_SHARED = ("host", "port", "workers")  # of `server`: all tasks share one address
 
 
 def load_tasks(paths: Sequence[Path]) -> tuple[Task, ...]:
-    """Read all tasks, or none: what is wrong with any of the files is told together.
+    """Load all tasks; the errors of all files are reported together.
 
     Parameters
     ----------
-    paths : YAML files, and folders of which every ``*.yaml`` and ``*.yml`` is a task, in the order of their names
+    paths : YAML files, and folders whose ``*.yaml`` and ``*.yml`` files are tasks, in alphabetical order
 
     Raises
     ------
     SpecError
-        Where a file is wrong, a folder holds none, or two tasks have the same name, state folder or plugin's name.
+        If a file is invalid, a folder has none, or two tasks share a name, a state folder or a plugin's name.
     """
     files = [file for path in paths for file in _files(path)]
     tasks, problems = [], []
@@ -43,20 +43,22 @@ def _files(path: Path) -> list[Path]:
         return [path]
     found = sorted(file for file in path.iterdir() if file.suffix in _SUFFIXES and not file.name.startswith("."))
     if not found:
-        raise SpecError("there is no *.yaml in this folder; each is one task", file=path)
+        raise SpecError("this folder has no *.yaml; each is one task", file=path)
     return found
 
 
 def _require_apart(task: Task, other: Task) -> None:
     if task.spec.name == other.spec.name:
         raise SpecError(
-            f"{task.spec.name!r} is the name of the task of {other.file} too; the name is what callers choose by",
+            f"{task.spec.name!r} is also the name of the task in {other.file}; callers choose a task by its name",
             file=task.file,
             path="name",
         )
     if task.state == other.state:
         raise SpecError(
-            f"{task.state} is the folder of {other.file} too; each task needs its own", file=task.file, path="state"
+            f"{task.state} is also the state folder of {other.file}; each task needs its own",
+            file=task.file,
+            path="state",
         )
     theirs = {other.resolve(path).stem: other.resolve(path) for path in other.spec.plugins}
     for path in task.spec.plugins:
@@ -64,30 +66,30 @@ def _require_apart(task: Task, other: Task) -> None:
         namesake = theirs.get(mine.stem, mine)
         if mine != namesake and mine.is_file() and namesake.is_file() and mine.read_bytes() != namesake.read_bytes():
             raise SpecError(
-                f"{path} is another plugin than the {namesake} of {other.file}, and one process holds one by this"
-                " name; rename one",
+                f"{path} and {namesake} of {other.file} are different plugins with one file name, and a process can"
+                " load only one of them; rename one",
                 file=task.file,
                 path="plugins",
             )
 
 
 def require_one_address(tasks: Sequence[Task]) -> None:
-    """Check that all tasks want to be served at the same address, by as many workers.
+    """Check that all tasks have the same address and number of workers.
 
     Raises
     ------
     SpecError
-        Where two differ; names both.
+        If two tasks differ.
     """
     first, *rest = tasks
     for task in rest:
         for field in _SHARED:
             ours, theirs = getattr(first.spec.server, field), getattr(task.spec.server, field)
             if ours != theirs:
-                option = "" if field == "workers" else f", or say --{field}"
+                option = "" if field == "workers" else f", or pass --{field}"
                 raise SpecError(
-                    f"{theirs}, where {first.file} has {ours}: tasks side by side share one address and its workers;"
-                    f" make them the same{option}",
+                    f"{theirs}, but {first.file} has {ours}: all tasks of a server share its address and workers;"
+                    f" set the same value{option}",
                     file=task.file,
                     path=f"server.{field}",
                 )

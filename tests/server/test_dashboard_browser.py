@@ -206,7 +206,7 @@ def test_a_tried_text_is_explained_and_a_script_stays_text(browser: Any, served:
     browser.find_element("id", "try-text").clear()
     browser.find_element("id", "try-text").send_keys(DEFERRED)
     click(browser, "#try-form button")
-    until(lambda: "certified only from 0.3" in browser.find_element("id", "try-result").text)
+    until(lambda: "certified only from 0.8" in browser.find_element("id", "try-result").text)
     assert browser.title == "colours: live"
     assert complaints(browser) == []
 

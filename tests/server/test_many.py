@@ -225,7 +225,7 @@ def test_a_folder_is_its_yamls_in_order(tasks: Any, tmp_path: Path) -> None:
     assert [task.spec.name for task in load_tasks([folder])] == ["moods", "colours"]
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(SpecError, match=r"empty: there is no \*\.yaml"):
+    with pytest.raises(SpecError, match=r"empty: this folder has no \*\.yaml"):
         load_tasks([empty])
 
 
@@ -250,7 +250,7 @@ def test_tasks_that_would_mix_are_refused(tasks: Any, tmp_path: Path) -> None:
             (task.base / "own.py").write_text(f"x = {i}")
         with pytest.raises(SpecError, match=rf"moods/task\.yaml: {word}: .*colours/"):
             load_tasks([task.file for task in made])
-    with pytest.raises(SpecError, match=r"moods/task\.yaml: server\.port: 3001, where .*colours/task\.yaml has 3000"):
+    with pytest.raises(SpecError, match=r"moods/task\.yaml: server\.port: 3001, but .*colours/task\.yaml has 3000"):
         require_one_address(tasks(moods={"server": {"port": 3001}}))
 
 

@@ -83,7 +83,7 @@ def make_policy(task: Task, *, certified: bool = True) -> Policy:
         n=80,
         agreements=80,
         lower_bound=0.96,
-        threshold=0.3 if certified else float("inf"),
+        threshold=0.8 if certified else float("inf"),
         coverage=0.8,
     )
     view = View(embedder, NeighbourIndex().fit(vectors, (labels == "red").astype(int)))

@@ -421,13 +421,13 @@ async def test_a_text_that_cannot_be_redacted_is_deferred_and_not_stored(task: M
 
 
 def test_auto_reads_the_traffic_and_the_budget_what_was_audited(store: TraceStore, loaded: ActiveVersion) -> None:
-    """3,000 requests within the hour of which .8 are handled are 57,600 a day: 100 audits are a rate of .0017."""
+    """3,000 requests within the hour of which .8 are handled are 57,600 a day: 240 audits, a rate of .0042."""
     rows = [replace(row, task="colours") for row in rows_now(3_000, teacher_label=None, label_source=None)]
     store.traces.add(rows)
     auto, spent = (watching(store, loaded, **spec) for spec in ({"audit_rate": "auto"}, {"audit_budget": 0}))
     for watch in (auto, spent):
         watch.refresh()
-    assert auto.rate == pytest.approx(100 / 57_600, rel=0.1)
+    assert auto.rate == pytest.approx(240 / 57_600, rel=0.1)
     assert spent.rate == 0.0
 
 

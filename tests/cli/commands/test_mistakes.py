@@ -202,7 +202,7 @@ def test_no_traces_to_fit_on(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_an_open_door(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`check` warns about what `serve` will refuse: an address that others reach, without keys."""
     assert main(["check", edit(write_task(tmp_path), server={"host": "0.0.0.0"})]) == 0
-    assert "server.host: 0.0.0.0 can be reached from elsewhere" in capsys.readouterr().err
+    assert "server.host: other machines can reach 0.0.0.0" in capsys.readouterr().err
 
 
 def test_a_port_in_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

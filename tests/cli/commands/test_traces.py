@@ -22,12 +22,12 @@ def test_old_rows_go_as_configured_or_said(tmp_path: Path, capsys: pytest.Captur
     assert main(words) == 1
     assert "traces.keep_unlabelled_days: is not set" in capsys.readouterr().err
     assert main([*words, "--older-than", "4d"]) == 0
-    assert "removed  0 rows without a label, older than 4 days\n" in capsys.readouterr().out
+    assert "removed  0 unlabelled rows older than 4 days\n" in capsys.readouterr().out
     assert main([*words, "--older-than", "71h", "--dry-run", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == 10
     tiny_task(tmp_path, traces={"keep_unlabelled_days": 2})
     assert main(words) == 0
-    assert "removed  10 rows without a label, older than 2 days\n" in capsys.readouterr().out
+    assert "removed  10 unlabelled rows older than 2 days\n" in capsys.readouterr().out
     assert (store.traces.count(), store.tallies.counts().total.rows) == (6, 16)
     store.close()
 
@@ -38,5 +38,5 @@ def test_an_age_is_days_or_hours(tmp_path: Path, age: str, capsys: pytest.Captur
     with pytest.raises(SystemExit) as caught:
         main(["traces", "prune", str(tmp_path / "task.yaml"), f"--older-than={age}"])
     assert caught.value.code == 2
-    said = "rows younger than 1:00:00" if age == "0h" else "no age such as 30d or 12h"
+    said = "rows younger than 1:00:00" if age == "0h" else "is not an age such as 30d or 12h"
     assert said in capsys.readouterr().err

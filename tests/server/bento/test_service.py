@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +20,7 @@ from tests.support.waiting import until
 from tracer_serve.config.load import Task
 
 MakeTask = Callable[..., Task]
-BENTOML = shutil.which("bentoml") or "bentoml"
+BENTOML = str(Path(sys.executable).parent / "bentoml")
 CLIENT = """
 import bentoml, json, sys
 with bentoml.SyncHTTPClient(sys.argv[1]) as client:

@@ -73,7 +73,7 @@ def served(task: Task) -> Iterator[Server]:
 
 def head(*lines: str) -> bytes:
     return "\r\n".join(
-        ("POST /v1/classify HTTP/1.1", "host: x", "content-type: application/json", *lines, "", "")
+        ("POST /v1/classify HTTP/1.1", "host: localhost", "content-type: application/json", *lines, "", "")
     ).encode()
 
 
@@ -135,7 +135,7 @@ def test_a_head_without_end_is_refused(task: MakeTask) -> None:
     """Also one that is sent while the request before it is still being answered; then the connection is closed."""
     with listening(task()) as url:
         address = httpx.URL(url).host, httpx.URL(url).port
-        for first in (b"", b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"):
+        for first in (b"", b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n"):
             with socket.create_connection(address, timeout=20) as client:
                 client.sendall(first + b"GET /livez HTTP/1.1\r\n")
                 with contextlib.suppress(ConnectionError):
@@ -180,10 +180,10 @@ def test_the_longest_idle_connection_gives_way(task: MakeTask) -> None:
         clients = []
         for _ in range(4):
             clients.append(stack.enter_context(socket.create_connection(address, timeout=20)))
-            clients[-1].sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+            clients[-1].sendall(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n")
             assert clients[-1].recv(4096).startswith(b"HTTP/1.1 200")
         until(lambda: _closed(clients[0]))
-        clients[1].sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
+        clients[1].sendall(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n")
         assert clients[1].recv(4096).startswith(b"HTTP/1.1 200")
         clients[2].sendall(b"GET /livez HT")  # half a line is no request
         assert [client.recv(1) for client in clients[2:]] == [b"", b""]

@@ -20,7 +20,7 @@ def until(condition: Callable[[], T], seconds: float = 60.0) -> T:
 async def until_async(condition: Callable[[], T], seconds: float = 60.0) -> T:
     """Wait as `until` does, without blocking the event loop."""
     began = time.monotonic()
-    while not (found := condition()):
+    while not (found := condition()):  # noqa: ASYNC110  # other threads and processes set no event of this loop
         await asyncio.sleep(_pause(began, seconds))
     return found
 

@@ -5,13 +5,15 @@ component that needs more defines ``save`` and ``load`` (`tracer_serve.protocols
 """
 
 import json
+import math
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 import numpy as np
+from numpy.lib import format as npy
 
-from tracer_serve.errors import ArtifactError, PluginError
+from tracer_serve.errors import ArtifactError, PluginError, TracerServeError
 from tracer_serve.protocols import Persistent
 
 
@@ -49,19 +51,47 @@ def load_component(cls: type, folder: Path) -> Any:
     Raises
     ------
     ArtifactError
-        If a file is missing or cannot be read; nothing in it is executed.
+        If a file is missing or cannot be read; nothing in it is executed, and no array is larger than its file.
     """
-    if issubclass(cls, Persistent):
-        return cls.load(folder)
-    component = object.__new__(cls)
     try:
+        if issubclass(cls, Persistent):
+            return cls.load(folder)
+        component = object.__new__(cls)
         component.__dict__.update(json.loads((folder / "state.json").read_text(encoding="utf-8")))
-        # opened here, because numpy leaves the file open if it is not an npz
-        with (folder / "state.npz").open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            component.__dict__.update({name: arrays[name] for name in arrays.files})
-    except (OSError, EOFError, ValueError, BadZipFile) as error:
-        raise ArtifactError(f"{folder}: the state of {cls.__name__} cannot be read: {error}") from error
+        component.__dict__.update(_read_arrays(folder / "state.npz"))
+    except TracerServeError:
+        raise
+    except Exception as error:  # a damaged or hostile file makes the libraries that read it raise anything
+        problem = str(error) or type(error).__name__
+        raise ArtifactError(f"{folder}: the state of {cls.__name__} cannot be read: {problem}") from error
     return component
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """Read an npz as `save_component` writes it: stored, not compressed, so that no bomb fits into it.
+
+    Raises
+    ------
+    ValueError
+        If an array is compressed, or claims more bytes than the file has.
+    """
+    # opened here, because numpy leaves the file open if it is not an npz
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        size = path.stat().st_size
+        for part in arrays.zip.infolist():
+            if part.compress_type != ZIP_STORED or part.file_size > size or _claimed(arrays.zip, part) > size:
+                raise ValueError(f"{part.filename} in {path.name} is compressed, or claims more bytes than there are")
+        return {name: arrays[name] for name in arrays.files}
+
+
+def _claimed(archive: ZipFile, part: ZipInfo) -> int:
+    """Return how many bytes an array has by its header."""
+    with archive.open(part) as stream:
+        if npy.read_magic(stream) == (1, 0):
+            shape, _, dtype = npy.read_array_header_1_0(stream)
+        else:
+            shape, _, dtype = npy.read_array_header_2_0(stream)
+    return math.prod(shape) * dtype.itemsize
 
 
 def _is_plain(value: object) -> bool:

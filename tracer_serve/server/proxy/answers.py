@@ -1,12 +1,17 @@
-"""Join the events of a streamed answer into its content and its tokens."""
+"""Decompress an answer, and join the events of a streamed one into its content and its tokens."""
 
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
+
 from tracer_serve.storage.importers.extract import mapping
 from tracer_serve.storage.importers.parse import tokens_of
+
+_PIECE = 256  # bytes, of which zstd makes 8 MB at most
+_MOST_DECODED = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +58,32 @@ def _events(body: bytes) -> Iterator[Mapping[str, Any]]:
         data = line.removeprefix(b"data:").strip()
         if line.startswith(b"data:") and data != b"[DONE]":
             yield mapping(json.loads(data))
+
+
+class _Pieces(httpx.SyncByteStream):
+    """A body in pieces so small that none of them expands to more than a few megabytes."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def __iter__(self) -> Iterator[bytes]:
+        return (self._body[start : start + _PIECE] for start in range(0, len(self._body), _PIECE))
+
+
+def decoded(body: bytes, coding: str) -> bytes:
+    """Return a decompressed body.
+
+    Raises
+    ------
+    ValueError
+        Where it is not encoded as it says, or expands to more than any answer with a label.
+    """
+    found = bytearray()
+    try:
+        for part in httpx.Response(200, headers={"content-encoding": coding}, stream=_Pieces(body)).iter_bytes():
+            found += part
+            if len(found) > _MOST_DECODED:
+                raise ValueError("the answer is longer than what is observed")
+    except httpx.DecodingError as error:
+        raise ValueError("the answer is not encoded as it says") from error
+    return bytes(found)

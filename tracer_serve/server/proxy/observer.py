@@ -8,13 +8,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import httpx
-
 from tracer_serve.errors import StoreError
 from tracer_serve.forms.calls import NotACallError
 from tracer_serve.forms.grouping import CallGroups
 from tracer_serve.infra.redaction import WITHHELD, Redact
-from tracer_serve.server.proxy.answers import Answered, read_stream
+from tracer_serve.server.proxy.answers import Answered, decoded, read_stream
 from tracer_serve.server.proxy.relay import Exchange
 from tracer_serve.storage.importers.calls import observed
 from tracer_serve.storage.importers.extract import mapping
@@ -26,6 +24,7 @@ PATHS = frozenset({"chat/completions", "responses"})
 """Paths of calls that may be classifications."""
 
 _WAITING = 2000  # exchanges that may wait; what comes beyond is counted as missed
+_WAITING_BYTES = 64_000_000
 _SAVE_S = 5.0
 _OK = 200
 _log = logging.getLogger(__name__)
@@ -47,6 +46,7 @@ class Observer:
         self._store, self._days, self._save_s = store, days, save_s
         self._redact = redact
         self._queue: queue.Queue[Exchange | None] = queue.Queue(_WAITING)
+        self._bytes, self._counting = 0, threading.Lock()
         self._thread = threading.Thread(target=self._run, name="observer", daemon=True)
         self.groups = CallGroups(self._kept)
         self.lock = threading.Lock()
@@ -71,12 +71,17 @@ class Observer:
         self._thread.join()
 
     def observe(self, exchange: Exchange) -> None:
-        """Take an exchange; where too many wait, it is counted as missed."""
-        if exchange.path in PATHS and exchange.status == _OK:
-            try:
-                self._queue.put_nowait(exchange)
-            except queue.Full:
-                self.missed += 1
+        """Take an exchange; where too many or too large ones wait, it is counted as missed."""
+        if exchange.path not in PATHS or exchange.status != _OK:
+            return
+        if not self._count(exchange, 1):
+            self.missed += 1
+            return
+        try:
+            self._queue.put_nowait(exchange)
+        except queue.Full:
+            self._count(exchange, -1)
+            self.missed += 1
 
     def settled(self, patience_s: float = 10.0) -> bool:
         """Wait until all exchanges that were taken so far are observed; return whether they are."""
@@ -97,6 +102,7 @@ class Observer:
                 ended = exchange is None
                 if exchange is not None:
                     self._add(exchange)
+                    self._count(exchange, -1)
                     changed = True
                 self._queue.task_done()
             if ended or time.monotonic() >= due:
@@ -105,6 +111,15 @@ class Observer:
                 due, changed = time.monotonic() + self._save_s, False
             if ended:
                 return
+
+    def _count(self, exchange: Exchange, sign: int) -> bool:
+        """Count the bytes of a waiting exchange, unless there are too many."""
+        size = sign * (len(exchange.request) + len(exchange.answer))
+        with self._counting:
+            if sign > 0 and self._bytes + size > _WAITING_BYTES:
+                return False
+            self._bytes += size
+        return True
 
     def _add(self, exchange: Exchange) -> None:
         try:
@@ -138,14 +153,10 @@ def _answer_of(exchange: Exchange) -> Answered:
     ValueError
         Where it is neither.
     """
-    coding = exchange.headers.get("content-encoding", "")
-    try:
-        decoded = httpx.Response(_OK, headers={"content-encoding": coding}, content=exchange.answer).content
-    except httpx.DecodingError as error:
-        raise ValueError("the answer is not encoded as it says") from error
+    body = decoded(exchange.answer, exchange.headers.get("content-encoding", ""))
     if exchange.headers.get("content-type", "").startswith("text/event-stream"):
-        return read_stream(decoded)
-    if not decoded:  # longer than what is observed
+        return read_stream(body)
+    if not body:  # longer than what is observed
         return Answered(None, {})
-    answer: Mapping[str, Any] = mapping(json.loads(decoded))
+    answer: Mapping[str, Any] = mapping(json.loads(body))
     return Answered(answer, tokens_of(mapping(answer.get("usage"))))

@@ -1,12 +1,12 @@
 """Build the messages of a chat completion from a prompt template and a text."""
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tracer_serve.components.teachers._labels import may_be_offered
 from tracer_serve.errors import PluginError
+from tracer_serve.infra.caller import KEY_ID
 from tracer_serve.types import Text
 
 CLOSED = "Classify the text. Answer with exactly one of these labels and nothing else: {labels}"
@@ -15,6 +15,8 @@ OPEN = "Classify the text. Answer with one short label and nothing else."
 OFFERED = "Classify the text. Answer with one short label and nothing else: {labels}"
 _MOST = 200  # labels offered in an open task, which bounds the length of the prompt
 _RECURS = 3  # answers after which a new label is offered, so that a single slip is not repeated
+_CALLERS = 2  # keys that these answers go to: no caller alone can put words into everybody's prompt
+_COUNTED = 10_000  # new labels that are counted at a time
 _SLOT = re.compile(r"\{(?P<literal>\{\w+\})\}|\{(?P<name>\w+)\}")
 _KNOWN = ("labels", "descriptions", "text")
 
@@ -56,7 +58,7 @@ class Prompt:
         default = DESCRIBED if descriptions else CLOSED if labels else OPEN
         self.template = default if template is None else template
         self._plain, self._open, self._known = template is None, not labels, list(known[:_MOST])
-        self._given: Counter[str] = Counter()
+        self._given: dict[str, tuple[int, frozenset[str]]] = {}
         for match in _SLOT.finditer(self.template):
             if match["name"] and match["name"] not in _KNOWN:
                 raise PluginError(
@@ -71,11 +73,18 @@ class Prompt:
         self._offer()
 
     def note(self, label: str) -> None:
-        """Count an answer; in an open task a label that recurs is offered in later prompts."""
+        """Count an answer; in an open task a label that recurs, for several callers, is offered in later prompts.
+
+        Answers without an API key count as one caller each, as in `TraceTable.labels_in_use`.
+        """
         if not self._open or label in self._known or len(self._known) == _MOST or not may_be_offered(label):
             return
-        self._given[label] += 1
-        if self._given[label] == _RECURS:
+        if len(self._given) == _COUNTED:
+            self._given.clear()
+        answers, callers = self._given.get(label, (0, frozenset()))
+        answers, callers = answers + 1, callers | {KEY_ID.get() or f"answer {answers}"}
+        self._given[label] = answers, callers
+        if answers >= _RECURS and len(callers) >= _CALLERS:
             del self._given[label]
             self._known.append(label)  # appended, so that the prompt prefix cached by the endpoint stays valid
             self._offer()

@@ -155,17 +155,22 @@ def test_only_plain_labels_of_several_callers_stand_in_an_open_tasks_prompt(tmp_
 async def test_every_administrative_act_is_in_the_audit_log(
     keyed: MakeTask, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`GET /admin/log` and `tracer-serve log` show who did what, failures included; a caller may see neither."""
+    """`GET /admin/log` and `tracer-serve log` show who did what, failures and refusals included."""
     spec = keyed()
     make_version(spec)
     async with serving(spec) as (client, runtime):
+        for path in ("refit", "refit", "unknown", "log"):  # refused; repeated ones are one entry
+            assert (await client.post(f"/admin/{path}", headers=bearer(ASKS))).status_code == 403
         await client.post("/admin/refit", headers=bearer(OPERATES))
         await client.post("/admin/rollback", headers=bearer(OPERATES), json={})
         await client.post("/admin/rollback", headers=bearer(OPERATES), json={"version": 9})
         close_gate(runtime.store, 1, 20, 3, 50.0)
+        assert main(["rollback", str(spec.file), "--to", "7"]) == 1
         assert main(["rollback", str(spec.file), "--to", "2"]) == 0
         assert main(["versions", str(spec.file), "--pin", "1"]) == 0
         assert main(["forget", str(spec.file), "--user", "ann"]) == 0
+        for more in ([], ["--dry-run"]):
+            assert main(["traces", "prune", str(spec.file), "--older-than", "30d", *more]) == 0
         answer = await client.get("/admin/log", headers=bearer(OPERATES))
         page = (await client.get("/admin/log?limit=2", headers=bearer(OPERATES))).json()["data"]
         older = await client.get(f"/admin/log?limit=1&before={page[-1]['id']}", headers=bearer(OPERATES))
@@ -176,17 +181,20 @@ async def test_every_administrative_act_is_in_the_audit_log(
     printed = json.loads(capsys.readouterr().out)
     acts = [(entry["action"], entry["target"], entry["outcome"]) for entry in answer.json()["data"]]
     assert acts == [
+        ("traces.prune", "", "done"),
         ("forget", "", "done"),
         ("pin", "1", "done"),
         ("rollback", "2", "done"),
+        ("rollback", "7", "failed"),
         ("gate.close", "1", "done"),
         ("rollback", "9", "failed"),
         ("rollback", "1", "done"),
         ("refit", "", "done"),
+        ("refit", "", "refused"),
     ]
     assert [entry["action"] for entry in printed] == [act for act, *_ in acts]
     actors = [entry["actor"].partition(":")[0] for entry in printed]
-    assert actors == ["cli"] * 3 + ["monitor"] + ["key"] * 3
+    assert actors == ["cli"] * 5 + ["monitor"] + ["key"] * 4
     assert "ann" not in json.dumps([entry["details"] for entry in printed])
     assert (refused, wrong.status_code) == ([403, 403], 400)
     assert older.json()["data"][0]["id"] < page[-1]["id"]

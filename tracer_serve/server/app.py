@@ -82,7 +82,7 @@ def make_app(task: Task, *, schedule: bool = True, alone: bool = True) -> Starle
     server = task.spec.server
     if alone and not server.api_keys:
         around.append(Middleware(AllowedHosts, servers=[server]))
-    around.append(Middleware(Guard, server=server))
+    around.append(Middleware(Guard, server=server, on_refused=admin.RefusedActs().record))
     return Starlette(lifespan=lifespan, routes=ROUTES, middleware=around, exception_handlers=HANDLERS)
 
 

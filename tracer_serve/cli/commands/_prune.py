@@ -6,6 +6,7 @@ from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
+from tracer_serve.cli.commands._audit import record
 from tracer_serve.cli.console import facts, print_json, progress_bar
 from tracer_serve.config.load import Task, load_task
 from tracer_serve.errors import SpecError
@@ -33,6 +34,8 @@ def run(args: argparse.Namespace) -> int:
         if not args.dry_run:
             with progress_bar(quiet=args.json) as progress:
                 rows = prune(store, age, told=lambda removed: progress("removing old rows", removed, total))
+    if not args.dry_run:
+        record(task, "traces.prune", rows=rows, older_than_s=age.total_seconds())
     if args.json:
         print_json({"rows": rows, "older_than_s": age.total_seconds(), "dry_run": args.dry_run})
     else:

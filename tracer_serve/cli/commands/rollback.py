@@ -25,6 +25,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         done = roll_back(versions, args.to)
     except ArtifactError as error:
+        record(task, "rollback", str(args.to or ""), "failed")
         raise ArtifactError(f"{error}. List them with: tracer-serve versions {args.task}") from error
     record(task, "rollback", str(done.version), before=done.before)
     out.print(f"version {done.version} serves now (before: {done.before})")

@@ -2,6 +2,7 @@
 
 import ipaddress
 import math
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -19,6 +20,9 @@ OPEN = frozenset({"/livez", "/readyz", "/metrics"})
 ADMIN = "tracer_serve.admin"
 """Key of the ASGI scope: whether the caller has the right admin."""
 
+OnRefused = Callable[[Scope, Caller], Awaitable[None]]
+"""Called with the request of a known key that tried what only an operator may do."""
+
 
 class Guard:
     """ASGI middleware that admits requests by key and right, and counts them by caller.
@@ -30,10 +34,12 @@ class Guard:
     Parameters
     ----------
     server : its keys and `rate_limit`, of which each of its `workers` gets an equal share
+    on_refused : records a refused administrative act
     """
 
-    def __init__(self, app: ASGIApp, server: ServerSpec) -> None:
+    def __init__(self, app: ASGIApp, server: ServerSpec, on_refused: OnRefused) -> None:
         self._app, self._keys, self._keyed = app, Keys.of(server), bool(server.api_keys)
+        self._on_refused = on_refused
         self._buckets = None if server.rate_limit is None else Buckets(server.rate_limit / server.workers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -44,10 +50,16 @@ class Guard:
             return
         caller = (scope.get("client") or ("",))[0]
         if self._keyed or path.startswith("/admin/"):
+            right = _right_of(path)
             try:
-                found = self._admit(path, Headers(scope=scope))
+                found = self._caller(path, right, Headers(scope=scope))
             except RefusalError as refusal:
                 await respond(refusal)(scope, receive, send)
+                return
+            if not _may(found, right):
+                if right == "admin":
+                    await self._on_refused(scope, found)
+                await respond(_missing(right))(scope, receive, send)
                 return
             caller = found.key_id
             KEY_ID.set(caller)
@@ -71,25 +83,23 @@ class Guard:
 
         await self._app(scope, receive, telling)
 
-    def _admit(self, path: str, headers: Headers) -> Caller:
+    def _caller(self, path: str, right: Right | None, headers: Headers) -> Caller:
         """Return the caller of a request.
 
         Raises
         ------
         RefusalError
-            401 for a missing or unknown key, 403 for a key without the right.
+            401 for a missing or unknown key, under the admin routes 403.
         """
-        given, right = headers.get("authorization", ""), _right_of(path)
+        given = headers.get("authorization", "")
         if right == "admin" and not self._keys.may_anybody("admin"):
             problem = f"the admin routes are closed: no key has the right admin, and {ADMIN_KEY} is not set"
             raise RefusalError(403, problem, code="admin_closed")
         if right == "admin" and not given.lower().startswith("bearer "):  # never a password that a browser remembers
             raise RefusalError(401, "send the admin key as `Authorization: Bearer KEY`", code="missing_api_key")
         found = self._keys.caller(given)
-        if found is None and right != "admin":
-            raise unknown_key(path, headers)
-        if found is None or (right is not None and right not in found.rights and not _covers(found, right)):
-            raise RefusalError(403, f"this key does not have the right {right}", code="missing_right")
+        if found is None:
+            raise _missing(right) if right == "admin" else unknown_key(path, headers)
         return found
 
 
@@ -102,9 +112,13 @@ def _right_of(path: str) -> Right | None:
     return "ask" if path.startswith("/v1/") else None
 
 
-def _covers(caller: Caller, right: Right) -> bool:
-    """Return whether a caller's other rights include a right: an operator may correct answers too."""
-    return right == "feedback" and "admin" in caller.rights
+def _may(caller: Caller, right: Right | None) -> bool:
+    """Return whether a caller has a right; an operator may correct answers too."""
+    return right is None or right in caller.rights or (right == "feedback" and "admin" in caller.rights)
+
+
+def _missing(right: Right | None) -> RefusalError:
+    return RefusalError(403, f"this key does not have the right {right}", code="missing_right")
 
 
 class Loopback:

@@ -1,16 +1,19 @@
 """What only keys with the right admin may do; `Guard` has checked that. Each act is recorded in the audit log."""
 
+import time
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from tracer_serve.errors import ArtifactError
 from tracer_serve.infra.caller import KEY_ID
 from tracer_serve.lifecycle.rollback import roll_back
 from tracer_serve.lifecycle.triggers import request_refit
+from tracer_serve.server.http.api_keys import Caller
 from tracer_serve.server.http.context import runtime_of
 from tracer_serve.server.http.errors import RefusalError
 from tracer_serve.server.http.json_response import JsonAnswer
@@ -20,6 +23,8 @@ from tracer_serve.storage.traces.audit_log import AuditEntry, Outcome
 
 _PAGE = 50
 _LARGEST_PAGE = 500
+_ACTS = {"/admin/refit": "refit", "/admin/rollback": "rollback"}
+_REFUSAL_S = 60.0  # between two entries for the same key and act, so that refusals cannot fill the log
 
 
 class RollbackRequest(BaseModel):
@@ -83,3 +88,19 @@ async def record(
     """Record what the key of this request did."""
     entry = AuditEntry(f"key:{KEY_ID.get()}", action, target, outcome, details or {})
     await run_in_threadpool(runtime.store.audit_log.record, entry)
+
+
+class RefusedActs:
+    """Records administrative acts that a known key tried without the right; each key and act at most once a minute."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[str, str], float] = {}
+
+    async def record(self, scope: Scope, caller: Caller) -> None:
+        """Record a refused request; reading the log is no act."""
+        action, now = _ACTS.get(scope["path"]), time.monotonic()
+        if action is None or now < self._last.get((caller.key_id, action), -_REFUSAL_S) + _REFUSAL_S:
+            return
+        self._last[caller.key_id, action] = now
+        entry = AuditEntry(f"key:{caller.key_id}", action, outcome="refused")
+        await run_in_threadpool(scope["app"].state.runtime.store.audit_log.record, entry)

@@ -10,6 +10,11 @@ from tests.storage.traces import postgres
 from tests.support.stub_llm import StubLLM, serve
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the proof in tests/faults be made longer."""
+    parser.addoption("--kills", type=int, default=240, help="kill -9 of test_many_kills_lose_nothing")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _bytecode() -> Iterator[None]:
     """Share compiled bytecode between the processes that tests start, if bytecode is not written otherwise."""

@@ -3,11 +3,13 @@
     python -m tests.faults.driver FOLDER SEED KILLS
 
 Everything is imported once and each process is a fork, so that a kill costs no start-up. One process writes rows as a
-service does, and says which are on disk; beside it another refits, imports a file or swaps versions until it is killed.
+service does, and says which are on disk; beside it another refits, imports a file, swaps versions, answers requests
+or saves observed calls until it is killed.
 Then a third one starts everything as a service would, answers, and counts. Prints one JSON line of what was seen.
 """
 
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -23,14 +25,18 @@ from typing import Any
 from tests.support.tiny import LABELS, TEXTS, rows_now, tiny_task, write_rows
 from tracer_serve.config.load import Task
 from tracer_serve.errors import BusyError
+from tracer_serve.forms.calls import parse
+from tracer_serve.forms.grouping import CallGroups
+from tracer_serve.forms.prompt_group import Observed
 from tracer_serve.lifecycle.refit import refit
 from tracer_serve.serving.runtime import running
 from tracer_serve.storage.importers import import_file
+from tracer_serve.storage.observed import ObservedCalls
 from tracer_serve.storage.traces.lease_owner import LEASE
 from tracer_serve.storage.versions.opening import open_versions, store_of
 from tracer_serve.types import Decision
 
-_LONGEST_S = {"refit": 1.0, "import": 0.15, "swap": 0.05}
+_LONGEST_S = {"refit": 1.0, "import": 0.15, "swap": 0.05, "worker": 0.5, "discovery": 0.1}
 _FILE_ROWS = 200
 
 
@@ -75,6 +81,34 @@ def take_in(task: Task, number: int) -> None:
         import_file(store, task.base / f"more-{number}.jsonl")
 
 
+def work(task: Task, told: int) -> None:
+    """Answer requests as a worker does, and tell the ids of the rows that were acknowledged."""
+
+    async def run() -> None:
+        async with running(task, schedule=False) as runtime:
+            for number in itertools.count():
+                await runtime.router.route([TEXTS[number % len(TEXTS)]])
+                rows = rows_now(4)
+                written = await asyncio.gather(*(runtime.writer.commit(row) for row in rows))
+                acknowledged = [row.id for row, is_written in zip(rows, written, strict=True) if is_written]
+                os.write(told, b"".join(trace_id.encode() + b"\n" for trace_id in acknowledged))
+
+    asyncio.run(run())
+
+
+def observe(task: Task) -> None:
+    """Save the calls that a proxy observes, more each time."""
+    store, groups = ObservedCalls(task.base / "observed.db"), CallGroups()
+    if store.file.exists():
+        store.load_into(groups)
+    for number in itertools.count():
+        said = f"Which colour is this? Answer with its name and nothing else.\nText: {number} {TEXTS[number % 96]}"
+        body = {"model": "m", "messages": [{"role": "user", "content": said}]}
+        groups.add(Observed(parse(body), LABELS[number % 96], at=time.time()))
+        if number % 20 == 0:
+            store.save(groups, days=7.0)
+
+
 def check(task: Task, acknowledged: set[str], files: int) -> None:
     """Start what is left as a service does, and look at everything."""
     store = store_of(task)
@@ -89,6 +123,10 @@ def check(task: Task, acknowledged: set[str], files: int) -> None:
     for number in open_versions(task).numbers():
         open_versions(task).verify(number)
     store.close()
+    calls, groups = ObservedCalls(task.base / "observed.db"), CallGroups()
+    if calls.file.exists():
+        calls.load_into(groups)
+        assert groups.totals.calls > 0, "observed calls are lost"
     asyncio.run(answer(task))
 
 
@@ -104,18 +142,20 @@ async def answer(task: Task) -> None:
 
 def trial(task: Task, rng: random.Random, number: int, acknowledged: set[str]) -> str:
     """Kill once and check; return what was killed, and whether it had ended before."""
-    kind = rng.choice(["refit", "refit", "import", "swap"])
+    kind = rng.choice(["refit", "refit", "import", "swap", "worker", "discovery"])
     texts = [f"more {number} {text}" for text in (TEXTS * 3)[:_FILE_ROWS]]
     write_rows(task.base / f"more-{number}.jsonl", texts, (LABELS * 3)[:_FILE_ROWS])
     reading, told = os.pipe()
     writer = fork(lambda: load(task, told))
-    os.close(told)
     works: dict[str, Callable[[], Any]] = {
         "refit": lambda: refit(task),
         "swap": lambda: swap(task),
         "import": lambda: take_in(task, number),
+        "worker": lambda: work(task, told),
+        "discovery": lambda: observe(task),
     }
     victim = fork(works[kind])
+    os.close(told)
     time.sleep(rng.uniform(0.0, _LONGEST_S[kind]))
     for pid in rng.sample([victim, writer], 2):
         os.kill(pid, signal.SIGKILL)

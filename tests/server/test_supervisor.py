@@ -23,6 +23,8 @@ WORKER = """
 import os, pathlib, signal, sys, time
 from tracer_serve.server.process.handshake import SupervisorLink
 here = pathlib.Path(__file__).parent
+from tracer_serve.infra.periodic import follow_parent
+follow_parent(os.getppid())
 link = SupervisorLink(int(sys.argv[1]))
 (here / f"spare-{os.getpid()}").touch()
 if link.listening() is None:
@@ -106,3 +108,12 @@ def test_a_worker_that_does_not_stop_is_killed(tmp_path: Path) -> None:
         supervisor.send_signal(signal.SIGTERM)
         assert supervisor.wait(30) == 0
         assert not named(tmp_path, "ready")
+
+
+def test_the_workers_of_a_killed_supervisor_end(tmp_path: Path) -> None:
+    """kill -9 of the supervisor leaves no process behind that would hold the port."""
+    with supervising(tmp_path, 2) as supervisor:
+        until(lambda: len(named(tmp_path, "ready")) == 2 and len(named(tmp_path, "spare")) == 1)
+        supervisor.kill()
+        supervisor.wait()
+        until(lambda: not named(tmp_path, "ready") | named(tmp_path, "spare"))

@@ -190,6 +190,8 @@ def test_pictures_and_tool_results_are_no_texts(made: Make, model: str) -> None:
     [
         ({"n": 2}, "n is not"),
         ({"logprobs": True}, "logprobs"),
+        ({"tools": 5}, "tools is no list"),
+        ({"functions": {"a": 1}}, "functions is no list"),
         ({"tools": [OTHER]}, "0 of its fields have the task's labels"),
         ({"response_format": {"type": "grammar"}}, "'grammar'"),
         ({"guided_choice": ["red", "green"]}, "its choices"),

@@ -49,3 +49,15 @@ async def test_exchanges_that_wait_have_a_bound_in_bytes(tmp_path: Path) -> None
         for _ in range(5):
             proxy.observer.observe(large)
         assert proxy.observer.missed == 3
+
+
+@pytest.mark.parametrize("said", ['{"label": "red", "confidence": 1%s}' % ("0" * 400), '{"a": NaN}', "[" * 5_000])
+async def test_an_odd_answer_does_not_end_the_observer(tmp_path: Path, said: str) -> None:
+    """After an answer with a number beyond all bounds, or one without end, calls are observed as before."""
+    answers = [json.dumps({"choices": [{"message": {"content": content}}]}).encode() for content in (said, "red")]
+    with proxying("http://127.0.0.1:9/v1", tmp_path) as proxy:
+        for answer in answers:
+            asked = json.dumps(body("x")).encode()
+            proxy.observer.observe(Exchange("chat/completions", asked, 200, httpx.Headers(), answer, 0.0))
+        assert proxy.observer.settled()
+        assert proxy.observer.groups.totals.calls >= 1

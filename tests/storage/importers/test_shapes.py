@@ -12,6 +12,7 @@ import pytest
 
 from tracer_serve.errors import ImportFileError
 from tracer_serve.storage.importers import ReadOptions, read_traces
+from tracer_serve.storage.importers.calls import read_calls
 from tracer_serve.types import Trace
 
 _SYSTEM = {"role": "system", "content": "Classify the customer's message."}
@@ -418,3 +419,19 @@ def test_long_fields(tmp_path: Path) -> None:
         csv.writer(file).writerows([["text", "label"], ["long " * 200_000, "x"]])
     [one] = read_traces(path, "task")
     assert len(one.input) == 1_000_000
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"run_type": "llm", "inputs": {"prompt": "x"}, "outputs": {"generations": [[]]}},
+        {"input": "x", "label": "red", "usage": {"prompt_tokens": 10**400}},
+        {"messages": [_USER, {"role": "assistant", "content": f'{{"label": "red", "score": 1{"0" * 400}}}'}]},
+    ],
+)
+def test_an_odd_line_does_not_end_an_import(tmp_path: Path, line: dict[str, Any]) -> None:
+    """Empty lists and numbers beyond all bounds are read or refused by line, as traces and as calls."""
+    file = tmp_path / "t.jsonl"
+    file.write_text("\n".join(json.dumps(one) for one in (line, {"input": "y", "label": "blue"})))
+    assert [trace.input for trace in read_traces(file, "t", skip_bad=True)][-1] == "y"
+    assert len(list(read_calls(file, ReadOptions()))) == 2

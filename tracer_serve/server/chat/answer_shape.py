@@ -120,7 +120,7 @@ def shape_of(options: Mapping[str, Any], labels: AbstractSet[str], when_handled:
 
 
 def _shape(options: Mapping[str, Any], labels: AbstractSet[str], when_handled: Mapping[str, Any]) -> Shape:
-    tools, functions = options.get("tools"), options.get("functions")
+    tools, functions = _list(options, "tools"), _list(options, "functions")
     if tools and options.get("tool_choice") != "none":
         offered = [tool.get("function") for tool in _dicts(tools) if tool.get("type") == "function"]
         choice = options.get("tool_choice")
@@ -136,6 +136,13 @@ def _shape(options: Mapping[str, Any], labels: AbstractSet[str], when_handled: M
     if wanted.choices is not None and set(map(str, wanted.choices)) != labels:
         raise UnfillableError("its choices are not the task's labels")
     return Shape("json" if wanted.json else "text", labels, schema=wanted.schema, when_handled=when_handled)
+
+
+def _list(options: Mapping[str, Any], name: str) -> list[Any]:
+    value = options.get(name) or []
+    if not isinstance(value, list):
+        raise UnfillableError(f"{name} is no list")
+    return value
 
 
 def _dicts(values: Any) -> list[dict[str, Any]]:

@@ -41,16 +41,20 @@ def read_stream(body: bytes) -> Answered:
         if event.get("type") == "response.completed":
             return Answered(dict(whole), tokens_of(mapping(whole.get("usage"))))
         usage = tokens_of(mapping(event.get("usage"))) or usage
-        for choice in event.get("choices") or ():
+        for choice in _list(event.get("choices")):
             said += _pieces(mapping(mapping(choice).get("delta")))
     return Answered("".join(said) or None, usage)
 
 
 def _pieces(delta: Mapping[str, Any]) -> Iterator[str]:
-    calls = delta.get("tool_calls") or [{"function": delta.get("function_call")}]
+    calls = _list(delta.get("tool_calls")) or [{"function": delta.get("function_call")}]
     for piece in (delta.get("content"), *(mapping(mapping(call).get("function")).get("arguments") for call in calls)):
         if isinstance(piece, str):
             yield piece
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _events(body: bytes) -> Iterator[Mapping[str, Any]]:

@@ -9,14 +9,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from tracer_serve.errors import StoreError
-from tracer_serve.forms.calls import NotACallError
 from tracer_serve.forms.grouping import CallGroups
 from tracer_serve.infra.redaction import WITHHELD, Redact
 from tracer_serve.server.proxy.answers import Answered, decoded, read_stream
 from tracer_serve.server.proxy.relay import Exchange
 from tracer_serve.storage.importers.calls import observed
 from tracer_serve.storage.importers.extract import mapping
-from tracer_serve.storage.importers.items import RefusedError
 from tracer_serve.storage.importers.parse import tokens_of
 from tracer_serve.storage.observed import ObservedCalls
 
@@ -126,8 +124,8 @@ class Observer:
             body = json.loads(exchange.request)
             answered = _answer_of(exchange)
             seen = observed(body, answered.content, exchange.at, answered.usage)
-        except (NotACallError, RefusedError, ValueError, TypeError, AttributeError, RecursionError):
-            return  # no call that is understood here; its bytes were forwarded all the same
+        except Exception:  # noqa: BLE001  anything may be in it, and the thread has to live; its bytes were forwarded
+            return
         with self.lock:
             self.groups.add(seen)
 

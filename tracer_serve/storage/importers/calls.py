@@ -18,6 +18,7 @@ RESPONSES = "responses"
 """`Form.api` of calls of the Responses API."""
 
 _USER = ("user", "human")
+_LARGEST = 1e300
 
 
 def read_calls(path: Path, reading: ReadOptions) -> Iterator[Observed | Refusal]:
@@ -128,4 +129,5 @@ def _label(said: Any, options: Mapping[str, Any]) -> str | None:
 
 def _numbers(said: Any) -> dict[str, float]:
     fields = said.items() if isinstance(said, Mapping) else ()
-    return {name: float(v) for name, v in fields if isinstance(v, int | float) and not isinstance(v, bool)}
+    numbers = {name: v for name, v in fields if isinstance(v, int | float) and not isinstance(v, bool)}
+    return {name: float(v) for name, v in numbers.items() if abs(v) <= _LARGEST}  # others overflow, or are no number

@@ -25,6 +25,7 @@ PAIR_NAMES = (
     ("text_a", "text_b"), ("premise", "hypothesis"), ("sentence_a", "sentence_b"), ("sentence1", "sentence2"),
 )  # fmt: skip
 T = TypeVar("T")
+_MOST_TOKENS = 1_000_000_000  # of one call; more are a mistake, and would spoil every sum
 _TOKENS = {
     "prompt_tokens": ("prompt_tokens", "input_tokens", "input"),
     "completion_tokens": ("completion_tokens", "output_tokens", "output"),
@@ -65,7 +66,7 @@ def _each(path: Path, reading: ReadOptions, make: Callable[[int, RawTrace], T]) 
             yield Refusal(line, str(error))
         except SkippedError:
             yield None
-        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
             yield Refusal(line, f"does not have the structure of its format ({type(error).__name__}: {error})")
 
 
@@ -177,7 +178,8 @@ def _name(value: Any) -> str | None:
 
 def tokens_of(usage: Mapping[str, Any]) -> dict[str, int]:
     """Return ``prompt_tokens`` and ``completion_tokens`` of a log, whatever it calls them."""
-    return {name: count for name, keys in _TOKENS.items() if isinstance(count := first(usage, *keys), int)}
+    found = {name: first(usage, *keys) for name, keys in _TOKENS.items()}
+    return {name: count for name, count in found.items() if isinstance(count, int) and 0 <= count <= _MOST_TOKENS}
 
 
 def cost_of(value: Any) -> float:

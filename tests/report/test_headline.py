@@ -8,7 +8,7 @@ import pytest
 from tests.report.conftest import blobs, case_of, make_task
 from tracer_serve.cli.commands._certificate_rows import measured_of
 from tracer_serve.gate.certify import certify
-from tracer_serve.gate.settings import CalibrationRows, GateSettings
+from tracer_serve.gate.settings import CalibrationRows, GateSettings, Mode
 from tracer_serve.gate.wording import title_of, verdict_of
 from tracer_serve.report.render import render_html
 
@@ -35,7 +35,17 @@ def test_a_bound_per_label_is_told_as_one() -> None:
         CalibrationRows(np.zeros(400), np.ones(400, bool), np.ones(400), answers=answers),
         replace(TESTED, per_class=True),
     )
-    assert dict(measured_of(found))["agreement"].endswith("for each certified label with probability 0.95 per label")
+    assert dict(measured_of(found))["agreement"].endswith(
+        "for each certified label at a confidence of 0.95 per label, proved"
+    )
+
+
+@pytest.mark.parametrize(("mode", "said"), [("strict", "This is proved"), ("cross_fit", "not proved")])
+def test_the_verdict_says_what_supports_delta(mode: Mode, said: str) -> None:
+    """A held-out test is called proved; a cross-fitted one, whose model was refitted afterwards, is not."""
+    found = certify(CalibrationRows(np.zeros(100), np.ones(100, bool), np.ones(100)), replace(TESTED, mode=mode))
+    assert found.basis == {"strict": "proved", "cross_fit": "empirical"}[mode]
+    assert said in verdict_of(found)
 
 
 @pytest.mark.parametrize(("wrong", "said"), [(3, "97 of 100 agree, too few to show"), (9, "too often, even where")])

@@ -29,8 +29,8 @@ class GateSpec(Frozen):
     )
     mode: Literal["strict", "cross_fit"] = Field(
         default="cross_fit",
-        description="strict: certify on a held-out fifth, by the theorem as stated. cross_fit: certify on out-of-fold"
-        " scores of all rows; more coverage, and within delta in simulations.",
+        description="strict: certify on a held-out fifth; delta is proved. cross_fit: certify on out-of-fold scores of"
+        " all rows, then refit on all; more coverage, and delta is measured in simulations, not proved.",
     )
     families: tuple[Literal["global", "l2d", "cascade"], ...] = Field(
         default=("global", "l2d"),

@@ -5,6 +5,14 @@ from typing import ClassVar, Literal
 
 from pydantic import ConfigDict, TypeAdapter
 
+Basis = Literal["proved", "empirical"]
+"""What supports the bound delta of a certificate.
+
+``proved``: the served model was tested on rows that neither trained nor chose it, so the theorem of `gate.marginal` holds.
+``empirical``: models fitted on parts of the rows were tested and one refitted on all of them is served, so the error
+rate is known from simulations only.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -99,8 +107,10 @@ class Certificate:
         ``disagreement`` (the first test failed), ``coverage`` (certified, but under the least coverage that is worth a
         deployment), ``ineligible`` (no row has a finite score and passes the guards)
     alpha : required teacher agreement
-    delta : probability that this certificate is wrong: what it spent of the task's delta
+    delta : bound of the probability that this version is certified although its agreement is under alpha: what it
+        spent of the task's delta. It does not bound the probability that a given certificate is wrong
     mode : ``strict`` or ``cross_fit``
+    basis : what supports delta, see `Basis`
     rows : calibration rows, the ineligible ones included
     n, agreements : accepted rows at the threshold, and how many of them agree; where nothing passed, at the first test
     lower_bound : lower bound of the teacher agreement among the handled that holds together with the certificate, at
@@ -144,6 +154,7 @@ class Certificate:
     threshold: float
     coverage: float
     rows_needed: int = 0
+    basis: Basis = "empirical"
     walk: tuple[Step, ...] = ()
     coverage_unguarded: float = 0.0
     guarantee: str = "probability"

@@ -40,6 +40,7 @@ def certify_marginal(rows: CalibrationRows, settings: GateSettings) -> Certifica
         "alpha": alpha,
         "delta": settings.stated_delta,
         "mode": settings.mode,
+        "basis": settings.basis,
         "spend": settings.spend,
         "index": settings.index,
         "rivals": settings.rivals,

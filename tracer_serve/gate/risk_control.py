@@ -60,6 +60,7 @@ def certify_overall(rows: CalibrationRows, settings: GateSettings) -> Certificat
         alpha=alpha,
         delta=math.nan,
         mode=settings.mode,
+        basis=settings.basis,
         rows=n,
         n=int(accepted.sum()),
         agreements=int((accepted & agreed).sum()),

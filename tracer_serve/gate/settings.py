@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 import numpy as np
 
+from tracer_serve.gate.certificate import Basis
 from tracer_serve.types import Bools, Floats, Ints, Labels
 
 Mode = Literal["strict", "cross_fit"]
@@ -33,8 +34,8 @@ class GateSettings:
 
     Parameters
     ----------
-    alpha, delta : required agreement; probability that the certificate is wrong
-    mode : how the scores were made, ``strict`` or ``cross_fit``; only with ``strict`` does the theorem hold as stated
+    alpha, delta : required agreement; bound of the probability that a version under alpha is certified
+    mode : how the scores were made, ``strict`` or ``cross_fit``; delta is proved with ``strict`` only
     min_coverage : least certified coverage that is worth a deployment
     guarantee : ``probability``, or ``overall`` (see `gate.risk_control`)
     per_class : certify each predicted class by itself
@@ -67,8 +68,13 @@ class GateSettings:
 
     @property
     def stated_delta(self) -> float:
-        """Probability that this certificate is wrong, which it states."""
+        """Part of delta that this certificate spends and states."""
         return spent_delta(self.delta, self.spend, self.index)
+
+    @property
+    def basis(self) -> Basis:
+        """What supports the stated delta."""
+        return "proved" if self.mode == "strict" else "empirical"
 
     @property
     def tested_delta(self) -> float:

@@ -1,12 +1,13 @@
 """Certificates in words and percentages for people."""
 
-from typing import TYPE_CHECKING
-
-from tracer_serve.gate.certificate import Certificate
-
-if TYPE_CHECKING:  # it brings the fit, which a server that only says what it serves has no use for
-    pass
 import math
+
+from tracer_serve.gate.certificate import Basis, Certificate
+
+_BASIS: dict[Basis, str] = {
+    "proved": "This is proved for independent messages like the calibration rows, with repeats counted once.",
+    "empirical": "This rate is measured in simulations, not proved: the model that serves was refitted after the test.",
+}
 
 
 def bound_of(found: Certificate) -> float | None:
@@ -50,19 +51,14 @@ def promise_of(found: Certificate) -> str:
     if found.guarantee == "overall":
         return (
             f"On average over versions, at least {_percent(found.alpha)} of all requests are deferred or get the"
-            " teacher's answer; a single version may lie below."
+            f" teacher's answer; a single version may lie below. {_BASIS[found.basis]}"
         )
     each = " for each certified label" if found.per_class else ""
     return (
         f"Of the answers given without the teacher at least {_percent(found.alpha)} agree with it{each}. A"
         f" version that does not keep this is certified with probability at most {_percent(found.delta)}"
-        f"{each and ' per label'}{_basis(found)}."
+        f"{each and ' per label'}. {_BASIS[found.basis]}"
     )
-
-
-def _basis(found: Certificate) -> str:
-    """Return what supports the promise, where no theorem does."""
-    return "" if found.mode == "strict" else " (measured, not proved, for cross-fitted scores)"
 
 
 def _failed(found: Certificate) -> str:

@@ -83,6 +83,7 @@ def _manifest(  # noqa: PLR0917  # the parts of a version, and what the version 
         task=task.spec.name,
         certified=certificate.certified,
         reason=certificate.reason,
+        basis=certificate.basis,
         parent=parent,
         traces=len(taken.rows),
         last_trace=taken.until,

@@ -1,15 +1,13 @@
 """Headline of a report: certified or not and why, coverage, agreement, savings."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tracer_serve.config.load import Task
-
-if TYPE_CHECKING:  # it brings the fit, which a server that only says what it serves has no use for
-    from tracer_serve.report.calibration_view import CalibrationView
 from tracer_serve.gate.wording import bound_of, title_of, verdict_of
+from tracer_serve.report.calibration_view import CalibrationView
 
 
-def basis_of(seen: "CalibrationView", alarm: str | None = None) -> dict[str, Any]:
+def basis_of(seen: CalibrationView, alarm: str | None = None) -> dict[str, Any]:
     """Describe the rows behind every number of the report, and the alarm after which they came."""
     pilot = seen.certificate.pilot
     how = (
@@ -26,12 +24,13 @@ def basis_of(seen: "CalibrationView", alarm: str | None = None) -> dict[str, Any
     return {"mode": seen.certificate.mode, "rows": len(seen), "sentence": f"{len(seen):,} {how}.{spent}{since}"}
 
 
-def headline_of(task: Task, seen: "CalibrationView") -> dict[str, Any]:
+def headline_of(task: Task, seen: CalibrationView) -> dict[str, Any]:
     """Return the verdict in words and its main numbers, all from the certificate."""
     found, audit_rate = seen.certificate, task.spec.traces.audit_share
     return {
         "certified": found.certified,
         "reason": found.reason,
+        "basis": found.basis,
         "title": title_of(found),
         "verdict": verdict_of(found),
         "coverage": found.handled_share,

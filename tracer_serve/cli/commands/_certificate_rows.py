@@ -26,7 +26,7 @@ def measured_of(certificate: Certificate) -> list[tuple[str, str]]:
     agreement, bound = f"{percent(c.agreements / c.n)} measured ({c.agreements:,} of {c.n:,})", bound_of(c)
     if bound is not None:
         each = (" for each certified label", " per label") if c.per_class else ("", "")
-        agreement += f", at least {at_least(bound)}{each[0]} with probability {1 - c.delta:g}{each[1]}"
+        agreement += f", at least {at_least(bound)}{each[0]} at a confidence of {1 - c.delta:g}{each[1]}, {c.basis}"
     return [
         ("coverage", f"{percent(c.coverage)} of the traffic is answered by the surrogate"),
         ("agreement", agreement),

@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
             m.created[:16].replace("T", " "),
             f"{m.traces:,}",
             *[f"{m.forgotten:,}"] * forgetful,
-            f"{m.reason}, proved live" if str(m.version) in proved else m.reason,
+            ", ".join([m.reason, *[m.basis] * m.certified, *["proved live"] * (str(m.version) in proved)]),
             m.embedder,
         )
     none = f"no version yet in {task.state}; `tracer-serve fit {args.task}` writes the first"

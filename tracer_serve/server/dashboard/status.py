@@ -115,6 +115,7 @@ def _versions(runtime: Runtime) -> list[dict[str, Any]]:
             "traces": m.traces,
             "certified": m.certified,
             "reason": m.reason,
+            "basis": m.basis,
             "serves": loaded is not None and loaded.number == m.version,
             "coverage": _certified_coverage(runtime.versions, m.version) if m.certified else None,
             "report": (runtime.versions.folder(m.version) / "report.html").is_file(),

@@ -143,6 +143,7 @@ def _version(runtime: Runtime) -> dict[str, Any] | None:
         "number": loaded.number,
         "certified": certificate.certified,
         "reason": certificate.reason,
+        "basis": certificate.basis,
         "alpha": certificate.alpha,
         "delta": None if math.isnan(certificate.delta) else certificate.delta,
         "coverage": certificate.handled_share,

@@ -25,6 +25,7 @@ class Manifest:
     task : name of the task
     certified : whether its certificate lets the surrogate answer
     reason : why not, or ``certified``
+    basis : ``proved`` or ``empirical``: what supports the certificate's delta
     parent : the version that was current when this one was written
     traces : labelled rows it was fitted on
     last_trace : id of the newest of them
@@ -59,6 +60,7 @@ class Manifest:
     spent: str = ""
     forgotten: int = 0
     forms: tuple[str, ...] = ()
+    basis: str = "empirical"
 
     @classmethod
     def of_json(cls, text: str) -> Self:

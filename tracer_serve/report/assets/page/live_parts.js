@@ -75,7 +75,7 @@ function versionRow(v) {
     link.setAttribute("aria-label", `Report of version ${v.number}`);
     report.append(link);
   }
-  return row([name, cell(when(v.created)), number(v.traces), cell(v.certified ? "certified" : `not certified: ${v.reason}`), cell(percent(v.coverage), "n"),
+  return row([name, cell(when(v.created)), number(v.traces), cell(v.certified ? `certified, ${v.basis}` : `not certified: ${v.reason}`), cell(percent(v.coverage), "n"),
     cell(v.live.requests ? percent(v.live.coverage) : "-", "n"), cell(v.live.audits ? `${percent(v.live.agreement)} of ${count(v.live.audits)}` : "-", "n"), report]);
 }
 

@@ -16,7 +16,7 @@ from tracer_serve.components.registry import embedders
 from tracer_serve.config.load import Task
 from tracer_serve.config.task import Spec
 from tracer_serve.fit.dataset import Progress, Rows
-from tracer_serve.fit.folds import holdout
+from tracer_serve.fit.folds import newest_holdout
 from tracer_serve.fit.gating import settings_of
 from tracer_serve.fit.groups import groups_of
 from tracer_serve.fit.pipeline import fit_policy
@@ -105,7 +105,7 @@ def halved(
     """Certify the fitted policy on a random half of the test rows, none of which it has seen; judge on the other."""
     policy, draw = fitted.policy, facts["draw"]
     given, groups = policy.classes[asked.top], groups_of(test.texts)
-    calibrates = holdout(groups, 0.5, draw)
+    calibrates = newest_holdout(groups, np.ones(len(groups), bool), 0.5, draw)
     guard, judged = scope_threshold(fitted.answered.scope, KEEPS[0]), ~calibrates
     judgements = []
     for alpha in alphas:

@@ -31,7 +31,7 @@ from tracer_serve.components.persistence import load_component, save_component
 from tracer_serve.components.registry import embedders, surrogates
 from tracer_serve.components.surrogates.encoder import Encoder
 from tracer_serve.config.load import load_task
-from tracer_serve.fit.folds import holdout
+from tracer_serve.fit.folds import newest_holdout
 from tracer_serve.fit.groups import groups_of
 from tracer_serve.gate.certify import certify
 from tracer_serve.gate.settings import CalibrationRows, GateSettings
@@ -102,7 +102,7 @@ def trained(rows: tuple[list[Text], Labels], params: dict[str, Any], keep: Path 
 def split(texts: Sequence[Text], score: Floats, agreed: Bools, draw: int, alpha: float, **facts: Any) -> Row:
     """Certify on one half of n rows and judge on the other."""
     groups = groups_of(texts)
-    calibrates = holdout(groups, 0.5, draw)
+    calibrates = newest_holdout(groups, np.ones(len(groups), bool), 0.5, draw)
     found = certify(
         CalibrationRows(score[calibrates], agreed[calibrates], groups=groups[calibrates]),
         GateSettings(alpha=alpha, delta=facts["delta"], seed=draw),

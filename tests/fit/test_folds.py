@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer_serve.fit.folds import holdout, lasting_holdout, random_folds
+from tracer_serve.fit.folds import lasting_holdout, newest_holdout, random_folds
 from tracer_serve.fit.groups import duplicate_groups, groups_of, row_hashes
 
 TEXTS = st.lists(st.text("ab ?!", max_size=6), min_size=1, max_size=40)
@@ -27,8 +27,9 @@ def test_groups_share_a_fold(texts: list[str]) -> None:
 def test_a_holdout_never_splits_a_group(texts: list[str], seed: int) -> None:
     """Held-out rows have no row of their group among the others."""
     groups = groups_of(texts)
-    out = holdout(groups, 0.5, seed)
+    out = newest_holdout(groups, np.ones(len(groups), bool), 0.5, seed, np.arange(len(groups)))
     assert not set(groups[out]) & set(groups[~out])
+    assert not out.any() or groups[out].min() > groups[~out].max()  # groups are numbered as they appear
 
 
 def test_texts_of_one_template_are_one_group() -> None:

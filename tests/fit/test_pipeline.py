@@ -1,7 +1,9 @@
 """From labelled rows to a certified policy."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pytest
@@ -9,13 +11,14 @@ import pytest
 from tests.support.tasks import Planted, banking, write_task
 from tracer_serve.components.factory import make_embedder
 from tracer_serve.components.registry import surrogates
+from tracer_serve.components.surrogates._arrays import softmax
 from tracer_serve.errors import ArtifactError, FitError
 from tracer_serve.fit import holdout as strict
 from tracer_serve.fit.calibration import Calibration
 from tracer_serve.fit.dataset import Rows
-from tracer_serve.fit.folds import holdout
 from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.policy.policy import Policy
+from tracer_serve.types import Inputs, Labels, Vectors
 
 N = 600
 
@@ -165,12 +168,44 @@ def test_one_text_that_repeats_is_an_error_that_says_so(tmp_path: Path, mode: st
 
 
 def test_a_held_out_fifth_without_a_row_is_an_error_that_says_so(tmp_path: Path) -> None:
-    """In `strict` mode rows that may calibrate can all fall among those that train."""
+    """In `strict` mode a fifth of two rows that may calibrate is none."""
     task = write_task(tmp_path, gate={"alpha": 0.8, "delta": 0.1, "mode": "strict"})
     rows = planted(200)
-    with pytest.raises(FitError, match="none of the 160 that may calibrate"):
-        fit_policy(task, Rows(rows.texts, rows.labels, ~holdout(rows.group, 0.2, 0)), Planted())
+    with pytest.raises(FitError, match="none of the 2 that may calibrate"):
+        fit_policy(task, Rows(rows.texts, rows.labels, np.arange(200) < 2), Planted())
 
+
+class Undeclared:
+    """Nearest class mean; says nothing about how its answers change from one training run to the next."""
+
+    def fit(self, inputs: Inputs, labels: Labels) -> Self:
+        self.classes_ = np.unique(labels)
+        self.means_ = np.stack([inputs.embeddings[labels == label].mean(axis=0) for label in self.classes_])
+        return self
+
+    def predict_proba(self, inputs: Inputs) -> Vectors:
+        found: Vectors = softmax(5 * inputs.embeddings @ self.means_.T)
+        return found
+
+
+@pytest.mark.parametrize(("stable", "basis"), [(False, "proved"), (True, "empirical")])
+def test_what_may_differ_from_its_folds_is_tested_as_it_serves(
+    tmp_path: Path, stable: bool, basis: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cross-fit certifies a surrogate that declares itself stable; any other one is tested on held-out rows."""
+    monkeypatch.setitem(surrogates._classes, "undeclared", type("Mean", (Undeclared,), {"stable": stable}))
+    blend = {"type": "blend", "members": ["undeclared", "knn"]}
+    task = write_task(tmp_path, gate={"alpha": 0.8, "delta": 0.1}, surrogates=["knn", blend], acceptors=["top1"])
+    assert fit_policy(task, planted(400), Planted()).certificate.basis == basis
+
+
+def test_the_newest_rows_certify_in_strict_mode(tmp_path: Path) -> None:
+    """Where the order of arrival is known, the certificate is on the last fifth, and nothing newer than it trains."""
+    task = write_task(tmp_path, gate={"alpha": 0.8, "delta": 0.1, "mode": "strict"})
+    rows, arrived = planted(300), np.maximum(np.arange(300) - 99, 0)  # the first hundred came in one file
+    fitted = fit_policy(task, replace(rows, arrived=arrived), Planted())
+    assert sorted(fitted.calibration.row) == list(range(240, 300))
+    assert fitted.trained.max() < 240
 
 def test_a_teacher_with_one_label_goes_through_the_same_gate(tmp_path: Path) -> None:
     """A single class certifies by evidence, not by definition: 300 agreeing rows do, 40 do not."""

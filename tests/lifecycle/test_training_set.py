@@ -63,6 +63,16 @@ def test_everything_labelled_trains_and_the_drawn_calibrate(store: TraceStore) -
     }
 
 
+def test_rows_of_a_file_have_no_order_of_arrival(store: TraceStore) -> None:
+    """Served rows are as old as their id says; a file may be sorted by label, so its rows are of one unknown age."""
+    for name in ("served", "import", "imported later", "served later"):
+        facts = {"label_source": "import", "teacher_fingerprint": None} if "import" in name else DEFERRED
+        add(store, name, **facts)
+    arrived = take_snapshot(store, OWN).rows.arrived
+    assert arrived is not None
+    assert arrived.tolist() == [1, 0, 0, 4]
+
+
 def test_what_people_label_calibrates_only_where_the_teacher_had_answered(store: TraceStore) -> None:
     """Feedback on handled rows, and on rows without an answer, is about what went wrong: no sample of anything."""
     for name, facts in {"deferred": DEFERRED, "audited": AUDITED}.items():

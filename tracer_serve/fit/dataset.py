@@ -28,6 +28,8 @@ class Rows:
         (gate.md, section 5), shape (n,)
     named : the group of each row that the caller named, empty where it named none, shape (n,)
     groups : group of each row, shape (n,); None until `grouped`
+    arrived : order of arrival of each row, shape (n,); rows of unknown order, as imported ones, share a number. None:
+        nothing is known of any
     """
 
     texts: Sequence[Text]
@@ -35,6 +37,7 @@ class Rows:
     calibrates: Bools
     named: Labels | None = None
     groups: Ints | None = None
+    arrived: Ints | None = None
 
     @classmethod
     def of(cls, texts: Sequence[Text], labels: Sequence[str] | Labels) -> "Rows":
@@ -60,4 +63,5 @@ class Rows:
         """Return the rows given by index."""
         named = None if self.named is None else self.named[rows]
         groups = None if self.groups is None else self.groups[rows]
-        return Rows([self.texts[i] for i in rows], self.labels[rows], self.calibrates[rows], named, groups)
+        arrived = None if self.arrived is None else self.arrived[rows]
+        return Rows([self.texts[i] for i in rows], self.labels[rows], self.calibrates[rows], named, groups, arrived)

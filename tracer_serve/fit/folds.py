@@ -1,4 +1,4 @@
-"""Which rows are held out together: random folds that never divide a group."""
+"""Which rows are held out together: random folds or the newest groups; neither divides a group."""
 
 from collections.abc import Sequence
 
@@ -25,16 +25,35 @@ def random_folds(groups: Ints, folds: int, seed: int) -> Ints:
     return dealt[groups]
 
 
-def holdout(groups: Ints, share: float, seed: int) -> Bools:
-    """Choose about `share` of the groups at random; True = held out, shape (n,)."""
+def newest_holdout(groups: Ints, fair: Bools, share: float, seed: int, arrived: Ints | None = None) -> Bools:
+    """Hold out the fair rows of the newest groups, a share of the groups that have any; True = held out, shape (n,).
+
+    The certificate is then about what came last, and models are tested on what came after their training. A group is as
+    old as its first row, so that what comes again and again trains. Groups of equal or unknown age are in random order.
+
+    Parameters
+    ----------
+    fair : rows that may calibrate, shape (n,)
+    arrived : order of arrival of each row, as in `Rows`, shape (n,)
+
+    Examples
+    --------
+    >>> groups, arrived = np.array([0, 1, 2, 3, 0]), np.arange(5)
+    >>> newest_holdout(groups, np.ones(5, bool), 0.25, 0, arrived).tolist()
+    [False, False, False, True, False]
+    """
     count = int(groups.max(initial=-1)) + 1
-    order = np.random.default_rng(seed).permutation(count)
-    chosen: Bools = (order < round(share * count))[groups]
+    first = np.full(count, np.iinfo(np.int64).max)
+    np.minimum.at(first, groups, np.zeros(len(groups), np.int64) if arrived is None else arrived)
+    shuffled = np.random.default_rng(seed).permutation(count)
+    order = shuffled[np.argsort(-first[shuffled], kind="stable")]
+    eligible = order[np.isin(order, groups[fair])]
+    chosen: Bools = np.isin(groups, eligible[: round(share * len(eligible))]) & fair
     return chosen
 
 
 def lasting_holdout(texts: Sequence[Text], groups: Ints, share: float, seed: int) -> Bools:
-    """Choose as `holdout` does, by a hash: what is held out once stays held out as more texts come, shape (n,).
+    """Choose a share of the groups by a hash: what is held out once stays held out as more texts come, shape (n,).
 
     So a model can continue from an earlier one's weights. The first text of a group decides.
     """

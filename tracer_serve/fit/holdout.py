@@ -15,7 +15,7 @@ from tracer_serve.fit.cross_fit import top_two
 from tracer_serve.fit.cross_score import predicted_agreement
 from tracer_serve.fit.dataset import Progress, Rows
 from tracer_serve.fit.final_fit import finish, stage_facts
-from tracer_serve.fit.folds import holdout, lasting_holdout
+from tracer_serve.fit.folds import lasting_holdout, newest_holdout
 from tracer_serve.fit.gating import certified
 from tracer_serve.fit.result import Fitted
 from tracer_serve.fit.selection import Choice
@@ -32,10 +32,14 @@ _STRICT_SHARE = 0.2
 def fit_strict(
     task: Task, rows: Rows, embedders: Sequence[Embedder], progress: Progress, index: int, *, earlier: Path | None
 ) -> Fitted:
-    """Certify on a held-out fifth that neither trains nor chooses; the served model is fitted on the rest."""
+    """Certify on the newest fifth, which neither trains nor chooses; the served model is fitted on the rest."""
     seed, resumes = task.spec.fit.seed, can_resume(task)
     group = rows.group
-    apart = lasting_holdout(rows.texts, group, _STRICT_SHARE, seed) if resumes else holdout(group, _STRICT_SHARE, seed)
+    apart = (
+        lasting_holdout(rows.texts, group, _STRICT_SHARE, seed)
+        if resumes
+        else newest_holdout(group, rows.calibrates, _STRICT_SHARE, seed, rows.arrived)
+    )
     held_out = _sample(np.flatnonzero(apart & rows.calibrates), seed)
     if not len(held_out):
         raise FitError(

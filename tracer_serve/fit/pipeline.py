@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tracer_serve.components.factory import make_embedders
+from tracer_serve.components.factory import make_embedders, make_surrogate
 from tracer_serve.config.load import Task
 from tracer_serve.errors import FitError
 from tracer_serve.fit.calibration import Calibration
@@ -57,7 +57,7 @@ def fit_policy(
             " (`tracer-serve import TASK.yaml traces.jsonl`)"
         )
     embedders = (embedder, *(make_embedders(task)[1:] if beside is None else beside))
-    if task.spec.gate.mode == "strict" or len(rows) > CROSS_FIT_ROWS:
+    if task.spec.gate.mode == "strict" or len(rows) > CROSS_FIT_ROWS or not all_stable(task):
         fitted = fit_strict(task, rows, embedders, progress, index, earlier=earlier)
     else:
         fitted = _fit_cross(task, rows, embedders, progress, index)
@@ -67,6 +67,12 @@ def fit_policy(
     repeated, least = duplicate_noise(rows.texts, rows.labels), task.spec.gate.min_coverage
     why = diagnose(fitted.certificate, fitted.answered.take(fitted.calibration.fair), noise, repeated, least)
     return replace(fitted, policy=replace(fitted.policy, certificate=replace(fitted.certificate, diagnosis=why)))
+
+
+def all_stable(task: Task) -> bool:
+    """Return whether models of folds may stand for the refit that serves: every surrogate declares itself stable."""
+    made = (make_surrogate(task, number) for number in range(len(task.spec.surrogates)))
+    return all(getattr(surrogate, "stable", False) for surrogate in made)
 
 
 def _fit_cross(task: Task, rows: Rows, embedders: Sequence[Embedder], progress: Progress, index: int) -> Fitted:

@@ -102,7 +102,8 @@ def take_snapshot(
     forms = tuple(sorted(set(columns.form.decode(NATIVE)[fair].tolist())))
     left_out = 0 if newest is None else max(0, newest.of - len(columns))
     labels, ids = _labels(store, columns, fair), columns.ids
-    rows = Rows(columns.texts, labels, fair, columns.group.decode())
+    arrived = np.where(columns.source.is_value("import"), 0, np.arange(1, len(ids) + 1))  # a file has no known order
+    rows = Rows(columns.texts, labels, fair, columns.group.decode(), arrived=arrived)
     superseded = _superseded(columns, own)
     if superseded.any():
         rows, ids = rows.take(np.flatnonzero(~superseded)), ids[~superseded]

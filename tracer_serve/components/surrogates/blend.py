@@ -73,6 +73,11 @@ class Blend:
         self.cost = max(type(self).cost, *(float(getattr(member, "cost", 1.0)) for member in self.fitted_))
 
     @property
+    def stable(self) -> bool:
+        """Return whether every member is stable (`protocols.Surrogate`)."""
+        return all(getattr(member, "stable", False) for member in self.fitted_)
+
+    @property
     def resumes(self) -> bool:
         """Return whether a member warm-starts from an earlier version."""
         return any(isinstance(member, Resumable) and member.resumes for member in self.fitted_)

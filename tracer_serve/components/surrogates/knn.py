@@ -33,6 +33,7 @@ class Knn:
     """
 
     cost = 0.1  # CPU of a fit in units of logreg's: cheap candidates are compared first
+    stable = True
 
     def __init__(
         self,

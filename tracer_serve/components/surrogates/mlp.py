@@ -32,6 +32,7 @@ class Mlp:
     """
 
     cost = 2.0  # CPU of a fit in units of logreg's: cheap candidates are compared first
+    stable = True
 
     def __init__(
         self,

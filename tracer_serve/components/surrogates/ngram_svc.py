@@ -37,6 +37,7 @@ class NgramSvc:
     """
 
     cost = 2.0  # CPU of a fit in units of logreg's: cheap candidates are compared first
+    stable = True
 
     def __init__(
         self,

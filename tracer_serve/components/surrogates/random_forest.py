@@ -30,6 +30,7 @@ class RandomForest:
     """
 
     cost = 15.0  # CPU of a fit in units of logreg's: cheap candidates are compared first
+    stable = True
 
     def __init__(
         self,

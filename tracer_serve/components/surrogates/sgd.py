@@ -37,6 +37,7 @@ class Sgd:
     """
 
     cost = 0.3  # CPU of a fit in units of logreg's: cheap candidates are compared first
+    stable = True
 
     def __init__(
         self,

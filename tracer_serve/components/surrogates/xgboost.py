@@ -28,6 +28,7 @@ class XGBoost:
     """
 
     cost = 25.0  # CPU of a fit in units of logreg's: cheap candidates are compared first
+    stable = True
 
     def __init__(
         self,

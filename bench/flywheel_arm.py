@@ -14,6 +14,7 @@ from tracer_serve.errors import FitError
 from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.gate.binomial import n_min
 from tracer_serve.gate.monitor import MonitorState, advance, log_evidence
+from tracer_serve.gate.settings import Ordinal
 from tracer_serve.lifecycle.gate_state.closing import close_gate, closing_of
 from tracer_serve.lifecycle.gate_state.monitor_record import MONITOR, add_audits, monitor_state
 from tracer_serve.lifecycle.teacher_change import TeacherSince
@@ -78,7 +79,7 @@ class Arm:
         closed = calibrates_after(self.store, closing_of(self.store), serving, attempt)
         try:
             taken = take_snapshot(self.store, _TEACHER, closed=closed)
-            fitted = fit_policy(self.task, taken.rows, Given(self.world.pool), index=self.version + 1)
+            fitted = fit_policy(self.task, taken.rows, Given(self.world.pool), ordinal=Ordinal(self.version + 1))
         except FitError:
             return
         self.version += 1

@@ -15,7 +15,7 @@ from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.fit.result import Fitted
 from tracer_serve.gate.binomial import lower_bounds
 from tracer_serve.gate.certificate import Certificate
-from tracer_serve.gate.settings import spent_delta
+from tracer_serve.gate.settings import Ordinal, spent_delta
 from tracer_serve.policy.policy import Policy
 
 GATE = {"alpha": 0.85, "delta": 0.05, "scope": {"keep": 1.0}}
@@ -33,7 +33,7 @@ def fit(folder: Path, *, mode: str = "cross_fit", index: int = 1, rows: Rows | N
     """Fit a task and serve what was written to disk."""
     folder.mkdir(exist_ok=True)
     task = write_task(folder, gate={**GATE, "mode": mode, **gate})
-    fitted = fit_policy(task, rows or one_bad_label(), Planted(), index=index)
+    fitted = fit_policy(task, rows or one_bad_label(), Planted(), ordinal=Ordinal(index))
     fitted.policy.save(folder / "model")
     served = Policy.load(folder / "model", Planted())
     assert repr(served.certificate) == repr(fitted.certificate)  # a delta that is NaN equals nothing

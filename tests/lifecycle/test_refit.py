@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.support.tiny import LABELS, TEXTS, rows_now, tiny_task, write_rows
@@ -16,8 +17,9 @@ from tracer_serve.cli.main import main
 from tracer_serve.config.load import Task
 from tracer_serve.errors import BusyError, FitError
 from tracer_serve.gate.certificate import CERTIFICATE, Certificate
+from tracer_serve.gate.monitor import MonitorState
 from tracer_serve.lifecycle.gate_state.closing import Closing, close_gate
-from tracer_serve.lifecycle.gate_state.reopening import ATTEMPT
+from tracer_serve.lifecycle.gate_state.reopening import ATTEMPT, next_attempt
 from tracer_serve.lifecycle.gate_state.requirements import Requirements
 from tracer_serve.lifecycle.publish import may_serve
 from tracer_serve.lifecycle.refit import refit
@@ -180,6 +182,37 @@ def test_what_may_replace_a_certified_version(task: Task) -> None:
     assert may(strict, less, by="another")
     raised = tiny_task(task.file.parent, gate={"alpha": 0.85, "delta": 0.1}, versions={"must_keep_coverage": True})
     assert [may(raised, certificate) for certificate in (less, none)] == [True, False]
+
+
+def test_a_refuted_version_does_not_outlive_a_refit_that_fails(task: Task) -> None:
+    """Where refit and audits both disagree too often the current version goes; either alone is no reason."""
+    versions = open_versions(task)
+    requirements = Requirements(versions.manifest(1).teacher, task.spec.gate)
+    found = CERTIFICATE.validate_json((versions.folder(1) / "certificate.json").read_bytes())
+    alpha, delta = found.alpha, found.delta
+
+    def replaced(reason: str, agreements: int) -> bool:
+        failed = replace(found, certified=False, reason=reason)
+        return may_serve(task, versions, failed, requirements, MonitorState(alpha, delta, 100, agreements))
+
+    under, over = round(100 * alpha) - 1, round(100 * alpha) + 1
+    assert replaced("disagreement", under)
+    assert not replaced("disagreement", over)
+    assert not replaced("insufficient", under)
+    few = MonitorState(alpha, delta, 2, 0)
+    assert not may_serve(task, versions, replace(found, certified=False, reason="disagreement"), requirements, few)
+
+
+def test_attempts_after_an_alarm_share_delta(task: Task, store: TraceStore) -> None:
+    """The j-th attempt since the last alarm spends 6 delta / (pi^2 j^2); one that tested nothing does not count."""
+    closing = close_gate(store, version=1, audits=20, agreements=5, evidence=30.0)
+    versions, delta, coin = open_versions(task), task.spec.gate.delta, np.random.default_rng(0)
+    for rows, attempt in ((10, 1), (90, 1), (90, 2)):
+        store.traces.add([replace(row, teacher_label=str(coin.choice(["red", "blue"]))) for row in rows_now(rows)])
+        assert next_attempt(versions, closing) == attempt
+        found = refit(task, "alarm").certificate
+        assert found.reason == ("insufficient" if rows == 10 else "disagreement")
+        assert (found.attempt, found.delta) == (attempt, pytest.approx(6 * delta / (np.pi * attempt) ** 2))
 
 
 def test_a_refit_that_lost_its_lease_changes_nothing_that_serves(task: Task, store: TraceStore) -> None:

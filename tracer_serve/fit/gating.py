@@ -9,19 +9,21 @@ from tracer_serve.gate.certificate import Certificate, StageRow
 from tracer_serve.gate.certify import certify
 from tracer_serve.gate.fixed_sequence import accepts
 from tracer_serve.gate.per_class import class_thresholds, with_class_table
-from tracer_serve.gate.settings import GateSettings, Mode
+from tracer_serve.gate.settings import GateSettings, Mode, Ordinal
 from tracer_serve.types import Floats
 
 StageFacts = tuple[str, str | None, float, float]
 """A stage's surrogate, acceptor, and milliseconds per row of predicting and of embedding, as in `StageRow`."""
 
+FIRST = Ordinal()
 
-def settings_of(task: Task, mode: Mode, *, index: int = 1, rivals: int = 1) -> GateSettings:
+
+def settings_of(task: Task, mode: Mode, *, ordinal: Ordinal = FIRST, rivals: int = 1) -> GateSettings:
     """Return the promise that the spec asks for.
 
     Parameters
     ----------
-    index : which certificate of the task this is, counted from 1
+    ordinal : which certificate of the task this is
     rivals : surrogates that were compared on the calibration rows
     """
     gate = task.spec.gate
@@ -33,20 +35,21 @@ def settings_of(task: Task, mode: Mode, *, index: int = 1, rivals: int = 1) -> G
         guarantee=gate.guarantee,
         per_class=gate.per_class,
         spend=gate.spend,
-        index=index,
+        index=ordinal.index,
+        attempt=ordinal.attempt,
         rivals=rivals,
         seed=task.spec.fit.seed,
     )
 
 
-def certified(task: Task, rows: Calibration, stages: Sequence[StageFacts], index: int = 1) -> Certificate:
+def certified(task: Task, rows: Calibration, stages: Sequence[StageFacts], ordinal: Ordinal) -> Certificate:
     """Certify the rows, and add what the certificate says of classes and stages.
 
     Parameters
     ----------
     stages : of the policy that will be served
     """
-    found = certify(rows.rows(), settings_of(task, rows.mode, index=index, rivals=rows.rivals))
+    found = certify(rows.rows(), settings_of(task, rows.mode, ordinal=ordinal, rivals=rows.rivals))
     seen = rows.answered(found).take(rows.fair)
     if not found.per_class and found.guarantee == "probability":
         found = with_class_table(found, rows.classes[seen.top], seen.score, seen.agreed, seen.eligible)

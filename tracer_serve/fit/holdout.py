@@ -20,6 +20,7 @@ from tracer_serve.fit.gating import certified
 from tracer_serve.fit.result import Fitted
 from tracer_serve.fit.selection import Choice
 from tracer_serve.fit.warm_start import Resume, can_resume
+from tracer_serve.gate.settings import Ordinal
 from tracer_serve.policy.policy import Policy
 from tracer_serve.protocols import Embedder
 from tracer_serve.types import Floats, Ints, Labels, Vectors
@@ -30,7 +31,7 @@ _STRICT_SHARE = 0.2
 
 
 def fit_strict(
-    task: Task, rows: Rows, embedders: Sequence[Embedder], progress: Progress, index: int, *, earlier: Path | None
+    task: Task, rows: Rows, embedders: Sequence[Embedder], progress: Progress, ordinal: Ordinal, *, earlier: Path | None
 ) -> Fitted:
     """Certify on the newest fifth, which neither trains nor chooses; the served model is fitted on the rest."""
     seed, resumes = task.spec.fit.seed, can_resume(task)
@@ -63,7 +64,7 @@ def fit_strict(
     truth, fair = np.searchsorted(classes, test.labels), np.ones(len(held_out), bool)
     predicted = _predicted(choice, paths)
     calibration = Calibration("strict", paths, held_out, fair, classes, truth, group[held_out], predicted)
-    certificate = certified(task, calibration, stage_facts(task, choice.candidate), index)
+    certificate = certified(task, calibration, stage_facts(task, choice.candidate), ordinal)
     return Fitted(replace(policy, certificate=certificate), calibration, vectors, results, training)
 
 

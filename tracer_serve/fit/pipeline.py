@@ -14,11 +14,12 @@ from tracer_serve.fit.comparison import Compared, compare, select
 from tracer_serve.fit.dataset import Progress, Rows, silent
 from tracer_serve.fit.diagnosis import diagnose
 from tracer_serve.fit.final_fit import finish, stage_facts
-from tracer_serve.fit.gating import certified
+from tracer_serve.fit.gating import FIRST, certified
 from tracer_serve.fit.holdout import CROSS_FIT_ROWS, fit_strict
 from tracer_serve.fit.result import Fitted
 from tracer_serve.fit.selection import Choice
 from tracer_serve.fit.teacher_noise import TeacherNoise, duplicate_noise
+from tracer_serve.gate.settings import Ordinal
 from tracer_serve.protocols import Embedder
 
 
@@ -28,7 +29,7 @@ def fit_policy(
     embedder: Embedder,
     progress: Progress = silent,
     *,
-    index: int = 1,
+    ordinal: Ordinal = FIRST,
     noise: TeacherNoise | None = None,
     earlier: Path | None = None,
     beside: Sequence[Embedder] | None = None,
@@ -40,7 +41,7 @@ def fit_policy(
     rows : labelled traces; every one trains, the fair ones calibrate
     embedder : the task's embedder; a trainable one is fitted here, as are those `beside`
     progress : called as the work goes on
-    index : which certificate of the task this is, counted from 1; matters with ``gate.spend: series``
+    ordinal : which certificate of the task this is; matters with ``gate.spend: series`` and after an alarm
     noise : how far the teacher agrees with itself, where it was asked; for the diagnosis if nothing certifies
     earlier : folder of the policy that serves, from which a dear surrogate may go on (`fit.resume`)
     beside : embedders that surrogates name for themselves, the rest of `Spec.embedders`; made here if not given
@@ -58,9 +59,9 @@ def fit_policy(
         )
     embedders = (embedder, *(make_embedders(task)[1:] if beside is None else beside))
     if task.spec.gate.mode == "strict" or len(rows) > CROSS_FIT_ROWS or not all_stable(task):
-        fitted = fit_strict(task, rows, embedders, progress, index, earlier=earlier)
+        fitted = fit_strict(task, rows, embedders, progress, ordinal, earlier=earlier)
     else:
-        fitted = _fit_cross(task, rows, embedders, progress, index)
+        fitted = _fit_cross(task, rows, embedders, progress, ordinal)
     progress("certifying", 1, 1)
     if fitted.certificate.certified:
         return fitted
@@ -75,13 +76,13 @@ def all_stable(task: Task) -> bool:
     return all(getattr(surrogate, "stable", False) for surrogate in made)
 
 
-def _fit_cross(task: Task, rows: Rows, embedders: Sequence[Embedder], progress: Progress, index: int) -> Fitted:
+def _fit_cross(task: Task, rows: Rows, embedders: Sequence[Embedder], progress: Progress, ordinal: Ordinal) -> Fitted:
     """Certify on out-of-fold scores of all fair rows; the served model is refitted on all rows."""
     compared = compare(task, rows, embedders, progress)
     choice, results = select(task, compared, rows.calibrates)
     policy, vectors = finish(task, rows, embedders, choice.candidate, compared.folds.classes)
     calibration = calibration_of(compared, choice, rows)
-    certificate = certified(task, calibration, stage_facts(task, choice.candidate), index)
+    certificate = certified(task, calibration, stage_facts(task, choice.candidate), ordinal)
     return Fitted(replace(policy, certificate=certificate), calibration, vectors, results, np.arange(len(rows)))
 
 

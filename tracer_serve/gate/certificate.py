@@ -126,6 +126,8 @@ class Certificate:
     guarantee : ``probability``: agreement >= alpha with probability 1 - delta; ``overall``: see `gate.overall`
     spend : ``per_version``: delta is this version's own; ``series``: it is a part of the task's delta
     index : which certificate of the task this is, counted from 1
+    attempt : which attempt to open the gate after an alarm this is, counted from 1; all of them share delta, and the
+        j-th spends 6 delta / (pi^2 j^2). 0: no alarm had closed it
     pilot : rows that were spent on finding the start and entered nothing else
     groups : independent groups among the rows (see `CalibrationRows.groups`). The promise is about a random message
         with its repeats counted once: one random row of each group passes an exact test, and so do all rows
@@ -160,6 +162,7 @@ class Certificate:
     guarantee: str = "probability"
     spend: str = "per_version"
     index: int = 1
+    attempt: int = 0
     pilot: int = 0
     groups: int = 0
     largest_group: int = 0

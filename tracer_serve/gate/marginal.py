@@ -43,6 +43,7 @@ def certify_marginal(rows: CalibrationRows, settings: GateSettings) -> Certifica
         "basis": settings.basis,
         "spend": settings.spend,
         "index": settings.index,
+        "attempt": settings.attempt,
         "rivals": settings.rivals,
         "pilot": int(pilot.sum()),
         **group_facts(group[keep]),

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from tracer_serve.gate.binomial import n_min
 from tracer_serve.gate.live_proof import log_proof
 from tracer_serve.types import Bools, Floats
 
@@ -71,6 +72,11 @@ class MonitorState:
         """
         spare = _log_spare(self.before + self.seen)
         return bool(self.log_bets) and float(np.logaddexp.reduce(self.log_bets)) >= spare - math.log(2.0)
+
+    @property
+    def refuted(self) -> bool:
+        """Whether enough audits for a certificate have agreed on less than alpha: too weak for an alarm of its own."""
+        return self.seen >= n_min(self.alpha, self.delta) and self.agreements < self.alpha * self.seen
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""

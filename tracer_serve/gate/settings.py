@@ -14,6 +14,20 @@ Guarantee = Literal["probability", "overall"]
 Spend = Literal["per_version", "series"]
 
 
+@dataclass(frozen=True, slots=True)
+class Ordinal:
+    """Which certificate of a task this is.
+
+    Parameters
+    ----------
+    index : counted from 1 over all versions
+    attempt : counted from 1 over the attempts to open the gate after an alarm; 0 where none closed it
+    """
+
+    index: int = 1
+    attempt: int = 0
+
+
 def spent_delta(delta: float, spend: Spend = "per_version", index: int = 1) -> float:
     """Return the part of delta that the `index`-th certificate of a task may spend.
 
@@ -40,6 +54,8 @@ class GateSettings:
     guarantee : ``probability``, or ``overall`` (see `gate.risk_control`)
     per_class : certify each predicted class by itself
     spend, index : see `spent_delta`
+    attempt : as in `Ordinal`. The attempts after one alarm share delta as a series: of rows just under alpha, tested
+        again and again, a fifth would open the gate in 60 days
     rivals : surrogates that competed on these rows. The test is made at ``delta / rivals``: choosing by the other
         folds alone is not enough, as a surrogate that is lucky in two folds is chosen for both. Of twelve that were
         all just under alpha one was certified in 10 % of draws at a delta of 5 %
@@ -59,6 +75,7 @@ class GateSettings:
     per_class: bool = False
     spend: Spend = "per_version"
     index: int = 1
+    attempt: int = 0
     rivals: int = 1
     seed: int = 0
 
@@ -69,7 +86,8 @@ class GateSettings:
     @property
     def stated_delta(self) -> float:
         """Part of delta that this certificate spends and states."""
-        return spent_delta(self.delta, self.spend, self.index)
+        own = spent_delta(self.delta, self.spend, self.index)
+        return spent_delta(own, "series", self.attempt) if self.attempt else own
 
     @property
     def basis(self) -> Basis:

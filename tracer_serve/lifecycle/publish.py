@@ -13,6 +13,7 @@ import numpy as np
 from tracer_serve.config.load import Task
 from tracer_serve.fit.result import Fitted
 from tracer_serve.gate.certificate import CERTIFICATE, Certificate
+from tracer_serve.gate.monitor import MonitorState
 from tracer_serve.lifecycle.certificates import certified_version
 from tracer_serve.lifecycle.gate_state.requirements import Requirements
 from tracer_serve.lifecycle.training_set import Snapshot
@@ -56,20 +57,34 @@ def write_version(task: Task, versions: VersionStore, fresh: Fresh, plugins: dic
     )
 
 
-def may_serve(task: Task, versions: VersionStore, found: Certificate, requirements: Requirements) -> bool:
+def may_serve(
+    task: Task,
+    versions: VersionStore,
+    found: Certificate,
+    requirements: Requirements,
+    audits: MonitorState | None = None,
+) -> bool:
     """Return whether a new version replaces the current one.
 
-    A certified version does. An uncertified one does only where the current version is uncertified too. A current
+    A certified version does. An uncertified one does where the current version is uncertified too, or is refuted: the
+    refit disagrees too often and so do the current version's audits. Otherwise a version that was certified by luck
+    would serve for ever, as one that fails never replaces it. A current
     version whose certificate is void (drift, another teacher, a higher promise) stays for shadow scoring until another
     one certifies, but its coverage is no longer a benchmark.
+
+    Parameters
+    ----------
+    audits : of the current version
     """
     parent = versions.current()
     if parent is None or not versions.manifest(parent).certified:
         return True
     before = certified_version(versions, parent)
     void = requirements.state(before).void
-    if not found.certified or void or not task.spec.versions.must_keep_coverage:
-        return found.certified
+    if not found.certified:
+        return not void and found.reason == "disagreement" and audits is not None and audits.refuted
+    if void or not task.spec.versions.must_keep_coverage:
+        return True
     return found.coverage >= before.certificate.coverage
 
 
@@ -84,6 +99,7 @@ def _manifest(  # noqa: PLR0917  # the parts of a version, and what the version 
         certified=certificate.certified,
         reason=certificate.reason,
         basis=certificate.basis,
+        attempt=certificate.attempt if _tested(certificate) else max(0, certificate.attempt - 1),
         parent=parent,
         traces=len(taken.rows),
         last_trace=taken.until,

@@ -18,9 +18,13 @@ from tracer_serve.fit.execution import computing
 from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.fit.teacher_noise import KEY, TeacherNoise
 from tracer_serve.gate.certificate import Certificate
+from tracer_serve.gate.monitor import MonitorState
+from tracer_serve.gate.settings import Ordinal
 from tracer_serve.lifecycle.adopted_forms import adopted_forms
+from tracer_serve.lifecycle.certificates import certified_version
 from tracer_serve.lifecycle.gate_state.closing import closing_of
-from tracer_serve.lifecycle.gate_state.reopening import attempt_of
+from tracer_serve.lifecycle.gate_state.monitor_record import MONITOR, monitor_state
+from tracer_serve.lifecycle.gate_state.reopening import attempt_of, next_attempt
 from tracer_serve.lifecycle.gate_state.requirements import Requirements
 from tracer_serve.lifecycle.imports import import_traces
 from tracer_serve.lifecycle.publish import Fresh, may_serve, write_version
@@ -93,7 +97,7 @@ def refit(task: Task, trigger: str = "hand", progress: Progress = silent) -> Ref
             require()
             number = write_version(task, versions, fresh, plugins)
             require()
-            activated = _activate(task, versions, number, fresh)
+            activated = _activate(task, versions, number, fresh, _audits(task, store, versions))
             certificate = fresh.fitted.certificate
             record(number, certificate.certified)
             return RefitOutcome(
@@ -146,7 +150,7 @@ def _fit(
         taken.rows,
         embedder,
         progress,
-        index=next_number(versions),
+        ordinal=Ordinal(next_number(versions), next_attempt(versions, closing)),
         noise=noise,
         earlier=earlier,
         beside=beside,
@@ -155,9 +159,19 @@ def _fit(
     return Fresh(taken, fitted, spent, Requirements(since.fingerprint, task.spec.gate, closing), migration)
 
 
-def _activate(task: Task, versions: VersionStore, number: int, fresh: Fresh) -> bool:
+def _audits(task: Task, store: TraceStore, versions: VersionStore) -> MonitorState | None:
+    """Return how the audits of the version that serves came out, None where none does."""
+    current = versions.current()
+    if current is None:
+        return None
+    return monitor_state(store.values.get(MONITOR), certified_version(versions, current), task.spec.gate)
+
+
+def _activate(
+    task: Task, versions: VersionStore, number: int, fresh: Fresh, audits: MonitorState | None
+) -> bool:
     """Let the version serve if it may, and drop what is beyond the retention; return whether it serves."""
-    activated = may_serve(task, versions, fresh.fitted.certificate, fresh.requirements)
+    activated = may_serve(task, versions, fresh.fitted.certificate, fresh.requirements, audits)
     if activated:
         versions.activate(number)
     versions.collect(task.spec.versions.keep)

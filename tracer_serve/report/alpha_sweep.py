@@ -13,6 +13,7 @@ from tracer_serve.config.load import Task
 from tracer_serve.fit.gating import settings_of
 from tracer_serve.fit.result import Fitted
 from tracer_serve.gate.certify import certify
+from tracer_serve.gate.settings import Ordinal
 from tracer_serve.gate.wording import bound_of
 
 _STEP = 0.005
@@ -22,7 +23,8 @@ def whatif_of(task: Task, fitted: Fitted) -> dict[str, Any]:
     """Return coverage, bound and saved calls over alpha; the task's own alpha carries the certificate itself."""
     own, rows = fitted.certificate.alpha, fitted.calibration.rows()
     alphas = np.union1d(np.arange(max(0.5, own - 0.2), 0.9951, _STEP).round(4), [own])
-    asked = settings_of(task, fitted.calibration.mode, index=fitted.certificate.index, rivals=fitted.calibration.rivals)
+    ordinal = Ordinal(fitted.certificate.index, fitted.certificate.attempt)
+    asked = settings_of(task, fitted.calibration.mode, ordinal=ordinal, rivals=fitted.calibration.rivals)
     found = [
         fitted.certificate if alpha == own else certify(rows, replace(asked, alpha=float(alpha))) for alpha in alphas
     ]

@@ -7,12 +7,12 @@ from typing import Any
 from tracer_serve.config.task import Spec
 from tracer_serve.gate.binomial import n_min
 from tracer_serve.lifecycle.certificates import certified_version
-from tracer_serve.lifecycle.gate_state.closing import closing_of
+from tracer_serve.lifecycle.gate_state.closing import Closing, closing_of
 from tracer_serve.lifecycle.gate_state.requirements import Requirements
 from tracer_serve.lifecycle.gate_state.state import Reason
 from tracer_serve.lifecycle.teacher_change import TEACHER
 from tracer_serve.storage.traces import TraceStore
-from tracer_serve.storage.versions.store import VersionStore
+from tracer_serve.storage.versions.store import VersionStore, all_manifests
 
 ATTEMPT = "schedule.attempt"
 """Key in the store: the last refit that a schedule started."""
@@ -104,6 +104,15 @@ def reopening_of(spec: Spec, store: TraceStore, versions: VersionStore) -> Reope
     elif at_once:
         needed = 0
     return Reopening(trigger, cause, rows, needed, before, attempts)
+
+
+def next_attempt(versions: VersionStore, closing: Closing | None) -> int:
+    """Return which attempt to open the gate since the last alarm the next certificate is; 0 where it is open again."""
+    current = versions.current()
+    serving = None if current is None else versions.manifest(current)
+    if closing is None or (serving is not None and serving.certified and serving.after >= closing.after):
+        return 0
+    return 1 + max((m.attempt for m in all_manifests(versions) if m.after >= closing.after), default=0)
 
 
 def attempt_of(store: TraceStore) -> dict[str, Any]:

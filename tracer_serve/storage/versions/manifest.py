@@ -25,6 +25,7 @@ class Manifest:
     task : name of the task
     certified : whether its certificate lets the surrogate answer
     reason : why not, or ``certified``
+    attempt : which attempt to open the gate after an alarm this was, counted from 1; 0: no alarm had closed it
     basis : ``proved`` or ``empirical``: what supports the certificate's delta
     parent : the version that was current when this one was written
     traces : labelled rows it was fitted on
@@ -61,6 +62,7 @@ class Manifest:
     forgotten: int = 0
     forms: tuple[str, ...] = ()
     basis: str = "empirical"
+    attempt: int = 0
 
     @classmethod
     def of_json(cls, text: str) -> Self:

@@ -30,8 +30,8 @@ class Surrogate(Protocol):
     """A cheap model that imitates the teacher.
 
     `predict_proba` returns shape (n, k): rows sum to 1, columns in the order of `classes_` (sorted, as fitted).
-    One that says ``stable = True`` declares that a fit on nine tenths of the rows answers about as well as one on all of
-    them, and that repeated fits do. Otherwise the fit holds rows out and tests the very model that serves, as in
+    One that says ``stable = True`` declares that a fit on nine tenths of the rows answers about as well as one on all
+    of them, and that repeated fits do. Otherwise the fit holds rows out and tests the very model that serves, as in
     `gate.mode: strict`: models of folds say nothing about another training run.
     """
 

@@ -207,6 +207,7 @@ def test_the_newest_rows_certify_in_strict_mode(tmp_path: Path) -> None:
     assert sorted(fitted.calibration.row) == list(range(240, 300))
     assert fitted.trained.max() < 240
 
+
 def test_a_teacher_with_one_label_goes_through_the_same_gate(tmp_path: Path) -> None:
     """A single class certifies by evidence, not by definition: 300 agreeing rows do, 40 do not."""
     task = write_task(tmp_path, gate={"alpha": 0.95, "delta": 0.05, "scope": {"keep": 1.0}})

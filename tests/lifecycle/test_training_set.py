@@ -63,6 +63,30 @@ def test_everything_labelled_trains_and_the_drawn_calibrate(store: TraceStore) -
     }
 
 
+def test_labels_that_are_missing_for_long_texts_thin_the_short_ones(store: TraceStore) -> None:
+    """Where the teacher labels every short text and a third of the long ones, a third of the short ones calibrates."""
+    texts = [f"{'long ' * 20 if i % 2 else 'short'} {i}" for i in range(600)]
+    rows = [
+        Trace(
+            id=new_id(),
+            ts=datetime.now(UTC),
+            task="t",
+            input=text,
+            teacher_label=None if i % 2 and i % 3 else "x",
+            teacher_fingerprint=None if i % 2 and i % 3 else "own",
+            decision="deferred",
+            u=0.5,
+        )
+        for i, text in enumerate(texts)
+    ]
+    store.traces.add(rows)
+    kept = fair(store)
+    short, long = ([kept[text] for text in texts[start::2] if text in kept] for start in (0, 1))
+    assert (len(short), len(long)) == (300, 100)
+    assert sum(long) > 60
+    assert sum(short) < 1.5 * sum(long)
+
+
 def test_rows_of_a_file_have_no_order_of_arrival(store: TraceStore) -> None:
     """Served rows are as old as their id says; a file may be sorted by label, so its rows are of one unknown age."""
     for name in ("served", "import", "imported later", "served later"):

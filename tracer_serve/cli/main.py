@@ -27,6 +27,7 @@ COMMANDS = {
     "classify": "label a whole file with the current version, as fast as the embedder; resumable",
     "forget": "remove a user's traces and mark the versions fitted on them",
     "scan": "estimate from a trace file what the surrogate would handle, before deployment",
+    "prove": "refit on resamples of the task's own traces and count how often the certificate was wrong",
     "discover": "find the classification tasks in LLM logs: their prompts, labels and cost; writes their YAMLs",
     "proxy": "forward every LLM call unchanged, and find the classification tasks among them",
     "build": "make a bento of a task, for `bentoml serve` and `bentoml containerize`",

@@ -29,9 +29,9 @@ class GateSpec(Frozen):
     )
     mode: Literal["strict", "cross_fit"] = Field(
         default="cross_fit",
-        description="strict: certify on the newest fifth, held out; delta is proved. cross_fit: certify on out-of-fold scores of"
-        " all rows, then refit on all; more coverage, and delta is measured in simulations, not proved. strict is used"
-        " above 50,000 rows, and where a surrogate does not declare itself stable.",
+        description="strict: certify on the newest fifth, held out; delta is proved. cross_fit: certify on out-of-fold"
+        " scores of all rows, then refit on all; more coverage, and delta is measured in simulations, not proved."
+        " strict is used above 50,000 rows, and where a surrogate does not declare itself stable.",
     )
     families: tuple[Literal["global", "l2d", "cascade"], ...] = Field(
         default=("global", "l2d"),

@@ -1,6 +1,6 @@
 """The calibration set of a fit: rows as the certificate sees them, out of fold or held out, never as trained on."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from tracer_serve.fit.candidate import Paths
 from tracer_serve.gate.certificate import Certificate
+from tracer_serve.gate.drift_window import since_drop
 from tracer_serve.gate.per_class import class_thresholds
 from tracer_serve.gate.settings import CalibrationRows, Mode
 from tracer_serve.types import Bools, Floats, Ints, Labels
@@ -30,6 +31,7 @@ class Calibration:
         pilot (`gate.pilot`)
     rivals : surrogates that were compared on these rows
     spare : leading stages of the paths that the policy to serve does not have
+    outdated : rows that were fair, and came before a drop in agreement (`gate.drift_window`)
     """
 
     mode: Mode
@@ -42,6 +44,25 @@ class Calibration:
     predicted: Floats | None = None
     rivals: int = 1
     spare: int = 0
+    outdated: int = 0
+
+    def current(self, arrived: Ints | None, least: int) -> Self:
+        """Return it with the rows since agreement last dropped as its fair ones.
+
+        Parameters
+        ----------
+        arrived : order of arrival of each row of the fit, as in `Rows`; None: nothing is known
+        least : rows that suffice for a certificate
+        """
+        if arrived is None or not self.fair.any():
+            return self
+        fair = np.flatnonzero(self.fair)
+        last = self.paths.take(fair)
+        groups = np.unique(self.group[fair], return_inverse=True)[1]
+        kept = since_drop(last.agreed[-1], last.eligible[-1], groups, arrived[self.row[fair]], least)
+        still = np.zeros(len(self.fair), bool)
+        still[fair[kept]] = True
+        return replace(self, fair=still, outdated=int((~kept).sum()))
 
     def rows(self) -> CalibrationRows:
         """Return the fair rows for the gate; of a policy with one stage without the axis of stages."""

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from tracer_serve.config.load import Task
 from tracer_serve.fit.calibration import Answered, Calibration
+from tracer_serve.gate.binomial import n_min
 from tracer_serve.gate.certificate import Certificate, StageRow
 from tracer_serve.gate.certify import certify
 from tracer_serve.gate.fixed_sequence import accepts
@@ -42,6 +43,11 @@ def settings_of(task: Task, mode: Mode, *, ordinal: Ordinal = FIRST, rivals: int
     )
 
 
+def window_of(task: Task) -> int:
+    """Return how many rows a half of the calibration window has at least: enough to certify some of them."""
+    return 4 * n_min(task.spec.gate.alpha, task.spec.gate.delta)
+
+
 def certified(task: Task, rows: Calibration, stages: Sequence[StageFacts], ordinal: Ordinal) -> Certificate:
     """Certify the rows, and add what the certificate says of classes and stages.
 
@@ -54,7 +60,7 @@ def certified(task: Task, rows: Calibration, stages: Sequence[StageFacts], ordin
     if not found.per_class and found.guarantee == "probability":
         found = with_class_table(found, rows.classes[seen.top], seen.score, seen.agreed, seen.eligible)
     table = _stages(class_thresholds(found, rows.classes)[seen.top], seen, stages)
-    return replace(found, class_floor=task.spec.gate.class_floor or 0.0, stages=table)
+    return replace(found, class_floor=task.spec.gate.class_floor or 0.0, stages=table, outdated=rows.outdated)
 
 
 def _stages(threshold: Floats, seen: Answered, stages: Sequence[StageFacts]) -> tuple[StageRow, ...]:

@@ -8,7 +8,8 @@ from pydantic import ConfigDict, TypeAdapter
 Basis = Literal["proved", "empirical"]
 """What supports the bound delta of a certificate.
 
-``proved``: the served model was tested on rows that neither trained nor chose it, so the theorem of `gate.marginal` holds.
+``proved``: the served model was tested on rows that neither trained nor chose it, so the theorem of `gate.marginal`
+holds.
 ``empirical``: models fitted on parts of the rows were tested and one refitted on all of them is served, so the error
 rate is known from simulations only.
 """
@@ -129,6 +130,7 @@ class Certificate:
     attempt : which attempt to open the gate after an alarm this is, counted from 1; all of them share delta, and the
         j-th spends 6 delta / (pi^2 j^2). 0: no alarm had closed it
     pilot : rows that were spent on finding the start and entered nothing else
+    outdated : rows that came before a drop in agreement and therefore only train; the newest ones calibrate
     groups : independent groups among the rows (see `CalibrationRows.groups`). The promise is about a random message
         with its repeats counted once: one random row of each group passes an exact test, and so do all rows
     largest_group : rows of the largest group
@@ -164,6 +166,7 @@ class Certificate:
     index: int = 1
     attempt: int = 0
     pilot: int = 0
+    outdated: int = 0
     groups: int = 0
     largest_group: int = 0
     effective_rows: float = 0.0

@@ -33,9 +33,11 @@ def verdict_of(found: Certificate) -> str:
     """Return the certificate's finding in a sentence or two."""
     if found.certified:
         return promise_of(found)
-    more = f" About {found.rows_needed:,} more calibration traces would change that." if found.rows_needed else ""
+    more = f" Agreement has dropped since the oldest {found.outdated:,} rows." if found.outdated else ""
     if found.diagnosis is not None:
-        more = f" {found.diagnosis.sentence}"
+        more += f" {found.diagnosis.sentence}"
+    elif found.rows_needed:
+        more += f" About {found.rows_needed:,} more calibration traces would change that."
     return {
         "insufficient": "Everything goes to the teacher: there are too few rows to show an agreement of"
         f" {_percent(found.alpha)}.{more}",

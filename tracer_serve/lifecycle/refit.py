@@ -167,9 +167,7 @@ def _audits(task: Task, store: TraceStore, versions: VersionStore) -> MonitorSta
     return monitor_state(store.values.get(MONITOR), certified_version(versions, current), task.spec.gate)
 
 
-def _activate(
-    task: Task, versions: VersionStore, number: int, fresh: Fresh, audits: MonitorState | None
-) -> bool:
+def _activate(task: Task, versions: VersionStore, number: int, fresh: Fresh, audits: MonitorState | None) -> bool:
     """Let the version serve if it may, and drop what is beyond the retention; return whether it serves."""
     activated = may_serve(task, versions, fresh.fitted.certificate, fresh.requirements, audits)
     if activated:

@@ -17,7 +17,8 @@ row only trains. A person's label on a row that the teacher never answered does 
 what went wrong.
 
 Rows without a label are left out. A teacher that is down fails whatever the text is, so an outage thins the sample
-evenly. Texts that a teacher refuses for their content are outside the promise, which covers texts that it labels.
+evenly; where labels are missing more often for texts of some lengths the sample is evened (`gate.missing_labels`).
+Texts that a teacher refuses for their content are outside the promise, which covers texts that it labels.
 Audits that failed while deferred rows were retried make easy rows rarer, which costs coverage only.
 """
 
@@ -27,14 +28,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tracer_serve.components.factory import make_teacher, teacher_fingerprint
+from tracer_serve.components.known_forms import make_forms
+from tracer_serve.config.load import Task
 from tracer_serve.errors import FitError
 from tracer_serve.fit.dataset import Rows
 from tracer_serve.forms.known import NATIVE
 from tracer_serve.gate.fair_sample import calibration_rows
+from tracer_serve.gate.missing_labels import evened
+from tracer_serve.lifecycle.adopted_forms import adopted_forms
 from tracer_serve.lifecycle.gate_state.closing import Closing
-from tracer_serve.lifecycle.teacher_change import TeacherSince
+from tracer_serve.lifecycle.teacher_change import TeacherSince, note_teacher
 from tracer_serve.storage.traces import Columns, TraceStore
-from tracer_serve.types import Bools, Labels
+from tracer_serve.types import Bools, Labels, Text, length_of
 
 _EACH = 20
 """Rows of each label that train however rare it has become: a label without any would be unknown to the version."""
@@ -59,6 +65,14 @@ class Snapshot:
     after: str
     left_out: int = 0
     forms: tuple[str, ...] = ()
+
+
+def labelled_rows(task: Task, store: TraceStore) -> Rows:
+    """Return the rows that a refit of the task would work on, without regard to alarms and spent rows."""
+    forms = make_forms(task, make_teacher(task))
+    forms.adopt(adopted_forms(store))
+    since = note_teacher(store, teacher_fingerprint(task))
+    return take_snapshot(store, since, most=task.spec.fit.max_traces, certified_as=forms.certified_as).rows
 
 
 def take_snapshot(
@@ -99,6 +113,7 @@ def take_snapshot(
     if newest is not None:
         fair &= ~np.isin(columns.ids, np.array(newest.older, dtype=np.bytes_))
     fair &= question == _most_frequent(question[fair])
+    fair &= _evened(columns, store.traces.unlabelled(closed), fair)
     forms = tuple(sorted(set(columns.form.decode(NATIVE)[fair].tolist())))
     left_out = 0 if newest is None else max(0, newest.of - len(columns))
     labels, ids = _labels(store, columns, fair), columns.ids
@@ -114,6 +129,17 @@ def _questions(columns: Columns, certified_as: Callable[[str | None], str]) -> L
     """Return the form whose certificate would cover each row, shape (n,)."""
     covering = [certified_as(form) for form in columns.form.values]
     return np.array([*covering, NATIVE], dtype=np.str_)[columns.form.codes]
+
+
+def _evened(columns: Columns, missing: list[Text], fair: Bools) -> Bools:
+    """Return the rows without those that are too many as others of other lengths lack a label, shape (n,)."""
+    kept = np.ones(len(fair), bool)
+    served = np.flatnonzero(fair & ~columns.source.is_value("import"))
+    kept[served] = evened(
+        np.array([length_of(columns.texts[row]) for row in served], np.float64),
+        np.array([length_of(text) for text in missing], np.float64),
+    )
+    return kept
 
 
 def _most_frequent(questions: Labels) -> str:

@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 
 from tracer_serve.errors import StoreError
 from tracer_serve.storage.traces import recency
-from tracer_serve.storage.traces.codec import pack, unpack_text
+from tracer_serve.storage.traces.codec import pack, unpack, unpack_text
 from tracer_serve.storage.traces.columnar import Columns, gather
 from tracer_serve.storage.traces.database import again
 from tracer_serve.storage.traces.merge_label import labelled, stands_against
@@ -18,7 +18,9 @@ from tracer_serve.storage.traces.schema import traces
 from tracer_serve.storage.traces.sql import StorePart, fetch, insert, missing, pages
 from tracer_serve.storage.traces.tallies import label_counts
 from tracer_serve.storage.traces.tally_delta import Change
-from tracer_serve.types import Answer, LabelSource, Trace
+from tracer_serve.types import Answer, LabelSource, Text, Trace
+
+_LOOKED_AT = 200_000
 
 
 class TraceTable(StorePart):
@@ -117,6 +119,24 @@ class TraceTable(StorePart):
         """Return the greatest id that is less than those of the newest n labelled rows, empty where there is none."""
         with self._db.read() as connection:
             return recency.id_before_newest(connection, self._task, n)
+
+    def unlabelled(self, after_id: str = "") -> list[Text]:
+        """Return the texts among the newest 200,000 rows that were drawn to be labelled and have no label.
+
+        Parameters
+        ----------
+        after_id : exclusive bound of the ids
+        """
+        last = (
+            select(traces.c.input, traces.c.teacher_label, traces.c.u, traces.c.audit_rate)
+            .where(traces.c.task == self._task, traces.c.id > after_id)
+            .order_by(traces.c.id.desc())
+            .limit(_LOOKED_AT)
+            .subquery()
+        )
+        query = select(last.c.input).where(last.c.teacher_label.is_(None), last.c.u < last.c.audit_rate)
+        with self._db.read() as connection:
+            return [unpack(text) for text in connection.execute(query).scalars()]
 
     def recent(self, n: int = 50, *, before_id: str | None = None) -> list[Trace]:
         """Return the newest n traces, newest first; `before_id` is the last id of the previous page."""

@@ -6,6 +6,11 @@
 traces, the same kind of model (logistic regression), and judge on 20,000 fresh rows. A draw is violated where traffic
 whose agreement is under alpha is handled. Both promise at most 10 %, tracer-llm's default; given the scores,
 tracer-serve also 5 %.
+
+    python -m bench.guarantee --worlds templates bursts --systems tracer-serve,before
+
+``--worlds`` plays the worlds that break independence instead (`bench.worlds`), with tracer-serve's gate, and with it as
+it was before it had a remedy. Draws end when it is clear on which side of the limit the rate of wrong certificates is.
 """
 
 import argparse
@@ -24,6 +29,10 @@ from scipy.stats import binomtest
 from bench.data import Given, Part
 from bench.peer import run_in_peer
 from bench.skew import SKEWED
+from bench.worlds import WorldRow, run_world
+from bench.worlds_fit import FIT_WORLDS
+from bench.worlds_groups import GROUP_WORLDS
+from bench.worlds_time import TIME_WORLDS
 from tracer_serve.cli.console import out, progress_bar
 from tracer_serve.config.load import Task
 from tracer_serve.config.task import Spec
@@ -34,11 +43,13 @@ from tracer_serve.gate.settings import CalibrationRows, GateSettings
 from tracer_serve.types import Bools, Floats
 
 SYSTEMS = ("tracer-serve", "tracer-llm")
+WORLDS = (*GROUP_WORLDS, *FIT_WORLDS, *TIME_WORLDS)
 ALPHAS = (0.9, 0.95)
 PEER_DELTA = 0.1
 DELTAS = {"tracer-serve": (PEER_DELTA, 0.05), "tracer-llm": (PEER_DELTA,)}
 ROWS = 2000
 _SKEWED_ALPHA = 0.9
+_GATE_RUNS, _WORLD_RUNS = 400, 600
 _AT_ONCE = 10  # draws per start of the peer's interpreter
 
 Draw = tuple[Part, Part]
@@ -236,27 +247,59 @@ def table(rows: Sequence[Row]) -> Table:
     return shown
 
 
+def world_rows(names: Sequence[str], systems: Sequence[str], runs: int, progress: Progress) -> Iterator[WorldRow]:
+    """Play the named worlds by each of the systems ``tracer-serve`` and ``before``."""
+    chosen = [(world, system) for world in WORLDS if world.name in names for system in systems]
+    for number, (world, system) in enumerate(chosen):
+        yield run_world(world, runs, remedy=system == "tracer-serve")
+        progress(f"{world.name}, {system}", number + 1, len(chosen))
+
+
+def world_table(rows: Sequence[WorldRow]) -> Table:
+    """Return a line per world and system; red where the 95 % interval lies above the limit."""
+    shown = Table("world", "variant", "grouped", "system", "<=", "wrong", "runs", "cover", box=box.SIMPLE)
+    for row in rows:
+        style = "bold red" if row.low > row.limit else "green"
+        rate = f"[{style}]{row.violation_rate:.1%}[/] ({row.low:.1%} to {row.high:.1%})"
+        given = "given" if row.grouped else "found"
+        facts = (row.system, f"{row.limit:.0%}", rate, str(row.runs), f"{row.coverage:.1%}")
+        shown.add_row(row.world, row.variant, given, *facts)
+    return shown
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.guarantee", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--runs", type=int, default=400, help="draws per kind of scores; 0 for none")
+    parser.add_argument("--worlds", nargs="+", choices=sorted({world.name for world in WORLDS}), help="worlds to play")
+    parser.add_argument("--runs", type=int, help="draws per kind of scores, 0 for none (400); most of a world (600)")
     parser.add_argument("--fits", type=int, default=40, help="whole fits per kind of skewed traffic; 0 for none")
     parser.add_argument("--first-fit", type=int, default=0, help="seed of the first of them: a long run in pieces")
     parser.add_argument("--traffic", nargs="+", choices=[*SKEWED], default=[*SKEWED], help="kinds of skewed traffic")
-    parser.add_argument("--systems", default=",".join(SYSTEMS), help="comma-separated")
+    parser.add_argument("--systems", help="comma-separated; default: all")
     parser.add_argument("--json", action="store_true", help="flat rows, nothing else on standard output")
     options = parser.parse_args(arguments)
-    systems = options.systems.split(",")
-    if unknown := set(systems) - set(SYSTEMS):
-        parser.error(f"unknown system {', '.join(sorted(unknown))}; there are {', '.join(SYSTEMS)}")
+    known = ("tracer-serve", "before") if options.worlds else SYSTEMS
+    systems = options.systems.split(",") if options.systems else known
+    if unknown := set(systems) - set(known):
+        parser.error(f"unknown system {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    runs = options.runs if options.runs is not None else _WORLD_RUNS if options.worlds else _GATE_RUNS
+    if options.worlds:
+        with progress_bar(quiet=options.json) as progress:
+            played = [*world_rows(options.worlds, systems, runs, progress)]
+        _show(played, world_table(played), as_json=options.json)
+        return
     with progress_bar(quiet=options.json) as progress:
-        rows = [*gate_rows(options.runs, systems, progress)] if options.runs else []
+        rows = [*gate_rows(runs, systems, progress)] if runs else []
         seeds = range(options.first_fit, options.first_fit + options.fits)
         rows += fit_rows(seeds, options.traffic, systems, progress) if options.fits else []
-    if options.json:
+    _show(rows, table(rows), as_json=options.json)
+
+
+def _show(rows: Sequence[Row | WorldRow], lines: Table, *, as_json: bool) -> None:
+    if as_json:
         print(json.dumps([asdict(row) for row in rows], indent=1))
     else:
-        out.print(table(rows))
+        out.print(lines)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 # make serve   a fresh clone to a running service: core packages only, no key, no torch
-# make test    a fresh clone to a verdict: lint, types, layers, fast tests with branch coverage
+# make test    a fresh clone to a verdict: lint, types, layers, docs, fast tests with branch coverage
 # The other targets are parts of these two, and `make help` lists all.
 
 PYTHON ?= python3
@@ -25,7 +25,7 @@ test test-slow test-newest: export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv install serve test test-slow test-newest lint fmt bench constraints reference dist clean
+.PHONY: help venv install serve test test-slow test-newest lint fmt bench constraints reference docs dist clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,7 +57,7 @@ lint: $(EXTRA) ## ruff, mypy --strict, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint ## lint, then the fast tests with branch coverage of at least FLOOR percent
+test: lint docs ## lint, docs, then the fast tests with branch coverage of at least FLOOR percent
 	$(BIN)/python -m pytest $(ABREAST) --cov --cov-report=term-missing --cov-fail-under=$(FLOOR)
 
 test-slow: $(EXTRA) ## Monte Carlo, fault and soak proofs
@@ -89,6 +89,10 @@ constraints: $(EXTRA) ## pin what is installed now, once the tests have passed o
 
 reference: $(EXTRA) ## write docs/reference from the code
 	$(BIN)/python docs/generate.py
+
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: $(EXTRA) ## the site in build/site; a broken link fails
+	$(BIN)/mkdocs build --quiet
 
 dist: $(BIN)/python ## wheel and sdist in dist/, installed and tried in an environment of their own
 	rm -rf dist $(VENV)-dist

@@ -44,7 +44,7 @@ def test_bound_and_test_are_dual(k: int, n: int, alpha: float, delta: float) -> 
 
 @pytest.mark.parametrize(("alpha", "rows"), [(0.85, 19), (0.9, 29), (0.95, 59), (0.97, 99), (0.99, 299)])
 def test_n_min_is_the_published_table(alpha: float, rows: int) -> None:
-    """The least number of rows without a disagreement is that of gate.md at delta = .05."""
+    """The least number of rows without a disagreement is that of gate.md, section 2, at delta = .05."""
     assert n_min(alpha, 0.05) == rows
 
 

@@ -31,7 +31,7 @@ def after(outcomes: list[bool], state: MonitorState = START) -> MonitorState:
 
 
 def plain_evidence(outcomes: list[bool], alpha: float) -> float:
-    """M as gate.md writes it, without logs."""
+    """M as gate.md, section 6, defines it, without logs."""
     errors = sorted({min(0.98, (1 - alpha) * m) for m in (1.1, 1.2, 1.5, 2, 3, 5, 8, 12)})
     bets, used, j = [0.0] * len(errors), 0.0, 0
     for i, agree in enumerate(outcomes):
@@ -47,7 +47,7 @@ def plain_evidence(outcomes: list[bool], alpha: float) -> float:
 
 @given(OUTCOMES, st.sampled_from([0.85, 0.9, 0.95, 0.99]))
 def test_evidence_is_the_published_recursion(outcomes: list[bool], alpha: float) -> None:
-    """The evidence in logs equals the plain recursion of gate.md."""
+    """The evidence in logs equals the plain recursion of gate.md, section 6."""
     state = after(outcomes, MonitorState(alpha=alpha, delta=0.05))
     assert state.evidence == pytest.approx(plain_evidence(outcomes, alpha), rel=1e-9)
 
@@ -208,7 +208,7 @@ def test_false_alarms_over_a_hundred_versions() -> None:
     [(0, 0.9, 180), (0, 0.8, 32), (0, 0.6, 8), (2500, 0.9, 476), (2500, 0.8, 79), (2500, 0.6, 22)],
 )
 def test_delay_after_a_drop(calm: int, agreement: float, published: int) -> None:
-    """A drop from .96 is found within a fifth of the median delay that gate.md states, early and after long calm."""
+    """A drop from .96 is found within a fifth of the median delay measured before, early and after long calm."""
     rng = np.random.default_rng(2)
     quality = np.where(np.arange(calm + 3000) < calm, 0.96, agreement)
     first = first_alarms(rng.random((400, len(quality))) < quality, 0.95, 0.05, calm)

@@ -68,6 +68,22 @@ def test_no_link_is_broken() -> None:
             assert (folder / target).exists(), f"{name}: {target}"
 
 
+def test_every_reference_to_the_gate_page_resolves() -> None:
+    """Code refers to docs/gate.md as `gate.md, section N`, and each N is the number of one of its headings."""
+    sections = re.findall(r"^## (\d+)\. ", DOCS["gate.md"], re.MULTILINE)
+    assert len(sections) == len(set(sections))
+    found = 0
+    for file in (*ROOT.glob("tracer_serve/**/*.py"), *ROOT.glob("tests/**/*.py"), *ROOT.glob("bench/**/*.py")):
+        if file == Path(__file__):
+            continue
+        for rest in re.findall(r"\bgate\.md(.{0,30})", file.read_text(encoding="utf-8")):
+            numbered = re.match(r", sections? (\d+)(?:(?: to | and )(\d+))?", rest)
+            assert numbered, f"{file}: gate.md{rest}"
+            assert {number for number in numbered.groups() if number} <= set(sections), f"{file}: gate.md{rest}"
+            found += 1
+    assert found > 0
+
+
 def test_the_root_of_the_package_holds_at_most_six_modules() -> None:
     """A newcomer reads packages, not a flat list of modules."""
     assert len(list((ROOT / "tracer_serve").glob("*.py"))) <= 6

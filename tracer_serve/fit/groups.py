@@ -1,4 +1,4 @@
-"""Groups of rows with one cause: the unit of folds, of the pilot and of the test (gate.md, section 10).
+"""Groups of rows with one cause: the unit of folds, of the pilot and of the test (gate.md, section 8).
 
 Retries, templates and the messages of one conversation are answered alike. They are no independent evidence, and a
 model that has seen one of them answers the others from memory.
@@ -54,7 +54,7 @@ def duplicate_groups(texts: Sequence[Text]) -> Ints:
     """Give each text a number such that exact and near duplicates share it.
 
     Near means: the same words, whatever their case, order, repetition, punctuation and encoding. A duplicate on both
-    sides of a fold would be answered from memory and flatter the certificate (gate.md, section 2).
+    sides of a fold would be answered from memory and flatter the certificate (gate.md, section 8).
 
     Returns
     -------

@@ -1,4 +1,6 @@
-"""Proof on live audits that a version keeps its promise: an e-process against "agreement is under alpha" (gate.md, 14).
+"""Proof on live audits that a version keeps its promise (gate.md, section 9).
+
+An e-process tests "agreement is at most alpha" on the random audits of one version.
 
 The certificate rests on how the fit was made; this proof does not. While agreement is at most alpha, whatever its
 course, the mean of likelihood ratios below is a nonnegative supermartingale from 1, so by Ville's inequality it ever

@@ -1,7 +1,7 @@
 """Where a stage's score lies on the policy's path.
 
 A single threshold decides on all stages of a policy, so their scores must lie on one path: each stage's `Scale` turns
-its score into a predicted agreement (gate.md, section 2). The gate relies on no such prediction; a bad scale costs
+its score into a predicted agreement (gate.md, section 10). The gate relies on no such prediction; a bad scale costs
 coverage only.
 """
 

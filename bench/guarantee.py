@@ -29,10 +29,8 @@ from scipy.stats import binomtest
 from bench.data import Given, Part
 from bench.peer import run_in_peer
 from bench.skew import SKEWED
-from bench.worlds import WorldRow, run_world
-from bench.worlds_fit import FIT_WORLDS
-from bench.worlds_groups import GROUP_WORLDS
-from bench.worlds_time import TIME_WORLDS
+from bench.worlds import WorldRow
+from bench.worlds_table import WORLDS, world_rows, world_table
 from tracer_serve.cli.console import out, progress_bar
 from tracer_serve.config.load import Task
 from tracer_serve.config.task import Spec
@@ -43,7 +41,6 @@ from tracer_serve.gate.settings import CalibrationRows, GateSettings
 from tracer_serve.types import Bools, Floats
 
 SYSTEMS = ("tracer-serve", "tracer-llm")
-WORLDS = (*GROUP_WORLDS, *FIT_WORLDS, *TIME_WORLDS)
 ALPHAS = (0.9, 0.95)
 PEER_DELTA = 0.1
 DELTAS = {"tracer-serve": (PEER_DELTA, 0.05), "tracer-llm": (PEER_DELTA,)}
@@ -244,26 +241,6 @@ def table(rows: Sequence[Row]) -> Table:
         agreement = "-" if row.agreement is None else f"{row.agreement:.1%}"
         promised, coverage = f"{row.delta:.0%}", f"{row.coverage:.1%}"
         shown.add_row(row.traffic, f"{row.alpha:g}", row.system, promised, rate, coverage, agreement)
-    return shown
-
-
-def world_rows(names: Sequence[str], systems: Sequence[str], runs: int, progress: Progress) -> Iterator[WorldRow]:
-    """Play the named worlds by each of the systems ``tracer-serve`` and ``before``."""
-    chosen = [(world, system) for world in WORLDS if world.name in names for system in systems]
-    for number, (world, system) in enumerate(chosen):
-        yield run_world(world, runs, remedy=system == "tracer-serve")
-        progress(f"{world.name}, {system}", number + 1, len(chosen))
-
-
-def world_table(rows: Sequence[WorldRow]) -> Table:
-    """Return a line per world and system; red where the 95 % interval lies above the limit."""
-    shown = Table("world", "variant", "grouped", "system", "<=", "wrong", "runs", "cover", box=box.SIMPLE)
-    for row in rows:
-        style = "bold red" if row.low > row.limit else "green"
-        rate = f"[{style}]{row.violation_rate:.1%}[/] ({row.low:.1%} to {row.high:.1%})"
-        given = "given" if row.grouped else "found"
-        facts = (row.system, f"{row.limit:.0%}", rate, str(row.runs), f"{row.coverage:.1%}")
-        shown.add_row(row.world, row.variant, given, *facts)
     return shown
 
 

@@ -12,6 +12,7 @@ from tracer_serve.fit.pipeline import all_stable
 from tracer_serve.gate.certify import certify
 from tracer_serve.gate.missing_labels import evened
 from tracer_serve.gate.settings import CalibrationRows, GateSettings
+from tracer_serve.types import Floats, Ints
 
 _FOLDS, _DELTA = 10, 0.05
 _SHARE = np.array([0.40, 0.27, *np.full(8, 0.33 / 8)])
@@ -49,7 +50,7 @@ def imbalance(rows: int = 10_000) -> World:
     Without the remedy the calibration rows are balanced over the labels, as by stratified sampling.
     """
 
-    def draw(rng: Rng, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def draw(rng: Rng, n: int) -> tuple[Ints, Floats, Floats]:
         label = rng.choice(len(_SHARE), n, p=_SHARE)
         hard = rng.random(n)
         right = 1 - (1 - _RIGHT[label]) * 2 * hard

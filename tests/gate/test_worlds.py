@@ -2,9 +2,9 @@
 
 import pytest
 
-from bench.guarantee import WORLDS
 from bench.worlds import World, run_world
 from bench.worlds_groups import conversations
+from bench.worlds_table import WORLDS
 
 pytestmark = pytest.mark.slow
 

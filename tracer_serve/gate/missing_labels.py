@@ -6,7 +6,7 @@ sample where a label's absence depends on the text by its length; a refusal of c
 
 import numpy as np
 
-from tracer_serve.types import Bools, Floats
+from tracer_serve.types import Bools, Floats, Ints
 
 _BANDS, _SUSPECT, _FEWEST = 10, 0.01, 20
 
@@ -43,7 +43,7 @@ def evened(labelled: Floats, missing: Floats, seed: int = 0) -> Bools:
     return kept
 
 
-def _differ(counts: Floats) -> bool:
+def _differ(counts: Ints) -> bool:
     """Return whether the share of missing labels differs between bands, by Pearson's chi-squared test."""
     from scipy.stats import chi2_contingency  # noqa: PLC0415  # as in `gate.binomial`
 

@@ -147,7 +147,7 @@ def _ask(policy: Policy, part: Part) -> StageEvidence:
 def _handled(policy: Policy, asked: StageEvidence) -> Bools:
     (stage,), threshold = policy.stages, class_thresholds(policy.certificate, policy.classes)
     passes: Bools = np.isfinite(asked.score) & (asked.score >= threshold[asked.top])
-    return passes & stage.open[asked.top] & (asked.scope >= stage.scope_threshold)
+    return passes & stage.open[asked.top] & (asked.scope >= stage.scope_threshold) & ~stage.vetoed(asked)
 
 
 def _decide(policy: Policy, part: Part) -> tuple[Bools, Labels, Bools]:

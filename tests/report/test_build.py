@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from tests.report.conftest import Case, blobs, case_of, make_task
-from tracer_serve.gate.binomial import lower_bounds
+from tracer_serve.gate.binomial import exact_interval, lower_bounds
 from tracer_serve.report.build import build_report
-from tracer_serve.report.intervals import exact_interval
 from tracer_serve.report.render import render_html
 
 DOCS = Path(__file__).parents[2] / "docs" / "report.md"

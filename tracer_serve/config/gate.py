@@ -1,6 +1,6 @@
 """`gate`: the certificate's promise about handled texts."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -64,6 +64,11 @@ class GateSpec(Frozen):
         description="probability: agreement among handled texts is at least alpha, with probability 1 - delta. overall:"
         " on average over versions, at least alpha of all requests are deferred or agree (weaker).",
     )
+    protect: dict[str, Annotated[float, Field(gt=0.0, lt=1.0)]] = Field(
+        default={},
+        description="Least recall per protected label: of the requests that the teacher labels so, at least this share"
+        " is deferred or answered so. A promise beside alpha, at the same delta.",
+    )
     group_by: Literal["template", "duplicate"] = Field(
         default="template",
         description="Which rows without a group of their own count as one message. template: texts that differ in a few"
@@ -75,6 +80,8 @@ class GateSpec(Frozen):
     def _compatible(self) -> Self:
         if self.per_class and self.guarantee == "overall":
             raise ValueError("per_class needs guarantee: probability")
+        if self.protect and (self.per_class or self.guarantee == "overall"):
+            raise ValueError("protect needs per_class: false and guarantee: probability")
         if "cascade" in self.families and (self.per_class or self.guarantee == "overall"):
             raise ValueError("the family cascade needs per_class: false and guarantee: probability")
         return self

@@ -213,7 +213,7 @@ def _explain(error: dict[str, Any], file: Path) -> str:
         return f"{file}: {path}: is required{_component_hint(loc, error['input'])}"
     message = _IN_WORDS.get(error["type"]) or error["msg"].removeprefix("Value error, ")
     message = message.replace("Input should ", "has to ", 1)
-    if isinstance(error["input"], int | float | str) and path in _SHARES:
+    if isinstance(error["input"], int | float | str) and (path in _SHARES or path.startswith("gate.protect.")):
         message += "; a share such as 0.95, not a percentage"
     if path == "name" and error["type"] == "string_pattern_mismatch":
         message = "takes only a to z, 0 to 9, - and _, begins with a letter or digit, and has at most 63 of them"

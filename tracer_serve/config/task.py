@@ -95,6 +95,14 @@ class Spec(Frozen):
             raise ValueError(f"label {twice!r} is listed twice")
         return value
 
+    @field_validator("gate")
+    @classmethod
+    def _protects_labels(cls, value: GateSpec, info: ValidationInfo) -> GateSpec:
+        known = info.data.get("labels")
+        if known and (unknown := [label for label in value.protect if label not in known]):
+            raise ValueError(f"protect names {unknown[0]!r}, which is not among labels: {', '.join(known)}")
+        return value
+
     @field_validator("forms")
     @classmethod
     def _known_forms(cls, value: tuple[FormSpec, ...]) -> tuple[FormSpec, ...]:

@@ -75,6 +75,7 @@ class Calibration:
             eligible=fair.eligible[stage],
             groups=self.group[self.fair],
             answers=self.classes[fair.top][stage],
+            truth=self.classes[self.truth[self.fair]],
         )
 
     def answered(self, found: Certificate) -> "Answered":
@@ -112,6 +113,7 @@ class Answered:
     score : the acceptor's score, in a cascade on its path
     scope : scope score
     eligible : whether the stage's guards let it answer
+    vetoed : whether one of them, the veto of the protected labels, does not
     stage : the stage, counted from 0
     """
 
@@ -121,6 +123,7 @@ class Answered:
     score: Floats
     scope: Floats
     eligible: Bools
+    vetoed: Bools
     stage: Ints
 
     def take(self, rows: Ints | Bools) -> "Answered":

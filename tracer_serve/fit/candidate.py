@@ -27,6 +27,8 @@ class CandidateStage:
     guard : least scope score that it may answer, where it is alone
     open : rows whose predicted class the class floor lets pass, shape (n,)
     flat : whether the acceptor's score told nothing, so that all rows are served the same score instead
+    vetoed : rows that may carry a protected label and would get another one (`fit.protection`), shape (n,)
+    limits : probability of each protected label above which the served policy vetoes, shape (p,)
     """
 
     surrogate: int
@@ -36,6 +38,13 @@ class CandidateStage:
     guard: float
     open: Bools
     flat: bool = False
+    vetoed: Bools | None = None
+    limits: tuple[float, ...] = ()
+
+    @property
+    def may_answer(self) -> Bools:
+        """Rows that class floor and veto let pass, shape (n,)."""
+        return self.open if self.vetoed is None else self.open & ~self.vetoed
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,7 @@ class Paths:
     agreed : whether the stage's label is the teacher's, shape (s, n)
     top, second : class indices of its two most probable labels, shape (s, n)
     eligible : whether the guards let it answer, shape (s, n)
+    vetoed : whether one of them, the veto of the protected labels, does not
     scope : scope scores, shape (s, n)
     """
 
@@ -56,6 +66,7 @@ class Paths:
     top: Ints
     second: Ints
     eligible: Bools
+    vetoed: Bools
     scope: Floats
 
     def take(self, rows: Ints | Bools) -> "Paths":
@@ -113,7 +124,7 @@ class Candidate:
             for number, scale in enumerate(_scales(first, second, ~test, kept)):
                 score[number, test] = scale((first, second)[number].score[test])
         scales = _scales(first, second, np.ones(len(fold), bool), kept)
-        answers = np.stack([first.open & (first.score >= scales[0].least), np.ones(len(fold), bool)])
+        answers = np.stack([first.may_answer & (first.score >= scales[0].least), np.ones(len(fold), bool)])
         guards = scope_thresholds(np.stack([first.oof.scope, second.oof.scope]), answers, keep)
         return cls((first, second), score, scales, (float(guards[0]), float(guards[1])))
 
@@ -125,12 +136,14 @@ class Candidate:
             return np.stack([value(part) for part in self.parts])
 
         scope = stack(lambda part: part.oof.scope)
+        open_, may_answer = stack(lambda part: part.open), stack(lambda part: part.may_answer)
         return Paths(
             score=self.score,
             agreed=stack(lambda part: part.oof.agreed),
             top=stack(lambda part: part.oof.top),
             second=stack(lambda part: part.oof.second),
-            eligible=(scope >= np.array(self.guards)[:, None]) & stack(lambda part: part.open),
+            eligible=(scope >= np.array(self.guards)[:, None]) & may_answer,
+            vetoed=open_ & ~may_answer,
             scope=scope,
         )
 

@@ -17,6 +17,7 @@ from tracer_serve.fit.cross_score import cross_score
 from tracer_serve.fit.dataset import Progress, Rows
 from tracer_serve.fit.execution import travelling
 from tracer_serve.fit.fold_data import Folds
+from tracer_serve.fit.protection import VetoChooser, with_veto
 from tracer_serve.fit.selection import Choice, Chooser
 from tracer_serve.gate.per_class import floor_eligible
 from tracer_serve.gate.scope_guard import scope_threshold
@@ -25,6 +26,7 @@ from tracer_serve.policy.stage import name_of
 from tracer_serve.protocols import Embedder
 from tracer_serve.types import Bools
 
+TESTED_SHARE = 0.25  # rows of a certificate in `mode: strict`, of the rows that choose
 _STAGE = "comparing candidates"
 _FLAT = "its score does not clearly tell agreements from disagreements: all or nothing is accepted"
 Family = Literal["global", "l2d", "cascade"]
@@ -152,7 +154,8 @@ def _parts(
     """Cross-fit one surrogate with every acceptor, and with none (family `global`)."""
     spec = task.spec
     acceptors = [make_acceptor(task, a) for a in range(len(spec.acceptors))]
-    oof = cross_fit(partial(make_surrogate, travelling(task), surrogate), acceptors, folds, tick, refit_rows)
+    protect = spec.gate.protect
+    oof = cross_fit(partial(make_surrogate, travelling(task), surrogate), acceptors, folds, tick, refit_rows, [*protect])
     oof = replace(oof, view=spec.view_of(surrogate))
     guard = scope_threshold(oof.scope, spec.gate.scope.keep)
     may_answer = np.ones(len(oof.top), bool)
@@ -160,6 +163,8 @@ def _parts(
         may_answer = floor_eligible(
             oof.top, oof.agreed, folds.fold, len(folds.classes), floor=spec.gate.class_floor, delta=spec.gate.delta
         )
+    chooser = VetoChooser.of(spec.gate, 1.0 if refit_rows is None else TESTED_SHARE)
+
     found = []
     if {"l2d", "cascade"} & {*spec.gate.families}:
         for a, features in enumerate(oof.features):
@@ -168,7 +173,7 @@ def _parts(
             found.append(CandidateStage(surrogate, a, oof, flat, guard, may_answer, flat=score is None))
     if "global" in spec.gate.families:
         found.append(CandidateStage(surrogate, None, oof, np.zeros(len(folds.rows)), guard, may_answer))
-    return found
+    return [with_veto(part, folds, chooser) for part in found] if protect else found
 
 
 def _at_half(task: Task, views: Sequence[Folds], refit_rows: int | None, part: CandidateStage) -> Paths:

@@ -4,7 +4,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -31,6 +31,7 @@ class OutOfFold:
     cpu_ms : CPU of predicting one row in batches, without embedding and nearest rows
     embed_ms : of these, where the folds are `priced`
     view : place in `Spec.embedders` of what its surrogate sees through
+    risk : probability of each protected label, shape (p, n)
     """
 
     top: Ints
@@ -41,6 +42,7 @@ class OutOfFold:
     cpu_ms: float = 0.0
     embed_ms: float = 0.0
     view: int = 0
+    risk: Vectors = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
 
 def cross_fit(
@@ -49,6 +51,7 @@ def cross_fit(
     folds: Folds,
     tick: Callable[[], None],
     refit_rows: int | None = None,
+    protect: Sequence[str] = (),
 ) -> OutOfFold:
     """Fit a surrogate once per fold and collect what it says of the held-out rows.
 
@@ -56,9 +59,11 @@ def cross_fit(
     ----------
     refit_rows : rows of the final fit, so that no fold is regularised more than it; default: the rows of `folds`
     tick : called after each fold
+    protect : labels whose probability is wanted
     """
     n, light = len(folds.rows), getattr(make(), "cost", 1.0) < HEAVY
-    job = partial(_Job, make, tuple(acceptors), refit_rows or n, time.thread_time if light else time.process_time)
+    codes = class_codes(folds.classes, protect)
+    job = partial(_Job, make, tuple(acceptors), codes, refit_rows or n, time.thread_time if light else time.process_time)
     found: list[_HeldOut] = []
     folds.prepare()
     with _quiet():  # around all threads, which share one set of warning filters
@@ -71,8 +76,14 @@ def cross_fit(
         np.concatenate([getattr(part, name) for part in found])[back] for name in ("top", "second", "scope")
     )
     features = tuple(np.concatenate(part)[back] for part in zip(*(part.features for part in found), strict=True))
+    risk = np.concatenate([part.risk for part in found], axis=1)[:, back]
     cpu_ms, embed_ms = 1e3 * sum(part.cpu_s for part in found) / n, 1e3 * np.mean([part.embed_s for part in found])
-    return OutOfFold(top, second, top == folds.codes, scope, features, cpu_ms, float(embed_ms))
+    return OutOfFold(top, second, top == folds.codes, scope, features, cpu_ms, float(embed_ms), risk=risk)
+
+
+def class_codes(classes: Labels, labels: Sequence[str]) -> Ints:
+    """Return the index of each label among the sorted classes (k,), -1 where it is not among them."""
+    return np.array([int(np.searchsorted(classes, x)) if x in classes else -1 for x in labels], np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +92,7 @@ class _Job:
 
     make: Callable[[], Surrogate]
     acceptors: tuple[Acceptor, ...]
+    protected: Ints
     refit_rows: int
     clock: Callable[[], float]
     fold: int
@@ -101,6 +113,7 @@ class _HeldOut:
     second: Ints
     scope: Floats
     features: tuple[Vectors, ...]
+    risk: Vectors
     cpu_s: float
     embed_s: float
 
@@ -116,7 +129,8 @@ def _fit_fold(folds: Folds, job: _Job) -> _HeldOut:
     seen = aligned(evidence, surrogate.classes_, folds.classes)
     scope = scope_scores(seen.proba, seen.neighbours.similarity)
     features = tuple(acceptor.features(seen) for acceptor in job.acceptors)
-    return _HeldOut(job.fold, *top_two(seen.proba), scope, features, cpu, folds.price(job.fold))
+    risk = np.where(job.protected[:, None] < 0, 0.0, seen.proba.T[job.protected])
+    return _HeldOut(job.fold, *top_two(seen.proba), scope, features, risk, cpu, folds.price(job.fold))
 
 
 def fit_surrogate(surrogate: Surrogate, inputs: Inputs, labels: Labels, refit_rows: int) -> Surrogate:

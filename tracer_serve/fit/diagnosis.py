@@ -71,13 +71,15 @@ def _short_of(found: Certificate, seen: Answered, least: float) -> dict[str, flo
 def _cause(found: Certificate, rows_needed: float, noise: TeacherNoise) -> Literal["rows", "representation", "teacher"]:
     if found.reason == "insufficient":
         return "rows"
-    if noise.asked and noise.forbids(found.alpha):
+    if found.reason != "recall" and noise.asked and noise.forbids(found.alpha):
         return "teacher"
     return "rows" if 0 < rows_needed <= _MOST_MORE * found.rows else "representation"
 
 
 def _rows(found: Certificate, numbers: dict[str, float], noise: TeacherNoise) -> str:
     del noise
+    if found.reason == "recall" or (found.reason == "insufficient" and found.protected):
+        return f"Too few rows of a protected label. About {numbers['rows_needed']:,.0f} more rows would bring enough."
     if found.reason == "insufficient":
         why = f"{n_min(found.alpha, found.delta):,} handled rows without a disagreement are the least that can pass"
     elif found.reason == "coverage":
@@ -94,6 +96,11 @@ def _teacher(found: Certificate, numbers: dict[str, float], noise: TeacherNoise)
 
 
 def _representation(found: Certificate, numbers: dict[str, float], noise: TeacherNoise) -> str:
+    if found.reason == "recall":
+        return (
+            "The surrogate does not tell a protected label from the others well enough. Try a better embedder, bring"
+            " more rows of that label, or promise less for it in gate.protect."
+        )
     overall = numbers["agreement_on_all"]
     at_best = f"{found.agreements:,} of {found.n:,} rows" if found.n else "no row"
     seen = (

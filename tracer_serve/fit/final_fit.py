@@ -9,7 +9,7 @@ from tracer_serve.components.neighbour_index import NeighbourIndex
 from tracer_serve.config.load import Task
 from tracer_serve.fit.candidate import Candidate, CandidateStage
 from tracer_serve.fit.comparison import names_of
-from tracer_serve.fit.cross_fit import fit_surrogate
+from tracer_serve.fit.cross_fit import class_codes, fit_surrogate
 from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.gating import StageFacts
 from tracer_serve.fit.selection import prices
@@ -20,7 +20,7 @@ from tracer_serve.policy.policy import Policy
 from tracer_serve.policy.stage import Stage
 from tracer_serve.policy.view import View
 from tracer_serve.protocols import Acceptor, Embedder, Surrogate
-from tracer_serve.types import Bools, Inputs, Ints, Labels, Vectors
+from tracer_serve.types import Bools, Floats, Inputs, Ints, Labels, Vectors
 
 _UNCERTIFIED = Certificate(
     certified=False, reason="not_gated", alpha=0.0, delta=0.0, mode="", rows=0, n=0, agreements=0,
@@ -58,6 +58,7 @@ def finish(
                 acceptor=acceptor,
                 names=_registered(task, part),
                 open=_open(task, part, known, classes),
+                limits=_limits(task, part, known),
                 scale=scale,
                 scope_threshold=guard,
             )
@@ -99,6 +100,15 @@ def _open(task: Task, part: CandidateStage, served: Labels, classes: Labels) -> 
     passes = class_floor(part.oof.top, part.oof.agreed, len(classes), floor=gate.class_floor, delta=gate.delta)
     found: Bools = np.isin(served, classes[passes])
     return found
+
+
+def _limits(task: Task, part: CandidateStage, served: Labels) -> Floats:
+    """Return the probability of each served class above which no other label is answered, shape (k,)."""
+    limits = np.full(len(served), np.inf)
+    for code, limit in zip(class_codes(served, [*task.spec.gate.protect]), part.limits, strict=True):
+        if code >= 0:
+            limits[code] = limit
+    return limits
 
 
 def stage_facts(task: Task, chosen: Candidate) -> list[StageFacts]:

@@ -6,12 +6,13 @@ from dataclasses import replace
 from tracer_serve.config.load import Task
 from tracer_serve.fit.calibration import Answered, Calibration
 from tracer_serve.gate.binomial import n_min
-from tracer_serve.gate.certificate import Certificate, StageRow
+from tracer_serve.gate.certificate import Certificate, LabelRecall, StageRow
 from tracer_serve.gate.certify import certify
 from tracer_serve.gate.fixed_sequence import accepts
 from tracer_serve.gate.per_class import class_thresholds, with_class_table
+from tracer_serve.gate.recall import recall_table
 from tracer_serve.gate.settings import GateSettings, Mode, Ordinal
-from tracer_serve.types import Floats
+from tracer_serve.types import Bools, Labels
 
 StageFacts = tuple[str, str | None, float, float]
 """A stage's surrogate, acceptor, and milliseconds per row of predicting and of embedding, as in `StageRow`."""
@@ -35,6 +36,7 @@ def settings_of(task: Task, mode: Mode, *, ordinal: Ordinal = FIRST, rivals: int
         min_coverage=gate.min_coverage,
         guarantee=gate.guarantee,
         per_class=gate.per_class,
+        protect=gate.protect,
         spend=gate.spend,
         index=ordinal.index,
         attempt=ordinal.attempt,
@@ -59,13 +61,24 @@ def certified(task: Task, rows: Calibration, stages: Sequence[StageFacts], ordin
     seen = rows.answered(found).take(rows.fair)
     if not found.per_class and found.guarantee == "probability":
         found = with_class_table(found, rows.classes[seen.top], seen.score, seen.agreed, seen.eligible)
-    table = _stages(class_thresholds(found, rows.classes)[seen.top], seen, stages)
-    return replace(found, class_floor=task.spec.gate.class_floor or 0.0, stages=table, outdated=rows.outdated)
+    table = _stages(_handled(found, rows.classes, seen), seen, stages)
+    floor = task.spec.gate.class_floor or 0.0
+    return replace(found, class_floor=floor, stages=table, outdated=rows.outdated, recalls=recalls_of(found, rows))
 
 
-def _stages(threshold: Floats, seen: Answered, stages: Sequence[StageFacts]) -> tuple[StageRow, ...]:
+def recalls_of(found: Certificate, rows: Calibration) -> tuple[LabelRecall, ...]:
+    """Return the recall per teacher label under a certificate, over the fair rows."""
+    seen = rows.answered(found).take(rows.fair)
+    return recall_table(rows.classes, rows.truth[rows.fair], _handled(found, rows.classes, seen), seen.agreed)
+
+
+def _handled(found: Certificate, classes: Labels, seen: Answered) -> Bools:
+    """Return which rows the surrogate answers under a certificate, shape (n,)."""
+    return seen.eligible & accepts(seen.score, class_thresholds(found, classes)[seen.top])
+
+
+def _stages(handled: Bools, seen: Answered, stages: Sequence[StageFacts]) -> tuple[StageRow, ...]:
     """Return what each stage contributes."""
-    handled = seen.eligible & accepts(seen.score, threshold)
     total = reached = len(handled)
     table = []
     for number, (surrogate, acceptor, *took) in enumerate(stages):

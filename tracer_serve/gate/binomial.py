@@ -55,6 +55,18 @@ def lower_bounds(k: Counts, n: Counts, delta: float) -> Floats:
     return bound
 
 
+def exact_interval(k: Counts, n: Counts, confidence: float = 0.95) -> tuple[Floats, Floats]:
+    """Return the two-sided Clopper-Pearson interval of the share behind k of n; 0 and 1 where n = 0.
+
+    Examples
+    --------
+    >>> [float(bound.round(3)) for bound in exact_interval(8, 10)]
+    [0.444, 0.975]
+    """
+    k, n, tail = np.asarray(k), np.asarray(n), (1.0 - confidence) / 2.0
+    return lower_bounds(k, n, tail), 1.0 - lower_bounds(n - k, n, tail)
+
+
 def n_min(alpha: float, delta: float) -> int:
     """Return how many rows are needed where all of them agree: the least n with alpha^n <= delta.
 

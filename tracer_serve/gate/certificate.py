@@ -57,6 +57,47 @@ class ClassRow:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelRecall:
+    """Recall of the whole system for one teacher label: deferred requests get that label and count as recalled.
+
+    Parameters
+    ----------
+    label : the teacher's label
+    rows : calibration rows that the teacher labels so, the pilot's too
+    handled, right : how many of them are handled, and how many of those get this label
+    recall : share of the rows that are deferred or get this label
+    low, high : exact 95 % interval of the recall, for this label alone
+    """
+
+    label: str
+    rows: int
+    handled: int
+    right: int
+    recall: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProtectedLabel:
+    """The promise about one protected teacher label, and what was seen of it.
+
+    Parameters
+    ----------
+    label, required : the label, and the least recall of the system that is promised for it (``gate.protect``)
+    rows, kept : calibration rows of the label that were tested, and how many of them are deferred or get the label, at
+        the threshold; where nothing passed, at the first test
+    lower_bound : lower bound of its recall that holds together with the certificate, at 1 - delta
+    """
+
+    label: str
+    required: float
+    rows: int
+    kept: int
+    lower_bound: float
+
+
+@dataclass(frozen=True, slots=True)
 class StageRow:
     """What one stage of the certified policy contributes.
 
@@ -105,7 +146,8 @@ class Certificate:
     ----------
     certified : whether the surrogate may answer
     reason : ``certified``, or why the gate abstained: ``insufficient`` (too few acceptable rows for any test),
-        ``disagreement`` (the first test failed), ``coverage`` (certified, but under the least coverage that is worth a
+        ``disagreement`` (the first test failed), ``recall`` (there, a protected label was lost too often),
+        ``coverage`` (certified, but under the least coverage that is worth a
         deployment), ``ineligible`` (no row has a finite score and passes the guards)
     alpha : required teacher agreement
     delta : bound of the probability that this version is certified although its agreement is under alpha: what it
@@ -139,6 +181,8 @@ class Certificate:
         luck of the one that won
     per_class : whether each predicted class has its own certificate, at delta each
     classes : a row per predicted class, worst lower bound first; over all fair rows, the pilot's too
+    protected : the labels whose recall is promised beside the agreement, by the same delta
+    recalls : a row per teacher label, lowest recall of the system first; over the same rows
     class_floor : agreement that a predicted class must be shown to exceed before it may be handled; 0: no floor
     stages : what each stage contributes, in the order in which they are asked
     diagnosis : why nothing was certified; None where something was
@@ -173,6 +217,8 @@ class Certificate:
     rivals: int = 1
     per_class: bool = False
     classes: tuple[ClassRow, ...] = ()
+    protected: tuple[ProtectedLabel, ...] = ()
+    recalls: tuple[LabelRecall, ...] = ()
     class_floor: float = 0.0
     stages: tuple[StageRow, ...] = ()
     diagnosis: Diagnosis | None = None

@@ -7,6 +7,7 @@ calibration labels, so a wrong certificate needs the first false null of the wal
 """
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,8 @@ def certify_marginal(rows: CalibrationRows, settings: GateSettings) -> Certifica
     pilot, expected = _predictions(guarded, agreed, rows.predicted, group, alpha=alpha, delta=delta, seed=settings.seed)
     keep = ~pilot
     single = one_each(group[keep], settings.seed)
-    counted = Counted.of(guarded[..., keep], agreed[..., keep], expected[..., keep], single, alpha=alpha, delta=delta)
+    tested = replace(rows, scores=guarded, agreed=agreed, predicted=expected, eligible=None).take(keep)
+    counted = Counted.of(tested, single, settings)
     stated = {
         "alpha": alpha,
         "delta": settings.stated_delta,
@@ -67,6 +69,7 @@ def _certificate(found: WalkResult, unguarded: Floats, min_coverage: float, stat
         coverage=coverage,
         rows_needed=found.rows_needed,
         walk=found.walk,
+        protected=found.protected,
         coverage_unguarded=float(accepts(unguarded, found.threshold).mean()) if rows else 0.0,
         **stated,
     )

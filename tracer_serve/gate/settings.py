@@ -1,7 +1,8 @@
 """What the gate is asked for, and the calibration set on which it decides."""
 
 import math
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal, Self
 
 import numpy as np
@@ -53,6 +54,7 @@ class GateSettings:
     min_coverage : least certified coverage that is worth a deployment
     guarantee : ``probability``, or ``overall`` (see `gate.risk_control`)
     per_class : certify each predicted class by itself
+    protect : least recall of the system per protected teacher label (see `gate.protection`)
     spend, index : see `spent_delta`
     attempt : as in `Ordinal`. The attempts after one alarm share delta as a series: of rows just under alpha, tested
         again and again, a fifth would open the gate in 60 days
@@ -73,6 +75,7 @@ class GateSettings:
     min_coverage: float = 0.0
     guarantee: Guarantee = "probability"
     per_class: bool = False
+    protect: Mapping[str, float] = field(default_factory=dict)
     spend: Spend = "per_version"
     index: int = 1
     attempt: int = 0
@@ -116,6 +119,7 @@ class CalibrationRows:
     groups : group of each row, shape (n,): rows with one cause, as bursts of near-duplicates. Each group counts as one
         row where that is the stricter view (`gate.walk_result.Counted`); without it each row is its own
     answers : the surrogate's label, same shape as the scores; needed for a certificate per class
+    truth : the teacher's label, shape (n,); needed for protected labels
 
     Raises
     ------
@@ -129,6 +133,7 @@ class CalibrationRows:
     eligible: Bools | None = None
     groups: Ints | None = None
     answers: Labels | None = None
+    truth: Labels | None = None
 
     def __post_init__(self) -> None:
         shapes = [np.shape(part) for part in (self.scores, self.agreed, self.predicted) if part is not None]

@@ -7,9 +7,13 @@ from typing import Self
 import numpy as np
 
 from tracer_serve.gate.binomial import lower_bounds, n_min, p_values, rows_to_pass
-from tracer_serve.gate.certificate import Step
+from tracer_serve.gate.certificate import ProtectedLabel, Step
 from tracer_serve.gate.fixed_sequence import ThresholdCounts, path, power, threshold_grid, walk
+from tracer_serve.gate.protection import RecallTest, recall_tests
+from tracer_serve.gate.settings import CalibrationRows, GateSettings
 from tracer_serve.types import Bools, Floats, Ints
+
+_AS_SURE = 0.999  # of the best predicted probability of passing
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,7 @@ class WalkResult:
     lower_bound: float = 0.0
     threshold: float = math.inf
     rows_needed: int = 0
+    protected: tuple[ProtectedLabel, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -45,6 +50,7 @@ class Counted:
     n, k : accepted rows and agreements among them, of each view, shape (2, g)
     predicted : mean predicted agreement of the accepted rows, shape (g,)
     p : p-value of "agreement is below alpha" in each view, shape (2, g)
+    recall : the tests of the protected labels, each of which a threshold has to pass too
     """
 
     alpha: float
@@ -55,16 +61,33 @@ class Counted:
     k: Ints
     predicted: Floats
     p: Floats
+    recall: tuple[RecallTest, ...] = ()
 
     @classmethod
-    def of(cls, scores: Floats, agreed: Bools, predicted: Floats, single: Bools, *, alpha: float, delta: float) -> Self:
-        """Count scores, agreements and predictions, (n,) or (s, n); `single` (n,) marks one row per group."""
+    def of(cls, rows: CalibrationRows, single: Bools, settings: GateSettings) -> Self:
+        """Count the rows, whose scores are guarded and whose agreement is predicted.
+
+        Parameters
+        ----------
+        single : one row per group, shape (n,)
+        """
+        scores, agreed, delta = rows.scores, rows.agreed, settings.tested_delta
         grid = threshold_grid(path(scores))
         tally = ThresholdCounts.of(scores, grid)
         n = np.stack([tally.counts(view) for view in (np.ones_like(single), single)])
         k = np.stack([tally.counts(view) for view in (agreed, agreed & single)])
-        total = tally.sums(np.nan_to_num(predicted, nan=0.0, posinf=0.0, neginf=0.0))
-        return cls(alpha, delta, len(single), grid, n, k, total / np.maximum(n[0], 1), p_values(k, n, alpha))
+        total = tally.sums(np.nan_to_num(rows.predicted, nan=0.0, posinf=0.0, neginf=0.0))
+        return cls(
+            alpha=settings.alpha,
+            delta=delta,
+            rows=len(single),
+            grid=grid,
+            n=n,
+            k=k,
+            predicted=total / np.maximum(n[0], 1),
+            p=p_values(k, n, settings.alpha),
+            recall=recall_tests(tally, rows.truth, agreed, single, settings.protect, delta),
+        )
 
     def finding(self) -> WalkResult:
         """Walk from the threshold that most probably passes, by groups and predictions alone; read the walk."""
@@ -72,10 +95,22 @@ class Counted:
         testable = groups >= n_min(self.alpha, self.delta)
         if not testable.any():
             return self._untested(int(groups[-1]))
-        start = int(np.argmax(np.where(testable, power(groups, self.predicted, self.alpha, self.delta), -1.0)))
-        steps = walk(self.grid, self.n[0], self.k[0], self.p.max(axis=0), start=start, delta=self.delta)
+        if lacking := [test for test in self.recall if test.missing]:
+            more = max(self._rows_for(test, test.missing) for test in lacking)
+            last = tuple(test.at(len(self.grid) - 1) for test in self.recall)
+            return WalkResult("insufficient", rows_needed=more, protected=last)
+        start = self._start(np.where(testable, power(groups, self.predicted, self.alpha, self.delta), -1.0))
+        p = np.stack([self.p, *(test.p for test in self.recall)]).max(axis=(0, 1))
+        steps = walk(self.grid, self.n[0], self.k[0], p, start=start, delta=self.delta)
         passed = sum(step.p <= self.delta for step in steps)
         return self._passed(steps, start + passed - 1) if passed else self._failed(steps, start)
+
+    def _start(self, chance: Floats) -> int:
+        """Return where to start, given the predicted probability of passing (g,).
+
+        Agreement is often as sure to pass at many thresholds. Recall passes most easily at the strictest of them.
+        """
+        return int(np.argmax(chance >= _AS_SURE * chance.max())) if self.recall else int(np.argmax(chance))
 
     def _untested(self, groups: int) -> WalkResult:
         if self.rows and not groups:
@@ -86,14 +121,36 @@ class Counted:
     def _passed(self, steps: tuple[Step, ...], last: int) -> WalkResult:
         """Return what the last threshold that passed proves: more than alpha only where the walk passed to its end."""
         exact = float(lower_bounds(self.k[:, last], self.n[:, last], self.delta).min())
-        bound = max(self.alpha, exact) if last == len(self.grid) - 1 else self.alpha
-        return WalkResult("certified", steps, int(self.n[0, last]), int(self.k[0, last]), bound, float(self.grid[last]))
+        return WalkResult(
+            "certified",
+            steps,
+            n=int(self.n[0, last]),
+            agreements=int(self.k[0, last]),
+            lower_bound=max(self.alpha, exact) if last == len(self.grid) - 1 else self.alpha,
+            threshold=float(self.grid[last]),
+            protected=tuple(test.at(last) for test in self.recall),
+        )
 
     def _failed(self, steps: tuple[Step, ...], first: int) -> WalkResult:
         """Return what the first test saw, and how many rows more would have passed it in the view that is stricter."""
         n, k = self.n[:, first], self.k[:, first]
-        exact = float(lower_bounds(k, n, self.delta).min())
         strict = int(self.p[:, first].argmax())
-        enough = rows_to_pass(int(k[strict]), int(n[strict]), self.alpha, self.delta)
-        more = 0 if enough is None else math.ceil((enough - n[strict]) * self.rows / n[strict])
-        return WalkResult("disagreement", steps, int(n[0]), int(k[0]), exact, rows_needed=more)
+        disagreed = bool(self.p[strict, first] > self.delta)
+        if disagreed:
+            enough = rows_to_pass(int(k[strict]), int(n[strict]), self.alpha, self.delta)
+            more = 0 if enough is None else math.ceil((enough - n[strict]) * self.rows / n[strict])
+        else:
+            more = max(self._rows_for(test, test.needed(first)) for test in self.recall)
+        return WalkResult(
+            "disagreement" if disagreed else "recall",
+            steps,
+            n=int(n[0]),
+            agreements=int(k[0]),
+            lower_bound=float(lower_bounds(k, n, self.delta).min()),
+            rows_needed=more,
+            protected=tuple(test.at(first) for test in self.recall),
+        )
+
+    def _rows_for(self, test: RecallTest, more: int) -> int:
+        """Return how many rows of traffic bring so many rows more of a protected label."""
+        return math.ceil(more * self.rows / max(1, int(test.n.min())))

@@ -2,7 +2,9 @@
 
 import math
 
+from tracer_serve.gate.binomial import n_min
 from tracer_serve.gate.certificate import Basis, Certificate
+from tracer_serve.gate.recall import low_recalls
 
 _BASIS: dict[Basis, str] = {
     "proved": "This is proved for independent messages like the calibration rows, with repeats counted once.",
@@ -25,6 +27,7 @@ def title_of(found: Certificate) -> str:
     return {
         "insufficient": "Too few traces to certify anything yet",
         "disagreement": "The surrogate is not safe enough yet",
+        "recall": "A protected label would be lost too often",
         "coverage": "Too little could be certified to be worth serving",
     }.get(found.reason, "Nothing is certified")
 
@@ -32,16 +35,16 @@ def title_of(found: Certificate) -> str:
 def verdict_of(found: Certificate) -> str:
     """Return the certificate's finding in a sentence or two."""
     if found.certified:
-        return promise_of(found)
+        return f"{promise_of(found)} {recall_warning(found)}".rstrip()
     more = f" Agreement has dropped since the oldest {found.outdated:,} rows." if found.outdated else ""
     if found.diagnosis is not None:
         more += f" {found.diagnosis.sentence}"
     elif found.rows_needed:
         more += f" About {found.rows_needed:,} more calibration traces would change that."
     return {
-        "insufficient": "Everything goes to the teacher: there are too few rows to show an agreement of"
-        f" {_percent(found.alpha)}.{more}",
+        "insufficient": f"Everything goes to the teacher: there are too few rows to show {_lacking(found)}.{more}",
         "disagreement": f"Everything goes to the teacher: {_failed(found)}.{more}",
+        "recall": f"Everything goes to the teacher: {_lost(found)}.{more}",
         "coverage": f"Everything goes to the teacher: only {percent(found.coverage)} of the traffic could be"
         f" certified, less than gate.min_coverage.{more}",
         "ineligible": "Everything goes to the teacher: no row has a finite score and passes the guards.",
@@ -56,10 +59,28 @@ def promise_of(found: Certificate) -> str:
             f" teacher's answer; a single version may lie below. {_BASIS[found.basis]}"
         )
     each = " for each certified label" if found.per_class else ""
+    kept = "".join(
+        f" Of the requests that the teacher labels {label.label!r} at least {_percent(label.required)} are deferred or"
+        " get that label."
+        for label in found.protected
+    )
     return (
-        f"Of the answers given without the teacher at least {_percent(found.alpha)} agree with it{each}. A"
-        f" version that does not keep this is certified with probability at most {_percent(found.delta)}"
-        f"{each and ' per label'}. {_BASIS[found.basis]}"
+        f"Of the answers given without the teacher at least {_percent(found.alpha)} agree with it{each}.{kept} A"
+        f" version that does not keep {'all of ' * bool(kept)}this is certified with probability at most"
+        f" {_percent(found.delta)}{each and ' per label'}. {_BASIS[found.basis]}"
+    )
+
+
+def recall_warning(found: Certificate) -> str:
+    """Return a warning about teacher labels with a low recall, empty where there is none."""
+    if not (low := low_recalls(found)):
+        return ""
+    worst, others = low[0], len(low) - 1
+    more = f"; {others} other label{'s' * (others > 1)} also fare{'s' * (others == 1)} badly" if others else ""
+    return (
+        f"Warning: of {worst.rows:,} calibration rows that the teacher labels {worst.label!r},"
+        f" {worst.handled - worst.right:,} are answered with another label (recall {percent(worst.recall)}){more}."
+        " gate.protect promises a label's recall."
     )
 
 

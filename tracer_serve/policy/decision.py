@@ -22,7 +22,14 @@ _DTYPE = "<U19"  # the longest reason, class_not_certified
 
 
 def certificate_reasons(
-    certificate: Certificate, classes: Labels, *, score: Floats, top: Ints, in_scope: Bools, open_: Bools
+    certificate: Certificate,
+    classes: Labels,
+    *,
+    score: Floats,
+    top: Ints,
+    in_scope: Bools,
+    open_: Bools,
+    vetoed: Bools,
 ) -> Labels:
     """Return why the certificate lets the surrogate answer each of n rows or not, shape (n,).
 
@@ -33,27 +40,29 @@ def certificate_reasons(
     top : the most probable class, shape (n,)
     in_scope : rows that the scope guard lets pass, shape (n,)
     open_ : rows whose predicted class the class floor lets pass, shape (n,)
+    vetoed : rows that may carry a protected label other than the predicted class, shape (n,)
 
     Returns
     -------
-    ``certified``, ``no_certificate``, ``out_of_scope``, ``class_not_certified``, ``no_score`` or ``below_threshold``.
+    ``certified``, ``no_certificate``, ``out_of_scope``, ``class_not_certified``, ``protected_label``, ``no_score``
+    or ``below_threshold``.
 
     Examples
     --------
     >>> found = Certificate(True, "certified", 0.9, 0.05, "strict", 100, 90, 88, 0.91, threshold=0.3, coverage=0.9)
-    >>> rows = dict(top=np.zeros(3, int), in_scope=np.ones(3, bool), open_=np.ones(3, bool))
+    >>> rows = dict(top=np.zeros(3, int), in_scope=np.ones(3, bool), open_=np.ones(3, bool), vetoed=np.zeros(3, bool))
     >>> certificate_reasons(found, np.array(["a"]), score=np.array([0.5, 0.1, np.nan]), **rows).tolist()
     ['certified', 'below_threshold', 'no_score']
     """
     if not certificate.certified:
         return np.full(len(score), "no_certificate", _DTYPE)
     threshold = class_thresholds(certificate, classes)[top]
-    handled = accepts(score, threshold) & in_scope & open_
+    handled = accepts(score, threshold) & in_scope & open_ & ~vetoed
     if handled.all():
         return np.full(len(score), CERTIFIED, _DTYPE)
     reasons = np.select(
-        [handled, ~in_scope, ~open_ | (threshold == np.inf), ~np.isfinite(score)],
-        [CERTIFIED, "out_of_scope", "class_not_certified", "no_score"],
+        [handled, ~in_scope, ~open_ | (threshold == np.inf), vetoed, ~np.isfinite(score)],
+        [CERTIFIED, "out_of_scope", "class_not_certified", "protected_label", "no_score"],
         "below_threshold",
     )
     return reasons.astype(_DTYPE)

@@ -188,4 +188,5 @@ class Policy:
             top=asked.top,
             in_scope=stage.in_scope(asked),
             open_=stage.open[asked.top],
+            vetoed=stage.vetoed(asked),
         )

@@ -70,6 +70,7 @@ class Stage:
     acceptor : None for the family `global`, which scores every row 0
     names : registry names of surrogate and acceptor
     open : classes that this stage may answer, shape (k,); the class floor closes the others
+    limits : probability of each class above which no other label is answered, inf but for protected labels, shape (k,)
     scale : puts the acceptor's score on the policy's path
     scope_threshold : least scope score that it may answer; -inf turns the guard off
     """
@@ -79,6 +80,7 @@ class Stage:
     acceptor: Acceptor | None
     names: tuple[str, str | None]
     open: Bools
+    limits: Floats
     scale: Scale
     scope_threshold: float = -math.inf
 
@@ -96,6 +98,13 @@ class Stage:
         passes: Bools = asked.scope >= self.scope_threshold
         return passes
 
+    def vetoed(self, asked: StageEvidence) -> Bools:
+        """Return which inputs may carry a protected label that they would not get, shape (n,)."""
+        found = np.zeros(len(asked.top), bool)
+        for label in np.flatnonzero(np.isfinite(self.limits)):
+            found |= (asked.proba[:, label] > self.limits[label]) & (asked.top != label)
+        return found
+
     def save(self, folder: Path, view: int) -> None:
         """Write into a new folder, without pickle; of its view the number."""
         folder.mkdir()
@@ -108,6 +117,7 @@ class Stage:
             "view": view,
             "scope_threshold": str(self.scope_threshold),  # JSON proper knows no infinity
             "closed": np.flatnonzero(~self.open).tolist(),
+            "limits": {int(i): float(self.limits[i]) for i in np.flatnonzero(np.isfinite(self.limits))},
             "scale": [self.scale.knots.tolist(), self.scale.values.tolist()],
             "least": str(self.scale.least),
         }
@@ -128,16 +138,19 @@ class Stage:
             names = facts["surrogate"], facts["acceptor"]
             least, scope = float(facts["least"]), float(facts["scope_threshold"])
             closed = np.array(facts["closed"], dtype=np.int64)
+            limits = {int(label): float(limit) for label, limit in facts["limits"].items()}
             view = views[facts["view"]]
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             raise ArtifactError(f"{folder}/stage.json cannot be read: {error}") from error
         surrogate = load_component(surrogates.get(names[0]), folder / "surrogate")
+        classes = len(surrogate.classes_)
         return cls(
             view=view,
             surrogate=surrogate,
             acceptor=None if names[1] is None else load_component(acceptors.get(names[1]), folder / "acceptor"),
             names=names,
-            open=~np.isin(np.arange(len(surrogate.classes_)), closed),
+            open=~np.isin(np.arange(classes), closed),
+            limits=np.array([limits.get(label, np.inf) for label in range(classes)]),
             scale=Scale(knots, values, least),
             scope_threshold=scope,
         )

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from tracer_serve.config.load import Task
-from tracer_serve.fit.gating import settings_of
+from tracer_serve.fit.gating import recalls_of, settings_of
 from tracer_serve.fit.result import Fitted
 from tracer_serve.gate.certify import certify
+from tracer_serve.gate.recall import low_recalls
 from tracer_serve.gate.settings import Ordinal
 from tracer_serve.gate.wording import bound_of
 
@@ -28,6 +29,7 @@ def whatif_of(task: Task, fitted: Fitted) -> dict[str, Any]:
     found = [
         fitted.certificate if alpha == own else certify(rows, replace(asked, alpha=float(alpha))) for alpha in alphas
     ]
+    found = [replace(one, recalls=recalls_of(one, fitted.calibration)) for one in found]
     coverage = np.array([c.handled_share for c in found])
     return {
         "alpha": alphas,
@@ -36,6 +38,8 @@ def whatif_of(task: Task, fitted: Fitted) -> dict[str, Any]:
         "coverage": coverage,
         "agreement": [c.agreements / c.n if c.certified else None for c in found],
         "lower_bound": [bound_of(c) for c in found],
+        "lowest_recall": [c.recalls[0].recall if c.certified else None for c in found],
+        "low_recalls": [[row.label for row in low_recalls(c)] for c in found],
         "teacher_calls_saved": coverage * (1.0 - task.spec.traces.audit_share),
         "own": int(np.flatnonzero(alphas == own)[0]),
     }

@@ -82,7 +82,8 @@ class CalibrationView:
             score=seen.score,
             top=seen.top,
             in_scope=in_scope | eligible,
-            open_=eligible,
+            open_=eligible | seen.vetoed,
+            vetoed=seen.vetoed,
         )
         shown, vectors = [texts[int(i)] for i in rows], fitted.vectors[rows]
         return cls(

@@ -15,6 +15,8 @@ _EVIDENCE = 3
 # them changes the first 40 cards by one or two planted errors.
 _TRUST, _LEAN, _NEARER = 3.0, 8.0, 1.5
 _DOUBT = 4.3  # log odds at which a suspicion is a half
+_RARE = 0.5  # of an equal share of the rows, under which a label is called rare
+_POORLY = 0.5  # share of its rows that the surrogate must find, or the label is poorly learned
 _USUAL = 2_000  # agreeing rows used to estimate the spread of closeness
 
 
@@ -28,11 +30,17 @@ def cards_of(seen: CalibrationView, kin: Kin, limit: int = 100) -> dict[str, Any
     Parameters
     ----------
     kin : neighbours of the disagreeing rows, or of a sample of them
+
+    Returns
+    -------
+    Also a ``caution`` per card, None for most: where the teacher's label is rare and poorly learned, a confident
+    surrogate says little, and correcting its rows would push the label out.
     """
     rows = kin.of
     for_surrogate, for_teacher = kin.votes(seen.truth, seen.top[rows]), kin.votes(seen.truth, seen.truth[rows])
     suspicion = suspicion_of(seen, rows)
     order = np.argsort(-suspicion, kind="stable")[:limit]
+    cautions = _cautions(seen)
     return {
         "disagreements": int((~seen.agreed).sum()),
         "ranked": len(rows),
@@ -41,6 +49,7 @@ def cards_of(seen: CalibrationView, kin: Kin, limit: int = 100) -> dict[str, Any
             | {
                 "input": seen.texts[int(rows[i])],
                 "suspicion": suspicion[i],
+                "caution": cautions.get(int(seen.truth[rows[i]])),
                 "kin_for_surrogate": for_surrogate[i],
                 "kin_for_teacher": for_teacher[i],
                 "agreeing": _evidence(seen, kin, int(i), seen.top[rows[i]], seen.agreed),
@@ -48,6 +57,18 @@ def cards_of(seen: CalibrationView, kin: Kin, limit: int = 100) -> dict[str, Any
             }
             for i in order
         ],
+    }
+
+
+def _cautions(seen: CalibrationView) -> dict[int, str]:
+    """Return a sentence about each label that is rare and poorly learned, by its index."""
+    size = len(seen.classes)
+    rows, found = np.bincount(seen.truth, minlength=size), np.bincount(seen.truth[seen.agreed], minlength=size)
+    doubted = (rows > 0) & (rows < _RARE * len(seen) / size) & (found < _POORLY * rows)
+    return {
+        int(i): f"{str(seen.classes[i])!r} is rare ({rows[i]:,} of {len(seen):,} rows) and poorly learned: the"
+        f" surrogate finds {found[i]:,} of them. Its confidence is weak evidence against this label."
+        for i in np.flatnonzero(doubted)
     }
 
 

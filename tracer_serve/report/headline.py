@@ -41,4 +41,5 @@ def headline_of(task: Task, seen: CalibrationView) -> dict[str, Any]:
         "lower_bound": bound_of(found),
         "teacher_calls_saved": found.handled_share * (1.0 - audit_rate),
         "audit_rate": audit_rate,
+        "lowest_recall": found.recalls[0] if found.certified else None,
     }

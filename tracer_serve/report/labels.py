@@ -1,18 +1,19 @@
-"""Table of labels: handled share and agreement per label, and the worst predicted label."""
+"""Table of labels: handled share, recall and agreement per label, and the worst predicted label."""
 
 from typing import Any
 
 import numpy as np
 
+from tracer_serve.gate.binomial import exact_interval
 from tracer_serve.report.calibration_view import CalibrationView
-from tracer_serve.report.intervals import exact_interval, share
+from tracer_serve.report.intervals import share
 from tracer_serve.types import Bools, Ints
 
 
 def classes_of(seen: CalibrationView) -> dict[str, Any]:
     """Return a row per label, most frequent first, and the worst predicted label.
 
-    ``handled`` counts rows by the teacher's label; ``answers`` counts handled rows by the surrogate's label, which is
+    ``handled`` counts rows by the teacher's label, and ``recall`` is the certificate's (`gate.recall`); ``answers`` counts handled rows by the surrogate's label, which is
     what a user sees, and ``agreement`` is the teacher's among those. The worst label is the one whose agreement is
     most surely low: least upper end of the exact interval.
     """
@@ -40,6 +41,11 @@ def classes_of(seen: CalibrationView) -> dict[str, Any]:
     }
     order = np.lexsort((seen.classes, -rows))
     table = [{name: values[i] for name, values in columns.items()} for i in order]
+    recalls = {row.label: row for row in seen.certificate.recalls}
+    for row in table:
+        kept = recalls.get(str(row["label"]))  # a label that only the surrogate knows has none
+        row["recall"] = None if kept is None else kept.recall
+        row["recall_interval"] = [0.0, 1.0] if kept is None else [kept.low, kept.high]
     answered = [row for row in table if row["answers"]]
     worst = min(answered, key=lambda row: (row["agreement_interval"][1], row["agreement"])) if answered else None
     return {"rows": table, "worst": worst}

@@ -47,6 +47,7 @@ def _missing_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
         return []
     why = {
         "insufficient": "No test can pass on so few rows.",
+        "recall": "At the recall that was seen, this many more rows would let a protected label pass.",
         "disagreement": "At the agreement that was seen, this many more rows would let the certificate pass.",
     }.get(report["certificate"]["reason"], "The certificate lacks rows.")
     return [_action("traces", f"Bring about {needed:,} more traces", why)]
@@ -76,7 +77,9 @@ def _weakness(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _teacher_mistakes(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    cards = [card for card in report["cards"]["cards"] if card["suspicion"] >= _SUSPICIOUS]
+    """Count the cards worth a review, without those of a label that is rare and poorly learned."""
+    listed = (card for card in report["cards"]["cards"] if card["caution"] is None)
+    cards = [card for card in listed if card["suspicion"] >= _SUSPICIOUS]
     if not cards:
         return []
     return [
@@ -105,11 +108,13 @@ def _more_traces(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _alpha(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Suggest a lower alpha only if it adds much coverage, because it weakens the promise."""
+    """Suggest a lower alpha only if it adds much coverage and costs no label its recall: it weakens the promise."""
     what, own = report["whatif"], report["whatif"]["own"]
     now = what["coverage"][own]
     for i in reversed(range(own)):
         gain = what["coverage"][i] - now
+        if set(what["low_recalls"][i]) - set(what["low_recalls"][own]):
+            break
         if gain >= 5 * _WORTH and what["alpha"][own] - what["alpha"][i] <= 0.05:  # noqa: PLR2004  # still the same promise
             return [
                 _action(

@@ -15,12 +15,12 @@ from tracer_serve.config.task import Spec
 from tracer_serve.errors import FitError
 from tracer_serve.fit.comparison import Compared, compare, select
 from tracer_serve.fit.dataset import Progress, Rows, silent
-from tracer_serve.fit.gating import settings_of
+from tracer_serve.fit.gating import recalls_of, settings_of
 from tracer_serve.fit.holdout import CROSS_FIT_ROWS
 from tracer_serve.fit.pipeline import calibration_of
-from tracer_serve.gate.certificate import Certificate
+from tracer_serve.gate.certificate import Certificate, LabelRecall
 from tracer_serve.gate.certify import certify
-from tracer_serve.gate.wording import bound_of
+from tracer_serve.gate.wording import bound_of, recall_warning
 from tracer_serve.protocols import Embedder
 from tracer_serve.report.learning_curve import forecast
 
@@ -39,6 +39,8 @@ class ScanPoint:
     agreement, lower_bound : among handled rows, measured and certified; None if nothing certifies
     reason, rows_needed : as in `Certificate`
     calls_saved : share of teacher calls saved, net of audits
+    recalls : a row per teacher label, lowest recall of the system first, as in `Certificate`
+    warning : about labels with a low recall, empty where there is none
     curve : (traces, coverage) over parts of the traces, all of them last
     twice : forecast coverage with twice the traces, with its range; None if there are too few points
     """
@@ -51,6 +53,8 @@ class ScanPoint:
     rows_needed: int
     surrogate: str
     calls_saved: float
+    recalls: tuple[LabelRecall, ...]
+    warning: str
     curve: tuple[tuple[int, float], ...]
     twice: tuple[float, float, float] | None
 
@@ -144,7 +148,9 @@ def _at(task: Task, rows: Rows, compared: Compared, alpha: float) -> tuple[Certi
     choice, _ = select(task, compared, rows.calibrates, alpha)
     found = calibration_of(compared, choice, rows)
     settings = replace(settings_of(task, found.mode, rivals=found.rivals), alpha=alpha)
-    return certify(found.rows(), settings), choice.candidate.parts[-1].surrogate
+    certificate = certify(found.rows(), settings)
+    certificate = replace(certificate, recalls=recalls_of(certificate, found))
+    return certificate, choice.candidate.parts[-1].surrogate
 
 
 def _only(task: Task, surrogate: int) -> Task:
@@ -173,6 +179,8 @@ def _point(
         rows_needed=found.rows_needed,
         surrogate=surrogate,
         calls_saved=found.handled_share * (1 - audit_rate),
+        recalls=found.recalls,
+        warning=recall_warning(found),
         curve=curve,
         twice=None if ahead is None else (ahead["coverage"], ahead["low"], ahead["high"]),
     )

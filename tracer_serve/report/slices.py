@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from tracer_serve.gate.binomial import exact_interval
 from tracer_serve.report.calibration_view import CalibrationView
-from tracer_serve.report.intervals import CONFIDENCE, exact_interval
+from tracer_serve.report.intervals import CONFIDENCE
 from tracer_serve.report.subgroups import Groups
 from tracer_serve.types import Bools, Floats
 

@@ -127,6 +127,8 @@ def _show(file: Path, found: Scan, price: CallPrice | None, summary: ImportSumma
     facts(lines)
     out.print(_coverage(found, price))
     out.print(_curve(found))
+    if warned := [p for p in found.points if p.warning]:
+        out.print(f"at alpha {warned[-1].alpha:g}: {warned[-1].warning}", markup=False)
     out.print(f"calls saved are net of audits ({100 * found.audit_rate:g} % of what is handled)")
 
 
@@ -146,7 +148,7 @@ def _next(args: argparse.Namespace, found: Scan) -> str:
 
 def _coverage(found: Scan, price: CallPrice | None) -> Table:
     table = Table(
-        "alpha", "coverage", "agree", "calls saved", f"at {2 * found.used:,}", "lacks", "surrogate", box=SIMPLE
+        "alpha", "coverage", "agree", "lowest recall", "calls saved", f"at {2 * found.used:,}", "lacks", "surrogate", box=SIMPLE
     )
     if price is not None:
         table.add_column("saved", justify="right")
@@ -154,7 +156,8 @@ def _coverage(found: Scan, price: CallPrice | None) -> Table:
         agree = percent(p.agreement)
         ahead = "-" if p.twice is None else "{:.0f}% ({:.0f}-{:.0f})".format(*(100 * share for share in p.twice))
         lacks = f"{p.rows_needed:,}" if p.rows_needed else "-"
-        cells = [f"{p.alpha:g}", percent(p.coverage), agree, percent(p.calls_saved), ahead, lacks, p.surrogate]
+        worst = f"{percent(p.recalls[0].recall)} {p.recalls[0].label}" if p.coverage and p.recalls else "-"
+        cells = [f"{p.alpha:g}", percent(p.coverage), agree, worst, percent(p.calls_saved), ahead, lacks, p.surrogate]
         table.add_row(*cells, *([] if price is None else [f"{price.saved(p.calls_saved):,.3g}"]))
     return table
 

@@ -76,6 +76,11 @@ def shortfalls(found: Certificate, gate: GateSpec) -> Iterator[str]:
         "spend": (gate.spend, found.spend, series and found.spend != "series"),
         "per_class": (gate.per_class, found.per_class, gate.per_class and not found.per_class),
     }
+    kept = {label.label: label.required for label in found.protected}
+    pairs |= {
+        f"protect.{label}": (recall, kept.get(label, "none"), kept.get(label, 0.0) < recall)
+        for label, recall in gate.protect.items()
+    }
     for key, (wanted, given, short) in pairs.items():
         if short:
             yield f"gate.{key} is {_yaml(wanted)}, and the version was certified for {_yaml(given)}"

@@ -1,5 +1,6 @@
 """The numbers of the dashboard, as JSON: what every worker says alike, since it comes from the store."""
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
@@ -56,6 +57,7 @@ def status_of(runtime: Runtime, now: datetime | None = None) -> dict[str, Any]:
         "time": now.isoformat(timespec="seconds"),
         "admin": Keys.of(runtime.task.spec.server).may_anybody("admin"),
         "promise": _promise(runtime),
+        "labels": _labels(runtime),
         "traffic": None,
         "recent": None,
         "versions": [],
@@ -95,6 +97,16 @@ def _promise(runtime: Runtime) -> dict[str, Any] | None:
         "proved_live_at": state.proved_at,
         "confidence": 1.0 - state.delta,
     }
+
+
+def _labels(runtime: Runtime) -> list[dict[str, Any]]:
+    """Return the recall per teacher label of the version that serves, lowest first; empty where nothing is certified.
+
+    Measured on the calibration rows, as in the certificate.
+    """
+    loaded = runtime.live.loaded
+    certificate = None if loaded is None else loaded.policy.certificate
+    return [asdict(row) for row in certificate.recalls] if certificate is not None and certificate.certified else []
 
 
 def _breakers(runtime: Runtime) -> list[dict[str, str]]:

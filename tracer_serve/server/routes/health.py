@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from tracer_serve.errors import ArtifactError, StoreError
-from tracer_serve.gate.wording import bound_of, promise_of
+from tracer_serve.gate.wording import bound_of, promise_of, recall_warning
 from tracer_serve.lifecycle.gate_state.reopening import reopening_of
 from tracer_serve.lifecycle.refit_history import last_refit
 from tracer_serve.lifecycle.refit_session import PROGRESS
@@ -149,6 +149,7 @@ def _version(runtime: Runtime) -> dict[str, Any] | None:
         "coverage": certificate.handled_share,
         "lower_bound": bound_of(certificate),
         "promise": promise_of(certificate) if certificate.certified else None,
+        "warning": recall_warning(certificate) or None,
     }
 
 

@@ -33,7 +33,7 @@ function promised({ version, gate, mode, promise }) {
   if (!version || gate.reason === "no_certificate") return "A version serves once the gate has shown that it agrees with the teacher often enough.";
   if (!gate.open) return `Its certificate no longer holds; the teacher's answers calibrate the next one. ${gate.repair ? gate.repair.words : ""}`;
   if (mode === "observe") return "The version's answers are compared with the teacher's, and given to nobody.";
-  return `${version.promise} ${promise.audits ? "Audits watch it live." : "No audit has come in yet."}`;
+  return `${version.promise} ${promise.audits ? "Audits watch it live." : "No audit has come in yet."}${version.warning ? ` ${version.warning}` : ""}`;
 }
 
 /** What the tile's share is of: the texts that came to this version, where the headline speaks of today's. */

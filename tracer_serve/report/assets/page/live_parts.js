@@ -79,9 +79,15 @@ function versionRow(v) {
     cell(v.live.requests ? percent(v.live.coverage) : "-", "n"), cell(v.live.audits ? `${percent(v.live.agreement)} of ${count(v.live.audits)}` : "-", "n"), report]);
 }
 
-function tables({ gate, mode, versions, refits, refit, last_refit: last, refit_requested: requested, recent, breakers }) {
+function labelRow(label) {
+  return row([head(label.label), number(label.rows), number(label.handled), number(label.right), cell(percent(label.recall), "n"), cell(`${percent(label.low)} to ${percent(label.high)}`, "n")]);
+}
+
+function tables({ gate, mode, labels, versions, refits, refit, last_refit: last, refit_requested: requested, recent, breakers }) {
   const current = !gate.open ? "gate closed" : mode === "observe" ? "observes" : "serves";
   listed("versions-rows", versions.map((v) => ({ ...v, pill: !v.serves ? "" : v.certified ? current : "loaded" })), versionRow);
+  listed("labels-rows", labels, labelRow);
+  $("labels").hidden = !labels.length;
   $("versions-none").hidden = versions.length > 0;
   listed("refits-rows", refits, (r) => row([cell(when(r.started)), cell(r.reason.replaceAll("_", " ")),
     cell(r.outcome ? `${r.outcome}${r.version ? `, version ${r.version}` : ""}` : "under way")]));

@@ -18,6 +18,7 @@ from tracer_serve.components.registry import redactors
 from tracer_serve.config.load import Task
 from tracer_serve.config.task import Spec
 from tracer_serve.errors import StoreError
+from tracer_serve.gate.certificate import ProtectedLabel
 from tracer_serve.infra.redaction import WITHHELD
 from tracer_serve.lifecycle.gate_state.closing import close_gate, closing_of
 from tracer_serve.lifecycle.gate_state.monitor_record import MONITOR
@@ -445,3 +446,53 @@ async def test_a_budget_holds_before_there_is_any_traffic_to_go_by(task: MakeTas
     audited = [row for row in rows if row.u < row.audit_rate]
     assert 1 <= len(audited) <= 10
     assert {row.audit_rate for row in rows if row not in audited} == {0.0}
+
+
+PROTECTING: dict[str, Any] = {"alpha": 0.9, "protect": {"red": 0.9}}
+
+
+@pytest.fixture
+def protecting(task: MakeTask) -> ActiveVersion:
+    """Version 7, certified at .9, with a recall of .9 for red."""
+    policy = make_policy(task())
+    certificate = replace(policy.certificate, protected=(ProtectedLabel("red", 0.9, 100, 96, 0.91),))
+    return ActiveVersion(7, replace(policy, certificate=certificate), "teacher", ("blue", "red"))
+
+
+def test_a_protected_label_that_is_lost_closes_the_gate(store: TraceStore, protecting: ActiveVersion) -> None:
+    """Agreement of 97 % over all audits hides that one label is lost; its own monitor closes the gate and names it."""
+    watch, other = (watching(store, protecting, gate=PROTECTING) for _ in range(2))
+    for i in range(300):
+        watch.note_audit(7, agree=True, label="blue")
+        if i % 40 == 0:
+            watch.note_audit(7, agree=False, label="red")
+    watch.refresh()
+    other.refresh()
+    assert not watch.monitor(protecting).alarm
+    assert watch.closed(protecting) == other.closed(protecting) == "drift"
+    closing = closing_of(store)
+    assert closing is not None
+    assert closing.label == "red"
+    assert "labels 'red', version 7 kept 0 of 8" in closing.message
+
+
+def test_deferred_requests_of_a_protected_label_are_kept(store: TraceStore, protecting: ActiveVersion) -> None:
+    """A lost request among many that were deferred is within the promise; other labels are not watched."""
+    watch = watching(store, protecting, gate=PROTECTING)
+    for i in range(60):
+        watch.note_deferred(7, "red")
+        watch.note_deferred(6, "red")
+        watch.note_audit(7, agree=True, label="blue")
+        if i % 20 == 0:
+            watch.note_audit(7, agree=False, label="red")
+    watch.refresh()
+    (state,) = watch.labels.states.values()
+    assert (state.seen, state.agreements) == (63, 60)
+    assert watch.closed(protecting) is None
+
+
+def test_a_version_without_the_promise_closes_the_gate(store: TraceStore, loaded: ActiveVersion) -> None:
+    """A label that the YAML protects now, and the version was not certified for, defers everything."""
+    watch = watching(store, loaded, gate=PROTECTING)
+    assert watch.closed(loaded) == "promise_changed"
+    assert "gate.protect.red is 0.9, and the version was certified for none" in watch.state(loaded).message

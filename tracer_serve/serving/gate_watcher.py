@@ -22,6 +22,7 @@ from tracer_serve.lifecycle.gate_state.state import GateState, Reason
 from tracer_serve.serving.active_version import ActiveVersion, VersionLoader
 from tracer_serve.serving.audit_rate import AuditBudget, Traffic, rate_in_force
 from tracer_serve.serving.burst_breaker import BurstBreaker
+from tracer_serve.serving.label_watch import LabelWatch
 from tracer_serve.storage.traces import TraceStore, new_id
 
 _log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class GateWatcher:
     ) -> None:
         self.purse = AuditBudget(spec.traces.audit_budget)
         self.bursts = BurstBreaker()
+        self.labels = LabelWatch(spec.gate)
         self._proved = set[int]()
         self._rate = 0.0
         self.closing: Closing | None = None
@@ -106,12 +108,22 @@ class GateWatcher:
         if loaded is not None and label not in loaded.labels:
             self._on_new_label()
 
-    def note_audit(self, version: int | None, agree: bool) -> None:
-        """Record an audit. Audits of other versions, and audits while the gate is closed, are ignored."""
+    def note_audit(self, version: int | None, agree: bool, label: str = "") -> None:
+        """Record an audit with the teacher's label.
+
+        Audits of other versions, and audits while the gate is closed, are ignored.
+        """
         loaded = self._live.loaded
         if loaded is not None and version == loaded.number and self.closed(loaded) is None:
             with self._guard:
                 self._pending[loaded.number].append(agree)
+            self.labels.note(loaded.number, label, agree)
+
+    def note_deferred(self, version: int | None, label: str) -> None:
+        """Record the teacher's label of a deferred request that would have been audited, had it been handled."""
+        loaded = self._live.loaded
+        if loaded is not None and version == loaded.number and self.closed(loaded) is None:
+            self.labels.note(loaded.number, label, kept=True)
 
     def refresh(self) -> None:
         """Exchange gate, monitor and audit rate with the store."""
@@ -170,6 +182,11 @@ class GateWatcher:
         if monitor.alarm and self.closed(loaded) is None:
             # decided from the shared state, so that any process closes the gate, also after a crash of another one
             self.closing = close_gate(self._store, loaded.number, monitor.seen, monitor.agreements, monitor.evidence)
+            _log.error("the gate is closed, everything goes to the teacher: %s", self.closing.message)
+        self.labels.exchange(self._store, loaded.certified)
+        if self.labels.alarm is not None and self.closed(loaded) is None:
+            label, lost = self.labels.alarm
+            self.closing = close_gate(self._store, loaded.number, lost.seen, lost.agreements, lost.evidence, label)
             _log.error("the gate is closed, everything goes to the teacher: %s", self.closing.message)
         if monitor.proved_at is not None and loaded.number not in self._proved:
             self._store.values.update(PROVED, lambda known: {**(known or {}), str(loaded.number): monitor.proved_at})

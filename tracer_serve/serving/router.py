@@ -315,6 +315,8 @@ class Deferral:
             metrics.lost.inc()
         else:
             trace = self._row("deferred")
+            if request.sampled and request.conditions.withheld is None and trace.u < self._rate:
+                router.watch.note_deferred(request.version, answer.label)
             latency = {**request.latency_ms, "teacher": round(answer.latency_ms, 3)}
             await router.writer.commit(
                 replace(

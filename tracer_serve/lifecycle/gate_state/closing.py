@@ -27,6 +27,8 @@ class Closing:
     at : UTC, ISO 8601
     audits, agreements : audits of that version at the alarm, and how many of them agreed
     evidence : the monitor's evidence, at least 1/delta
+    label : the protected label that was lost, where its monitor raised the alarm; then `audits` are its requests, and
+        `agreements` those that were kept
     """
 
     after: str
@@ -35,6 +37,7 @@ class Closing:
     audits: int
     agreements: int
     evidence: float
+    label: str | None = None
 
     @property
     def moment(self) -> datetime:
@@ -44,6 +47,11 @@ class Closing:
     @property
     def message(self) -> str:
         """Return what the monitor found, for people."""
+        if self.label is not None:
+            return (
+                f"drift: of the sampled requests that the teacher labels {self.label!r}, version {self.version} kept"
+                f" {self.agreements:,} of {self.audits:,} (evidence {self.evidence:.3g})"
+            )
         return (
             f"drift: version {self.version} agreed with the teacher on {self.agreements:,} of {self.audits:,} audits"
             f" (evidence {self.evidence:.3g})"
@@ -56,15 +64,19 @@ def closing_of(store: TraceStore) -> Closing | None:
     return None if value is None else Closing(**value)
 
 
-def closing_at(after: str, version: int, audits: int, agreements: int, evidence: float) -> Closing:
+def closing_at(  # noqa: PLR0917
+    after: str, version: int, audits: int, agreements: int, evidence: float, label: str | None = None
+) -> Closing:
     """Return a closing dated now. JSON has no infinity, so an infinite evidence becomes a very large number."""
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    return Closing(after, version, at, audits, agreements, min(evidence, 1e300))
+    return Closing(after, version, at, audits, agreements, min(evidence, 1e300), label)
 
 
-def close_gate(store: TraceStore, version: int, audits: int, agreements: int, evidence: float) -> Closing:
+def close_gate(  # noqa: PLR0917
+    store: TraceStore, version: int, audits: int, agreements: int, evidence: float, label: str | None = None
+) -> Closing:
     """Close the gate for every version whose calibration rows came before now. Of two closings the later counts."""
-    closing = closing_at(moment_after(store), version, audits, agreements, evidence)
+    closing = closing_at(moment_after(store), version, audits, agreements, evidence, label)
 
     def later(present: dict[str, Any] | None) -> dict[str, Any]:
         return present if present is not None and present["after"] >= closing.after else asdict(closing)

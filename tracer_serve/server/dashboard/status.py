@@ -102,11 +102,19 @@ def _promise(runtime: Runtime) -> dict[str, Any] | None:
 def _labels(runtime: Runtime) -> list[dict[str, Any]]:
     """Return the recall per teacher label of the version that serves, lowest first; empty where nothing is certified.
 
-    Measured on the calibration rows, as in the certificate.
+    Measured on the calibration rows, as in the certificate; of protected labels also on sampled requests.
     """
     loaded = runtime.live.loaded
     certificate = None if loaded is None else loaded.policy.certificate
-    return [asdict(row) for row in certificate.recalls] if certificate is not None and certificate.certified else []
+    if certificate is None or not certificate.certified:
+        return []
+    required, live = runtime.task.spec.gate.protect, runtime.watch.labels.states
+    rows = []
+    for row in certificate.recalls:
+        state = live.get(row.label)
+        watched = {"required": required.get(row.label), "live_rows": state and state.seen}
+        rows.append(asdict(row) | watched | {"live_kept": state and state.agreements})
+    return rows
 
 
 def _breakers(runtime: Runtime) -> list[dict[str, str]]:

@@ -80,7 +80,8 @@ function versionRow(v) {
 }
 
 function labelRow(label) {
-  return row([head(label.label), number(label.rows), number(label.handled), number(label.right), cell(percent(label.recall), "n"), cell(`${percent(label.low)} to ${percent(label.high)}`, "n")]);
+  return row([head(label.label), number(label.rows), number(label.handled), number(label.right), cell(percent(label.recall), "n"), cell(`${percent(label.low)} to ${percent(label.high)}`, "n"),
+    cell(label.required === null ? "-" : exact(label.required), "n"), cell(label.live_rows ? `${count(label.live_kept)} of ${count(label.live_rows)}` : "-", "n")]);
 }
 
 function tables({ gate, mode, labels, versions, refits, refit, last_refit: last, refit_requested: requested, recent, breakers }) {

@@ -82,7 +82,8 @@ def drawn(task: Task, texts: list[Text], labels: Labels, vectors: Vectors) -> Fi
     score = rng.normal(np.where(agreed, 2.0, 0.0))
     top = np.where(agreed, truth, other[:, 0])
     everything, alone = np.ones(n, bool), np.arange(n)
-    paths = Paths(score[None], agreed[None], top[None], other[None, :, 1], everything[None], np.zeros((1, n)))
+    guards = everything[None], ~everything[None]
+    paths = Paths(score[None], agreed[None], top[None], other[None, :, 1], *guards, np.zeros((1, n)))
     calibration = Calibration("cross_fit", paths, alone, everything, classes, truth, alone)
     gate = task.spec.gate
     certificate = certify(

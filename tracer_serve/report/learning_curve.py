@@ -61,7 +61,8 @@ def plateau_of(task: Task, fitted: Fitted, seen: CalibrationView) -> dict[str, A
     points = [{"traces": p.traces, "coverage": p.coverage, "measured": "refit"} for p in measured]
     found = seen.certificate
     # strict: the served model was fitted on rows that are not among these; the other promises are not what refits test
-    comparable = found.mode != "strict" and not found.per_class and found.guarantee == "probability"
+    each = found.per_class or found.protected
+    comparable = found.mode != "strict" and not each and found.guarantee == "probability"
     if comparable:
         points.append({"traces": len(seen), "coverage": found.handled_share, "measured": "certificate"})
     sizes, coverage = (np.array([p[key] for p in points], float) for key in ("traces", "coverage"))

@@ -118,3 +118,28 @@ def test_options_that_exclude_each_other_are_refused(tmp_path: Path, gate: dict[
     """A combination that has no proof is an error of the spec that names the part at fault."""
     with pytest.raises(SpecError, match="gate"):
         write_task(tmp_path, gate=gate)
+
+
+@pytest.mark.parametrize("mode", ["cross_fit", "strict"])
+def test_a_segment_without_evidence_is_deferred(tmp_path: Path, mode: str) -> None:
+    """Texts of a kind that the teacher labels at random are deferred, also after the policy's disk; the others not."""
+    rows, rng = planted(3000, noise=0.0), np.random.default_rng(2)
+    texts = [f"{text}{' odd' * (i % 3 == 0)}" for i, text in enumerate(rows.texts)]
+    odd = np.arange(3000) % 3 == 0
+    labels = np.where(odd, rng.permutation(rows.labels), rows.labels)
+    segments = {"odd": r"\bodd\b"}
+    fitted = fit(tmp_path, mode=mode, rows=Rows.of(texts, labels), segments=segments, min_coverage=0.0)
+    verdicts = fitted.policy.decide(texts)
+    assert {v.reason for v, strange in zip(verdicts, odd, strict=True) if strange} <= {
+        "segment_not_certified",
+        "out_of_scope",
+    }
+    assert np.mean([v.handled for v, strange in zip(verdicts, odd, strict=True) if not strange]) > 0.8
+    assert [row.name for row in fitted.certificate.segments] == ["odd", "other"]
+
+
+@pytest.mark.parametrize("segments", [{"other": "x"}, {"odd": "("}])
+def test_patterns_that_mean_nothing_are_refused(tmp_path: Path, segments: dict[str, str]) -> None:
+    """The name of the rest, and what is no regular expression, are refused."""
+    with pytest.raises(SpecError, match="segments"):
+        write_task(tmp_path, gate={"segments": segments})

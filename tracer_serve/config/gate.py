@@ -1,8 +1,9 @@
 """`gate`: the certificate's promise about handled texts."""
 
+import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from tracer_serve.config.base import Frozen, Share
 
@@ -69,6 +70,11 @@ class GateSpec(Frozen):
         description="Least recall per protected label: of the requests that the teacher labels so, at least this share"
         " is deferred or answered so. A promise beside alpha, at the same delta.",
     )
+    segments: dict[str, str] = Field(
+        default={},
+        description="Pattern (regular expression) per kind of text. A text belongs to the first that is found in it."
+        " Each kind has a certificate and a threshold of its own, and without enough rows it is deferred.",
+    )
     group_by: Literal["template", "duplicate"] = Field(
         default="template",
         description="Which rows without a group of their own count as one message. template: texts that differ in a few"
@@ -76,12 +82,26 @@ class GateSpec(Frozen):
     )
     scope: ScopeSpec = Field(default_factory=ScopeSpec, description="Guard against out-of-scope inputs.")
 
+    @field_validator("segments")
+    @classmethod
+    def _are_patterns(cls, value: dict[str, str]) -> dict[str, str]:
+        if "other" in value:
+            raise ValueError("'other' stands for the texts that match no pattern; give that segment another name")
+        for name, pattern in value.items():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"the pattern of {name!r} is no regular expression: {error}") from error
+        return value
+
     @model_validator(mode="after")
     def _compatible(self) -> Self:
         if self.per_class and self.guarantee == "overall":
             raise ValueError("per_class needs guarantee: probability")
         if self.protect and (self.per_class or self.guarantee == "overall"):
             raise ValueError("protect needs per_class: false and guarantee: probability")
+        if self.segments and (self.per_class or self.guarantee == "overall"):
+            raise ValueError("segments need per_class: false and guarantee: probability")
         if "cascade" in self.families and (self.per_class or self.guarantee == "overall"):
             raise ValueError("the family cascade needs per_class: false and guarantee: probability")
         return self

@@ -9,7 +9,7 @@ import numpy as np
 from tracer_serve.fit.candidate import Paths
 from tracer_serve.gate.certificate import Certificate
 from tracer_serve.gate.drift_window import since_drop
-from tracer_serve.gate.per_class import class_thresholds
+from tracer_serve.gate.segments import thresholds_of
 from tracer_serve.gate.settings import CalibrationRows, Mode
 from tracer_serve.types import Bools, Floats, Ints, Labels
 
@@ -31,6 +31,7 @@ class Calibration:
         pilot (`gate.pilot`)
     rivals : surrogates that were compared on these rows
     spare : leading stages of the paths that the policy to serve does not have
+    segment : segment of each row, shape (n,); None without ``gate.segments``
     outdated : rows that were fair, and came before a drop in agreement (`gate.drift_window`)
     """
 
@@ -44,6 +45,7 @@ class Calibration:
     predicted: Floats | None = None
     rivals: int = 1
     spare: int = 0
+    segment: Labels | None = None
     outdated: int = 0
 
     def current(self, arrived: Ints | None, least: int) -> Self:
@@ -76,11 +78,12 @@ class Calibration:
             groups=self.group[self.fair],
             answers=self.classes[fair.top][stage],
             truth=self.classes[self.truth[self.fair]],
+            segments=None if self.segment is None else self.segment[self.fair],
         )
 
     def answered(self, found: Certificate) -> "Answered":
         """Return each row as the stage answers it that would handle it under a certificate."""
-        stage = self.paths.answering(class_thresholds(found, self.classes))
+        stage = self.paths.answering(thresholds_of(found, self.classes, self.paths.top, self.segment))
         each = np.arange(len(stage))
         seen = {part.name: getattr(self.paths, part.name)[stage, each] for part in fields(Paths)}
         return Answered(**seen, stage=np.maximum(stage - self.spare, 0))

@@ -78,9 +78,9 @@ class Paths:
 
         Parameters
         ----------
-        threshold : least score that is handled, per class, shape (k,)
+        threshold : least score that is handled, shape (s, n)
         """
-        handles = self.eligible & accepts(self.score, threshold[self.top])
+        handles = self.eligible & accepts(self.score, threshold)
         first: Ints = np.where(handles.any(axis=0), handles.argmax(axis=0), len(handles) - 1)
         return first
 

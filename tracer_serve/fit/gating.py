@@ -9,10 +9,11 @@ from tracer_serve.gate.binomial import n_min
 from tracer_serve.gate.certificate import Certificate, LabelRecall, StageRow
 from tracer_serve.gate.certify import certify
 from tracer_serve.gate.fixed_sequence import accepts
-from tracer_serve.gate.per_class import class_thresholds, with_class_table
+from tracer_serve.gate.per_class import with_class_table
 from tracer_serve.gate.recall import recall_table
+from tracer_serve.gate.segments import segments_of, thresholds_of
 from tracer_serve.gate.settings import GateSettings, Mode, Ordinal
-from tracer_serve.types import Bools, Labels
+from tracer_serve.types import Bools, Labels, Text
 
 StageFacts = tuple[str, str | None, float, float]
 """A stage's surrogate, acceptor, and milliseconds per row of predicting and of embedding, as in `StageRow`."""
@@ -37,6 +38,7 @@ def settings_of(task: Task, mode: Mode, *, ordinal: Ordinal = FIRST, rivals: int
         guarantee=gate.guarantee,
         per_class=gate.per_class,
         protect=gate.protect,
+        segments=gate.segments,
         spend=gate.spend,
         index=ordinal.index,
         attempt=ordinal.attempt,
@@ -59,22 +61,29 @@ def certified(task: Task, rows: Calibration, stages: Sequence[StageFacts], ordin
     """
     found = certify(rows.rows(), settings_of(task, rows.mode, ordinal=ordinal, rivals=rows.rivals))
     seen = rows.answered(found).take(rows.fair)
-    if not found.per_class and found.guarantee == "probability":
+    if not (found.per_class or found.segments) and found.guarantee == "probability":
         found = with_class_table(found, rows.classes[seen.top], seen.score, seen.agreed, seen.eligible)
-    table = _stages(_handled(found, rows.classes, seen), seen, stages)
+    table = _stages(_handled(found, rows, seen), seen, stages)
     floor = task.spec.gate.class_floor or 0.0
     return replace(found, class_floor=floor, stages=table, outdated=rows.outdated, recalls=recalls_of(found, rows))
+
+
+def segment_of(task: Task, texts: Sequence[Text]) -> Labels | None:
+    """Return the segment of each text, None where the spec has no segments."""
+    patterns = task.spec.gate.segments
+    return segments_of(texts, patterns) if patterns else None
 
 
 def recalls_of(found: Certificate, rows: Calibration) -> tuple[LabelRecall, ...]:
     """Return the recall per teacher label under a certificate, over the fair rows."""
     seen = rows.answered(found).take(rows.fair)
-    return recall_table(rows.classes, rows.truth[rows.fair], _handled(found, rows.classes, seen), seen.agreed)
+    return recall_table(rows.classes, rows.truth[rows.fair], _handled(found, rows, seen), seen.agreed)
 
 
-def _handled(found: Certificate, classes: Labels, seen: Answered) -> Bools:
-    """Return which rows the surrogate answers under a certificate, shape (n,)."""
-    return seen.eligible & accepts(seen.score, class_thresholds(found, classes)[seen.top])
+def _handled(found: Certificate, rows: Calibration, seen: Answered) -> Bools:
+    """Return which of the fair rows the surrogate answers under a certificate, shape (n,)."""
+    segment = None if rows.segment is None else rows.segment[rows.fair]
+    return seen.eligible & accepts(seen.score, thresholds_of(found, rows.classes, seen.top, segment))
 
 
 def _stages(handled: Bools, seen: Answered, stages: Sequence[StageFacts]) -> tuple[StageRow, ...]:

@@ -16,7 +16,7 @@ from tracer_serve.fit.cross_score import predicted_agreement
 from tracer_serve.fit.dataset import Progress, Rows
 from tracer_serve.fit.final_fit import finish, stage_facts
 from tracer_serve.fit.folds import lasting_holdout, newest_holdout
-from tracer_serve.fit.gating import certified, window_of
+from tracer_serve.fit.gating import certified, segment_of, window_of
 from tracer_serve.fit.result import Fitted
 from tracer_serve.fit.selection import Choice
 from tracer_serve.fit.warm_start import Resume, can_resume
@@ -64,6 +64,7 @@ def fit_strict(
     truth, fair = np.searchsorted(classes, test.labels), np.ones(len(held_out), bool)
     predicted = _predicted(choice, paths)
     calibration = Calibration("strict", paths, held_out, fair, classes, truth, group[held_out], predicted)
+    calibration = replace(calibration, segment=segment_of(task, test.texts))
     calibration = calibration.current(rows.arrived, window_of(task))
     certificate = certified(task, calibration, stage_facts(task, choice.candidate), ordinal)
     return Fitted(replace(policy, certificate=certificate), calibration, vectors, results, training)

@@ -14,7 +14,7 @@ from tracer_serve.fit.comparison import Compared, compare, select
 from tracer_serve.fit.dataset import Progress, Rows, silent
 from tracer_serve.fit.diagnosis import diagnose
 from tracer_serve.fit.final_fit import finish, stage_facts
-from tracer_serve.fit.gating import FIRST, certified, window_of
+from tracer_serve.fit.gating import FIRST, certified, segment_of, window_of
 from tracer_serve.fit.holdout import CROSS_FIT_ROWS, fit_strict
 from tracer_serve.fit.result import Fitted
 from tracer_serve.fit.selection import Choice
@@ -81,7 +81,8 @@ def _fit_cross(task: Task, rows: Rows, embedders: Sequence[Embedder], progress: 
     compared = compare(task, rows, embedders, progress)
     choice, results = select(task, compared, rows.calibrates)
     policy, vectors = finish(task, rows, embedders, choice.candidate, compared.folds.classes)
-    calibration = calibration_of(compared, choice, rows).current(rows.arrived, window_of(task))
+    calibration = replace(calibration_of(compared, choice, rows), segment=segment_of(task, rows.texts))
+    calibration = calibration.current(rows.arrived, window_of(task))
     certificate = certified(task, calibration, stage_facts(task, choice.candidate), ordinal)
     return Fitted(replace(policy, certificate=certificate), calibration, vectors, results, np.arange(len(rows)))
 

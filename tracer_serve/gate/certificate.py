@@ -57,6 +57,32 @@ class ClassRow:
 
 
 @dataclass(frozen=True, slots=True)
+class SegmentRow:
+    """What a certificate says of one segment of the texts, which has a threshold of its own.
+
+    Parameters
+    ----------
+    name, pattern : as in ``gate.segments``; no pattern for the texts that match none
+    rows : calibration rows of the segment
+    n, agreements : how many of them are accepted, and how many of those agree
+    lower_bound : lower bound of the agreement among them, at the segment's part of delta
+    threshold : least score of this segment that is handled; infinite where it defers
+    certified, reason, rows_needed : as in `Certificate`, of this segment
+    """
+
+    name: str
+    pattern: str
+    rows: int
+    n: int
+    agreements: int
+    lower_bound: float
+    threshold: float
+    certified: bool
+    reason: str
+    rows_needed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class LabelRecall:
     """Recall of the whole system for one teacher label: deferred requests get that label and count as recalled.
 
@@ -183,6 +209,7 @@ class Certificate:
     classes : a row per predicted class, worst lower bound first; over all fair rows, the pilot's too
     protected : the labels whose recall is promised beside the agreement, by the same delta
     recalls : a row per teacher label, lowest recall of the system first; over the same rows
+    segments : each segment with its own threshold, in the order in which patterns are tried; empty: there are none
     class_floor : agreement that a predicted class must be shown to exceed before it may be handled; 0: no floor
     stages : what each stage contributes, in the order in which they are asked
     diagnosis : why nothing was certified; None where something was
@@ -219,6 +246,7 @@ class Certificate:
     classes: tuple[ClassRow, ...] = ()
     protected: tuple[ProtectedLabel, ...] = ()
     recalls: tuple[LabelRecall, ...] = ()
+    segments: tuple[SegmentRow, ...] = ()
     class_floor: float = 0.0
     stages: tuple[StageRow, ...] = ()
     diagnosis: Diagnosis | None = None

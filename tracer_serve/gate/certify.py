@@ -4,6 +4,7 @@ from tracer_serve.gate.certificate import Certificate
 from tracer_serve.gate.marginal import certify_marginal
 from tracer_serve.gate.per_class import certify_per_class
 from tracer_serve.gate.risk_control import certify_overall
+from tracer_serve.gate.segments import certify_segments
 from tracer_serve.gate.settings import CalibrationRows, GateSettings
 
 
@@ -20,6 +21,8 @@ def certify(rows: CalibrationRows, settings: GateSettings) -> Certificate:
     """
     if settings.guarantee == "overall":
         return certify_overall(rows, settings)
+    if settings.segments:
+        return certify_segments(rows, settings)
     if settings.per_class:
         return certify_per_class(rows, settings)
     return certify_marginal(rows, settings)

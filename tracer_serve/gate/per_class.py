@@ -91,7 +91,8 @@ def certify_per_class(rows: CalibrationRows, settings: GateSettings) -> Certific
     each, names = replace(settings, min_coverage=0.0), np.unique(rows.answers)
     found = {str(name): certify_marginal(rows.take(rows.answers == name), each) for name in names}
     summary = next(iter(found.values()), None) or certify_marginal(rows, each)
-    return _merge(summary, found, len(rows), settings.min_coverage)
+    whole = merged(summary, found, len(rows), settings.min_coverage)
+    return replace(whole, per_class=True, classes=_worst_first([_row(name, one) for name, one in found.items()]))
 
 
 def class_thresholds(certificate: Certificate, classes: Labels) -> Floats:
@@ -102,8 +103,8 @@ def class_thresholds(certificate: Certificate, classes: Labels) -> Floats:
     return np.array([of.get(str(name), math.inf) for name in classes], dtype=np.float64)
 
 
-def _merge(common: Certificate, found: dict[str, Certificate], rows: int, min_coverage: float) -> Certificate:
-    """Sum up the classes' certificates; what all of them share is taken from `common`."""
+def merged(common: Certificate, found: dict[str, Certificate], rows: int, min_coverage: float) -> Certificate:
+    """Sum up the certificates of parts of the rows; what all of them share is taken from `common`."""
     passed = [one for one in found.values() if one.certified]
     certificate_rows = sum(one.rows for one in found.values())
     coverage = sum(one.n for one in passed) / max(1, certificate_rows)
@@ -128,8 +129,6 @@ def _merge(common: Certificate, found: dict[str, Certificate], rows: int, min_co
         groups=sum(one.groups for one in found.values()),
         largest_group=max((one.largest_group for one in found.values()), default=0),
         effective_rows=sum(one.effective_rows for one in found.values()),
-        per_class=True,
-        classes=_worst_first([_row(name, one) for name, one in found.items()]),
     )
 
 

@@ -55,6 +55,7 @@ class GateSettings:
     guarantee : ``probability``, or ``overall`` (see `gate.risk_control`)
     per_class : certify each predicted class by itself
     protect : least recall of the system per protected teacher label (see `gate.protection`)
+    segments : pattern of each kind of text that is certified by itself (see `gate.segments`)
     spend, index : see `spent_delta`
     attempt : as in `Ordinal`. The attempts after one alarm share delta as a series: of rows just under alpha, tested
         again and again, a fifth would open the gate in 60 days
@@ -76,6 +77,7 @@ class GateSettings:
     guarantee: Guarantee = "probability"
     per_class: bool = False
     protect: Mapping[str, float] = field(default_factory=dict)
+    segments: Mapping[str, str] = field(default_factory=dict)
     spend: Spend = "per_version"
     index: int = 1
     attempt: int = 0
@@ -120,6 +122,7 @@ class CalibrationRows:
         row where that is the stricter view (`gate.walk_result.Counted`); without it each row is its own
     answers : the surrogate's label, same shape as the scores; needed for a certificate per class
     truth : the teacher's label, shape (n,); needed for protected labels
+    segments : segment of each row, shape (n,); needed for a certificate per segment
 
     Raises
     ------
@@ -134,6 +137,7 @@ class CalibrationRows:
     groups: Ints | None = None
     answers: Labels | None = None
     truth: Labels | None = None
+    segments: Labels | None = None
 
     def __post_init__(self) -> None:
         shapes = [np.shape(part) for part in (self.scores, self.agreed, self.predicted) if part is not None]

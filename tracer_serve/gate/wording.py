@@ -58,7 +58,7 @@ def promise_of(found: Certificate) -> str:
             f"On average over versions, at least {_percent(found.alpha)} of all requests are deferred or get the"
             f" teacher's answer; a single version may lie below. {_BASIS[found.basis]}"
         )
-    each = " for each certified label" if found.per_class else ""
+    each = " for each certified label" if found.per_class else " in each certified segment" * bool(found.segments)
     kept = "".join(
         f" Of the requests that the teacher labels {label.label!r} at least {_percent(label.required)} are deferred or"
         " get that label."
@@ -67,7 +67,7 @@ def promise_of(found: Certificate) -> str:
     return (
         f"Of the answers given without the teacher at least {_percent(found.alpha)} agree with it{each}.{kept} A"
         f" version that does not keep {'all of ' * bool(kept)}this is certified with probability at most"
-        f" {_percent(found.delta)}{each and ' per label'}. {_BASIS[found.basis]}"
+        f" {_percent(found.delta)}{' per label' * found.per_class}. {_BASIS[found.basis]}"
     )
 
 

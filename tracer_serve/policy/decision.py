@@ -11,14 +11,14 @@ import numpy as np
 
 from tracer_serve.gate.certificate import Certificate
 from tracer_serve.gate.fixed_sequence import accepts
-from tracer_serve.gate.per_class import class_thresholds
+from tracer_serve.gate.segments import thresholds_of
 from tracer_serve.types import Bools, Floats, Ints, Labels
 
 Mode = Literal["observe", "canary", "enforce"]
 
 CERTIFIED = "certified"
 """The one reason with which the surrogate answers."""
-_DTYPE = "<U19"  # the longest reason, class_not_certified
+_DTYPE = "<U21"  # the longest reason, segment_not_certified
 
 
 def certificate_reasons(
@@ -30,6 +30,7 @@ def certificate_reasons(
     in_scope: Bools,
     open_: Bools,
     vetoed: Bools,
+    segment: Labels | None = None,
 ) -> Labels:
     """Return why the certificate lets the surrogate answer each of n rows or not, shape (n,).
 
@@ -41,11 +42,12 @@ def certificate_reasons(
     in_scope : rows that the scope guard lets pass, shape (n,)
     open_ : rows whose predicted class the class floor lets pass, shape (n,)
     vetoed : rows that may carry a protected label other than the predicted class, shape (n,)
+    segment : segment of each text, shape (n,), where the certificate has segments
 
     Returns
     -------
-    ``certified``, ``no_certificate``, ``out_of_scope``, ``class_not_certified``, ``protected_label``, ``no_score``
-    or ``below_threshold``.
+    ``certified``, ``no_certificate``, ``out_of_scope``, ``class_not_certified``, ``segment_not_certified``,
+    ``protected_label``, ``no_score`` or ``below_threshold``.
 
     Examples
     --------
@@ -56,13 +58,14 @@ def certificate_reasons(
     """
     if not certificate.certified:
         return np.full(len(score), "no_certificate", _DTYPE)
-    threshold = class_thresholds(certificate, classes)[top]
+    threshold = thresholds_of(certificate, classes, top, segment)
     handled = accepts(score, threshold) & in_scope & open_ & ~vetoed
     if handled.all():
         return np.full(len(score), CERTIFIED, _DTYPE)
+    shut = "segment_not_certified" if certificate.segments else "class_not_certified"
     reasons = np.select(
-        [handled, ~in_scope, ~open_ | (threshold == np.inf), vetoed, ~np.isfinite(score)],
-        [CERTIFIED, "out_of_scope", "class_not_certified", "protected_label", "no_score"],
+        [handled, ~in_scope, ~open_, threshold == np.inf, vetoed, ~np.isfinite(score)],
+        [CERTIFIED, "out_of_scope", "class_not_certified", shut, "protected_label", "no_score"],
         "below_threshold",
     )
     return reasons.astype(_DTYPE)

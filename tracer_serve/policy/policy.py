@@ -9,6 +9,7 @@ import numpy as np
 
 from tracer_serve.errors import ArtifactError
 from tracer_serve.gate.certificate import CERTIFICATE, Certificate
+from tracer_serve.gate.segments import segment_of_rows
 from tracer_serve.policy.decision import CERTIFIED, certificate_reasons
 from tracer_serve.policy.stage import Stage, StageEvidence, name_of
 from tracer_serve.policy.view import Batch, View
@@ -101,7 +102,8 @@ class Policy:
         batch = Batch(texts, known or {})
         asked = self.stages[0].ask(*batch.seen_by(self.stages[0].view, np.arange(len(texts))))
         proba, top, score, scope = asked.proba, asked.top, asked.score, asked.scope
-        reason = self._reasons(self.stages[0], asked)
+        segment = segment_of_rows(self.certificate, texts)
+        reason = self._reasons(self.stages[0], asked, segment)
         stage = np.zeros(len(texts), np.int64)
         for number, later in enumerate(self.stages[1:], start=1):
             rows = np.flatnonzero(reason != CERTIFIED)
@@ -111,7 +113,7 @@ class Policy:
                 proba, score = proba.copy(), np.asarray(score).copy()  # they may be a surrogate's own
             asked = later.ask(*batch.seen_by(later.view, rows))
             proba[rows], top[rows], score[rows], scope[rows] = asked.proba, asked.top, asked.score, asked.scope
-            reason[rows] = self._reasons(later, asked)
+            reason[rows] = self._reasons(later, asked, None if segment is None else segment[rows])
             stage[rows] = number
         return ScoredBatch(proba, top, score, scope, stage, reason == CERTIFIED, reason, batch.embed_s)
 
@@ -179,7 +181,7 @@ class Policy:
         stages = tuple(Stage.load(folder / f"stage_{number}", views) for number in numbers[1])
         return cls(stages, certificate)
 
-    def _reasons(self, stage: Stage, asked: StageEvidence) -> Labels:
+    def _reasons(self, stage: Stage, asked: StageEvidence, segment: Labels | None) -> Labels:
         """Return why a stage answers each row that it was asked about, or not."""
         return certificate_reasons(
             self.certificate,
@@ -189,4 +191,5 @@ class Policy:
             in_scope=stage.in_scope(asked),
             open_=stage.open[asked.top],
             vetoed=stage.vetoed(asked),
+            segment=segment,
         )

@@ -84,6 +84,7 @@ class CalibrationView:
             in_scope=in_scope | eligible,
             open_=eligible | seen.vetoed,
             vetoed=seen.vetoed,
+            segment=None if calibration.segment is None else calibration.segment[rows],
         )
         shown, vectors = [texts[int(i)] for i in rows], fitted.vectors[rows]
         return cls(

@@ -61,7 +61,7 @@ def plateau_of(task: Task, fitted: Fitted, seen: CalibrationView) -> dict[str, A
     points = [{"traces": p.traces, "coverage": p.coverage, "measured": "refit"} for p in measured]
     found = seen.certificate
     # strict: the served model was fitted on rows that are not among these; the other promises are not what refits test
-    each = found.per_class or found.protected
+    each = found.per_class or found.protected or found.segments
     comparable = found.mode != "strict" and not each and found.guarantee == "probability"
     if comparable:
         points.append({"traces": len(seen), "coverage": found.handled_share, "measured": "certificate"})

@@ -3,6 +3,7 @@
 SHORT = {
     "out_of_scope": "outside the scope guard",
     "class_not_certified": "its label has no certificate",
+    "segment_not_certified": "its segment has no certificate",
     "protected_label": "may carry a protected label",
     "no_score": "no finite score",
 }
@@ -11,6 +12,7 @@ REASONS = {
     "certified": "answered under the certificate",
     "out_of_scope": "unlike anything seen: the scope guard keeps it for the teacher",
     "class_not_certified": "the label it would get has no certificate of its own",
+    "segment_not_certified": "texts of its segment have no certificate of their own",
     "protected_label": "it may carry a protected label, and would get another one",
     "below_threshold": "its score is under the certified threshold",
     "no_score": "the acceptor gave it no finite score",

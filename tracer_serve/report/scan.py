@@ -15,7 +15,7 @@ from tracer_serve.config.task import Spec
 from tracer_serve.errors import FitError
 from tracer_serve.fit.comparison import Compared, compare, select
 from tracer_serve.fit.dataset import Progress, Rows, silent
-from tracer_serve.fit.gating import recalls_of, settings_of
+from tracer_serve.fit.gating import recalls_of, segment_of, settings_of
 from tracer_serve.fit.holdout import CROSS_FIT_ROWS
 from tracer_serve.fit.pipeline import calibration_of
 from tracer_serve.gate.certificate import Certificate, LabelRecall
@@ -146,7 +146,7 @@ def scan(
 def _at(task: Task, rows: Rows, compared: Compared, alpha: float) -> tuple[Certificate, int]:
     """Return the certificate at alpha and the surrogate that it is about."""
     choice, _ = select(task, compared, rows.calibrates, alpha)
-    found = calibration_of(compared, choice, rows)
+    found = replace(calibration_of(compared, choice, rows), segment=segment_of(task, rows.texts))
     settings = replace(settings_of(task, found.mode, rivals=found.rivals), alpha=alpha)
     certificate = certify(found.rows(), settings)
     certificate = replace(certificate, recalls=recalls_of(certificate, found))

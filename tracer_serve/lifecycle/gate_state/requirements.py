@@ -81,6 +81,9 @@ def shortfalls(found: Certificate, gate: GateSpec) -> Iterator[str]:
         f"protect.{label}": (recall, kept.get(label, "none"), kept.get(label, 0.0) < recall)
         for label, recall in gate.protect.items()
     }
+    known = [(row.name, row.pattern) for row in found.segments if row.pattern]
+    wanted_segments = [*gate.segments.items()]
+    pairs["segments"] = wanted_segments, known or "none", bool(wanted_segments) and wanted_segments != known
     for key, (wanted, given, short) in pairs.items():
         if short:
             yield f"gate.{key} is {_yaml(wanted)}, and the version was certified for {_yaml(given)}"

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from tracer_serve.components.neighbour_index import NeighbourIndex
 from tracer_serve.errors import BadInputError
-from tracer_serve.gate.per_class import class_thresholds
+from tracer_serve.gate.segments import segment_of_rows, thresholds_of
 from tracer_serve.infra.redaction import WITHHELD
 from tracer_serve.policy.decision import CERTIFIED, decide
 from tracer_serve.policy.policy import Policy
@@ -95,7 +95,7 @@ async def explained(runtime: Runtime, text: Text, user: str | None = None) -> di
         raise verdict
     if verdict is None:
         return _outcome(loaded, None, "policy_failed")
-    found = _outcome(loaded, verdict, _reason(runtime, loaded, kept, verdict, user))
+    found = _outcome(loaded, verdict, _reason(runtime, loaded, kept, verdict, user), kept)
     return found | await run_in_threadpool(_evidence, runtime, loaded, kept, verdict.stage, made[verdict.stage].made)
 
 
@@ -111,7 +111,9 @@ def _reason(runtime: Runtime, loaded: ActiveVersion, text: Text, verdict: Verdic
     return decide(verdict.reason, conditions, in_burst=bursts.defers(text))
 
 
-def _outcome(loaded: ActiveVersion | None, verdict: Verdict | None, reason: str) -> dict[str, Any]:
+def _outcome(
+    loaded: ActiveVersion | None, verdict: Verdict | None, reason: str, text: Text = ""
+) -> dict[str, Any]:
     found: dict[str, Any] = {
         "version": None if loaded is None else loaded.number,
         "decision": "handled" if reason == CERTIFIED else "deferred",
@@ -122,14 +124,16 @@ def _outcome(loaded: ActiveVersion | None, verdict: Verdict | None, reason: str)
     }
     if loaded is None or verdict is None:
         return found
-    classes = loaded.policy.classes
-    thresholds = class_thresholds(loaded.policy.certificate, classes)
+    classes, certificate = loaded.policy.classes, loaded.policy.certificate
+    (threshold,) = thresholds_of(
+        certificate, classes, np.flatnonzero(classes == verdict.label), segment_of_rows(certificate, [text])
+    )
     best = np.argsort(-verdict.proba, kind="stable")[:_LABELS]
     return found | {
         "label": verdict.label,
         "runner_up": verdict.runner_up,
         "score": finite(verdict.score),
-        "threshold": finite(float(thresholds[int(np.flatnonzero(classes == verdict.label)[0])])),
+        "threshold": finite(float(threshold)),
         "labels": [{"label": str(classes[i]), "prob": round(float(verdict.proba[i]), 4)} for i in best],
     }
 

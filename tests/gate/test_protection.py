@@ -70,7 +70,7 @@ def test_a_lost_label_abstains() -> None:
 
 @pytest.mark.parametrize("hate", [0, 10, 28, 29])
 def test_too_few_rows_of_a_label_promise_nothing(hate: int) -> None:
-    """At .9 and delta .05 it takes 29 rows of the label, all of them kept; fewer abstain and say how many are missing."""
+    """At .9 and delta .05 it takes 29 rows of the label, all of them kept; fewer abstain and say how many lack."""
     found = certified(hate, hate)
     assert n_min(0.9, 0.05) == 29
     assert found.certified is (hate == 29)

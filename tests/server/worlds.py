@@ -88,8 +88,8 @@ def make_policy(task: Task, *, certified: bool = True) -> Policy:
     )
     view = View(embedder, NeighbourIndex().fit(vectors, (labels == "red").astype(int)))
     surrogate = surrogates.build("logreg").fit(Inputs(texts, vectors), labels)
-    names = ("logreg", "margin")
-    stage = Stage(view, surrogate, acceptors.build("margin"), names, np.ones(2, bool), np.full(2, np.inf), Scale.identity())
+    names, guards = ("logreg", "margin"), (np.ones(2, bool), np.full(2, np.inf))
+    stage = Stage(view, surrogate, acceptors.build("margin"), names, *guards, Scale.identity())
     return Policy((stage,), certificate)
 
 

@@ -154,8 +154,8 @@ def _parts(
     """Cross-fit one surrogate with every acceptor, and with none (family `global`)."""
     spec = task.spec
     acceptors = [make_acceptor(task, a) for a in range(len(spec.acceptors))]
-    protect = spec.gate.protect
-    oof = cross_fit(partial(make_surrogate, travelling(task), surrogate), acceptors, folds, tick, refit_rows, [*protect])
+    protect, make = spec.gate.protect, partial(make_surrogate, travelling(task), surrogate)
+    oof = cross_fit(make, acceptors, folds, tick, refit_rows, protect=[*protect])
     oof = replace(oof, view=spec.view_of(surrogate))
     guard = scope_threshold(oof.scope, spec.gate.scope.keep)
     may_answer = np.ones(len(oof.top), bool)

@@ -51,6 +51,7 @@ def cross_fit(
     folds: Folds,
     tick: Callable[[], None],
     refit_rows: int | None = None,
+    *,
     protect: Sequence[str] = (),
 ) -> OutOfFold:
     """Fit a surrogate once per fold and collect what it says of the held-out rows.
@@ -62,8 +63,8 @@ def cross_fit(
     protect : labels whose probability is wanted
     """
     n, light = len(folds.rows), getattr(make(), "cost", 1.0) < HEAVY
-    codes = class_codes(folds.classes, protect)
-    job = partial(_Job, make, tuple(acceptors), codes, refit_rows or n, time.thread_time if light else time.process_time)
+    codes, clock = class_codes(folds.classes, protect), time.thread_time if light else time.process_time
+    job = partial(_Job, make, tuple(acceptors), codes, refit_rows or n, clock)
     found: list[_HeldOut] = []
     folds.prepare()
     with _quiet():  # around all threads, which share one set of warning filters

@@ -110,8 +110,8 @@ def merged(common: Certificate, found: dict[str, Certificate], rows: int, min_co
     coverage = sum(one.n for one in passed) / max(1, certificate_rows)
     certified = bool(passed) and coverage >= min_coverage
     reasons = {one.reason for one in found.values()}
-    worst = next((reason for reason in ("disagreement", "insufficient") if reason in reasons), common.reason)
-    needed = [math.ceil(one.rows_needed * rows / one.rows) for one in found.values() if one.rows_needed]
+    worst = next((reason for reason in ("disagreement", "recall", "insufficient") if reason in reasons), common.reason)
+    needed = [math.ceil(one.rows_needed * rows / one.rows) for one in found.values() if one.rows_needed and one.rows]
     return replace(
         common,
         certified=certified,

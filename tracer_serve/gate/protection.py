@@ -10,7 +10,6 @@ It is made beside the test of agreement at one and the same delta. A version nee
 (intersection-union test: Berger, Technometrics 24, 1982).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -19,7 +18,8 @@ import numpy as np
 from tracer_serve.gate.binomial import lower_bounds, n_min, p_values, rows_to_pass
 from tracer_serve.gate.certificate import ProtectedLabel
 from tracer_serve.gate.fixed_sequence import ThresholdCounts
-from tracer_serve.types import Bools, Floats, Ints, Labels
+from tracer_serve.gate.settings import CalibrationRows, GateSettings
+from tracer_serve.types import Bools, Floats, Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,15 @@ class RecallTest:
 
     @classmethod
     def of(
-        cls, tally: ThresholdCounts, own: Bools, agreed: Bools, single: Bools, *, label: str, required: float, delta: float
+        cls,
+        tally: ThresholdCounts,
+        own: Bools,
+        agreed: Bools,
+        single: Bools,
+        *,
+        label: str,
+        required: float,
+        delta: float,
     ) -> Self:
         """Count the rows of a label.
 
@@ -79,24 +87,19 @@ class RecallTest:
 
 
 def recall_tests(
-    tally: ThresholdCounts, truth: Labels | None, agreed: Bools, single: Bools, protect: Mapping[str, float], delta: float
+    tally: ThresholdCounts, rows: CalibrationRows, single: Bools, settings: GateSettings
 ) -> tuple[RecallTest, ...]:
     """Return the test of each protected label on rows placed on a grid of thresholds.
-
-    Parameters
-    ----------
-    truth : the teacher's label of each row, shape (n,)
 
     Raises
     ------
     ValueError
         Where labels are protected and the teacher's labels are not given.
     """
-    if not protect:
-        return ()
-    if truth is None:
+    if settings.protect and rows.truth is None:
         raise ValueError("a protected label needs the teacher's label of each calibration row")
+    delta = settings.tested_delta
     return tuple(
-        RecallTest.of(tally, truth == label, agreed, single, label=label, required=required, delta=delta)
-        for label, required in protect.items()
+        RecallTest.of(tally, rows.truth == label, rows.agreed, single, label=label, required=required, delta=delta)
+        for label, required in settings.protect.items()
     )

@@ -24,11 +24,11 @@ OTHER = "other"
 
 
 def segments_of(texts: Sequence[Text], patterns: Mapping[str, str]) -> Labels:
-    """Return the segment of each text, shape (n,): the first pattern that is found in it, or in a side of a pair.
+    r"""Return the segment of each text, shape (n,): the first pattern that is found in it, or in a side of a pair.
 
     Examples
     --------
-    >>> segments_of(["Wo ist die Karte?", "Where is my card?"], {"german": r"(?i)\\b(die|der|das)\\b"}).tolist()
+    >>> segments_of(["Wo ist die Karte?", "Where is my card?"], {"german": r"(?i)\b(die|der|das)\b"}).tolist()
     ['german', 'other']
     """
     known = [(name, _compiled(pattern)) for name, pattern in patterns.items()]

@@ -86,7 +86,7 @@ class Counted:
             k=k,
             predicted=total / np.maximum(n[0], 1),
             p=p_values(k, n, settings.alpha),
-            recall=recall_tests(tally, rows.truth, agreed, single, settings.protect, delta),
+            recall=recall_tests(tally, rows, single, settings),
         )
 
     def finding(self) -> WalkResult:

@@ -84,6 +84,26 @@ def recall_warning(found: Certificate) -> str:
     )
 
 
+def _lacking(found: Certificate) -> str:
+    """Return what too few rows are there for: the agreement, or the recall of a protected label."""
+    level = found.delta / found.rivals
+    short = [label for label in found.protected if label.rows < n_min(label.required, level)]
+    if not short:
+        return f"an agreement of {_percent(found.alpha)}"
+    return " or ".join(f"a recall of {_percent(x.required)} for {x.label!r} ({x.rows:,} rows)" for x in short)
+
+
+def _lost(found: Certificate) -> str:
+    """Return which protected label fared worst at the first test."""
+    if not found.protected:
+        return "in each segment a protected label is lost too often"
+    worst = min(found.protected, key=lambda label: label.lower_bound - label.required)
+    return (
+        f"where the surrogate is safest {worst.kept:,} of {worst.rows:,} rows of {worst.label!r} are deferred or get"
+        f" that label, too few to show a recall of {_percent(worst.required)}"
+    )
+
+
 def _failed(found: Certificate) -> str:
     """Return what the first test saw; a certificate per label, or on average, has no first one."""
     often = "the surrogate disagrees with it too often, even where it is safest"

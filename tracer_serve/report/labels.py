@@ -13,9 +13,9 @@ from tracer_serve.types import Bools, Ints
 def classes_of(seen: CalibrationView) -> dict[str, Any]:
     """Return a row per label, most frequent first, and the worst predicted label.
 
-    ``handled`` counts rows by the teacher's label, and ``recall`` is the certificate's (`gate.recall`); ``answers`` counts handled rows by the surrogate's label, which is
-    what a user sees, and ``agreement`` is the teacher's among those. The worst label is the one whose agreement is
-    most surely low: least upper end of the exact interval.
+    ``handled`` counts rows by the teacher's label, and ``recall`` is the certificate's (`gate.recall`); ``answers``
+    counts handled rows by the surrogate's label, which is what a user sees, and ``agreement`` is the teacher's among
+    those. The worst label is the one whose agreement is most surely low: least upper end of the exact interval.
     """
     size = len(seen.classes)
 

@@ -147,17 +147,17 @@ def _next(args: argparse.Namespace, found: Scan) -> str:
 
 
 def _coverage(found: Scan, price: CallPrice | None) -> Table:
-    table = Table(
-        "alpha", "coverage", "agree", "lowest recall", "calls saved", f"at {2 * found.used:,}", "lacks", "surrogate", box=SIMPLE
-    )
+    ahead = f"at {2 * found.used:,}"
+    columns = ("alpha", "coverage", "agree", "lowest recall", "calls saved", ahead, "lacks", "surrogate")
+    table = Table(*columns, box=SIMPLE)
     if price is not None:
         table.add_column("saved", justify="right")
     for p in found.points:
         agree = percent(p.agreement)
-        ahead = "-" if p.twice is None else "{:.0f}% ({:.0f}-{:.0f})".format(*(100 * share for share in p.twice))
+        twice = "-" if p.twice is None else "{:.0f}% ({:.0f}-{:.0f})".format(*(100 * share for share in p.twice))
         lacks = f"{p.rows_needed:,}" if p.rows_needed else "-"
         worst = f"{percent(p.recalls[0].recall)} {p.recalls[0].label}" if p.coverage and p.recalls else "-"
-        cells = [f"{p.alpha:g}", percent(p.coverage), agree, worst, percent(p.calls_saved), ahead, lacks, p.surrogate]
+        cells = [f"{p.alpha:g}", percent(p.coverage), agree, worst, percent(p.calls_saved), twice, lacks, p.surrogate]
         table.add_row(*cells, *([] if price is None else [f"{price.saved(p.calls_saved):,.3g}"]))
     return table
 

@@ -111,9 +111,7 @@ def _reason(runtime: Runtime, loaded: ActiveVersion, text: Text, verdict: Verdic
     return decide(verdict.reason, conditions, in_burst=bursts.defers(text))
 
 
-def _outcome(
-    loaded: ActiveVersion | None, verdict: Verdict | None, reason: str, text: Text = ""
-) -> dict[str, Any]:
+def _outcome(loaded: ActiveVersion | None, verdict: Verdict | None, reason: str, text: Text = "") -> dict[str, Any]:
     found: dict[str, Any] = {
         "version": None if loaded is None else loaded.number,
         "decision": "handled" if reason == CERTIFIED else "deferred",

@@ -1,4 +1,4 @@
-"""Segments: a certificate and a threshold for each kind of text, not only on average (gate.md, section 15).
+"""Segments: a certificate and a threshold for each kind of text, not only on average (gate.md, section 13).
 
 A text belongs to the first pattern that it matches, else to the rest. Each segment is certified on its own rows, and
 one without enough evidence defers. The segments share delta equally: a version in which any certified segment breaks

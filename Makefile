@@ -90,9 +90,10 @@ constraints: $(EXTRA) ## pin what is installed now, once the tests have passed o
 reference: $(EXTRA) ## write docs/reference from the code
 	$(BIN)/python docs/generate.py
 
+# Not with --quiet, which drops the warnings before `strict` counts them.
 docs: export NO_MKDOCS_2_WARNING := 1
 docs: $(EXTRA) ## the site in build/site; a broken link fails
-	$(BIN)/mkdocs build --quiet
+	$(BIN)/mkdocs build
 
 dist: $(BIN)/python ## wheel and sdist in dist/, installed and tried in an environment of their own
 	rm -rf dist $(VENV)-dist

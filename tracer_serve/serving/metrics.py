@@ -33,6 +33,19 @@ _OUTCOMES = ("certified", "abstained", "busy", "failed", "timeout", "stopped")
 _STAGES = ("total", "embed", "predict", "teacher")
 
 
+VERSION_METRICS = {
+    "tracer_coverage_ratio": "Certified share of traffic that is handled.",
+    "tracer_agreement_lower_bound": "Certified lower bound of teacher agreement; absent if there is none.",
+    "tracer_agreement_target": "Required teacher agreement, alpha.",
+    "tracer_policy_info": "The version that serves, its teacher and its embedder.",
+    "tracer_gate_closed": "1 while the certificate is void, by `reason`: drift, teacher_changed, promise_changed.",
+    "tracer_audit_rate": "Probability that a handled text is audited.",
+    "tracer_monitor_evidence": "Evidence of the monitor that agreement is below alpha; an alarm at 1/delta.",
+    "tracer_proved_live": "1 once the version's audits prove that agreement is above alpha.",
+}
+"""Gauges that are exposed while a version serves, with their help texts."""
+
+
 class Metrics:
     """The counters of one task in this process.
 
@@ -56,7 +69,7 @@ class Metrics:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"tracer_{name}", text, ("task", *labels), registry=self._registry)
 
-        requests = counter("requests_total", "Texts answered, by who answered.", "decision")
+        requests = counter("requests_total", "Texts answered, by decision.", "decision")
         self.requests = {kind: Count(requests.labels(task, kind)) for kind in _DECISIONS}
         seconds = Histogram(
             "tracer_request_duration_seconds",
@@ -66,29 +79,41 @@ class Metrics:
             registry=self._registry,
         )
         self.seconds = {stage: Seconds(seconds.labels(task, stage)) for stage in _STAGES}
-        audits = counter("audit_total", "Handled texts that the teacher was asked about as well.", "agree")
+        audits = counter(
+            "audit_total", "Handled texts that were also sent to the teacher, by whether it agreed.", "agree"
+        )
         self.audits = {agree: audits.labels(task, agree) for agree in ("true", "false", "unanswered")}
-        bursts = counter("burst_audit_total", "Repeats of a template that the teacher was asked about.", "agree")
+        bursts = counter("burst_audit_total", "Repeats of a template that were also sent to the teacher.", "agree")
         self.burst_audits = {agree: bursts.labels(task, agree) for agree in ("true", "false")}
-        shadow = counter("shadow_total", "Certified texts held back from the surrogate, by mode or gate.", "agree")
+        shadow = counter(
+            "shadow_total", "Certified texts that mode or gate gave to the teacher, by whether it agreed.", "agree"
+        )
         self.shadow = {agree: shadow.labels(task, agree) for agree in ("true", "false")}
-        cost = counter("cost_usd_total", "Teacher cost in the price's currency; avoided is estimated.", "kind")
+        cost = counter("cost_usd_total", "Teacher cost in the price's currency; `avoided` is an estimate.", "kind")
         self.cost = {kind: Count(cost.labels(task, kind)) for kind in ("spent", "avoided", "audit")}
         self._teacher_errors = counter("teacher_errors_total", "Teacher calls without a usable label.", "reason")
-        self._refits = counter("refit_total", "Refits, by how they ended.", "outcome")
+        self._refits = counter("refit_total", "Refits, by outcome.", "outcome")
         for series, values in ((self._teacher_errors, TEACHER_REASONS), (self._refits, _OUTCOMES)):
             for value in values:  # from 0 on: a series that appears with its first failure has no increase to alert on
                 series.labels(task, value)
-        self._forwarded = counter("calls_forwarded_total", "Calls forwarded unanswered, by why.", "reason")
+        self._forwarded = counter(
+            "calls_forwarded_total", "Chat completions forwarded unanswered, by reason.", "reason"
+        )
         for reason in FORWARD_REASONS:
             self._forwarded.labels(task, reason)
         self.lost = counter("traces_lost_total", "Traces that never reached the store.").labels(task)
-        self.delayed = counter("traces_delayed_total", "Traces that had to wait for the store.").labels(task)
-        self.policy_failures = counter("policy_failures_total", "Texts deferred as the policy failed.").labels(task)
-        remembered = counter("decision_cache_total", "Texts looked up among the version's decisions.", "result")
+        self.delayed = counter(
+            "traces_delayed_total", "Traces that waited in memory because the store took none."
+        ).labels(task)
+        self.policy_failures = counter("policy_failures_total", "Texts deferred because the policy failed.").labels(
+            task
+        )
+        remembered = counter("decision_cache_total", "Texts looked up in the decision cache.", "result")
         self.remembered = {result: Count(remembered.labels(task, result)) for result in ("hit", "miss")}
         self.new_labels = counter("new_labels_total", "Answers with a label unknown to the version.").labels(task)
-        self.load_failures = counter("version_load_failures_total", "Versions that did not load.").labels(task)
+        self.load_failures = counter(
+            "version_load_failures_total", "Versions that did not load; the previous one serves."
+        ).labels(task)
         gathered = (self.requests, self.seconds, self.cost, self.remembered)
         self._gathered: list[Count | Seconds] = [series for kind in gathered for series in kind.values()]
         self._writing = threading.Lock()
@@ -175,13 +200,11 @@ class _VersionCollector(Collector):
             return
         certificate = loaded.policy.certificate
         yield from self._gauges(
-            tracer_coverage_ratio=("Certified share of traffic that is handled.", certificate.handled_share),
-            tracer_agreement_lower_bound=("Certified bound of teacher agreement, if any.", bound_of(certificate)),
-            tracer_agreement_target=("Required teacher agreement, alpha.", certificate.alpha),
+            tracer_coverage_ratio=certificate.handled_share,
+            tracer_agreement_lower_bound=bound_of(certificate),
+            tracer_agreement_target=certificate.alpha,
         )
-        info = GaugeMetricFamily(
-            "tracer_policy_info", "The version that serves.", labels=("task", "version", "teacher", "embedder")
-        )
+        info = _gauge("tracer_policy_info", "version", "teacher", "embedder")
         info.add_metric((self._task, str(loaded.number), loaded.teacher, loaded.policy.fingerprint), 1.0)
         yield info
         watch = self._watch()
@@ -189,25 +212,25 @@ class _VersionCollector(Collector):
             yield from self._watched(watch, loaded)
 
     def _watched(self, watch: GateWatcher, loaded: ActiveVersion) -> Iterable[Metric]:
-        closed = GaugeMetricFamily(
-            "tracer_gate_closed", "1 while the certificate is void, by why.", labels=("task", "reason")
-        )
+        closed = _gauge("tracer_gate_closed", "reason")
         for reason in VOIDING:
             closed.add_metric((self._task, reason), float(watch.closed(loaded) == reason))
         yield closed
-        evidence = "The monitor's evidence that agreement is below alpha; an alarm at 1/delta."
         monitor = watch.monitor(loaded)
-        proved = "1 once the version's audits prove that agreement is above alpha."
         yield from self._gauges(
-            tracer_audit_rate=("Probability that a handled text is audited.", watch.rate),
-            tracer_monitor_evidence=(evidence, monitor.evidence),
-            tracer_proved_live=(proved, float(monitor.proved_at is not None)),
+            tracer_audit_rate=watch.rate,
+            tracer_monitor_evidence=monitor.evidence,
+            tracer_proved_live=float(monitor.proved_at is not None),
         )
 
-    def _gauges(self, **values: tuple[str, float | None]) -> Iterable[Metric]:
-        """Yield a family per name, of its text and its value, where there is one."""
-        for name, (text, value) in values.items():
-            family = GaugeMetricFamily(name, text, labels=("task",))
+    def _gauges(self, **values: float | None) -> Iterable[Metric]:
+        """Yield a family per name, with its value if it has one."""
+        for name, value in values.items():
+            family = _gauge(name)
             if value is not None:
                 family.add_metric((self._task,), value)
             yield family
+
+
+def _gauge(name: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, VERSION_METRICS[name], labels=("task", *labels))

@@ -52,7 +52,9 @@ async def test_every_route_but_the_open_ones_wants_a_key(keyed: MakeTask) -> Non
     for path, answer in answers.items():
         assert (answer.status_code == 200) == (path in OPEN), path
         if path not in OPEN:
-            assert ErrorBody.model_validate(answer.json()).error.code == "missing_api_key"
+            assert answer.json()["error"]["type"] == "authentication_error"
+            if path != "/v1/messages":  # whose errors have another shape
+                assert ErrorBody.model_validate(answer.json()).error.code == "missing_api_key"
             assert answer.headers["www-authenticate"].startswith("Bearer" if path.startswith("/v1/") else "Basic ")
     assert page.status_code == 200
 

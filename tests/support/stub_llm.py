@@ -1,4 +1,4 @@
-"""Stub LLM server of the tests and benches: an OpenAI-compatible server with faults on command.
+"""Stub LLM server of the tests and benches: OpenAI's and Anthropic's APIs, with faults on command.
 
     python -m tests.support.stub_llm --labels data.csv --port 8080 --share 0.3
 
@@ -29,6 +29,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
+
+from tests.support.stub_apis import Messages, Responses
 
 Pair = tuple[str, str]
 Body = dict[str, Any]
@@ -130,6 +132,8 @@ def app(stub: StubLLM) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     """Return the ASGI application; faults below HTTP are made around Starlette."""
     routes = [
         Route("/v1/chat/completions", _Chat(stub).reply, methods=["POST"]),
+        Route("/v1/responses", _Other(stub, Responses()).reply, methods=["POST"]),
+        Route("/v1/messages", _Other(stub, Messages()).reply, methods=["POST"]),
         Route("/v1/embeddings", _embed, methods=["POST"]),
         Route("/v1/models", lambda _: JSONResponse(_models(stub.model))),
         Route("/control", partial(_control, stub), methods=["POST"]),
@@ -247,6 +251,7 @@ class _Chat:
 
     def __init__(self, stub: StubLLM) -> None:
         self.stub = stub
+        self.api: Responses | Messages = Responses()  # refuses in the same shape
 
     async def reply(self, request: Request) -> Response:
         fault = request.scope["stub_fault"]
@@ -256,15 +261,7 @@ class _Chat:
             return Response(text, status, media_type=media_type)
         if fault == "quota" or fault.isdigit():
             return self._refuse(fault, request)
-        content = next(m["content"] for m in reversed(body["messages"]) if m["role"] == "user")
-        label = NONSENSE if fault == "nonsense" else self.stub.answer(_text_of(content))
-        message, finish = _message(body, label)
-        if fault == "refusal":
-            message = {"role": "assistant", "content": None, "refusal": REFUSAL}
-        elif fault == "length":
-            message, finish = {"role": "assistant", "content": label[:3]}, "length"
-        elif fault.startswith("say:"):
-            message = {"role": "assistant", "content": fault.removeprefix("say:")}
+        message, finish = _said(self.stub, body, fault)
         usage = _usage(body, message)
         if body.get("stream"):
             return StreamingResponse(_events(body, message, finish, usage, cut=fault == "cut_stream"), media_type=_SSE)
@@ -273,18 +270,56 @@ class _Chat:
 
     def _refuse(self, fault: str, request: Request) -> Response:
         status = 429 if fault == "quota" else int(fault)
-        codes = {"401": "invalid_api_key", "429": "rate_limit_exceeded", "quota": "insufficient_quota"}
         # like some servers, quote the credentials that were sent
-        sent = request.headers.get("authorization", "no key")
-        error = {
-            "message": f"refused with {status}; you sent {sent}",
-            "type": "stub",
-            "param": None,
-            "code": codes.get(fault),
-        }
+        sent = request.headers.get("authorization") or request.headers.get("x-api-key", "no key")
+        error = self.api.error(status, f"refused with {status}; you sent {sent}", _CODES.get(fault))
         after = self.stub.faults.retry_after
-        headers = {"Retry-After": after} if after is not None and status in (429, 503) else {}
-        return JSONResponse({"error": error}, status, headers)
+        headers = {"Retry-After": after} if after is not None and status in (429, 503, 529) else {}
+        return JSONResponse(error, status, headers)
+
+
+class _Other(_Chat):
+    """POST to another API, good or bad by the fault's name."""
+
+    def __init__(self, stub: StubLLM, api: Responses | Messages) -> None:
+        super().__init__(stub)
+        self.api = api
+
+    async def reply(self, request: Request) -> Response:
+        fault = request.scope["stub_fault"]
+        body: Body = await request.json()
+        if fault in _CANNED:
+            status, text, media_type = _CANNED[fault]
+            return Response(text, status, media_type=media_type)
+        if fault == "quota" or fault.isdigit():
+            return self._refuse(fault, request)
+        if problem := self.api.problem(body, request.headers):
+            return JSONResponse(self.api.error(400, problem, None), 400)
+        chat = self.api.as_chat(body)
+        message, finish = _said(self.stub, chat, fault)
+        whole = self.api.answer(body, message, finish, _usage(chat, message))
+        if not body.get("stream"):
+            return JSONResponse(whole, headers={"request-id": "req_stub"})
+        events = list(self.api.events(whole))
+        kept = events[: len(events) // 2] if fault == "cut_stream" else events
+        written = (f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in kept)
+        return StreamingResponse(written, media_type=_SSE)
+
+
+_CODES = {"401": "invalid_api_key", "429": "rate_limit_exceeded", "quota": "insufficient_quota"}
+
+
+def _said(stub: StubLLM, body: Body, fault: str) -> tuple[Body, str]:
+    """Return message and finish reason of a chat completion."""
+    content = next(m["content"] for m in reversed(body["messages"]) if m["role"] == "user")
+    label = NONSENSE if fault == "nonsense" else stub.answer(_text_of(content))
+    if fault == "refusal":
+        return {"role": "assistant", "content": None, "refusal": REFUSAL}, "stop"
+    if fault == "length":
+        return {"role": "assistant", "content": label[:3]}, "length"
+    if fault.startswith("say:"):
+        return {"role": "assistant", "content": fault.removeprefix("say:")}, "stop"
+    return _message(body, label)
 
 
 _SSE = "text/event-stream"

@@ -1,13 +1,15 @@
-"""Parse the body of a chat completion into its form and the message that holds the text."""
+"""Parse the body of an LLM call into its form and the message that holds the text."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tracer_serve.forms.form import Form, Turn
+from tracer_serve.forms.translate import from_messages, from_responses
 
-CHAT = "chat"
+CHAT, RESPONSES, MESSAGES = "chat", "responses", "messages"
+"""`Form.api` of calls of OpenAI's chat completions, of its Responses API, and of Anthropic's Messages API."""
 
 NOT_ASKED = frozenset(
     {
@@ -22,7 +24,7 @@ _OF_MESSAGE = "message"  # option that holds what the last message has beside it
 
 
 class NotACallError(ValueError):
-    """The body is no chat completion request."""
+    """The body is no request of this API."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,20 +36,26 @@ class Call:
     form : its form, with the whole last user message as the slot; `Form.wrapped` narrows it
     message : the last message's text; None where the last message is not the user's or holds more than text
     stream : whether the caller wants server-sent events
+    user : the end user whom the caller names
     body : the body as it was parsed
     """
 
     form: Form
     message: str | None
     stream: bool = False
+    user: str | None = None
     body: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
-def parse(body: bytes | str | Mapping[str, Any]) -> Call:
-    """Parse the body of ``POST /v1/chat/completions``.
+def parse(body: bytes | str | Mapping[str, Any], api: str | None = None) -> Call:
+    """Parse the body of a call.
 
     Everything beside the last message, `NOT_ASKED` and nulls is part of the form, fields that are not known here
     included: what an unknown field does to the answer is unknown too. ``developer`` counts as ``system``.
+
+    Parameters
+    ----------
+    api : whose request it is; None: `RESPONSES` where it has an input in place of messages, else `CHAT`
 
     Raises
     ------
@@ -62,17 +70,20 @@ def parse(body: bytes | str | Mapping[str, Any]) -> Call:
     ('hello', '{"temperature": 0}')
     """
     try:
-        return _parse(body if isinstance(body, Mapping) else _decoded(body))
+        return _parse(body if isinstance(body, Mapping) else _decoded(body), api)
     except RecursionError:
         raise NotACallError("the body is nested too deeply") from None
 
 
-def _parse(asked: Any) -> Call:
-    if not isinstance(asked, Mapping) or not isinstance(asked.get("model"), str):
+def _parse(body: Any, api: str | None) -> Call:
+    if not isinstance(body, Mapping) or not isinstance(body.get("model"), str):
         raise NotACallError("the body is no JSON object with a model")
+    api = api or (RESPONSES if "input" in body and "messages" not in body else CHAT)
+    translate = _AS_CHAT.get(api)
+    asked = body if translate is None else translate(body)
     messages = asked.get("messages")
     if not isinstance(messages, list) or not messages:
-        raise NotACallError("the body has no messages")
+        raise NotACallError(f"the body has no {'input' if api == RESPONSES else 'messages'}")
     read = [_Message.of(message) for message in messages]
     options = {name: value for name, value in asked.items() if name not in NOT_ASKED and value is not None}
     options = {name: value for name, value in options.items() if name not in _DEFAULTS or value != _DEFAULTS[name]}
@@ -85,11 +96,19 @@ def _parse(asked: Any) -> Call:
         options[_OF_MESSAGE] = last.rest
     canonical = json.dumps(_canonical(options))
     turns = tuple(message.turn for message in before)
-    form = Form(CHAT, str(asked["model"]), turns, options=canonical, media=media)
-    return Call(form, said, stream=asked.get("stream") is True, body=asked)
+    form = Form(api, str(asked["model"]), turns, options=canonical, media=media)
+    user = asked.get("user")
+    named = user if isinstance(user, str) else None
+    return Call(form, said, stream=asked.get("stream") is True, user=named, body=body)
 
 
-def slotted(body: bytes | str | Mapping[str, Any], mark: str, slots: int = 1) -> Form:
+_AS_CHAT: Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {
+    RESPONSES: from_responses,
+    MESSAGES: from_messages,
+}
+
+
+def slotted(body: bytes | str | Mapping[str, Any], mark: str, slots: int = 1, api: str | None = None) -> Form:
     """Parse a body in which a mark stands for the text, or for each text of a pair; return its form.
 
     Raises
@@ -103,7 +122,7 @@ def slotted(body: bytes | str | Mapping[str, Any], mark: str, slots: int = 1) ->
     >>> slotted(body, "{text}").around
     ('Tweet: ', ' Label:')
     """
-    call = parse(body)
+    call = parse(body, api)
     around = (call.message or "").split(mark)
     if len(around) != slots + 1:
         times = "once" if slots == 1 else f"{slots} times"

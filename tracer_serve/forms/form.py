@@ -26,7 +26,7 @@ class Form:
 
     Parameters
     ----------
-    api : ``chat`` for ``/v1/chat/completions``
+    api : ``chat`` for ``/v1/chat/completions``, ``responses``, or ``messages`` for Anthropic's
     model : as the caller names it
     turns : all messages before the last one
     around : what surrounds the slots in the last user message: prefix and suffix; of a pair also what is between.

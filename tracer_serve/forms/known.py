@@ -22,7 +22,13 @@ ANSWER_SHAPE = frozenset(
 """Options that say in which shape the label is wanted."""
 
 Rule = Literal[
-    "unsupported_content", "no_user_text", "earlier_turns", "unknown_model", "unknown_prompt", "unknown_options"
+    "unsupported_content",
+    "no_user_text",
+    "earlier_turns",
+    "unknown_model",
+    "unknown_prompt",
+    "unknown_options",
+    "unknown_api",
 ]
 RULES: tuple[Rule, ...] = get_args(Rule)
 """Why a call is no call of a known form, in the order in which the rules are checked."""
@@ -43,7 +49,7 @@ class KnownForm:
     fingerprint : as rows keep it
     certified_as : fingerprint of the form whose certificate covers it; its own, unless the YAML says ``same_as``
     exact : whether sampling options have to be equal too; otherwise they may be left out on either side
-    any_shape : whether the label may be wanted in any shape (direct calls)
+    any_shape : whether the label may be wanted in any shape and through any API (direct calls)
     when_handled : what a handled answer says in fields beside the label, see `config.forms`
     """
 
@@ -126,6 +132,8 @@ def _broken(call: Call, known: KnownForm, text: Text | None) -> Iterator[tuple[R
         yield "unknown_prompt", _other_wrapper(call.message, form)
     if options := _options_that_differ(asked.option_values, known):
         yield "unknown_options", "; ".join(options)
+    if asked.api != form.api and not known.any_shape:
+        yield "unknown_api", f"it came through the API {asked.api!r}, the form through {form.api!r}"
 
 
 def _other_words(what: str, said: str, wanted: str) -> str:

@@ -3,6 +3,7 @@
 from asyncio import to_thread
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from starlette.applications import Starlette
@@ -15,7 +16,7 @@ from tracer_serve.errors import TracerServeError
 from tracer_serve.infra import tracing as telemetry
 from tracer_serve.server import documents
 from tracer_serve.server.chat.passthrough import others
-from tracer_serve.server.chat.route import chatting, completions
+from tracer_serve.server.chat.route import FACES, answer_call, chatting
 from tracer_serve.server.dashboard.explain import explain
 from tracer_serve.server.dashboard.page import index
 from tracer_serve.server.dashboard.status import status
@@ -31,10 +32,11 @@ from tracer_serve.serving.runtime import running
 
 ROUTES = [  # the busiest first: they are tried in this order
     Route("/v1/classify", classify, methods=["POST"]),
-    Route("/v1/chat/completions", completions, methods=["POST"]),
+    *(Route(f"/v1/{face.path}", partial(answer_call, face=face), methods=["POST"]) for face in FACES),
     Route("/v1/feedback", feedback, methods=["POST"]),
     Route("/v1/explain", explain, methods=["POST"]),
     Route("/v1/models", documents.models),
+    Route("/v1/models/{name:path}", documents.one_model),
     Route("/v1/{path:path}", others, methods=["POST"]),
     Route("/livez", health.livez),
     Route("/readyz", health.readyz),

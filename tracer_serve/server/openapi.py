@@ -3,15 +3,24 @@
 from typing import Any
 
 from tracer_serve import __version__
-from tracer_serve.server.chat.request import ChatRequest
+from tracer_serve.server.chat.request import ChatRequest, MessagesRequest, ResponsesRequest
 from tracer_serve.server.dashboard.explain import ExplainRequest
 from tracer_serve.server.routes.admin import RollbackRequest
 from tracer_serve.server.routes.classify_request import ClassifyRequest
 from tracer_serve.server.routes.feedback import FeedbackRequest
-from tracer_serve.server.routes.response_models import ChatCompletion, ClassifyResponse, ErrorBody, FeedbackResponse
+from tracer_serve.server.routes.response_models import (
+    ChatCompletion,
+    ClassifyResponse,
+    ErrorBody,
+    FeedbackResponse,
+    MessagesAnswer,
+    MessagesError,
+    ResponsesAnswer,
+)
 
 _MODELS = (
     *(ChatCompletion, ChatRequest, ClassifyRequest, ClassifyResponse),
+    *(ResponsesAnswer, ResponsesRequest, MessagesAnswer, MessagesError, MessagesRequest),
     *(ErrorBody, ExplainRequest, FeedbackRequest, FeedbackResponse, RollbackRequest),
 )
 
@@ -44,7 +53,9 @@ def _paths() -> dict[str, Any]:
             "post": _operation("Classify one text or many.", (200, "ClassifyResponse"), (*body_errors, 404, 429, 503))
             | _body("ClassifyRequest")
         },
-        "/v1/chat/completions": {"post": _chat(body_errors) | _body("ChatRequest")},
+        "/v1/chat/completions": {"post": _call(body_errors, "ChatCompletion") | _body("ChatRequest")},
+        "/v1/responses": {"post": _call(body_errors, "ResponsesAnswer") | _body("ResponsesRequest")},
+        "/v1/messages": {"post": _call(body_errors, "MessagesAnswer", "MessagesError") | _body("MessagesRequest")},
         "/v1/feedback": {
             "post": _operation(
                 "Put a correct label on an answer.", (200, "FeedbackResponse"), (*body_errors, 404, 409, 429, 503)
@@ -58,6 +69,9 @@ def _paths() -> dict[str, Any]:
             | _body("ExplainRequest")
         },
         "/v1/models": {"get": _operation("The task, as a model.", errors=asked)},
+        "/v1/models/{name}": {
+            "get": _operation("One model.", errors=(*asked, 404)) | {"parameters": [rest | {"name": "name"}]}
+        },
         "/livez": {"get": _operation("The process runs.", kind="text/plain")},
         "/readyz": {"get": _operation("Requests are answered.")},
         "/healthz": {"get": _operation("Details, and what is wrong.", errors=(401,))},
@@ -87,11 +101,10 @@ def _query(name: str, kind: str) -> dict[str, Any]:
     return {"name": name, "in": "query", "required": False, "schema": {"type": kind}}
 
 
-def _chat(errors: tuple[int, ...]) -> dict[str, Any]:
-    """Document the drop-in: what is passed on is answered with whatever the teacher's endpoint answers."""
-    operation = _operation(
-        "Classify the text in this task's calls; pass all others on.", (200, "ChatCompletion"), (*errors, 404, 429, 503)
-    )
+def _call(errors: tuple[int, ...], answer: str, error: str = "ErrorBody") -> dict[str, Any]:
+    """Document a drop-in: what is passed on is answered with whatever the teacher's endpoint answers."""
+    said = "Classify the text in this task's calls; pass all others on."
+    operation = _operation(said, (200, answer), (*errors, 404, 429, 503), error=error)
     operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
     operation["responses"]["default"] = {"description": "Whatever the teacher's endpoint answered."}
     return operation
@@ -110,11 +123,12 @@ def _operation(
     success: tuple[int, str | None] = (200, None),
     errors: tuple[int, ...] = (),
     kind: str = "application/json",
+    error: str = "ErrorBody",
 ) -> dict[str, Any]:
     status, name = success
     shape = {"$ref": f"#/components/schemas/{name}"} if name else {}
     responses: dict[str, Any] = {str(status): {"description": "Done.", "content": {kind: {"schema": shape}}}}
-    failed = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorBody"}}}
+    failed = {"application/json": {"schema": {"$ref": f"#/components/schemas/{error}"}}}
     responses |= {str(code): {"description": "Refused.", "content": failed} for code in sorted(errors)}
     return {"summary": summary, "responses": responses}
 

@@ -4,6 +4,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from tracer_serve.errors import StoreError
@@ -15,7 +16,7 @@ from tracer_serve.storage.traces import TraceStore
 FORWARDED = "forwarded"
 """Key in the store: by form and reason, what `sample_of` returns."""
 
-LabelOf = Callable[[bytes, bool], str | None]
+LabelOf = Callable[[str, bytes, bool], str | None]
 _WRITE_S = 2.0
 _LABELS = 20  # distinct labels that are counted for a form
 
@@ -47,7 +48,8 @@ class ForwardedCalls:
     ----------
     most : kinds of calls that are kept; 0 keeps nothing
     redact : applied to every excerpt of a prompt
-    label_of : returns the task's label in the body of an answer, None where there is none
+    label_of : returns the task's label in an answer, None where there is none, given the API, the body, and whether it
+        is a stream
     """
 
     def __init__(self, store: TraceStore, most: int, redact: Callable[[str], str], label_of: LabelOf) -> None:
@@ -77,7 +79,7 @@ class ForwardedCalls:
                     return None
                 seen = self._seen[key] = SeenForm(self._describe(call.form), reason, nearest, self._redact(detail))
             seen.calls += 1
-        return Observed(seen, self._label_of)
+        return Observed(seen, partial(self._label_of, call.form.api))
 
     def write(self) -> None:
         """Add what was counted to the store."""
@@ -105,7 +107,7 @@ class Observed:
     """Looks at the answer to a forwarded call for one of the task's labels."""
 
     seen: SeenForm
-    label_of: LabelOf
+    label_of: Callable[[bytes, bool], str | None]
 
     def completed(self, body: bytes, *, stream: bool) -> None:
         """Count the label in an answer."""

@@ -52,9 +52,8 @@ def write_form(folder: Path, stub: StubLLM, name: str, ask: Callable[[str], obje
     ask(stub.url)
     body = stub.requests[0]["body"]
     stub.reset()
-    body["messages"][-1]["content"] = body["messages"][-1]["content"].replace(text, "{text}")
     file = folder / f"{name}.json"
-    file.write_text(json.dumps(body), encoding="utf-8")
+    file.write_text(json.dumps(body).replace(text, "{text}"), encoding="utf-8")
     return file
 
 

@@ -49,7 +49,7 @@ class TeacherEndpoint:
         breaker: BreakerParams,
         connections: int,
     ) -> None:
-        self.model, self.timeout_s = model, timeout_s
+        self.model, self.timeout_s, self.protocol = model, timeout_s, "openai"
         self.pass_through = api_key is not None and api_key.get_secret_value() == PASS_THROUGH
         own = None if self.pass_through else api_key
         self.http = HttpEndpoint(base_url, api_key=own, headers=headers, error=TeacherError)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 import httpx
 from starlette.requests import Request
@@ -24,16 +24,17 @@ _TIMEOUT = httpx.Timeout(20.0, read=600.0)  # between two tokens, as OpenAI's ow
 _ONCE = b"idempotency-key"
 _PASSED_ON = {
     *(b"accept", b"content-encoding", b"content-type", _ONCE, b"traceparent"),
-    *(b"openai-beta", b"openai-organization", b"openai-project"),
+    *(b"openai-beta", b"openai-organization", b"openai-project", b"anthropic-version", b"anthropic-beta"),
 }
-_KEYS = frozenset({b"authorization"})
+_KEYS = frozenset({b"authorization", b"x-api-key"})
 """Headers with the caller's key: kept only in memory, and only for the call and its audit."""
 
 
 class ForwardTarget(Protocol):
-    """What is needed of a teacher's endpoint; `teachers.openai` has it."""
+    """What is needed of a teacher's endpoint; ``protocol`` is ``openai`` or ``anthropic``."""
 
     name: str
+    protocol: str
     model: str
     client: httpx.AsyncClient
     breaker: Breaker
@@ -69,7 +70,7 @@ class Forwarder:
             for e in endpoints
             if e.model == endpoints[0].model
         ]
-        self.model = endpoints[0].model
+        self.model, self.protocol = endpoints[0].model, endpoints[0].protocol
         self._limit = Limit(concurrency, queue, weight=weight)
 
     async def close(self) -> None:
@@ -132,6 +133,21 @@ def passed_on(request: Request, *, again: bool = False) -> Headers:
 def is_plain(path: str) -> bool:
     """Return whether a path stays below the root that it is appended to."""
     return bool(_PLAIN.fullmatch(path)) and not any(set(part) <= {"."} for part in path.split("/"))
+
+
+def takes(forwarder: Forwarder | None, path: str, protocol: str | None = None) -> TypeGuard[Forwarder]:
+    """Return whether an upstream takes calls of a path: Anthropic's go to no endpoint of another protocol.
+
+    Parameters
+    ----------
+    path : below ``/v1/``
+    protocol : the only one that takes them; None: by the path
+    """
+    if forwarder is None:
+        return False
+    if protocol is None:
+        protocol = "anthropic" if path.partition("/")[0] == "messages" else forwarder.protocol
+    return forwarder.protocol == protocol
 
 
 async def _send(endpoint: ForwardTarget, client: httpx.AsyncClient, sent: httpx.Request) -> httpx.Response:

@@ -1,11 +1,11 @@
-"""``POST /v1/*`` beside the routes of this server: embeddings, responses, moderations. They are forwarded."""
+"""``POST /v1/*`` beside the routes of this server: embeddings, moderations. They are forwarded."""
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from tracer_serve.forms.known import OTHER_ROUTE
-from tracer_serve.server.chat.forward import is_plain
+from tracer_serve.server.chat.forward import is_plain, takes
 from tracer_serve.server.chat.relay import Relay
 from tracer_serve.server.chat.route import Chat, why_nowhere
 from tracer_serve.server.http.context import runtime_of
@@ -26,8 +26,8 @@ async def others(request: Request) -> Response:
     chat: Chat = request.app.state.chat
     if path in _OURS:
         raise HTTPException(405)
-    if chat.forwarder is None or not is_plain(path):
-        why = why_nowhere(runtime.task.spec) if chat.forwarder is None else "no API has such a path"
+    if not takes(chat.forwarder, path) or not is_plain(path):
+        why = "no API has such a path" if takes(chat.forwarder, path) else why_nowhere(runtime.task.spec, path)
         problem = (
             f"there is nothing here under this path, and nowhere to forward it to: {why}; /docs.json lists the rest"
         )

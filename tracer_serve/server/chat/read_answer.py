@@ -11,9 +11,13 @@ _COUNTS = ("prompt_tokens", "completion_tokens")
 _MOST_TOKENS = 1_000_000_000  # in one answer; more are a server's mistake, and would spoil every sum
 
 
+MALFORMED = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What reading an answer of another shape raises."""
+
+
 @dataclass(frozen=True, slots=True)
-class ChatAnswer:
-    """What an LLM answered.
+class LlmAnswer:
+    """What an LLM answered, in the vocabulary of chat completions whatever its API.
 
     Parameters
     ----------
@@ -25,7 +29,7 @@ class ChatAnswer:
     usage: dict[str, int]
 
 
-def read_answer(body: bytes, *, stream: bool) -> ChatAnswer:
+def read_answer(body: bytes, *, stream: bool) -> LlmAnswer:
     """Parse the body of a completed answer.
 
     Parameters
@@ -42,13 +46,24 @@ def read_answer(body: bytes, *, stream: bool) -> ChatAnswer:
         (choice,) = whole["choices"]
         message, finish = choice["message"], choice.get("finish_reason")
         refused = message.get("refusal")
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except MALFORMED:
         raise TeacherError("the answer is no chat completion with one choice", reason="unavailable") from None
-    if refused or finish == "content_filter":
+    require_end(refused=bool(refused) or finish == "content_filter", cut=finish == "length")
+    return LlmAnswer(message, token_counts(whole.get("usage")))
+
+
+def require_end(*, refused: bool, cut: bool) -> None:
+    """Raise where an answer says nothing, or not all.
+
+    Raises
+    ------
+    TeacherError
+        ``rejected`` for a refusal, ``unknown_label`` for one cut short.
+    """
+    if refused:
         raise TeacherError("the model refused to answer", reason="rejected")
-    if finish == "length":
+    if cut:
         raise TeacherError("the answer hit the token limit before its end", reason="unknown_label")
-    return ChatAnswer(message, _tokens(whole.get("usage")))
 
 
 def _joined(body: bytes) -> dict[str, Any]:
@@ -56,7 +71,7 @@ def _joined(body: bytes) -> dict[str, Any]:
     message: dict[str, Any] = {"content": None}
     finish, usage, called = None, None, dict[str, Any]()
     ended = False
-    for event in _events(body):
+    for event in stream_events(body):
         if event is None:
             ended = True
             continue
@@ -79,7 +94,7 @@ def _joined(body: bytes) -> dict[str, Any]:
     return {"choices": [{"message": message, "finish_reason": finish}], "usage": usage}
 
 
-def _events(body: bytes) -> Iterator[dict[str, Any] | None]:
+def stream_events(body: bytes) -> Iterator[dict[str, Any] | None]:
     """Yield the events of a stream, None for its end."""
     for line in body.splitlines():
         if line.startswith(b"data:"):
@@ -93,7 +108,8 @@ def _append(called: dict[str, Any], part: Mapping[str, Any]) -> None:
             called[name] = called.get(name, "") + part[name]
 
 
-def _tokens(given: Any) -> dict[str, int]:
+def token_counts(given: Any) -> dict[str, int]:
+    """Return the counts that can be counts; malformed ones are dropped, because the answer was paid for."""
     counts = given if isinstance(given, dict) else {}
     return {
         name: int(n) for name in _COUNTS if isinstance(n := counts.get(name), int | float) and 0 <= n <= _MOST_TOKENS

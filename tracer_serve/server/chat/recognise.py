@@ -1,4 +1,4 @@
-"""Whether a chat completion is a call of the task: its form, the text in its slot, and the shape of its answer."""
+"""Whether an LLM call is a call of the task: its form, the text in its slot, and the shape of its answer."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -62,10 +62,15 @@ class Recogniser:
     ) -> None:
         self.name, self.forms, self._labels, self._pair = name, forms, labels, pair
 
-    def read(self, body: bytes) -> TaskCall | ForeignCall:
-        """Recognise the body of a chat completion."""
+    def read(self, body: bytes, api: str | None = None) -> TaskCall | ForeignCall:
+        """Recognise the body of a call.
+
+        Parameters
+        ----------
+        api : as in `forms.calls.parse`
+        """
         try:
-            call = parse(body)
+            call = parse(body, api)
         except NotACallError as error:
             return ForeignCall(NOT_A_CALL, NATIVE, str(error))
         if self._pair and call.form.model == self.name:

@@ -1,4 +1,4 @@
-"""The part of a chat completion request that matters here; the rest is left alone and travels as it came."""
+"""The parts of requests that matter here, for the OpenAPI document; the rest travels as it came."""
 
 from typing import Any
 
@@ -69,3 +69,40 @@ class ChatRequest(BaseModel):
     n: int | None = Field(default=None, description="Only 1 is answered here.")
     logprobs: bool | None = None
     user: str | None = Field(default=None, description="Kept with the trace.")
+
+
+class _TextConfig(BaseModel):
+    format: dict[str, Any] | None = Field(default=None, description="text, json_object or json_schema.")
+
+
+class ResponsesRequest(BaseModel):
+    """A request of the Responses API, as OpenAI's clients send it; fields that are not named here are let through."""
+
+    model_config = ConfigDict(extra="allow", title="ResponsesRequest")
+
+    model: str = Field(description="Name of the task, or of the teacher's model.")
+    input: str | list[dict[str, Any]] = Field(
+        description="The text, or the conversation with the text in its last turn."
+    )
+    instructions: str | None = Field(default=None, description="The system message.")
+    stream: bool | None = Field(default=None, description="Answer as server-sent events.")
+    text: _TextConfig | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    user: str | None = Field(default=None, description="Kept with the trace.")
+
+
+class MessagesRequest(BaseModel):
+    """A request of the Messages API, as Anthropic's clients send it; fields that are not named here are let through."""
+
+    model_config = ConfigDict(extra="allow", title="MessagesRequest")
+
+    model: str = Field(description="Name of the task, or of the teacher's model.")
+    messages: list[dict[str, Any]] = Field(min_length=1, description="The conversation; the text is in the last one.")
+    max_tokens: int = Field(ge=1, description="Not part of the question.")
+    system: str | list[dict[str, Any]] | None = Field(default=None, description="The system message.")
+    stream: bool | None = Field(default=None, description="Answer as server-sent events.")
+    output_config: dict[str, Any] | None = Field(default=None, description="With the format json_schema.")
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = Field(default=None, description="Its user_id is kept with the trace.")

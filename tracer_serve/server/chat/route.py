@@ -1,4 +1,4 @@
-"""``POST /v1/chat/completions``: recognise a call, then answer it, learn from upstream's answer, or forward it."""
+"""Calls of every LLM API: recognise a call, then answer it, learn from upstream's answer, or forward it."""
 
 import asyncio
 import json
@@ -17,11 +17,13 @@ from tracer_serve.config.task import Spec
 from tracer_serve.errors import TeacherError, TracerServeError
 from tracer_serve.forms.known import AMBIGUOUS, NATIVE, NOT_A_CALL
 from tracer_serve.infra.redaction import redact_text
-from tracer_serve.server.chat.forward import Forwarder, passed_on
-from tracer_serve.server.chat.read_answer import read_answer
+from tracer_serve.server.chat.completions_face import COMPLETIONS
+from tracer_serve.server.chat.face import Face, Reply
+from tracer_serve.server.chat.forward import Forwarder, passed_on, takes
+from tracer_serve.server.chat.messages_face import MESSAGES_API
 from tracer_serve.server.chat.recognise import ForeignCall, Recogniser, TaskCall
 from tracer_serve.server.chat.relay import Relay
-from tracer_serve.server.chat.stream import events
+from tracer_serve.server.chat.responses_face import RESPONSES_API
 from tracer_serve.server.chat.upstream_question import UpstreamQuestion
 from tracer_serve.server.http.context import runtime_of
 from tracer_serve.server.http.errors import RefusalError
@@ -36,7 +38,9 @@ from tracer_serve.types import Decision
 FOREIGN = "tracer_serve.foreign"
 """True in the scope of a call that was found to be of no task: it may look like one of this task all the same."""
 
-_PATH = "chat/completions"
+FACES = (COMPLETIONS, RESPONSES_API, MESSAGES_API)
+"""The APIs whose calls are recognised."""
+
 _USER = 256  # characters of a user's name that are kept, as in /v1/classify
 _QUEUE = 256  # deferred calls that may wait for a place upstream
 
@@ -85,10 +89,11 @@ async def chatting(runtime: Runtime) -> AsyncIterator[Chat]:
 
 def _label_of(labels: Callable[[], Sequence[str]]) -> LabelOf:
     """Return a function that finds one of the labels in the body of an answer."""
+    faces = {face.api: face for face in FACES}
 
-    def find(body: bytes, stream: bool) -> str | None:
+    def find(api: str, body: bytes, stream: bool) -> str | None:
         try:
-            said = read_answer(body, stream=stream).message.get("content")
+            said = faces[api].read(body, stream=stream).message.get("content")
             return LabelSet(labels()).parse(said) if isinstance(said, str) and labels() else None
         except TeacherError:
             return None
@@ -96,61 +101,72 @@ def _label_of(labels: Callable[[], Sequence[str]]) -> LabelOf:
     return find
 
 
-async def completions(request: Request) -> Response:
-    """Answer one request."""
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request, and what it came to."""
+
+    runtime: Runtime
+    chat: Chat
+    request: Request
+    face: Face
+    body: bytes
+
+
+async def answer_call(request: Request, *, face: Face) -> Response:
+    """Answer one request that came through a face."""
     runtime, chat = runtime_of(request), request.app.state.chat
-    body = await read_json(request, runtime.max_body)
-    read = chat.recogniser.read(body)
+    asked = _Asked(runtime, chat, request, face, await read_json(request, runtime.max_body))
+    read = chat.recogniser.read(asked.body, face.api)
     if isinstance(read, TaskCall) and request.scope.get(FOREIGN):
         read = ForeignCall(AMBIGUOUS, read.known.name, "several tasks have this form", read.call)
     if isinstance(read, TaskCall):
         if not says_something(read.text):
-            raise RefusalError(400, "the text to classify is empty", param="messages")
+            raise RefusalError(400, "the text to classify is empty", param=face.texts)
         if read.known.fingerprint == NATIVE:
-            return await _direct(runtime, request, read)
-        if chat.deferrals is not None:
-            return await _drop_in(runtime, chat, request, read, body)
-        raise AssertionError("a form other than the direct one comes with an endpoint")
+            return await _direct(asked, read)
+        if takes(chat.deferrals, face.path, face.protocol):
+            return await _drop_in(asked, chat.deferrals, read)
+        read = ForeignCall("unknown_api", read.known.name, "the teacher has no endpoint that takes it", read.call)
     if read.reason == NOT_A_CALL:
-        _require_json(body)
-    return _forward(runtime, chat, request, body, read)
+        _require_json(asked.body)
+    return _forward(asked, read)
 
 
-async def _direct(runtime: Runtime, request: Request, read: TaskCall) -> Response:
-    """Answer a call that names the task: as ``/v1/classify`` does, in the shape of a chat completion."""
-    (result,) = await runtime.router.route([read.text], _metadata(request, read))
+async def _direct(asked: _Asked, read: TaskCall) -> Response:
+    """Answer a call that names the task: as ``/v1/classify`` does, in the shape that its API has."""
+    (result,) = await asked.runtime.router.route([read.text], _metadata(asked.request, read))
     if isinstance(result, TracerServeError):
         raise result
     if problem := read.shape.problem(result.label):
         raise TeacherError(f"the teacher's label cannot be given: {problem}", reason="unknown_label")
-    return _answer(read, result)
+    return _answer(asked.face, read, result)
 
 
-async def _drop_in(runtime: Runtime, chat: Chat, request: Request, read: TaskCall, body: bytes) -> Response:
+async def _drop_in(asked: _Asked, deferrals: Forwarder, read: TaskCall) -> Response:
     """Answer a call of another known form, or send it upstream as it came and learn its label."""
-    assert chat.deferrals is not None
-    router, known, teacher = runtime.router, read.known, runtime.router.teacher
+    router, known = asked.runtime.router, read.known
     question = UpstreamQuestion(
         form=known.fingerprint,
         certified_as=known.certified_as,
         fingerprint=router.fingerprint if known.certified_as == NATIVE else known.certified_as,
-        forwarder=chat.deferrals,
-        body=body,
-        headers=passed_on(request, again=True),
+        forwarder=deferrals,
+        face=asked.face,
+        body=asked.body,
+        headers=passed_on(asked.request, again=True),
         shape=read.shape,
-        labels=LabelSet(runtime.task.spec.label_names),
-        price=getattr(teacher, "price", None),
+        labels=LabelSet(asked.runtime.task.spec.label_names),
+        price=getattr(router.teacher, "price", None),
     )
 
     def fits(label: str) -> bool:
         return read.shape.problem(label) is None
 
-    found = await router.decide(read.text, question, _metadata(request, read), fits=fits)
+    found = await router.decide(read.text, question, _metadata(asked.request, read), fits=fits)
     if isinstance(found, Decision):
-        return _answer(read, found)
-    headers = _headers_of(found)
+        return _answer(asked.face, read, found)
     learner = _Learner(found, question, read)
-    return Relay(chat.deferrals, _PATH, body, request, headers=headers, learner=learner)
+    headers = _headers_of(found)
+    return Relay(deferrals, asked.face.path, asked.body, asked.request, headers=headers, learner=learner)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,16 +188,17 @@ class _Learner:
 
     async def failed(self, error: TeacherError) -> Response | None:
         result = self.deferral.fail(error)
-        return _answer(self.read, result) if isinstance(result, Decision) else None
+        return _answer(self.question.face, self.read, result) if isinstance(result, Decision) else None
 
 
-def _forward(runtime: Runtime, chat: Chat, request: Request, body: bytes, read: ForeignCall) -> Response:
-    runtime.metrics.forwarded(read.reason)
-    if chat.forwarder is None:
-        raise _nowhere(runtime, read)
+def _forward(asked: _Asked, read: ForeignCall) -> Response:
+    asked.runtime.metrics.forwarded(read.reason)
+    forwarder, face = asked.chat.forwarder, asked.face
+    if not takes(forwarder, face.path, face.protocol):
+        raise _nowhere(asked, read)
     headers = {"x-tracer-decision": "forwarded", "x-tracer-reason": read.reason}
-    seen = None if read.call is None else chat.forwarded.note(read.call, read.reason, read.nearest, read.detail)
-    return Relay(chat.forwarder, _PATH, body, request, headers=headers, observer=seen)
+    seen = None if read.call is None else asked.chat.forwarded.note(read.call, read.reason, read.nearest, read.detail)
+    return Relay(forwarder, face.path, asked.body, asked.request, headers=headers, observer=seen)
 
 
 def _require_json(body: bytes) -> None:
@@ -194,30 +211,22 @@ def _require_json(body: bytes) -> None:
 
 
 def _metadata(request: Request, read: TaskCall) -> dict[str, Any]:
-    user = read.call.body.get("user")
-    return metadata_of(user[:_USER] if isinstance(user, str) else None, request)
+    user = read.call.user
+    return metadata_of(user[:_USER] if user is not None else None, request)
 
 
-def _answer(read: TaskCall, result: Decision) -> Response:
+def _answer(face: Face, read: TaskCall, result: Decision) -> Response:
     score = None if result.verdict is None else result.verdict.score
     message, finish = read.shape.message(result.label, f"call_{result.trace_id.replace('-', '')}", score)
-    head, usage = _head(read.call.form.model, result), usage_of([result])
+    # the teacher's answer is not the version's, whatever model was asked
+    fingerprint = None if result.kind == "deferred" else f"tracer-version-{result.version}"
+    model, usage = read.call.form.model, usage_of([result])
+    reply = Reply(result.trace_id, int(time.time()), model, read.call.body, message, finish, usage, fingerprint)
     headers = headers_of([result], single=True) | {"x-tracer-reason": result.reason}
     if read.call.stream:
-        options = read.call.body.get("stream_options")
-        wanted = isinstance(options, dict) and options.get("include_usage") is True
-        content = events(head, message, finish, usage if wanted else None)
-        return Response(content, headers=headers | {"cache-control": "no-cache"}, media_type="text/event-stream")
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
-    answer = head | {"object": "chat.completion", "choices": [choice], "usage": usage}
-    return JsonAnswer(answer, headers=headers)
-
-
-def _head(model: str, result: Decision) -> dict[str, Any]:
-    head = {"id": f"chatcmpl-{result.trace_id}", "created": int(time.time()), "model": model}
-    if result.kind != "deferred":  # not the teacher's, whatever model was asked
-        head["system_fingerprint"] = f"tracer-version-{result.version}"
-    return head
+        headers |= {"cache-control": "no-cache"}
+        return Response(face.events(reply), headers=headers, media_type="text/event-stream")
+    return JsonAnswer(face.answer(reply), headers=headers)
 
 
 def _headers_of(deferral: Deferral) -> dict[str, str]:
@@ -233,20 +242,22 @@ def _headers_of(deferral: Deferral) -> dict[str, str]:
     return headers if score is None else headers | {"x-tracer-score": str(score)}
 
 
-def _nowhere(runtime: Runtime, read: ForeignCall) -> RefusalError:
-    spec = runtime.task.spec
+def _nowhere(asked: _Asked, read: ForeignCall) -> RefusalError:
+    spec = asked.runtime.task.spec
     model = f" of the model {read.call.form.model[:64]!r}" if read.call else ""
+    why = why_nowhere(spec, asked.face.path)
     return RefusalError(
         404,
         f"this call{model} is not of a known form of the task {spec.name!r} ({read.detail}), and there is nowhere to"
-        f" forward it to: {why_nowhere(spec)}. To classify a text, ask the model {spec.name!r} with the text as the"
-        " only message",
+        f" forward it to: {why}. To classify a text, ask the model {spec.name!r} with the text as the only message",
         code="model_not_found",
         param="model",
         headers={"x-tracer-reason": read.reason},
     )
 
 
-def why_nowhere(spec: Spec) -> str:
-    """Return why a task forwards no calls."""
-    return "server.forward is off" if not spec.server.forward else f"the teacher {spec.teacher.type!r} has no endpoint"
+def why_nowhere(spec: Spec, path: str) -> str:
+    """Return why a task does not forward the calls of a path."""
+    if not spec.server.forward:
+        return "server.forward is off"
+    return f"the teacher {spec.teacher.type!r} has no endpoint for /v1/{path[:64]}"

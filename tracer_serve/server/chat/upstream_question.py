@@ -11,8 +11,8 @@ from tracer_serve.components.teachers._labels import LabelSet
 from tracer_serve.components.teachers._params import Price
 from tracer_serve.errors import TeacherError
 from tracer_serve.server.chat.answer_shape import Shape
+from tracer_serve.server.chat.face import Face
 from tracer_serve.server.chat.forward import Forwarder, Headers
-from tracer_serve.server.chat.read_answer import read_answer
 from tracer_serve.server.chat.relay import LARGEST_LEARNED
 from tracer_serve.server.http.errors import RefusalError
 from tracer_serve.types import Answer, Text
@@ -26,6 +26,7 @@ class UpstreamQuestion:
     ----------
     form, certified_as : as in `serving.question.Question`
     fingerprint : of the teacher: the task's own, or for another form the form's, which is that of a teacher
+    face : through which it came
     body, headers : of the call
     shape : where its label is
     labels : what labels there are
@@ -36,6 +37,7 @@ class UpstreamQuestion:
     certified_as: str
     fingerprint: str
     forwarder: Forwarder
+    face: Face
     body: bytes
     headers: Headers
     shape: Shape
@@ -46,7 +48,7 @@ class UpstreamQuestion:
         """Send the call upstream, for an audit: not as a stream, and under no idempotency key."""
         started = time.monotonic()
         try:
-            async with self.forwarder.ask("chat/completions", _whole(self.body), self.headers) as (_, answer):
+            async with self.forwarder.ask(self.face.path, _whole(self.body), self.headers) as (_, answer):
                 if answer.status_code != httpx.codes.OK:
                     raise TeacherError(f"upstream answered {answer.status_code}", reason="unavailable")
                 read = bytearray()
@@ -70,7 +72,7 @@ class UpstreamQuestion:
         TeacherError
             Where there is no label in it.
         """
-        answer = read_answer(body, stream=stream)
+        answer = self.face.read(body, stream=stream)
         cost = self.price.of(answer.usage) if self.price else 0.0
         label = self.shape.read(answer.message, self.labels)
         return Answer(label, answer.usage, cost, (time.monotonic() - started) * 1e3)

@@ -14,6 +14,8 @@ ADVICE = {
     "unknown_prompt": "if these calls are to be answered, record one of them and name it under forms: with request",
     "unknown_options": "if these calls are to be answered, name them under forms: with these options; fields beside the"
     " label need when_handled",
+    "unknown_api": "the same question through another API: record one call and name it under forms: with request and"
+    " same_as",
     "ambiguous": "several tasks have this form: remove it from all but one",
 }
 """What to do about calls of each reason."""

@@ -4,7 +4,7 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -72,6 +72,17 @@ class Keys:
             if hmac.compare_digest(digest, presented):
                 found = Caller(digest.hex()[:8], rights)
         return found
+
+
+def presented_key(headers: Mapping[str, str]) -> str:
+    """Return the header that presents a caller's key, ``""`` for none; ``x-api-key`` counts as a bearer token.
+
+    Parameters
+    ----------
+    headers : with case-insensitive or lower-case names
+    """
+    key = headers.get("x-api-key")
+    return headers.get("authorization") or (f"Bearer {key}" if key else "")
 
 
 def _digest(key: str) -> bytes:

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tracer_serve.config.server import ADMIN_KEY, Right, ServerSpec
 from tracer_serve.infra.caller import CALLER, KEY_ID
-from tracer_serve.server.http.api_keys import Caller, Keys
+from tracer_serve.server.http.api_keys import Caller, Keys, presented_key
 from tracer_serve.server.http.errors import RefusalError, respond
 from tracer_serve.server.http.rate_limit import Buckets, Left
 
@@ -91,11 +91,12 @@ class Guard:
         RefusalError
             401 for a missing or unknown key, under the admin routes 403.
         """
-        given = headers.get("authorization", "")
+        given = presented_key(headers)
         if right == "admin" and not self._keys.may_anybody("admin"):
             problem = f"the admin routes are closed: no key has the right admin, and {ADMIN_KEY} is not set"
             raise RefusalError(403, problem, code="admin_closed")
-        if right == "admin" and not given.lower().startswith("bearer "):  # never a password that a browser remembers
+        bearer = headers.get("authorization", "").lower().startswith("bearer ")
+        if right == "admin" and not bearer:  # never a password that a browser remembers
             raise RefusalError(401, "send the admin key as `Authorization: Bearer KEY`", code="missing_api_key")
         found = self._keys.caller(given)
         if found is None:
@@ -152,7 +153,7 @@ def _is_loopback(address: str) -> bool:
 
 def unknown_key(path: str, headers: Headers) -> RefusalError:
     """Return the refusal of a request whose key is missing or unknown."""
-    given = "authorization" in headers
+    given = presented_key(headers) != ""
     message = "this key is not known here" if given else "send a key as `Authorization: Bearer KEY`"
     # a page makes the browser ask for the key; an API call must not
     scheme = "Bearer" if path.startswith("/v1/") else 'Basic realm="tracer-serve, the key is the password"'

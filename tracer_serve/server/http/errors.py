@@ -1,4 +1,4 @@
-"""Errors as OpenAI clients know them, with the status that fits and nothing of the inside."""
+"""Errors as OpenAI's and Anthropic's clients know them, with the status that fits and nothing of the inside."""
 
 import json
 import logging
@@ -9,12 +9,23 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from tracer_serve.errors import BadInputError, EmbedderError, EndpointError, StoreError, TeacherError, TracerServeError
 
 _log = logging.getLogger(__name__)
 
 _CODES = {404: "not_found", 405: "method_not_allowed"}
+_MISTAKE = "invalid_request_error"
+_ANTHROPIC = "/v1/messages/"
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
 _INSIDE = (StoreError, EmbedderError)  # their words name paths and hosts
 _OF_THE_INSIDE = "a part of this service does not answer; its log has the details"
 _WORDS = {404: "there is nothing here; /docs.json lists what there is", 405: "this route does not take this method"}
@@ -103,8 +114,29 @@ async def on_unexpected(_: Request, __: Exception) -> Response:
 def _type_of(status: int) -> str:
     if status in (401, 403):
         return "permission_error" if status == 403 else "authentication_error"  # noqa: PLR2004
-    return "invalid_request_error" if status < 500 else "server_error"  # noqa: PLR2004
+    return _MISTAKE if status < 500 else "server_error"  # noqa: PLR2004
 
 
 def _response(error: dict[str, Any], status: int, headers: Mapping[str, str]) -> Response:
-    return Response(json.dumps({"error": error}), status, headers, "application/json")
+    return _ErrorResponse(error, status, headers)
+
+
+class _ErrorResponse(Response):
+    """An error in the shape of the API that was asked: OpenAI's, and below ``/v1/messages`` Anthropic's."""
+
+    media_type = "application/json"
+
+    def __init__(self, error: dict[str, Any], status: int, headers: Mapping[str, str]) -> None:
+        super().__init__(json.dumps({"error": error}), status, headers)
+        self._error, self._given = error, headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        if _ANTHROPIC in f"{scope['path']}/":
+            status = self.status_code
+            kind = _ANTHROPIC_TYPES.get(status, "api_error" if _type_of(status) == "server_error" else _MISTAKE)
+            error = {"type": kind, "message": self._error["message"]}
+            body = json.dumps({"type": "error", "error": error, "request_id": None})
+            await Response(body, self.status_code, self._given, self.media_type)(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)

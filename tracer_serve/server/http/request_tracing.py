@@ -14,7 +14,9 @@ from tracer_serve.infra.log_context import TASK, name_lines
 
 FORMAT = "TRACER_SERVE_LOG_FORMAT"
 _TOLD = ("decision", "version", "score", "trace-id")
-_KNOWN = frozenset({"/v1/classify", "/v1/chat/completions", "/v1/feedback", "/v1/models"})
+_KNOWN = frozenset(
+    f"/v1/{path}" for path in ("classify", "chat/completions", "responses", "messages", "feedback", "models")
+)
 
 
 def wanted() -> bool:

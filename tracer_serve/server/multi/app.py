@@ -19,14 +19,15 @@ from starlette.types import Message, Receive, Scope, Send
 from tracer_serve.config.load import Task
 from tracer_serve.infra.log_context import TASK
 from tracer_serve.server.app import HANDLERS, make_app, spans
-from tracer_serve.server.chat.route import FOREIGN
+from tracer_serve.server.chat.face import Face
+from tracer_serve.server.chat.route import FACES, FOREIGN
 from tracer_serve.server.http.allowed_hosts import AllowedHosts
 from tracer_serve.server.http.errors import RefusalError
 from tracer_serve.server.http.request_body import read_body, require_json
 from tracer_serve.server.http.request_tracing import name_tasks
-from tracer_serve.server.multi.dispatch import by_chat, by_endpoint, by_model
+from tracer_serve.server.multi.dispatch import by_endpoint, by_form, by_model
 from tracer_serve.server.multi.mounted_task import MountedTask, sides_of
-from tracer_serve.server.multi.overview import docs, healthz, index, metrics, models, readyz, schema
+from tracer_serve.server.multi.overview import docs, healthz, index, metrics, models, one_model, readyz, schema
 from tracer_serve.server.routes import health
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -80,12 +81,13 @@ async def _asked_by_model(request: Request, *, path: str) -> Response:
     return _Handed(by_model(sides, body), path, body)
 
 
-async def _chat(request: Request) -> Response:
+async def _call(request: Request, *, face: Face) -> Response:
     sides = sides_of(request)
     require_json(request)
     body = await _body(request, sides)
-    side = by_chat(sides, body)
-    return _Handed(side or by_endpoint(sides, body), "/v1/chat/completions", body, own=side is not None)
+    side = by_form(sides, body, face)
+    to = side or by_endpoint(sides, body, face.path, face.protocol)
+    return _Handed(to, f"/v1/{face.path}", body, own=side is not None)
 
 
 async def _others(request: Request) -> Response:
@@ -93,7 +95,7 @@ async def _others(request: Request) -> Response:
     if path == "models" or request.method != "POST":
         raise HTTPException(405)
     body = await _body(request, sides)
-    return _Handed(by_endpoint(sides, body), f"/v1/{path}", body)
+    return _Handed(by_endpoint(sides, body, path), f"/v1/{path}", body)
 
 
 async def _of_a_task(request: Request) -> Response:
@@ -150,8 +152,9 @@ def _again(body: bytes, receive: Receive) -> Receive:
 
 ROUTES = [
     *(Route(f"/v1/{name}", partial(_asked_by_model, path=f"/v1/{name}"), methods=["POST"]) for name in _ASKED_BY_MODEL),
-    Route("/v1/chat/completions", _chat, methods=["POST"]),
+    *(Route(f"/v1/{face.path}", partial(_call, face=face), methods=["POST"]) for face in FACES),
     Route("/v1/models", models),
+    Route("/v1/models/{name:path}", one_model),
     *(Route(path, _of_a_task, methods=_METHODS) for path in _OF_A_TASK),
     Route("/v1/{path:path}", _others, methods=_METHODS),
     Route("/t/{task}", _slash),

@@ -3,6 +3,8 @@
 import json
 from collections.abc import Sequence
 
+from tracer_serve.server.chat.face import Face
+from tracer_serve.server.chat.forward import takes
 from tracer_serve.server.chat.recognise import TaskCall
 from tracer_serve.server.http.errors import RefusalError
 from tracer_serve.server.multi.mounted_task import MountedTask
@@ -33,14 +35,18 @@ def by_model(sides: Sequence[MountedTask], body: bytes) -> MountedTask:
     )
 
 
-def by_chat(sides: Sequence[MountedTask], body: bytes) -> MountedTask | None:
-    """Return the task of whose known forms a chat completion is; None where it is of none, or of several tasks'."""
-    claims = [side for side in sides if isinstance(side.chat.recogniser.read(body), TaskCall)]
+def by_form(sides: Sequence[MountedTask], body: bytes, face: Face) -> MountedTask | None:
+    """Return the task of whose known forms a call is; None where it is of none, or of several tasks'."""
+    claims = [side for side in sides if isinstance(side.chat.recogniser.read(body, face.api), TaskCall)]
     return claims[0] if len(claims) == 1 else None
 
 
-def by_endpoint(sides: Sequence[MountedTask], body: bytes) -> MountedTask:
+def by_endpoint(sides: Sequence[MountedTask], body: bytes, path: str, protocol: str | None = None) -> MountedTask:
     """Return the task to whose teacher a foreign call is passed on: one that asks this model, else the first.
+
+    Parameters
+    ----------
+    path, protocol : as in `forward.takes`
 
     Raises
     ------
@@ -48,7 +54,8 @@ def by_endpoint(sides: Sequence[MountedTask], body: bytes) -> MountedTask:
         404 where none passes calls on.
     """
     asked = _model_of(body)
-    able = [(side, side.chat.forwarder) for side in sides if side.chat.forwarder is not None]
+    forwarders = [(side, side.chat.forwarder) for side in sides]
+    able = [(side, forwarder) for side, forwarder in forwarders if takes(forwarder, path, protocol)]
     if not able:
         model = "" if asked is None else f" of the model {asked[:64]!r}"
         known = ", ".join(repr(side.name) for side in sides)

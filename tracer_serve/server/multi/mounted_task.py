@@ -7,7 +7,7 @@ from starlette.requests import Request
 
 from tracer_serve.config.load import Task
 from tracer_serve.server.chat.route import Chat
-from tracer_serve.server.http.api_keys import Keys
+from tracer_serve.server.http.api_keys import Keys, presented_key
 from tracer_serve.server.http.auth import unknown_key
 from tracer_serve.serving.runtime import Runtime
 
@@ -49,7 +49,7 @@ def sides_of(request: Request) -> tuple[MountedTask, ...]:
     RefusalError
         401 where there are none.
     """
-    given = request.headers.get("authorization", "")
+    given = presented_key(request.headers)
     # compare with all keys of all tasks, so that the time reveals nothing
     known = [side.keys.caller(given) is not None for side in request.app.state.sides]
     opened = [

@@ -9,7 +9,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from tracer_serve.errors import StoreError
 from tracer_serve.report.render import page
 from tracer_serve.server.dashboard.traffic import traffic_of
-from tracer_serve.server.documents import bento_schema, model
+from tracer_serve.server.documents import bento_schema, listed, named
 from tracer_serve.server.http.json_response import JsonAnswer
 from tracer_serve.server.multi.mounted_task import sides_of
 from tracer_serve.server.openapi import openapi
@@ -21,7 +21,12 @@ from tracer_serve.serving.runtime import Runtime
 
 def models(request: Request) -> Response:
     """Answer with the tasks, each as a model."""
-    return JSONResponse({"object": "list", "data": [model(side.task) for side in sides_of(request)]})
+    return JSONResponse(listed([side.task for side in sides_of(request)]))
+
+
+def one_model(request: Request) -> Response:
+    """Answer with the task that is named, as a model."""
+    return JSONResponse(named([side.task for side in sides_of(request)], request.path_params["name"]))
 
 
 async def readyz(request: Request) -> Response:

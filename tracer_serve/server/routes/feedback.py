@@ -32,7 +32,7 @@ COUNTS = "feedback.counts"
 """Key in the store: how many answers each key has corrected since the current version became current."""
 
 _REMEMBERED = 500
-_PREFIXES = ("chatcmpl-", "classify-")
+_PREFIXES = ("chatcmpl-", "resp_", "msg_", "classify-")
 _TRIES, _PAUSE_S = 4, 0.1  # the row of a handled text is written shortly after its answer
 
 
@@ -42,7 +42,7 @@ class FeedbackRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, title="FeedbackRequest")
 
     id: Annotated[str, Field(min_length=1, max_length=64)] = Field(
-        description="trace_id of an item, x-tracer-trace-id, or the id of a chat completion."
+        description="trace_id of an item, x-tracer-trace-id, or the id of an answer of a chat API."
     )
     label: Annotated[str, Field(min_length=1, max_length=100)] = Field(description="What is right.")
     model: str | None = Field(default=None, description="Name of the task; may be left out where there is but one.")

@@ -73,6 +73,38 @@ class ChatCompletion(BaseModel):
     usage: Usage | None = None
 
 
+class ResponsesAnswer(BaseModel):
+    """An answer as clients of the Responses API know it."""
+
+    id: str
+    object: str
+    created_at: int
+    model: str
+    status: str
+    output: list[dict[str, Any]]
+    usage: dict[str, Any] | None = None
+
+
+class MessagesAnswer(BaseModel):
+    """An answer as Anthropic's clients know it."""
+
+    id: str
+    type: str
+    role: str
+    model: str
+    content: list[dict[str, Any]]
+    stop_reason: str | None
+    usage: dict[str, Any]
+
+
+class MessagesError(BaseModel):
+    """An error as Anthropic's clients know it."""
+
+    type: str
+    error: dict[str, Any]
+    request_id: str | None = None
+
+
 class FeedbackResponse(BaseModel):
     """The label that stands now."""
 

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,6 @@ from tracer_serve.storage.importers.extract import answer_of, at_path, content_o
 from tracer_serve.storage.importers.formats import moment
 from tracer_serve.storage.importers.items import RawTrace, ReadOptions, Refusal, RefusedError
 from tracer_serve.storage.importers.parse import cost_of, read_raw, tokens_of
-
-RESPONSES = "responses"
-"""`Form.api` of calls of the Responses API."""
 
 _USER = ("user", "human")
 _LARGEST = 1e300
@@ -44,7 +40,7 @@ def observed(body: Mapping[str, Any], answer: Any, at: float, usage: Mapping[str
 
     Parameters
     ----------
-    body : of ``POST /v1/chat/completions``, or of ``/v1/responses``, whose input counts as messages
+    body : of ``POST /v1/chat/completions`` or ``/v1/responses``
     answer : the completion, the response, or the message in it
     at : seconds since 1970
     usage : ``prompt_tokens``, ``completion_tokens``
@@ -54,9 +50,7 @@ def observed(body: Mapping[str, Any], answer: Any, at: float, usage: Mapping[str
     NotACallError
         Where the body is no call.
     """
-    call = parse(as_chat(body))
-    if "input" in body and "messages" not in body:
-        call = replace(call, form=replace(call.form, api=RESPONSES))
+    call = parse(body)
     said = answer_of(answer)
     return Observed(
         call=call,
@@ -67,19 +61,6 @@ def observed(body: Mapping[str, Any], answer: Any, at: float, usage: Mapping[str
         cost=cost,
         numbers=_numbers(said),
     )
-
-
-def as_chat(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return a body of the Responses API as one of chat completions; another one as it is."""
-    if "messages" in body or "input" not in body:
-        return body
-    rest = {name: value for name, value in body.items() if name not in ("input", "instructions", "text")}
-    wanted = body["text"].get("format") if isinstance(body.get("text"), Mapping) else None
-    if isinstance(wanted, Mapping) and wanted.get("type") == "json_schema":
-        wanted = {"type": "json_schema", "json_schema": {k: v for k, v in wanted.items() if k != "type"}}
-    system = [{"role": "system", "content": body["instructions"]}] if body.get("instructions") else []
-    shape = {"response_format": wanted} if isinstance(wanted, Mapping) and wanted.get("type") != "text" else {}
-    return {**rest, **shape, "messages": [*system, *_messages(body["input"])]}
 
 
 def _observed(found: RawTrace) -> Observed:

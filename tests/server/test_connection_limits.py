@@ -31,6 +31,7 @@ class Seen:
 
     bodies: list[tuple[str, str]] = field(default_factory=list)
     queued: int = 0
+    received: int = 0
     connections: set[Any] = field(default_factory=set)
     release: threading.Event = field(default_factory=threading.Event)
 
@@ -41,6 +42,10 @@ def echoing(limits: Limits | None = None) -> Iterator[tuple[tuple[str, int], See
     seen = Seen()
 
     class Watched(BoundedProtocol):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            seen.received += len(data)
+
         def on_headers_complete(self) -> None:
             super().on_headers_complete()
             seen.queued = max(seen.queued, len(self.pipeline))
@@ -114,6 +119,25 @@ def test_an_upgrade_is_ignored_wherever_packets_begin(protocol: str, packet: int
         found = answers(client.makefile("rb"), 2)
     assert found == [{"path": "/a", "body": body}, {"path": "/b", "body": "bb"}]
     assert seen.bodies == [("/a", body), ("/b", "bb")]
+
+
+@pytest.mark.parametrize("protocol", ["h2c", "H2C"])
+def test_no_byte_of_a_body_is_lost_wherever_the_first_packet_ends(protocol: str) -> None:
+    """A header that offers HTTP/2, and the same words in the body, change nothing of the body (attack S7)."""
+    body = f"GET /smuggled HTTP/1.1\r\nUpgrade: {protocol}\r\n\r\n"
+    head = (
+        "POST /a HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
+        f"Content-Length: {len(body)}\r\nUpgrade: {protocol}\r\n\r\n"
+    )
+    sent = (head + body).encode()
+    with echoing() as (address, seen), socket.create_connection(address, timeout=60) as client:
+        stream = client.makefile("rb")
+        for end in range(len(head) - len(protocol) - 6, len(head) + 8):
+            before = seen.received
+            client.sendall(sent[:end])
+            until(lambda begun=before + end: seen.received >= begun)  # type: ignore[misc]
+            client.sendall(sent[end:])
+            assert answers(stream, 1) == [{"path": "/a", "body": body}], end
 
 
 def test_an_upgrade_with_a_chunked_body_is_ignored() -> None:

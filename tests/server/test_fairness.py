@@ -3,9 +3,7 @@
 import asyncio
 import itertools
 import json
-import statistics
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -78,33 +76,26 @@ async def beside(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def singles(url: str, number: int, body: dict[str, Any], route: str = "classify") -> list[tuple[int, float]]:
-    """Return status and seconds of another caller's requests, one after the other."""
-    found = []
+async def singles(url: str, number: int, body: dict[str, Any], route: str = "classify") -> list[int]:
+    """Return the statuses of another caller's requests, one after the other."""
     async with client_of(url, OTHER) as client:
-        for _ in range(number):
-            began = time.perf_counter()
-            answer = await client.post(f"/v1/{route}", json=body)
-            found.append((answer.status_code, time.perf_counter() - began))
-            await asyncio.sleep(0.01)
-    return found
+        return [(await client.post(f"/v1/{route}", json=body)).status_code for _ in range(number)]
 
 
-async def test_lists_lose_no_row_and_keep_no_single_text_waiting(url: str) -> None:
-    """Eight connections send lists of 1,024 texts: no trace is lost, and another caller's texts stay quick."""
-    quiet = await singles(url, 100, {"input": HANDLED})
+async def test_lists_lose_no_row_and_refuse_no_other(url: str) -> None:
+    """Attack S5: eight connections send lists of 1,024 texts; no trace is lost, and another caller is answered.
+
+    How long it waits is for `bench.fairness` to measure.
+    """
     texts = [f"{text} {i}" for i in range(43) for text in RED + BLUE][:1024]
     async with beside(url, 8, lambda client: client.post("/v1/classify", json={"input": texts})):
         beside_lists = await singles(url, 100, {"input": HANDLED})
-    health = await health_of(url)
-    assert {status for status, _ in beside_lists} == {200}
-    assert health["traces_lost"] == 0
-    p50 = [statistics.median(seconds for _, seconds in runs) for runs in (quiet, beside_lists)]
-    assert p50[1] < max(0.25, 10 * p50[0])
+    assert set(beside_lists) == {200}
+    assert (await health_of(url))["traces_lost"] == 0
 
 
-async def test_a_caller_that_fills_the_teachers_queue_refuses_no_other(url: str, stub: StubLLM) -> None:
-    """While one caller's texts fill the teacher's queue, another caller's text is asked about at once."""
+async def test_a_caller_that_fills_the_teachers_queue_keeps_no_other_waiting(url: str, stub: StubLLM) -> None:
+    """Attack S13: another caller's text is asked about while all that one caller sent is still under way."""
     stub.use(Faults())
     stub.hold()
     numbers = itertools.count()
@@ -113,14 +104,14 @@ async def test_a_caller_that_fills_the_teachers_queue_refuses_no_other(url: str,
     ) as refused:
         await reached(lambda: len(refused), 1)
         other = asyncio.create_task(singles(url, 1, {"input": DEFERRED}))
-        await reached(lambda: stub.in_flight, PLACES)
+        await reached(lambda: sum(DEFERRED in json.dumps(seen["body"]) for seen in stub.requests), 1)
         stub.release.set()
         found = await other
-    assert [status for status, _ in found] == [200]
+    assert found == [200]
 
 
 async def test_a_caller_that_fills_the_forwarding_places_refuses_no_other(url: str, stub: StubLLM) -> None:
-    """With eighty calls of one caller being passed on, another caller's call is passed on too."""
+    """Attack S13: with eighty calls of one caller being passed on, another caller's call is passed on too."""
     stub.use(Faults())
     stub.hold()
     body = {"model": "another-model", "messages": [{"role": "user", "content": "write a poem"}]}
@@ -130,7 +121,7 @@ async def test_a_caller_that_fills_the_forwarding_places_refuses_no_other(url: s
         await asyncio.sleep(0.5)
         stub.release.set()
         found = await other
-    assert [status for status, _ in found] == [200]
+    assert found == [200]
 
 
 async def reached(value: Callable[[], int], wanted: int) -> None:

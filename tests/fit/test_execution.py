@@ -58,7 +58,7 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """Two worker processes of a thread each."""
-    distributed = pytest.importorskip("distributed", reason="pip install 'tracer-serve[dask]'")
+    distributed = pytest.importorskip("distributed", reason="pip install '.[dask]' in a checkout of tracer-serve")
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as local:
         yield local
 
@@ -251,7 +251,7 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         pytest.fail("it computed")
     monkeypatch.delitem(sys.modules, "tracer_serve.fit.dask_cluster")
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(PluginError, match=r"pip install 'tracer-serve\[dask\]'"), computing(task):
+    with pytest.raises(PluginError, match=r"pip install '.\[dask\]' in a checkout of tracer-serve"), computing(task):
         pytest.fail("it computed")
 
 

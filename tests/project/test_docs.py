@@ -103,6 +103,12 @@ def test_a_broken_link_fails_the_site(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stderr
 
 
+def test_no_message_installs_a_name_that_is_not_published() -> None:
+    """Until tracer-serve is on an index, messages install its extras from a checkout."""
+    for file in ROOT.glob("tracer_serve/**/*.py"):
+        assert not re.search(r"install '?tracer-serve\b", file.read_text(encoding="utf-8")), file
+
+
 def test_every_reference_to_the_gate_page_resolves() -> None:
     """Code refers to docs/gate.md as `gate.md, section N`, and each N is the number of one of its headings."""
     sections = re.findall(r"^## (\d+)\. ", DOCS["gate.md"], re.MULTILINE)

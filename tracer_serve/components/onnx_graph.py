@@ -32,7 +32,9 @@ def open_graph(graph: Path | bytes) -> Any:
     try:
         from onnxruntime import InferenceSession, SessionOptions  # noqa: PLC0415  # only where a graph is run
     except ModuleNotFoundError as error:
-        raise PluginError(f"an ONNX graph needs {error.name!r}. Try: pip install 'tracer-serve[onnx]'") from error
+        raise PluginError(
+            f"an ONNX graph needs {error.name!r}. Try: pip install '.[onnx]' in a checkout of tracer-serve"
+        ) from error
     options = SessionOptions()
     options.intra_op_num_threads = min(cores(), _MOST_THREADS)
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -95,7 +97,9 @@ def quantize(file: Path) -> None:
     try:
         from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: PLC0415  # only for the export
     except ModuleNotFoundError as error:
-        raise PluginError(f"8 bits need {error.name!r}. Try: pip install 'tracer-serve[onnx]'") from error
+        raise PluginError(
+            f"8 bits need {error.name!r}. Try: pip install '.[onnx]' in a checkout of tracer-serve"
+        ) from error
     full = file.with_suffix(".fp32")
     file.rename(full)
     logging.disable(logging.WARNING)  # the root logger would warn of an optional step

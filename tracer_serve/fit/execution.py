@@ -31,7 +31,8 @@ def computing(task: Task) -> Iterator[None]:
         from tracer_serve.fit.dask_cluster import DaskCluster  # noqa: PLC0415  # an optional extra, and a second of imports
     except ModuleNotFoundError as error:
         raise PluginError(
-            f"compute.engine: dask needs the package {error.name!r}. Try: pip install 'tracer-serve[dask]'"
+            f"compute.engine: dask needs the package {error.name!r}. Try:"
+            " pip install '.[dask]' in a checkout of tracer-serve"
         ) from error
     cluster = DaskCluster(str(spec.address), [task.resolve(path) for path in task.spec.plugins])
     token = active_cluster.set(cluster)

@@ -80,7 +80,8 @@ def _otlp() -> Any:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
     except ImportError:
         raise SpecError(
-            "OTEL_EXPORTER_OTLP_ENDPOINT is set, but its exporter is not installed: pip install 'tracer-serve[otel]'"
+            "OTEL_EXPORTER_OTLP_ENDPOINT is set, but its exporter is not installed:"
+            " pip install '.[otel]' in a checkout of tracer-serve"
         ) from None
     return OTLPSpanExporter()
 

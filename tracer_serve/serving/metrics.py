@@ -96,9 +96,7 @@ class Metrics:
         for series, values in ((self._teacher_errors, TEACHER_REASONS), (self._refits, _OUTCOMES)):
             for value in values:  # from 0 on: a series that appears with its first failure has no increase to alert on
                 series.labels(task, value)
-        self._forwarded = counter(
-            "calls_forwarded_total", "Chat completions forwarded unanswered, by reason.", "reason"
-        )
+        self._forwarded = counter("calls_forwarded_total", "LLM calls forwarded unanswered, by reason.", "reason")
         for reason in FORWARD_REASONS:
             self._forwarded.labels(task, reason)
         self.lost = counter("traces_lost_total", "Traces that never reached the store.").labels(task)

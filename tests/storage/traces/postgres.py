@@ -15,7 +15,7 @@ from pathlib import Path
 def missing() -> str | None:
     """Why there can be no server here, None if there can."""
     if find_spec("psycopg") is None:
-        return "psycopg is not installed: pip install 'tracer-serve[postgres]'"
+        return "psycopg is not installed: pip install '.[postgres]' in a checkout of tracer-serve"
     if _programs() is None:
         return "no Postgres server here: apt-get install postgresql"
     if os.geteuid() == 0 and _user() is None:

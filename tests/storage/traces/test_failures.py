@@ -136,7 +136,7 @@ def test_urls_that_do_not_work(url: str, problem: str) -> None:
 def test_a_missing_driver(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without psycopg the error names the extra to install."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
-    with pytest.raises(StoreError, match=r"pip install 'tracer-serve\[postgres\]'"):
+    with pytest.raises(StoreError, match=r"pip install '.\[postgres\]' in a checkout of tracer-serve"):
         open_store("postgresql://u@h/d", "task")
 
 

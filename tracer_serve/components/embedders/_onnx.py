@@ -84,7 +84,9 @@ def load(folder: Path, max_tokens: int | None, *, alone: bool) -> Callable[[list
     try:
         from tokenizers import Tokenizer  # noqa: PLC0415  # only for this backend
     except ModuleNotFoundError as error:
-        raise PluginError(f"the onnx backends need {error.name!r}. Try: pip install 'tracer-serve[onnx]'") from error
+        raise PluginError(
+            f"the onnx backends need {error.name!r}. Try: pip install '.[onnx]' in a checkout of tracer-serve"
+        ) from error
     meta = _meta(folder)
     for name, sha256 in meta["files"].items():
         pretrained.verify(folder / name, sha256)
@@ -129,7 +131,7 @@ def _export(source: Path, folder: Path, backend: str) -> None:
     except ModuleNotFoundError as error:
         raise PluginError(
             f"exporting {source.name!r} to ONNX needs the package {error.name!r}: fit once where"
-            " 'tracer-serve[onnx,sentence-transformers]' is installed; serving the export then needs no torch"
+            " the extras `onnx` and `sentence-transformers` are installed; serving the export then needs no torch"
         ) from error
     pretrained.quiet()
     kwargs = {"use_safetensors": True, "attn_implementation": "eager"}

@@ -123,7 +123,7 @@ def _torch(folder: Path, device: str | None, max_tokens: int | None) -> Encode:
     except ModuleNotFoundError as error:
         raise PluginError(
             f"the torch backend needs the package {error.name!r}."
-            " Try: pip install 'tracer-serve[sentence-transformers]'"
+            " Try: pip install '.[sentence-transformers]' in a checkout of tracer-serve"
         ) from error
     pretrained.quiet()
     model = SentenceTransformer(

@@ -40,7 +40,9 @@ def export(network: Network) -> bytes:
                 dynamo=False,
             )
         except ModuleNotFoundError as error:
-            raise PluginError(f"the export needs {error.name!r}. Try: pip install 'tracer-serve[onnx]'") from error
+            raise PluginError(
+                f"the export needs {error.name!r}. Try: pip install '.[onnx]' in a checkout of tracer-serve"
+            ) from error
         return file.read_bytes()
 
 

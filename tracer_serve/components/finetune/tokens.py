@@ -81,7 +81,9 @@ def _tokenizer(content: str, max_tokens: int) -> Any:
     try:
         from tokenizers import Tokenizer  # noqa: PLC0415  # only where an encoder is used
     except ModuleNotFoundError as error:
-        raise PluginError(f"an encoder needs {error.name!r}. Try: pip install 'tracer-serve[onnx]'") from error
+        raise PluginError(
+            f"an encoder needs {error.name!r}. Try: pip install '.[onnx]' in a checkout of tracer-serve"
+        ) from error
     tokenizer = Tokenizer.from_str(content)
     tokenizer.enable_truncation(max_tokens)
     tokenizer.no_padding()

@@ -123,7 +123,8 @@ class Encoder:
                 from tracer_serve.components.finetune.fine_tune import fine_tune  # noqa: PLC0415  # imports torch
             except ModuleNotFoundError as error:
                 raise PluginError(
-                    f"fine-tuning needs the package {error.name!r}. Try: pip install 'tracer-serve[encoder]'"
+                    f"fine-tuning needs the package {error.name!r}. Try:"
+                    " pip install '.[encoder]' in a checkout of tracer-serve"
                 ) from error
             self.tuned_ = fine_tune(self.recipe, inputs.texts, self.classes_, codes, self.earlier)
         self.earlier = None

@@ -218,4 +218,6 @@ def _pyarrow(file: Path) -> tuple[Any, Any]:
     try:
         return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
     except ImportError as error:
-        raise BadInputError(f"{file}: Parquet needs pyarrow: pip install 'tracer-serve[parquet]'") from error
+        raise BadInputError(
+            f"{file}: Parquet needs pyarrow: pip install '.[parquet]' in a checkout of tracer-serve"
+        ) from error

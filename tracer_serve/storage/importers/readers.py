@@ -203,7 +203,9 @@ def _parquet(path: Path) -> Numbered:
         parquet = importlib.import_module("pyarrow.parquet")
         arrow = importlib.import_module("pyarrow")
     except ImportError as error:
-        raise ImportFileError(f"{path}: Parquet needs pyarrow: pip install 'tracer-serve[parquet]'") from error
+        raise ImportFileError(
+            f"{path}: Parquet needs pyarrow: pip install '.[parquet]' in a checkout of tracer-serve"
+        ) from error
     number = 0
     try:
         with parquet.ParquetFile(path) as file:

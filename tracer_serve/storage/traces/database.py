@@ -146,7 +146,9 @@ def _url(location: Path | str) -> URL:
         raise StoreError(f"{shown}: the trace store speaks sqlite and postgresql, not {backend!r}")
     if importlib.util.find_spec("psycopg") is None:
         shown = url.render_as_string(hide_password=True)
-        raise StoreError(f"{shown}: Postgres needs a driver. Install it: pip install 'tracer-serve[postgres]'")
+        raise StoreError(
+            f"{shown}: Postgres needs a driver. Install it: pip install '.[postgres]' in a checkout of tracer-serve"
+        )
     return url.set(drivername="postgresql+psycopg")
 
 

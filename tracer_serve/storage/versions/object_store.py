@@ -41,7 +41,7 @@ class Objects:
             self._fs, self._root = fsspec.url_to_fs(self.url, use_listings_cache=False)
         except ImportError as error:
             extra = _PACKAGES.get(self._protocol)
-            install = f"'tracer-serve[{extra}]'" if extra else "the package that fsspec names"
+            install = f"'.[{extra}]' in a checkout of tracer-serve" if extra else "the package that fsspec names"
             raise ArtifactError(f"{url}: its driver is missing ({error}). Try: pip install {install}") from error
         except ValueError as error:
             raise ArtifactError(

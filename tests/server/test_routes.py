@@ -109,6 +109,18 @@ async def test_every_route_is_documented_and_every_document_has_a_route(task: Ma
     assert {ref.rpartition("/")[2] for ref in _references(documented)} <= set(schemas)
 
 
+async def test_the_page_of_the_api_needs_nothing_from_elsewhere(task: MakeTask) -> None:
+    """Every operation is on /docs, which runs no script and names no other host."""
+    async with serving(task()) as (client, _):
+        answer = await client.get("/docs")
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'; script-src 'none'")
+    assert not re.findall(r"(?:src|href)=\"(?!data:|docs\.json)", answer.text)
+    assert "http" not in re.sub("[Hh]ttp-equiv|HTTP", "", answer.text)
+    for path, operations in openapi()["paths"].items():
+        for method in operations:
+            assert f"<code>{method.upper()} {path}</code>" in answer.text
+
+
 def _references(value: Any) -> set[str]:
     if isinstance(value, dict):
         own = {value["$ref"]} if isinstance(value.get("$ref"), str) else set()

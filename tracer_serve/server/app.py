@@ -15,6 +15,7 @@ from tracer_serve.config.load import Task
 from tracer_serve.errors import TracerServeError
 from tracer_serve.infra import tracing as telemetry
 from tracer_serve.server import documents
+from tracer_serve.server.api_page import api_page
 from tracer_serve.server.chat.passthrough import others
 from tracer_serve.server.chat.route import FACES, answer_call, chatting
 from tracer_serve.server.dashboard.explain import explain
@@ -44,6 +45,7 @@ ROUTES = [  # the busiest first: they are tried in this order
     Route("/metrics", health.metrics),
     Route("/schema.json", documents.schema),
     Route("/docs.json", documents.docs),
+    Route("/docs", api_page),
     Route("/", index),
     Route("/status.json", status),
     Route("/versions/{number}/report.html", pages.report),

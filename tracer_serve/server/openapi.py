@@ -78,6 +78,7 @@ def _paths() -> dict[str, Any]:
         "/metrics": {"get": _operation("Prometheus.", kind="text/plain")},
         "/schema.json": {"get": _operation("The routes, as BentoML shows them.", errors=(401,))},
         "/docs.json": {"get": _operation("This document.", errors=(401,))},
+        "/docs": {"get": _operation("This document as a page.", errors=(401,), kind="text/html")},
         "/": {"get": _operation("Dashboard.", errors=(401,), kind="text/html")},
         "/status.json": {"get": _operation("The numbers of the dashboard.", errors=(401,))},
         "/versions/{number}/report.html": {

@@ -127,6 +127,7 @@ def test_what_the_task_cannot_give_is_forwarded_and_the_empty_text_is_an_error(
 def test_the_task_is_listed_as_a_model(client: OpenAI) -> None:
     """`models.list` finds it."""
     assert [model.id for model in client.models.list()] == ["colours"]
+    assert client.models.retrieve("colours").owned_by == "tracer-serve"
 
 
 @pytest.mark.anyio

@@ -27,7 +27,17 @@ from tracer_serve.server.http.request_body import read_body, require_json
 from tracer_serve.server.http.request_tracing import name_tasks
 from tracer_serve.server.multi.dispatch import by_endpoint, by_form, by_model
 from tracer_serve.server.multi.mounted_task import MountedTask, sides_of
-from tracer_serve.server.multi.overview import docs, healthz, index, metrics, models, one_model, readyz, schema
+from tracer_serve.server.multi.overview import (
+    docs,
+    docs_page,
+    healthz,
+    index,
+    metrics,
+    models,
+    one_model,
+    readyz,
+    schema,
+)
 from tracer_serve.server.routes import health
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -165,6 +175,7 @@ ROUTES = [
     Route("/metrics", metrics),
     Route("/schema.json", schema),
     Route("/docs.json", docs),
+    Route("/docs", docs_page),
     Route("/", index),
     Route("/{path:path}", _nothing, methods=_METHODS),
 ]

@@ -8,6 +8,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from tracer_serve.errors import StoreError
 from tracer_serve.report.render import page
+from tracer_serve.server.api_page import api_page
 from tracer_serve.server.dashboard.traffic import traffic_of
 from tracer_serve.server.documents import bento_schema, listed, named
 from tracer_serve.server.http.json_response import JsonAnswer
@@ -59,6 +60,12 @@ def docs(request: Request) -> Response:
     names = [side.name for side in sides_of(request)]
     below = {"url": "/t/{task}", "variables": {"task": {"default": names[0], "enum": names}}}
     return JSONResponse(openapi() | {"servers": [below]})
+
+
+def docs_page(request: Request) -> Response:
+    """Answer with the OpenAPI document as a page."""
+    sides_of(request)
+    return api_page(request)
 
 
 def index(request: Request) -> Response:

@@ -20,7 +20,6 @@ from tests.support.tasks import Planted, banking, write_task
 from tracer_serve.components.embedders._cache import CachedEmbedder
 from tracer_serve.components.factory import load_plugins, make_embedder, make_embedders
 from tracer_serve.components.registry import embedders
-from tracer_serve.components.surrogates import mlp
 from tracer_serve.config.compute import ComputeSpec
 from tracer_serve.config.load import Task
 from tracer_serve.errors import FitError, PluginError, SpecError
@@ -154,7 +153,6 @@ def test_an_endpoint_is_asked_from_here(tmp_path: Path, cluster: Any) -> None:
 
 def test_folds_abreast_are_those_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two cores fit the folds side by side, and every number is the one that a single core comes to."""
-    monkeypatch.setattr(mlp, "_FEWEST_STEPS", 60)  # as many numbers, sooner
     task = write_task(tmp_path, surrogates=["mlp"], fit={"folds": 4})
     rows, ticks = Rows.of(*banking(200)), list[int]()
 

@@ -18,6 +18,29 @@ from tracer_serve.protocols import Acceptor, RowScaled, Surrogate
 from tracer_serve.types import Bools, Evidence, Floats, Inputs, Ints, Labels, Vectors
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Votes:
+    """What each of m members of a blend says on its own of n rows.
+
+    Parameters
+    ----------
+    top : class index of its most probable label, shape (m, n)
+    probability : of that label, float32, shape (m, n)
+    """
+
+    top: Ints
+    probability: Vectors
+
+    @classmethod
+    def of(cls, members: Vectors) -> "Votes | None":
+        """Return the votes of probabilities (m, n, k); None where there is one member."""
+        return cls(members.argmax(axis=2), members.max(axis=2)) if len(members) > 1 else None
+
+    def take(self, rows: Ints | Bools) -> "Votes":
+        """Return the rows given by index or mask."""
+        return Votes(self.top[:, rows], self.probability[:, rows])
+
+
 @dataclass(frozen=True, slots=True)
 class OutOfFold:
     """One surrogate's out-of-fold results, n rows.
@@ -32,6 +55,7 @@ class OutOfFold:
     embed_ms : of these, where the folds are `priced`
     view : place in `Spec.embedders` of what its surrogate sees through
     risk : probability of each protected label, shape (p, n)
+    votes : of a blend's members
     """
 
     top: Ints
@@ -43,6 +67,7 @@ class OutOfFold:
     embed_ms: float = 0.0
     view: int = 0
     risk: Vectors = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    votes: Votes | None = None
 
 
 def cross_fit(
@@ -79,12 +104,30 @@ def cross_fit(
     features = tuple(np.concatenate(part)[back] for part in zip(*(part.features for part in found), strict=True))
     risk = np.concatenate([part.risk for part in found], axis=1)[:, back]
     cpu_ms, embed_ms = 1e3 * sum(part.cpu_s for part in found) / n, 1e3 * np.mean([part.embed_s for part in found])
-    return OutOfFold(top, second, top == folds.codes, scope, features, cpu_ms, float(embed_ms), risk=risk)
+    votes = _joined([part.votes for part in found if part.votes is not None])
+    return OutOfFold(
+        top=top,
+        second=second,
+        agreed=top == folds.codes,
+        scope=scope,
+        features=features,
+        cpu_ms=cpu_ms,
+        embed_ms=float(embed_ms),
+        risk=risk,
+        votes=None if votes is None else votes.take(back),
+    )
 
 
 def class_codes(classes: Labels, labels: Sequence[str]) -> Ints:
     """Return the index of each label among the sorted classes (k,), -1 where it is not among them."""
     return np.array([int(np.searchsorted(classes, x)) if x in classes else -1 for x in labels], np.int64)
+
+
+def _joined(parts: Sequence[Votes]) -> Votes | None:
+    """Return the votes of all folds, in the order of the folds."""
+    if not parts:
+        return None
+    return Votes(*(np.concatenate([getattr(p, name) for p in parts], axis=1) for name in ("top", "probability")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +160,7 @@ class _HeldOut:
     risk: Vectors
     cpu_s: float
     embed_s: float
+    votes: Votes | None
 
 
 def _fit_fold(folds: Folds, job: _Job) -> _HeldOut:
@@ -131,7 +175,18 @@ def _fit_fold(folds: Folds, job: _Job) -> _HeldOut:
     scope = scope_scores(seen.proba, seen.neighbours.similarity)
     features = tuple(acceptor.features(seen) for acceptor in job.acceptors)
     risk = np.where(job.protected[:, None] < 0, 0.0, seen.proba.T[job.protected])
-    return _HeldOut(job.fold, *top_two(seen.proba), scope, features, risk, cpu, folds.price(job.fold))
+    top, second = top_two(seen.proba)
+    return _HeldOut(
+        fold=job.fold,
+        top=top,
+        second=second,
+        scope=scope,
+        features=features,
+        risk=risk,
+        cpu_s=cpu,
+        embed_s=folds.price(job.fold),
+        votes=Votes.of(seen.members),
+    )
 
 
 def fit_surrogate(surrogate: Surrogate, inputs: Inputs, labels: Labels, refit_rows: int) -> Surrogate:

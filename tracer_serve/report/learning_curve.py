@@ -22,6 +22,7 @@ from tracer_serve.gate.certify import certify
 from tracer_serve.gate.fixed_sequence import accepts
 from tracer_serve.gate.scope_guard import scope_scores, scope_threshold
 from tracer_serve.gate.settings import CalibrationRows, GateSettings
+from tracer_serve.infra.parallel import HEAVY
 from tracer_serve.policy.policy import Policy
 from tracer_serve.policy.stage import gather
 from tracer_serve.report.calibration_view import CalibrationView
@@ -33,7 +34,6 @@ FORECAST = (
 )
 _PARTS = ((1 / 8, 3), (1 / 4, 2), (1 / 2, 1))  # share of the traces, repetitions
 _MOST = 8_000  # traces of a point: keeps the report of 50,000 rows under half a minute
-_BUDGET_S = 10.0  # CPU seconds that the refits may take, by the clock of the fit
 _FEWEST = 60  # traces of a point
 _FITTED = 0.8
 _FOLDS = 5
@@ -52,10 +52,10 @@ class CurvePoint:
 
 def plateau_of(task: Task, fitted: Fitted, seen: CalibrationView) -> dict[str, Any]:
     """Return the points of the learning curve, its forecast, and which labels grow, starve or have plateaued."""
-    slowest = max(c.seconds for c in fitted.candidates)
+    heavy = getattr(fitted.policy.surrogate, "cost", 1.0) >= HEAVY  # a refit would take minutes
     measured = [
         refit_point(task, fitted.policy, seen, traces, repetition)
-        for traces, repetitions in plan(len(seen), slowest)
+        for traces, repetitions in plan(0 if heavy else len(seen))
         for repetition in range(repetitions)
     ]
     points = [{"traces": p.traces, "coverage": p.coverage, "measured": "refit"} for p in measured]
@@ -77,22 +77,16 @@ def plateau_of(task: Task, fitted: Fitted, seen: CalibrationView) -> dict[str, A
     }
 
 
-def plan(rows: int, seconds: float) -> list[tuple[int, int]]:
-    """Return (traces, repetitions) of the refits that the budget allows, smallest first.
+def plan(rows: int) -> list[tuple[int, int]]:
+    """Return (traces, repetitions) of the refits, smallest first. The rows decide alone, never the machine.
 
-    Parameters
-    ----------
-    seconds : what the slowest cross-fit took for five fits on 0.8 `rows`; prices one fit of any size
+    Examples
+    --------
+    >>> plan(500), plan(300)
+    ([(62, 3), (125, 2), (250, 1)], [(75, 2), (150, 1)])
     """
-    left, planned = _BUDGET_S, []
-    for part, repetitions in _PARTS:
-        traces = int(part * min(rows, 2 * _MOST))
-        price = seconds / _FOLDS * traces / max(1, rows)
-        affordable = min(repetitions, int(left / max(price, 1e-9)))
-        if traces >= _FEWEST and affordable:
-            planned.append((traces, affordable))
-            left -= affordable * price
-    return planned
+    sizes = ((int(part * min(rows, 2 * _MOST)), repetitions) for part, repetitions in _PARTS)
+    return [(traces, repetitions) for traces, repetitions in sizes if traces >= _FEWEST]
 
 
 def refit_point(task: Task, policy: Policy, seen: CalibrationView, traces: int, seed: int) -> CurvePoint:

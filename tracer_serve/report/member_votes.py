@@ -1,44 +1,36 @@
 """Votes of a blend's members on rows that none of them was fitted on."""
 
-import copy
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from tracer_serve.fit.cross_fit import aligned, fit_surrogate
+from tracer_serve.fit.cross_fit import Votes, aligned
 from tracer_serve.fit.result import Fitted
 from tracer_serve.policy.stage import gather
-from tracer_serve.protocols import Ensemble
 from tracer_serve.report.calibration_view import CalibrationView
 from tracer_serve.report.reasons import row_of
-from tracer_serve.types import Evidence, Inputs, Ints, Vectors
+from tracer_serve.types import Inputs, Ints
 
-_MOST = 2_000  # rows of a half
-_BUDGET_S = 4.0  # CPU seconds of the two fits, by the clock of the fit
-_FITS = 5.0  # fits included in a candidate's seconds
+_MOST = 2_000  # rows that the served model is asked about
 _EXAMPLES = 20
-_OTHER_HALF = "Each row is judged by a model of the served kind that was fitted on another half of the rows."
+_OUT_OF_FOLD = "Each row is judged by the cross-fit's model of the served kind that was fitted without it."
 _SERVED = "Each row is judged by the served model, which was fitted on other rows."
 
 
 def members_of(fitted: Fitted, seen: CalibrationView, seed: int = 0) -> dict[str, Any] | None:
     """Return how often the members give different labels, deferred and handled, and examples with all votes.
 
-    None if the surrogate (of a cascade: the last one) has no members, or if two fits would take too long.
+    None if the surrogate (of a cascade: the last one) has no members.
     """
-    surrogate = fitted.policy.surrogate
-    if not isinstance(surrogate, Ensemble):
+    found = _votes(fitted, seen, np.random.default_rng(seed).permutation(len(seen)))
+    if found is None:
         return None
-    found = list(_asked(fitted, seen, seed))
-    if not found:
-        return None
-    rows, proba = np.concatenate([r for r, _ in found]), np.concatenate([p for _, p in found], axis=1)
-    votes = proba.argmax(axis=2)
-    differ, handled = (votes != votes[0]).any(axis=0), seen.handled[rows]
-    names = [str(getattr(member, "type", member)) for member in getattr(surrogate, "members", range(len(votes)))]
+    rows, votes = found
+    differ, handled = (votes.top != votes.top[0]).any(axis=0), seen.handled[rows]
+    members = getattr(fitted.policy.surrogate, "members", range(len(votes.top)))
+    names = [str(getattr(member, "type", member)) for member in members]
     return {
-        "method": _SERVED if fitted.certificate.mode == "strict" else _OTHER_HALF,
+        "method": _SERVED if fitted.votes is None else _OUT_OF_FOLD,
         "names": names,
         "deferred": _split(differ[~handled]),
         "handled": _split(differ[handled]),
@@ -46,7 +38,7 @@ def members_of(fitted: Fitted, seen: CalibrationView, seed: int = 0) -> dict[str
             row_of(seen, int(rows[i]))
             | {
                 "votes": [
-                    {"member": name, "label": seen.classes[votes[m, i]], "prob": proba[m, i].max()}
+                    {"member": name, "label": seen.classes[votes.top[m, i]], "prob": votes.probability[m, i]}
                     for m, name in enumerate(names)
                 ]
             }
@@ -59,27 +51,14 @@ def _split(differ: Any) -> dict[str, Any]:
     return {"rows": len(differ), "differ": int(differ.sum()), "share": float(differ.mean()) if len(differ) else None}
 
 
-def _asked(fitted: Fitted, seen: CalibrationView, seed: int) -> Iterator[tuple[Ints, Vectors]]:
-    """Yield rows (m,) and the members' probabilities of them over all classes (members, m, k)."""
-    inputs, labels = Inputs(seen.texts, seen.vectors), seen.classes[seen.truth]
-    order = np.random.default_rng(seed).permutation(len(seen))
-    if fitted.certificate.mode == "strict":
-        some = order[:_MOST]
-        yield some, _ask(fitted.policy.surrogate, inputs.take(some), seen)
-        return
-    per_row = max(c.seconds for c in fitted.candidates) / _FITS / max(1, len(seen))
-    size = min(_MOST, len(seen) // 2, int(_BUDGET_S / 2 / max(per_row, 1e-9)))
-    side = np.random.default_rng(seed).permutation(int(seen.group.max(initial=-1)) + 1)[seen.group] % 2  # whole groups
-    halves = [order[side[order] == which][:size] for which in (0, 1)]
-    for train, test in (halves, halves[::-1]):
-        if len(np.unique(labels[train])) < 2 or not len(test):  # noqa: PLR2004  # a single class
-            return
-        model = fit_surrogate(copy.deepcopy(fitted.policy.surrogate), inputs.take(train), labels[train], len(seen))
-        yield test, _ask(model, inputs.take(test), seen)
-
-
-def _ask(model: Any, inputs: Inputs, seen: CalibrationView) -> Vectors:
-    evidence: Evidence = aligned(
-        gather(model, inputs, seen.index.query(inputs.embeddings)), model.classes_, seen.classes
-    )
-    return evidence.members
+def _votes(fitted: Fitted, seen: CalibrationView, order: Ints) -> tuple[Ints, Votes] | None:
+    """Return rows and the votes on them: the cross-fit's, else those of the served model, which has not seen them."""
+    if fitted.votes is not None:
+        return order, fitted.votes.take(fitted.calibration.fair).take(order)
+    if fitted.certificate.mode != "strict":
+        return None
+    rows, model = order[:_MOST], fitted.policy.surrogate
+    inputs = Inputs(seen.texts, seen.vectors).take(rows)
+    evidence = gather(model, inputs, seen.index.query(inputs.embeddings))
+    votes = Votes.of(aligned(evidence, model.classes_, seen.classes).members)
+    return None if votes is None else (rows, votes)

@@ -11,7 +11,6 @@ import pytest
 from tests.support.tasks import banking, write_task, write_traces
 from tests.support.tiny import tiny_task
 from tracer_serve.cli.main import main
-from tracer_serve.components.surrogates import mlp
 from tracer_serve.config.load import Task
 from tracer_serve.fit.comparison import compare
 from tracer_serve.fit.dataset import Rows
@@ -29,10 +28,9 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_bare_file_gives_table_page_and_json(
-    traces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    traces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Without a YAML: every alpha, less coverage the stricter it is, a curve, money net of audits, one closed page."""
-    monkeypatch.setattr(mlp, "_FEWEST_STEPS", 60)  # sixty fits of it: its quality does not matter here
     page = tmp_path / "<b>scan.html"
     words = ["scan", str(traces), "--json", "--html", str(page), "--price-per-call", "0.01", "--calls-per-day", "1000"]
     assert main(words) == 0

@@ -31,6 +31,17 @@ async def test_known_and_nearest(tmp_path: Path) -> None:
     assert await ask("Where's the card now?", file=file) == "card_arrival"
 
 
+async def test_a_file_that_changes_is_read_anew(tmp_path: Path) -> None:
+    """A teacher made after its file was written to knows the new rows, and has another fingerprint."""
+    file = jsonl(tmp_path / "a.jsonl", ROWS)
+    before = teachers.build("offline", {"file": file})
+    jsonl(file, [(ROWS[0][0], "delivery"), ROWS[1]])
+    after = teachers.build("offline", {"file": file})
+    assert (await after.label(ROWS[0][0])).label == "delivery"
+    assert after.fingerprint != before.fingerprint
+    assert teachers.build("offline", {"file": file}).fingerprint == after.fingerprint
+
+
 async def test_nothing_in_common(tmp_path: Path) -> None:
     """A text that resembles nothing known is an error, not a guess."""
     with pytest.raises(TeacherError) as caught:

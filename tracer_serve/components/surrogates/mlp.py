@@ -6,11 +6,12 @@ import numpy as np
 from pydantic import Field
 
 from tracer_serve.components.registry import surrogates
+from tracer_serve.components.surrogates._adam import Adam
 from tracer_serve.components.surrogates._arrays import encode, softmax
 from tracer_serve.types import Inputs, Ints, Labels, Vectors
 
-_FEWEST_STEPS = 600  # a small training set gets more epochs
-_FAST, _SLOW = np.float32(0.9), np.float32(0.999)  # Adam's memories of the gradient and of its square
+_FEWEST_STEPS = 100  # a small training set gets more epochs
+_CHANCES = 1 << 16  # values of the random numbers that decide on dropout
 
 
 @surrogates.register("mlp")
@@ -26,7 +27,7 @@ class Mlp:
     alpha : L2 penalty
     learning_rate : of Adam (Kingma and Ba 2015), at the first step
     batch : rows per step
-    epochs : passes over the rows, at least as many as 600 steps need
+    epochs : passes over the rows, at least as many as 100 steps need
     max_rows : maximum number of rows used, a uniform sample of more
     seed : of the initial weights, the order of rows, the dropout and that sample
     """
@@ -42,7 +43,7 @@ class Mlp:
         alpha: Annotated[float, Field(ge=0)] = 1e-4,
         learning_rate: Annotated[float, Field(gt=0)] = 0.02,
         batch: Annotated[int, Field(ge=1)] = 128,
-        epochs: Annotated[int, Field(ge=1)] = 12,
+        epochs: Annotated[int, Field(ge=1)] = 8,
         max_rows: Annotated[int, Field(ge=1)] = 100_000,
         seed: Annotated[int, Field(ge=0)] = 0,
     ) -> None:
@@ -64,12 +65,11 @@ class Mlp:
             x, y = x[keep], y[keep]
         width, k = self.hidden if len(self.classes_) > 1 else 1, len(self.classes_)
         scale = np.float32(1 / np.sqrt(max(float(np.mean(np.einsum("ij,ij->i", x, x))), 1e-12)))
-        self.hidden_ = _normal(rng, x.shape[1], width, 2.0)
-        self.output_ = _normal(rng, width, k, 1.0)
-        self.hidden_bias_, self.output_bias_ = np.zeros(width, np.float32), np.zeros(k, np.float32)
+        weights = _Weights.drawn(rng, x.shape[1], width, k)
         if k > 1:
-            self._descend(scale * x, y, rng)
-        self.hidden_ *= scale
+            self._descend(weights, scale * x, y, rng)
+        self.hidden_, self.hidden_bias_ = scale * weights.hidden, weights.hidden_bias.copy()
+        self.output_, self.output_bias_ = weights.output.copy(), weights.output_bias.copy()
         return self
 
     def predict_proba(self, inputs: Inputs) -> Vectors:
@@ -77,45 +77,85 @@ class Mlp:
         hidden = np.maximum(np.asarray(inputs.embeddings, np.float32) @ self.hidden_ + self.hidden_bias_, 0)
         return softmax(hidden @ self.output_ + self.output_bias_)
 
-    def _descend(self, x: Vectors, y: Ints, rng: np.random.Generator) -> None:
-        weights = [self.hidden_, self.hidden_bias_, self.output_, self.output_bias_]  # changed in place
-        means, squares = [np.zeros_like(w) for w in weights], [np.zeros_like(w) for w in weights]
+    def _descend(self, weights: "_Weights", x: Vectors, y: Ints, rng: np.random.Generator) -> None:
+        adam = Adam(weights.flat, self.alpha)
+        gradient = _Gradient(weights, weights.like(adam.slope), min(self.batch, len(y)), self.dropout, rng)
         per_epoch = -(-len(y) // self.batch)
         total = per_epoch * max(self.epochs, -(-_FEWEST_STEPS // per_epoch))
         for step in range(total):
             if step % per_epoch == 0:
                 order = rng.permutation(len(y))
             rows = order[step % per_epoch * self.batch :][: self.batch]
-            unbias = np.sqrt(1 - _SLOW ** (step + 1)) / (1 - _FAST ** (step + 1))
-            rate = np.float32(self.learning_rate * (1 - step / total) * unbias)
-            slopes = self._slopes(x[rows], y[rows], rng)
-            for parts in zip(weights, means, squares, slopes, strict=True):
-                _adam(*parts, rate)
-
-    def _slopes(self, x: Vectors, y: Ints, rng: np.random.Generator) -> tuple[Vectors, ...]:
-        """Return the gradients of the mean log loss of a batch, with dropout."""
-        before = x @ self.hidden_ + self.hidden_bias_
-        kept = (before > 0) * (rng.random(before.shape, np.float32) >= self.dropout) / np.float32(1 - self.dropout)
-        hidden = before * kept
-        error = softmax(hidden @ self.output_ + self.output_bias_)
-        error[np.arange(len(y)), y] -= 1
-        error /= np.float32(len(y))
-        back = (error @ self.output_.T) * kept
-        penalty = np.float32(self.alpha)
-        return (
-            x.T @ back + penalty * self.hidden_,
-            back.sum(axis=0),
-            hidden.T @ error + penalty * self.output_,
-            error.sum(axis=0),
-        )
+            gradient(x[rows], y[rows])
+            adam.step(self.learning_rate * (1 - step / total))
 
 
-def _adam(weights: Vectors, mean: Vectors, square: Vectors, slope: Vectors, rate: np.float32) -> None:
-    """Take one step, in place."""
-    mean += (1 - _FAST) * (slope - mean)
-    square += (1 - _SLOW) * (slope * slope - square)
-    weights -= rate * mean / (np.sqrt(square) + np.float32(1e-8))
+class _Weights:
+    """Weights of the network as views of one flat array."""
+
+    def __init__(self, flat: Vectors, shape: tuple[int, int, int]) -> None:
+        (d, width, k), self.flat, self.shape = shape, flat, shape
+        hidden, bias, output, self.output_bias = np.split(flat, np.cumsum([d * width, width, width * k]))
+        self.hidden, self.hidden_bias, self.output = hidden.reshape(d, width), bias, output.reshape(width, k)
+
+    @classmethod
+    def drawn(cls, rng: np.random.Generator, d: int, width: int, k: int) -> "_Weights":
+        """Draw initial weights (He et al. 2015); biases are 0."""
+        drawn = cls(np.zeros(d * width + width + width * k + k, np.float32), (d, width, k))
+        for part, gain in ((drawn.hidden, 2.0), (drawn.output, 1.0)):
+            scale = np.float32(np.sqrt(gain / len(part)))
+            part[:] = scale * rng.standard_normal(part.shape, np.float32)
+        return drawn
+
+    def like(self, flat: Vectors) -> "_Weights":
+        """Return another array of the same size in the same parts."""
+        return type(self)(flat, self.shape)
 
 
-def _normal(rng: np.random.Generator, rows: int, columns: int, gain: float) -> Vectors:
-    return rng.standard_normal((rows, columns), np.float32) * np.float32(np.sqrt(gain / rows))
+class _Gradient:
+    """Gradient of the mean log loss of a batch, with dropout, written in place.
+
+    Parameters
+    ----------
+    weights : where the gradient is taken
+    slope : where it is written
+    batch : most rows of a batch
+    """
+
+    def __init__(
+        self, weights: _Weights, slope: _Weights, batch: int, dropout: float, rng: np.random.Generator
+    ) -> None:
+        self.weights, self.slope, self.rng = weights, slope, rng
+        self.least, self.kept = np.uint16(dropout * _CHANCES), np.float32(1 / (1 - dropout))
+        _, width, k = weights.shape
+        self.buffers = [np.empty((batch, size), np.float32) for size in (width, width, width, k)]
+
+    def __call__(self, x: Vectors, y: Ints) -> None:
+        """Take the gradient on rows (b, d) with class indices (b,)."""
+        weights, slope = self.weights, self.slope
+        hidden, mask, back, error = (part[: len(y)] for part in self.buffers)
+        np.matmul(x, weights.hidden, out=hidden)
+        hidden += weights.hidden_bias
+        np.maximum(hidden, 0, out=hidden)
+        chances = np.frombuffer(self.rng.bytes(2 * hidden.size), np.uint16).reshape(hidden.shape)
+        np.multiply(chances >= self.least, self.kept, out=mask)
+        hidden *= mask
+        np.matmul(hidden, weights.output, out=error)
+        error += weights.output_bias
+        _log_loss_slope(error, y)
+        np.matmul(error, weights.output.T, out=back)
+        back *= mask
+        back *= hidden > 0
+        np.matmul(x.T, back, out=slope.hidden)
+        np.matmul(hidden.T, error, out=slope.output)
+        back.sum(axis=0, out=slope.hidden_bias)
+        error.sum(axis=0, out=slope.output_bias)
+
+
+def _log_loss_slope(logits: Vectors, y: Ints) -> None:
+    """Turn logits (b, k) into the slope of the mean log loss, in place."""
+    logits -= logits.max(axis=1, keepdims=True)
+    np.exp(logits, out=logits)
+    logits /= logits.sum(axis=1, keepdims=True)
+    logits[np.arange(len(y)), y] -= 1
+    logits /= np.float32(len(y))

@@ -10,9 +10,9 @@ import hashlib
 import json
 import math
 import time
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 
@@ -54,17 +54,12 @@ class Offline:
         labels: tuple[str, ...] = (),
     ) -> None:
         self.latency_ms, self.price = latency_ms, price
-        files = (file,) if isinstance(file, Path) else file
-        reading = ReadOptions(labels=labels)
-        traces = (trace for path in files for trace in read_traces(path, "offline", reading))
-        self._known = {trace.input: str(trace.teacher_label) for trace in traces}
+        files = (file,) if isinstance(file, Path) else tuple(file)
+        self._known, self.fingerprint = _read(tuple(map(_state, files)), tuple(labels))
         if not self._known:
             raise PluginError(f"{', '.join(map(str, files))}: no labelled text in it")
         self._labels = list(self._known.values())
         self._prompt_chars = sum(len(label) + 2 for label in set(labels or self._labels))
-        # hash the rows, not the files' bytes: the same rows in another order are the same teacher
-        rows = sorted(json.dumps(row) for row in self._known.items())
-        self.fingerprint = hashlib.sha256("\n".join(["offline", *rows]).encode("ascii")).hexdigest()[:16]
 
     async def label(self, text: Text) -> Answer:
         """Return the known or nearest label.
@@ -104,3 +99,30 @@ class Offline:
         if similarity[best] <= 0:
             raise TeacherError("no known text has anything in common with this one", reason="unknown_label")
         return self._labels[best]
+
+
+class _FileState(NamedTuple):
+    """A file with what changes when it is written."""
+
+    path: Path
+    modified_ns: int
+    size: int
+
+
+def _state(file: Path) -> _FileState:
+    try:
+        found = file.stat()
+    except OSError:  # reading it names the error
+        return _FileState(file, 0, 0)
+    return _FileState(file, found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=4)  # one command builds its task's teacher several times
+def _read(files: tuple[_FileState, ...], labels: tuple[str, ...]) -> tuple[dict[Text, str], str]:
+    """Return the label of each text, and a hash of them."""
+    reading = ReadOptions(labels=labels)
+    traces = (trace for file in files for trace in read_traces(file.path, "offline", reading))
+    known = {trace.input: str(trace.teacher_label) for trace in traces}
+    # hash the rows, not the files' bytes: the same rows in another order are the same teacher
+    rows = sorted(json.dumps(row) for row in known.items())
+    return known, hashlib.sha256("\n".join(["offline", *rows]).encode("ascii")).hexdigest()[:16]

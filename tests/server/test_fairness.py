@@ -89,7 +89,7 @@ async def test_lists_lose_no_row_and_refuse_no_other(url: str) -> None:
     """
     texts = [f"{text} {i}" for i in range(43) for text in RED + BLUE][:1024]
     async with beside(url, 8, lambda client: client.post("/v1/classify", json={"input": texts})):
-        beside_lists = await singles(url, 100, {"input": HANDLED})
+        beside_lists = await singles(url, 30, {"input": HANDLED})
     assert set(beside_lists) == {200}
     assert (await health_of(url))["traces_lost"] == 0
 

@@ -36,7 +36,7 @@ async def test_a_third_of_faults_makes_no_wrong_shape_no_wrong_label_and_no_hang
     truth = {**LABELS, **UNKNOWN}
     stub_llm.labels = truth
     kinds = ("429", "500", "503", "reset", "cut", "invalid_json", "loris", "nonsense", "empty", "html")
-    stub_llm.use(Faults(share=0.3, kinds=kinds))
+    stub_llm.use(Faults(share=0.3, kinds=kinds, slow_s=2 * DEADLINE_S))  # a forwarded call may take as long
     seen: set[str] = set()
     async with serving(spec) as (client, _):
 
@@ -75,7 +75,7 @@ async def test_a_stalled_reader_holds_up_only_itself(task: MakeTask, stub_llm: S
     """A client that does not read a long forwarded answer slows the upstream down, nobody else, and leaves nothing."""
     spec = task()
     make_version(spec)
-    stub_llm.default = "x" * 2_000_000  # half a million events, more than all buffers on the way hold
+    stub_llm.default = "x" * 600_000  # 150,000 events or 30 MB, more than all buffers on the way hold
     messages = [{"role": "user", "content": "write a book"}]
     body = json.dumps({"model": "stub-1", "messages": messages, "stream": True})
     with listening(spec) as url:

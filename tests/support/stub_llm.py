@@ -46,6 +46,7 @@ class Faults:
     ----------
     retry_after : value of that header on a 429 or 503; None leaves it out
     latency_s : before any answer, also a good one
+    slow_s : how long a ``loris`` or a ``stall`` lasts
     """
 
     share: float = 0.0
@@ -53,6 +54,7 @@ class Faults:
     seed: int = 0
     retry_after: str | None = "0.01"
     latency_s: float = 0.0
+    slow_s: float = 30.0
 
 
 @dataclass
@@ -159,7 +161,7 @@ def app(stub: StubLLM) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
             await asyncio.sleep(stub.faults.latency_s)
             while not stub.release.is_set():  # noqa: ASYNC110  # set from another thread
                 await asyncio.sleep(0.005)
-            await (_RAW[fault](send) if fault in _RAW else starlette(scope, _replay(body), send))
+            await (_RAW[fault](send, stub.faults.slow_s) if fault in _RAW else starlette(scope, _replay(body), send))
 
         try:
             await _while_connected(answer(), receive)
@@ -216,12 +218,12 @@ async def _start(send: Send, *headers: tuple[bytes, bytes]) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": head})
 
 
-async def _reset(send: Send) -> None:
+async def _reset(send: Send, _slow_s: float = 0.0) -> None:
     """Break the connection before a byte was answered."""
     send.__self__.transport.abort()  # type: ignore[attr-defined]  # uvicorn's; ASGI has no word for it
 
 
-async def _cut(send: Send) -> None:
+async def _cut(send: Send, _slow_s: float) -> None:
     """Promise more bytes than come, then break the connection."""
     await _start(send, (b"content-length", b"2000"))
     await send({"type": "http.response.body", "body": b'{"choices": [{"mess', "more_body": True})
@@ -229,21 +231,26 @@ async def _cut(send: Send) -> None:
     await _reset(send)
 
 
-async def _loris(send: Send) -> None:
-    """Send a byte now and then, for half a minute: no read ever times out."""
+async def _loris(send: Send, slow_s: float) -> None:
+    """Send a byte now and then: no read ever times out."""
     await _start(send)
-    for _ in range(600):
+    for _ in range(int(slow_s / 0.05)):
         await send({"type": "http.response.body", "body": b" ", "more_body": True})
         await asyncio.sleep(0.05)
 
 
-async def _stall(send: Send) -> None:
-    """Answer nothing for half a minute."""
-    await asyncio.sleep(30)
+async def _stall(send: Send, slow_s: float) -> None:
+    """Answer nothing for a while."""
+    await asyncio.sleep(slow_s)
     await _start(send)
 
 
-_RAW: dict[str, Callable[[Send], Awaitable[None]]] = {"reset": _reset, "cut": _cut, "loris": _loris, "stall": _stall}
+_RAW: dict[str, Callable[[Send, float], Awaitable[None]]] = {
+    "reset": _reset,
+    "cut": _cut,
+    "loris": _loris,
+    "stall": _stall,
+}
 
 
 class _Chat:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.tasks import CONFIGS, banking, write_task, write_traces
+from tests.support.tiny import tiny_task
 from tracer_serve.cli.main import COMMANDS, main
 from tracer_serve.components.json_schema import json_schema
 from tracer_serve.storage.versions.opening import open_versions
@@ -15,14 +16,14 @@ from tracer_serve.storage.versions.opening import open_versions
 
 def test_fit_prints_the_summary_and_json_for_scripts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`fit` writes a version and says what it came to; `--json` prints one JSON document and nothing else."""
-    task = write_task(tmp_path, rows=900)
+    task = tiny_task(tmp_path)
     assert main(["fit", str(task.file)]) == 0
     printed = capsys.readouterr().out
     for word in ("version", "verdict", "certified", "coverage", "agreement", "report.html"):
         assert word in printed
     assert main(["refit", str(task.file), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["version"], found["activated"], found["traces"]) == (2, True, 900)
+    assert (found["version"], found["activated"], found["traces"]) == (2, True, 96)
     assert found["certificate"]["certified"] is True
     assert main(["versions", str(task.file), "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
@@ -41,7 +42,7 @@ def test_a_version_that_does_not_certify_never_replaces_one_that_does(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """After a certified version, a refit that abstains is written but does not serve."""
-    task = write_task(tmp_path, rows=900)
+    task = tiny_task(tmp_path)
     assert main(["fit", str(task.file)]) == 0
     text = task.file.read_text(encoding="utf-8").replace("alpha: 0.8", "alpha: 0.9999")
     task.file.write_text(text, encoding="utf-8")

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tests.support.tasks import write_task, write_traces
+from tests.support.tiny import tiny_task
 from tracer_serve.cli.main import main
 from tracer_serve.config.load import Task
 from tracer_serve.storage.traces.lease_owner import LEASE
@@ -116,7 +117,7 @@ def test_a_state_that_is_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_a_version_of_another_release_is_printed_as_that(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A version of an older format is named, with the command that writes a new one."""
-    task = write_task(tmp_path)
+    task = tiny_task(tmp_path)
     assert main(["fit", str(task.file)]) == 0
     folder = open_versions(task).folder(1)
     (folder / "model" / "policy.json").write_text("{}", encoding="utf-8")
@@ -125,13 +126,13 @@ def test_a_version_of_another_release_is_printed_as_that(tmp_path: Path, capsys:
     whole = replace(manifest, files=checksums(folder))
     (folder / "manifest.json").write_text(whole.as_json(), encoding="utf-8")
     ManifestDigests(lambda: closing(store_of(task))).record(whole)
-    error = failing(capsys, "classify", str(task.file), str(tmp_path / "traces.jsonl"), str(tmp_path / "out.jsonl"))
+    error = failing(capsys, "classify", str(task.file), str(tmp_path / "rows.jsonl"), str(tmp_path / "out.jsonl"))
     assert re.search(r"version 1 does not load: .+policy\.json is not as this release writes it .+refit TASK", error)
 
 
 def test_nothing_to_roll_back_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Before the first fit and with one version, the error says why, and which command shows what there is."""
-    task = write_task(tmp_path)
+    task = tiny_task(tmp_path)
     look = f"List them with: tracer-serve versions {task.file}"
     assert f"there is no version yet. {look}" in failing(capsys, "rollback", str(task.file))
     assert main(["fit", str(task.file)]) == 0
@@ -231,7 +232,7 @@ def test_a_read_only_state_folder(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_a_corrupt_version_is_refused_and_the_way_out_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A version whose files changed is named and not served; rolling back to another works."""
-    task = write_task(tmp_path)
+    task = tiny_task(tmp_path)
     assert main(["fit", str(task.file)]) == 0
     assert main(["fit", str(task.file)]) == 0
     weights = open_versions(task).folder(2) / "model" / "policy.json"

@@ -84,9 +84,8 @@ def _fit_cross(task: Task, rows: Rows, embedders: Sequence[Embedder], progress: 
     calibration = replace(calibration_of(compared, choice, rows), segment=segment_of(task, rows.texts))
     calibration = calibration.current(rows.arrived, window_of(task))
     certificate = certified(task, calibration, stage_facts(task, choice.candidate), ordinal)
-    votes, trained = choice.candidate.parts[-1].oof.votes, np.arange(len(rows))
-    votes = None if votes is None else votes.take(calibration.row)
-    return Fitted(replace(policy, certificate=certificate), calibration, vectors, results, trained, votes)
+    policy, trained = replace(policy, certificate=certificate), np.arange(len(rows))
+    return Fitted(policy, calibration, vectors, results, trained, choice.candidate.parts[-1].oof.votes)
 
 
 def calibration_of(compared: Compared, choice: Choice, rows: Rows) -> Calibration:

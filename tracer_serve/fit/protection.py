@@ -19,7 +19,7 @@ from tracer_serve.gate.fixed_sequence import ThresholdCounts, threshold_grid
 from tracer_serve.types import Bools, Floats, Ints, Vectors
 
 _SHARES = np.linspace(0.0, 1.0, 51)  # of the rows that may be vetoed: the limits that are compared
-_SURE = 0.95  # predicted probability that the certificate shows the recall
+_SURE = 0.8  # predicted probability that the certificate shows the recall at the loosest threshold
 
 
 @dataclass(frozen=True, slots=True, eq=False)

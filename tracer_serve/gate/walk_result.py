@@ -13,8 +13,6 @@ from tracer_serve.gate.protection import RecallTest, recall_tests
 from tracer_serve.gate.settings import CalibrationRows, GateSettings
 from tracer_serve.types import Bools, Floats, Ints
 
-_AS_SURE = 0.999  # of the best predicted probability of passing
-
 
 @dataclass(frozen=True, slots=True)
 class WalkResult:
@@ -99,18 +97,11 @@ class Counted:
             more = max(self._rows_for(test, test.missing) for test in lacking)
             last = tuple(test.at(len(self.grid) - 1) for test in self.recall)
             return WalkResult("insufficient", rows_needed=more, protected=last)
-        start = self._start(np.where(testable, power(groups, self.predicted, self.alpha, self.delta), -1.0))
+        start = int(np.argmax(np.where(testable, power(groups, self.predicted, self.alpha, self.delta), -1.0)))
         p = np.stack([self.p, *(test.p for test in self.recall)]).max(axis=(0, 1))
         steps = walk(self.grid, self.n[0], self.k[0], p, start=start, delta=self.delta)
         passed = sum(step.p <= self.delta for step in steps)
         return self._passed(steps, start + passed - 1) if passed else self._failed(steps, start)
-
-    def _start(self, chance: Floats) -> int:
-        """Return where to start, given the predicted probability of passing (g,).
-
-        Agreement is often as sure to pass at many thresholds. Recall passes most easily at the strictest of them.
-        """
-        return int(np.argmax(chance >= _AS_SURE * chance.max())) if self.recall else int(np.argmax(chance))
 
     def _untested(self, groups: int) -> WalkResult:
         if self.rows and not groups:

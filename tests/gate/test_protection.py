@@ -154,5 +154,5 @@ def test_a_gate_that_trusts_the_measured_recall_is_caught(tested: bool) -> None:
         lost = np.sort(rows.scores[own & ~rows.agreed])[::-1]
         allowed = int(0.1 * own.sum())
         threshold = lost[allowed] if len(lost) > allowed else 0.0
-        wrong += 1.0 - 0.2 * (1.0 - threshold) < 0.9
+        wrong += bool(1.0 - 0.2 * (1.0 - threshold) < 0.9)
     assert (wrong <= most_allowed(0.05, DRAWS)) is tested

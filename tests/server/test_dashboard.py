@@ -14,6 +14,7 @@ from tests.support.stub_llm import StubLLM
 from tracer_serve.config.base import Component
 from tracer_serve.config.load import Task
 from tracer_serve.gate.binomial import n_min
+from tracer_serve.gate.certificate import LabelRecall, ProtectedLabel
 from tracer_serve.gate.monitor import anytime_lower_bound
 from tracer_serve.lifecycle.gate_state.closing import close_gate
 from tracer_serve.lifecycle.gate_state.reopening import ATTEMPT, reopening_of
@@ -117,6 +118,26 @@ async def test_a_closed_gate_says_what_its_repair_waits_for(task: MakeTask) -> N
     assert (second["rows"], second["needed"], second["tried_at"]) == (2, 150, 100)
     assert second["words"].endswith("did not open the gate; the next starts at 150, and there are 2.")
     assert third["words"] == fourth["words"] == "A refit is running. If it certifies a version, the gate opens."
+
+
+async def test_labels_are_shown_with_their_recall(task: MakeTask) -> None:
+    """The certificate's recall per label, the live count of a protected one, and the warning about a lost one."""
+    spec = task(gate={"alpha": 0.9, "protect": {"red": 0.9}})
+    make_version(spec)
+    lost, kept = LabelRecall("blue", 60, 50, 10, 1 / 3, 0.21, 0.47), LabelRecall("red", 200, 90, 90, 1.0, 0.98, 1.0)
+    async with serving(spec) as (_, runtime):
+        loaded = runtime.live.loaded
+        assert loaded is not None
+        promised = (ProtectedLabel("red", 0.9, 200, 200, 0.98),)
+        certificate = replace(loaded.policy.certificate, recalls=(lost, kept), protected=promised)
+        runtime.live.loaded = replace(loaded, policy=replace(loaded.policy, certificate=certificate))
+        runtime.watch.note_deferred(loaded.number, "red")
+        runtime.watch.refresh()
+        found = status_of(runtime)
+    blue, red = found["labels"]
+    assert (blue["label"], blue["required"], blue["live_rows"]) == ("blue", None, None)
+    assert (red["label"], red["required"], red["live_rows"], red["live_kept"]) == ("red", 0.9, 1, 1)
+    assert "of 60 calibration rows that the teacher labels 'blue', 40 are answered" in found["version"]["warning"]
 
 
 async def test_two_workers_say_the_same(task: MakeTask) -> None:

@@ -14,17 +14,25 @@ from tracer_serve.gate.settings import CalibrationRows, GateSettings
 from tracer_serve.types import Bools, Floats, Ints
 
 _UNDER = ALPHA - 0.001
-_NIGHTS, _ROWS, _A_DAY = 60, 2000, 100
-_REPAIR_DAYS, _LABELS_A_DAY = 60, 1000
+_NIGHTS, _ROWS, _A_DAY = 60, 1000, 50
+_REPAIR_DAYS, _LABELS_A_DAY = 60, 200
 
 
-def drift(variant: str, agreement: Callable[[Floats], Floats], rows: int = 3000, *, strict: bool = False) -> World:
+def drift(
+    variant: str,
+    agreement: Callable[[Floats], Floats],
+    rows: int = 3000,
+    *,
+    strict: bool = False,
+    limit: float = DELTA,
+) -> World:
     """Return a window over which agreement falls, and stays where it has come to: under alpha.
 
     Parameters
     ----------
     agreement : P(agree) at a time between 0 and 1
     strict : `gate.mode: strict`, on a random fifth without the remedy
+    limit : twice delta where the fall is so small that the window misses it often
     """
 
     def play(rng: Rng, remedy: bool) -> Draw:
@@ -39,7 +47,7 @@ def drift(variant: str, agreement: Callable[[Floats], Floats], rows: int = 3000,
         handled, coverage = handles(rng, agreed)
         return Draw(float(handled), coverage)
 
-    return World("drift", True, play, variant)
+    return World("drift", True, play, variant, limit)
 
 
 def nights(variant: str, *, ever: bool, series: bool = False) -> World:
@@ -102,6 +110,7 @@ def _imports(time: Floats) -> Floats:
 TIME_WORLDS = (
     drift("falls from .98 to .94", lambda t: 0.98 - 0.04 * t),
     drift("falls from .98 to .94, strict", lambda t: 0.98 - 0.04 * t, strict=True),
+    drift("falls from .965 to .945", lambda t: 0.965 - 0.02 * t, limit=2 * DELTA),
     drift("drops from .97 to .93", lambda t: np.where(t < 0.7, 0.97, 0.93)),
     drift("5,000 old rows at .97, 1,800 new ones at .93", _imports, 6800),
     nights("share of nights", ever=False),

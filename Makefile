@@ -25,7 +25,7 @@ test test-slow test-newest: export OMP_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv install serve test test-slow test-newest lint fmt bench constraints reference docs dist clean
+.PHONY: help venv install serve test test-slow test-newest lint fmt bench constraints reference docs screenshots dist clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -94,6 +94,9 @@ reference: $(EXTRA) ## write docs/reference from the code
 docs: export NO_MKDOCS_2_WARNING := 1
 docs: $(EXTRA) ## the site in build/site; a broken link fails
 	$(BIN)/mkdocs build
+
+screenshots: $(EXTRA) ## dashboard and report of the shipped task, in docs/images; needs chromium
+	$(BIN)/python -m docs.screenshots
 
 dist: $(BIN)/python ## wheel and sdist in dist/, installed and tried in an environment of their own
 	rm -rf dist $(VENV)-dist

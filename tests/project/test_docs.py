@@ -103,6 +103,14 @@ def test_a_broken_link_fails_the_site(tmp_path: Path) -> None:
     assert done.returncode == 1, done.stderr
 
 
+def test_the_readme_is_short_and_its_pictures_are_small() -> None:
+    """At most 900 words, and at most 150 kB a picture."""
+    assert len(DOCS["README.md"].split()) <= 900
+    pictures = re.findall(r"!\[[^]]*\]\((docs/images/[a-z]+\.png)\)", DOCS["README.md"])
+    assert len(pictures) == 2
+    assert all((ROOT / picture).stat().st_size < 150_000 for picture in pictures)
+
+
 def test_no_message_installs_a_name_that_is_not_published() -> None:
     """Until tracer-serve is on an index, messages install its extras from a checkout."""
     for file in ROOT.glob("tracer_serve/**/*.py"):

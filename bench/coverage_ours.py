@@ -26,7 +26,7 @@ from tracer_serve.gate.per_class import class_thresholds
 from tracer_serve.gate.scope_guard import scope_threshold
 from tracer_serve.gate.settings import CalibrationRows, GateSettings
 from tracer_serve.policy.policy import Policy
-from tracer_serve.policy.stage import StageEvidence
+from tracer_serve.policy.verdicts import Verdicts
 from tracer_serve.types import Bools, Labels
 
 KEEPS = (1.0, 0.98, 0.97)
@@ -89,7 +89,7 @@ def _task(data: Dataset, wanted: Wanted, alpha: float, keep: float) -> Task:
     return Task(Spec.model_validate({**required, **wanted.spec, "gate": gate}), Path("bench"), "")
 
 
-def _judged(policy: Policy, data: Dataset, once: list[StageEvidence] | None, facts: dict[str, Any]) -> Row:
+def _judged(policy: Policy, data: Dataset, once: list[Verdicts] | None, facts: dict[str, Any]) -> Row:
     if once is None:
         (handled, given, first), (foreign, _, _) = (_decide(policy, part) for part in (data.test, data.foreign))
     else:
@@ -99,9 +99,7 @@ def _judged(policy: Policy, data: Dataset, once: list[StageEvidence] | None, fac
     return replace(row, first_share=float(first.mean()) if len(policy.stages) > 1 else None)
 
 
-def halved(
-    fitted: Fitted, test: Part, asked: StageEvidence, alphas: Sequence[float], facts: dict[str, Any]
-) -> list[Row]:
+def halved(fitted: Fitted, test: Part, asked: Verdicts, alphas: Sequence[float], facts: dict[str, Any]) -> list[Row]:
     """Certify the fitted policy on a random half of the test rows, none of which it has seen; judge on the other."""
     policy, draw = fitted.policy, facts["draw"]
     given, groups = policy.classes[asked.top], groups_of(test.texts)
@@ -136,7 +134,7 @@ def certified_at(fitted: Fitted, task: Task, alpha: float, keep: float) -> Polic
     return replace(fitted.policy, certificate=certificate, stages=stages)
 
 
-def _ask(policy: Policy, part: Part) -> StageEvidence:
+def _ask(policy: Policy, part: Part) -> Verdicts:
     """Ask a policy of one stage about each row, once for all alphas, guards and halves: an encoder takes its time."""
     (stage,) = policy.stages
     given = {stage.view: part.vectors} if isinstance(stage.view.embedder, Given) else {}
@@ -144,10 +142,10 @@ def _ask(policy: Policy, part: Part) -> StageEvidence:
     return asked
 
 
-def _handled(policy: Policy, asked: StageEvidence) -> Bools:
+def _handled(policy: Policy, asked: Verdicts) -> Bools:
     (stage,), threshold = policy.stages, class_thresholds(policy.certificate, policy.classes)
     passes: Bools = np.isfinite(asked.score) & (asked.score >= threshold[asked.top])
-    return passes & stage.open[asked.top] & (asked.scope >= stage.scope_threshold) & ~stage.vetoed(asked)
+    return passes & stage.open[asked.top] & (asked.scope >= stage.scope_threshold) & ~stage.vetoed(asked.proba, asked.top)
 
 
 def _decide(policy: Policy, part: Part) -> tuple[Bools, Labels, Bools]:

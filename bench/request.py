@@ -104,7 +104,7 @@ def _of_policy(policy: Policy, given: Sequence[str]) -> list[tuple[str, float, f
     found += [both("acceptor", accepting), both("scope guard", guarding)]
 
     def deciding(batch: Inputs) -> Callable[[], object]:
-        return lambda: policy.verdicts(policy.score(batch.texts, {policy.view: batch.embeddings}))
+        return lambda: policy.score(batch.texts, {policy.view: batch.embeddings}).rows()
 
     found.append(both("the decision as a whole", deciding))
     return [*found, *_by_text(policy, given)]

@@ -30,7 +30,7 @@ from tracer_serve.errors import ArtifactError, OverloadedError, StoreError
 from tracer_serve.infra.caller import CALLER
 from tracer_serve.policy.policy import Policy
 from tracer_serve.serving.active_version import ActiveVersion, VersionLoader
-from tracer_serve.serving.batcher import Batcher, Judged
+from tracer_serve.serving.batcher import Batcher, BatchTimes, MaybeVerdict
 from tracer_serve.serving.runtime import Runtime
 from tracer_serve.storage.versions.manifest import checksums
 from tracer_serve.storage.versions.opening import open_versions
@@ -359,11 +359,11 @@ async def test_a_lone_text_does_not_wait_for_a_big_list(slow: tuple[Policy, Slow
     surrogate.go.set()
     await single
     assert not bulk.done()
-    judged = await bulk
+    verdicts, _ = await bulk
     batcher.close()
     assert surrogate.batches[1] == ["me first"]
     assert max(map(len, surrogate.batches)) <= 256
-    assert [v.label for v in judged.verdicts if isinstance(v, Verdict)] == [v.label for v in policy.decide(big)]
+    assert [v.label for v in verdicts if isinstance(v, Verdict)] == [v.label for v in policy.decide(big)]
 
 
 async def test_one_callers_lists_share_one_callers_part_of_a_batch(task: MakeTask) -> None:
@@ -372,8 +372,8 @@ async def test_one_callers_lists_share_one_callers_part_of_a_batch(task: MakeTas
     surrogate, batcher = Stepwise(policy.surrogate), Batcher()
     policy = _with(policy, surrogate)
 
-    def ask(caller: str, texts: Sequence[Text]) -> "asyncio.Task[Judged]":
-        async def asked() -> Judged:
+    def ask(caller: str, texts: Sequence[Text]) -> "asyncio.Task[tuple[list[MaybeVerdict], BatchTimes]]":
+        async def asked() -> tuple[list[MaybeVerdict], BatchTimes]:
             CALLER.set(caller)
             return await batcher.judge(policy, texts)
 
@@ -451,9 +451,9 @@ async def test_a_request_too_many_is_refused_at_once(slow: tuple[Policy, Slow]) 
     other = asyncio.create_task(batcher.judge(policy, ["d", "e"]))
     await asyncio.sleep(0)
     surrogate.go.set()
-    assert None not in (await other).verdicts
-    assert None not in (await first).verdicts
-    assert None not in (await batcher.judge(policy, ["d"] * 9)).verdicts  # an empty queue takes any list
+    assert None not in (await other)[0]
+    assert None not in (await first)[0]
+    assert None not in (await batcher.judge(policy, ["d"] * 9))[0]  # an empty queue takes any list
     batcher.close()
 
 
@@ -481,11 +481,11 @@ async def test_long_texts_are_not_padded_beside_short_ones(task: MakeTask) -> No
     surrogate.go.set()
     batcher = Batcher()
     texts = ["x" * 10_000, "short", "y" * 10_000, "tiny"]
-    judged = await batcher.judge(with_embedder(_with(policy, surrogate), embedder), texts)
+    verdicts, _ = await batcher.judge(with_embedder(_with(policy, surrogate), embedder), texts)
     batcher.close()
     assert embedder.batches == [["tiny", "short"], ["x" * 10_000], ["y" * 10_000]]
     assert surrogate.batches == [["tiny", "short", "x" * 10_000, "y" * 10_000]]
-    assert [v.label for v in judged.verdicts if isinstance(v, Verdict)] == [v.label for v in policy.decide(texts)]
+    assert [v.label for v in verdicts if isinstance(v, Verdict)] == [v.label for v in policy.decide(texts)]
 
 
 async def test_a_stopping_service_writes_what_is_queued(task: MakeTask) -> None:

@@ -76,14 +76,14 @@ def _paths(policy: Policy, test: Rows, vectors: Vectors, classes: Labels) -> Pat
     code = np.searchsorted(classes, policy.classes)
     best = [top_two(one.proba) for one in asked]
     pairs = [*zip(policy.stages, asked, strict=True)]
-    vetoed = np.stack([stage.vetoed(one) for stage, one in pairs])
+    vetoed = np.stack([stage.vetoed(one.proba, one.top) for stage, one in pairs])
     top, second = (np.stack([code[pair[which]] for pair in best]) for which in (0, 1))
     return Paths(
         score=np.stack([one.score for one in asked]),
         agreed=classes[top] == test.labels,
         top=top,
         second=second,
-        eligible=np.stack([stage.in_scope(one) & stage.open[one.top] for stage, one in pairs]) & ~vetoed,
+        eligible=np.stack([(one.scope >= stage.scope_threshold) & stage.open[one.top] for stage, one in pairs]) & ~vetoed,
         vetoed=vetoed,
         scope=np.stack([one.scope for one in asked]),
     )

@@ -18,8 +18,12 @@ import numpy as np
 from tracer_serve.components.persistence import load_component, save_component
 from tracer_serve.components.registry import acceptors, surrogates
 from tracer_serve.errors import ArtifactError
+from tracer_serve.gate.certificate import Certificate
 from tracer_serve.gate.scope_guard import scope_scores
+from tracer_serve.gate.segments import segment_of_rows
+from tracer_serve.policy.decision import certificate_reasons
 from tracer_serve.policy.score_scale import Scale
+from tracer_serve.policy.verdicts import Verdicts
 from tracer_serve.policy.view import View
 from tracer_serve.protocols import Acceptor, Ensemble, Surrogate
 from tracer_serve.types import Bools, Evidence, Floats, Inputs, Ints, Neighbours, Vectors
@@ -40,24 +44,6 @@ def gather(surrogate: Surrogate, inputs: Inputs, neighbours: Neighbours) -> Evid
 @cache
 def _is_ensemble(kind: type) -> bool:
     return issubclass(kind, Ensemble)  # once per class: asking a protocol takes as long as a small product
-
-
-@dataclass(frozen=True, slots=True)
-class StageEvidence:
-    """What a stage says of n inputs.
-
-    Parameters
-    ----------
-    proba : probabilities, shape (n, k)
-    top : the most probable class, shape (n,)
-    score : on the policy's path, shape (n,)
-    scope : scope score, shape (n,)
-    """
-
-    proba: Vectors
-    top: Ints
-    score: Floats
-    scope: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,25 +70,43 @@ class Stage:
     scale: Scale
     scope_threshold: float = -math.inf
 
-    def ask(self, inputs: Inputs, neighbours: Neighbours) -> StageEvidence:
-        """Predict and score n inputs."""
+    def ask(self, inputs: Inputs, neighbours: Neighbours, certificate: Certificate, number: int = 0) -> Verdicts:
+        """Predict, score and decide n inputs.
+
+        Parameters
+        ----------
+        number : the stage's place in its policy, from 0
+        """
         seen = gather(self.surrogate, inputs, neighbours)
+        top, classes = seen.proba.argmax(axis=1), self.surrogate.classes_
         score: Floats = np.zeros(len(inputs))
         if self.acceptor is not None:
             score = self.acceptor.score(self.acceptor.features(seen))
-        scope = scope_scores(seen.proba, neighbours.similarity)
-        return StageEvidence(seen.proba, seen.proba.argmax(axis=1), self.scale(score), scope)
+        score, scope = self.scale(score), scope_scores(seen.proba, neighbours.similarity)
+        reason = certificate_reasons(
+            certificate,
+            classes,
+            score=score,
+            top=top,
+            in_scope=scope >= self.scope_threshold,
+            open_=self.open[top],
+            vetoed=self.vetoed(seen.proba, top),
+            segment=segment_of_rows(certificate, inputs.texts),
+        )
+        stage = np.full(len(inputs), number, np.int64)
+        return Verdicts(classes, seen.proba, top, score, scope, reason, stage)
 
-    def in_scope(self, asked: StageEvidence) -> Bools:
-        """Return which inputs its scope guard lets pass, shape (n,)."""
-        passes: Bools = asked.scope >= self.scope_threshold
-        return passes
+    def vetoed(self, proba: Vectors, top: Ints) -> Bools:
+        """Return which inputs may have a protected label other than the most probable one, shape (n,).
 
-    def vetoed(self, asked: StageEvidence) -> Bools:
-        """Return which inputs may carry a protected label that they would not get, shape (n,)."""
-        found = np.zeros(len(asked.top), bool)
+        Parameters
+        ----------
+        proba : shape (n, k)
+        top : the most probable class, shape (n,)
+        """
+        found = np.zeros(len(top), bool)
         for label in np.flatnonzero(np.isfinite(self.limits)):
-            found |= (asked.proba[:, label] > self.limits[label]) & (asked.top != label)
+            found |= (proba[:, label] > self.limits[label]) & (top != label)
         return found
 
     def save(self, folder: Path, view: int) -> None:

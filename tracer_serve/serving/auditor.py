@@ -1,4 +1,4 @@
-"""The teacher's second opinion on handled texts, asked in the background: what keeps the certificate honest."""
+"""Audits: ask the teacher about handled texts in the background, to check the certificate."""
 
 import asyncio
 import logging
@@ -16,13 +16,13 @@ _MEMORY = 0.98  # weight of the past in the running mean of an answer's cost
 
 
 class Auditor:
-    """Asks the teacher about handled texts and puts its labels on their rows.
+    """Ask the teacher about handled texts, and store its labels on their rows.
 
     Parameters
     ----------
-    watch : is told how audits came out
-    concurrency : most questions at a time, so that audits never crowd out deferred requests
-    capacity : most questions waiting; beyond it an audit stays unanswered, whatever the text
+    watch : records the results of audits
+    concurrency : most audits at a time, so that they do not displace deferred requests
+    capacity : most audits waiting; beyond it an audit stays unanswered, independently of its text
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Auditor:
         self._closed = False
 
     def ask(self, trace: Trace, text: Text, question: Question) -> None:
-        """Ask the question that the text of a handled row is part of, without waiting; the writer has the row."""
+        """Start an audit of a handled row that was queued for writing; does not wait for the answer."""
         if self._closed or len(self._running) >= self._capacity:
             self._metrics.audits["unanswered"].inc()
             return
@@ -51,11 +51,11 @@ class Auditor:
         task.add_done_callback(self._running.discard)
 
     def note_cost(self, cost: float) -> None:
-        """Take a teacher answer's cost into the running mean, by which avoided cost is estimated."""
+        """Add the cost of a teacher's answer to the running mean, from which avoided cost is estimated."""
         self.mean_cost = cost if not self.mean_cost else _MEMORY * self.mean_cost + (1 - _MEMORY) * cost
 
     async def close(self, grace_s: float) -> None:
-        """Let the questions under way end, for at most `grace_s` seconds."""
+        """Wait for audits in progress, for at most `grace_s` seconds, then cancel them."""
         self._closed = True
         if not self._running:
             return
@@ -70,7 +70,7 @@ class Auditor:
     async def _ask(self, trace: Trace, text: Text, question: Question) -> None:
         async with self._slots:
             try:
-                answer = await question.ask(text, anew=True)  # a remembered label would hide that it changed
+                answer = await question.ask(text, fresh=True)  # a cached label would hide a change
             except TeacherError as error:
                 self._metrics.teacher_error(error.reason)
                 self._metrics.audits["unanswered"].inc()
@@ -78,7 +78,7 @@ class Auditor:
         self.note_cost(answer.cost)
         self._metrics.cost["audit"].inc(answer.cost)
         agree = answer.label == trace.surrogate_label
-        if trace.audit_kind == "burst":  # no random sample: the monitor must not hear of it
+        if trace.audit_kind == "burst":  # not a random sample, so the monitor ignores it
             self._metrics.burst_audits["true" if agree else "false"].inc()
             if not agree:
                 self._watch.bursts.disagree(trace.version, trace.input)

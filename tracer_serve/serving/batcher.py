@@ -1,4 +1,4 @@
-"""Gather concurrent texts into batches without ever waiting: a batch is what queued while the last one ran."""
+"""Gather concurrent texts into batches without delay: a batch is what queued while the last one ran."""
 
 import asyncio
 import logging
@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import TypeAlias
 
 from tracer_serve.errors import BadInputError, OverloadedError
 from tracer_serve.infra.caller import CALLER, within_share
@@ -20,22 +21,19 @@ _log = logging.getLogger(__name__)
 _ALONE_S, _SHARED_S = 0.05, 0.01  # how long a batch should take: a request waits for at most about one batch
 _ALONE_LEAST, _SHARED_LEAST = 8, 2  # rows of a batch, however long one takes
 _MOST_ROWS = 256
-_INLINE_S = 0.004  # what takes less is not worth two changes of thread
+_INLINE_S = 0.004  # shorter work is not worth two switches of thread
 _INLINE_CHARS = 65_536
 _WEIGHT = 2  # one caller's texts are two thirds of the capacity at most
 
 
-@dataclass(slots=True, eq=False)
-class Judged:
-    """What the policy said of the texts of one request.
+MaybeVerdict: TypeAlias = Verdict | BadInputError | None
+"""What is known of one text: None where the policy failed on it, an error where no policy could do better."""
 
-    Parameters
-    ----------
-    verdicts : one per text, in order; None where the policy failed on it, an error where no policy could do better
-    embed_s, predict_s : time spent in the batches that this request took part in, seconds
-    """
 
-    verdicts: list[Verdict | BadInputError | None]
+@dataclass(slots=True)
+class BatchTimes:
+    """Time spent in the batches that a request took part in, seconds."""
+
     embed_s: float = 0.0
     predict_s: float = 0.0
 
@@ -44,10 +42,11 @@ class Judged:
 class _Job:
     policy: Policy
     texts: Sequence[Text]
-    judged: Judged
     loop: asyncio.AbstractEventLoop
-    future: "asyncio.Future[Judged]"
+    future: "asyncio.Future[None]"
     caller: str
+    verdicts: list[MaybeVerdict]
+    times: BatchTimes = field(default_factory=BatchTimes)
     taken: int = 0
     left: int = field(init=False)
 
@@ -69,16 +68,15 @@ _Row = tuple[_Job, int]
 
 
 class Batcher:
-    """Runs policies on batches made of whatever requests are there.
+    """Run policies on batches of the texts of concurrent requests.
 
     Every caller gets an equal share of each batch (`batch_queue`), and batches are small while several callers send
-    texts, so that a single text never waits for others' lists. The work is done in a thread of its own, except what is
-    expected to take less than the change of threads: that runs in the event loop, as one batch of what arrived in the
-    same turn.
+    texts, so that a single text does not wait for others' lists. Batches run in a thread. Very short work runs in the
+    event loop instead, as one batch of all texts that arrived in the same iteration.
 
     Parameters
     ----------
-    capacity : most texts waiting, one caller's two thirds of it; beyond it a request is refused at once
+    capacity : most texts waiting, of one caller two thirds of them; beyond it a request is rejected at once
     """
 
     def __init__(self, capacity: int = 20_000) -> None:
@@ -92,29 +90,30 @@ class Batcher:
         self._thread = threading.Thread(target=within(self._run), name="tracer-batcher", daemon=True)
         self._thread.start()
 
-    async def judge(self, policy: Policy, texts: Sequence[Text]) -> Judged:
-        """Ask a policy about texts; a text it fails on gets None, never a guess.
+    async def judge(self, policy: Policy, texts: Sequence[Text]) -> tuple[list[MaybeVerdict], BatchTimes]:
+        """Return a policy's verdicts on texts in their order; a text it fails on gets None, never a guess.
 
         Raises
         ------
         OverloadedError
-            Where too many texts are waiting already.
+            If too many texts are waiting.
         """
         loop, caller = asyncio.get_running_loop(), CALLER.get()
-        job = _Job(policy, texts, Judged([None] * len(texts)), loop, loop.create_future(), caller)
+        job = _Job(policy, texts, loop, loop.create_future(), caller, [None] * len(texts))
         if not texts or self._closed:
-            return job.judged
+            return job.verdicts, job.times
         own = self._queued_by.get(caller, 0)
         if own and not within_share(own, self._queued, self._capacity, _WEIGHT, len(texts)):
-            raise OverloadedError(f"{own:,} texts of this caller are waiting already; ask again later")
+            raise OverloadedError(f"{own:,} texts of this caller are waiting already; retry later")
         if not self._arrived:
             loop.call_soon(self._start)
         self._arrived.append(job)
         self._count(caller, len(texts))
         try:
-            return await job.future
+            await job.future
         finally:
             self._count(caller, -len(texts))
+        return job.verdicts, job.times
 
     def close(self) -> None:
         """Finish what is queued and end the thread."""
@@ -130,11 +129,11 @@ class Batcher:
             del self._queued_by[caller]
 
     def _start(self) -> None:
-        """Begin what arrived in this turn of the event loop: here if it is little, else in the thread."""
+        """Run the jobs of this iteration of the event loop: here if they are short, else in the thread."""
         jobs, self._arrived = self._arrived, []
         rows = [(job, i) for job in jobs for i in range(len(job.texts))]
-        little = len(rows) * self._row_s < _INLINE_S and sum(length_of(job.texts[i]) for job, i in rows) < _INLINE_CHARS
-        if little and not self._running and not self._waiting:
+        short = len(rows) * self._row_s < _INLINE_S and sum(length_of(job.texts[i]) for job, i in rows) < _INLINE_CHARS
+        if short and not self._running and not self._waiting:
             self._work(rows)
             _resolve(jobs)
             return
@@ -146,19 +145,19 @@ class Batcher:
     def _run(self) -> None:
         while rows := self._take():
             self._work(rows)
-            self._running = False  # before the answers go: what comes upon them may be little again
+            self._running = False  # before the results: the next requests may be short enough for the event loop
             _hand_back(rows)
 
     def _work(self, rows: list[_Row]) -> None:
         started = time.perf_counter()
         for same in _by_policy(rows):
             _judge(same)
-        # halfway at most, because one batch says little; of a lone row, which shares its cost with none, even less
+        # one batch is a noisy estimate, and a small one overestimates the cost per row
         weight = min(0.5, len(rows) / _ALONE_LEAST)
         self._row_s += weight * ((time.perf_counter() - started) / len(rows) - self._row_s)
 
     def _take(self) -> list[_Row]:
-        """Wait for work, then take a fair share of each caller's texts; nothing once closed and empty."""
+        """Wait for texts, then take a fair share of each caller's; none once closed and empty."""
         with self._wake:
             while not self._waiting and not self._closed:
                 self._wake.wait()
@@ -169,7 +168,7 @@ class Batcher:
 
 
 def _by_policy(rows: list[_Row]) -> list[list[_Row]]:
-    """Split a batch by policy (two during a swap), the rows of each by length, so that little is padded."""
+    """Split a batch by policy (two during a swap), the rows of each by length, so that short is padded."""
     if len(rows) == 1:
         return [rows]
     ordered = sorted(rows, key=lambda row: (id(row[0].policy), length_of(row[0].texts[row[1]])))
@@ -177,28 +176,28 @@ def _by_policy(rows: list[_Row]) -> list[list[_Row]]:
 
 
 def _judge(rows: list[_Row]) -> None:
-    """Run one policy on its rows and note the verdicts; where it fails, find the rows it fails on."""
+    """Run one policy on its rows and store the verdicts; if it fails, find the rows on which it fails."""
     policy = rows[0][0].policy
     texts = [job.texts[i] for job, i in rows]
     try:
         started = time.perf_counter()
-        seen = policy.score(texts)
-        verdicts = policy.verdicts(seen)
+        found = policy.score(texts)
+        verdicts = found.rows()
         took = time.perf_counter() - started
-    except Exception as error:  # noqa: BLE001  an embedder may raise anything; the text is deferred, the failure told
+    except Exception as error:  # noqa: BLE001  an embedder may raise anything; the text is deferred, and the failure logged
         if len(rows) > 1:
             for row in rows:
                 _judge([row])
         elif isinstance(error, BadInputError):
-            rows[0][0].judged.verdicts[rows[0][1]] = error
+            rows[0][0].verdicts[rows[0][1]] = error
         else:
             _log.exception("the policy failed on a text; it is deferred")
         return
     for (job, i), verdict in zip(rows, verdicts, strict=True):
-        job.judged.verdicts[i] = verdict
+        job.verdicts[i] = verdict
     for job in {id(job): job for job, _ in rows}.values():
-        job.judged.embed_s += seen.embed_s
-        job.judged.predict_s += took - seen.embed_s
+        job.times.embed_s += found.embed_s
+        job.times.predict_s += took - found.embed_s
 
 
 def _hand_back(rows: list[_Row]) -> None:
@@ -216,4 +215,4 @@ def _hand_back(rows: list[_Row]) -> None:
 def _resolve(jobs: list[_Job]) -> None:
     for job in jobs:
         if not job.future.done():
-            job.future.set_result(job.judged)
+            job.future.set_result(None)

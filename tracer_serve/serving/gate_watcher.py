@@ -1,7 +1,7 @@
-"""A thread that keeps gate, monitor and audit rate in memory, and exchanges them with the trace store every second.
+"""Keep gate, monitor and audit rate in memory; a thread exchanges them with the trace store every second.
 
-It adds the audits that this process made to the shared record of the monitor, and reads what other processes found.
-While the store cannot be reached, the last known state stays, and an alarm in this process closes the gate here.
+It adds the audits of this process to the monitor's shared record, and reads the gate. While the store cannot be
+reached, the last known state stays, and an alarm in this process closes the gate in this process.
 """
 
 import logging
@@ -36,8 +36,8 @@ class GateWatcher:
     Parameters
     ----------
     teacher : fingerprint of the teacher that the spec names
-    spec : what is promised; the audit rate and its budget
-    live : says which version serves
+    spec : the promise, the audit rate and its budget
+    live : holds the version that serves
     on_new_label : called for each answer of the teacher with a label that this version does not know
     poll_s : seconds between exchanges with the store
     """
@@ -52,7 +52,7 @@ class GateWatcher:
         *,
         poll_s: float = 1.0,
     ) -> None:
-        self.purse = AuditBudget(spec.traces.audit_budget)
+        self.budget = AuditBudget(spec.traces.audit_budget)
         self.bursts = BurstBreaker()
         self.labels = LabelWatch(spec.gate)
         self._proved = set[int]()
@@ -62,10 +62,10 @@ class GateWatcher:
         self.problem: str | None = None
         self._store, self._live, self._teacher, self._spec = store, live, teacher, spec
         self._on_new_label = on_new_label
-        self._judged: tuple[ActiveVersion | None, Closing | None, GateState] | None = None
+        self._cached: tuple[ActiveVersion | None, Closing | None, GateState] | None = None
         self._pending: defaultdict[int, list[bool]] = defaultdict(list)
         self._guard = threading.Lock()
-        self._traffic, self._looked = Traffic(), -_TRAFFIC_S
+        self._traffic, self._traffic_read = Traffic(), -_TRAFFIC_S
         self._follower = PeriodicTask("tracer-watch", self.refresh, poll_s)
 
     def start(self) -> None:
@@ -78,13 +78,13 @@ class GateWatcher:
             self.refresh()
 
     def state(self, loaded: ActiveVersion | None) -> GateState:
-        """Return the state of the gate for a version; None stands for a task without a version."""
-        closing, judged = self.closing, self._judged
-        if judged is not None and judged[0] is loaded and judged[1] is closing:
-            return judged[2]  # every request asks
+        """Return the state of the gate for a version; None means that there is none."""
+        closing, cached = self.closing, self._cached
+        if cached is not None and cached[0] is loaded and cached[1] is closing:
+            return cached[2]  # called for every request
         requirements = Requirements(self._teacher, self._spec.gate, closing)
         found = requirements.state(None if loaded is None else loaded.certified)
-        self._judged = loaded, closing, found
+        self._cached = loaded, closing, found
         return found
 
     def closed(self, loaded: ActiveVersion) -> Reason | None:
@@ -100,7 +100,7 @@ class GateWatcher:
     @property
     def rate(self) -> float:
         """The probability with which the next handled text is audited."""
-        return 0.0 if self.purse.empty else self._rate
+        return 0.0 if self.budget.empty else self._rate
 
     def note_label(self, label: str) -> None:
         """Count an answer of the teacher whose label the version does not know."""
@@ -128,7 +128,7 @@ class GateWatcher:
     def refresh(self) -> None:
         """Exchange gate, monitor and audit rate with the store."""
         try:
-            self._fold()
+            self._store_audits()
             self._read()
             self.problem = None
         except Exception as error:  # noqa: BLE001  if the thread ended, no alarm would close the gate
@@ -138,12 +138,12 @@ class GateWatcher:
                     "the monitor cannot read the trace store; the last known state stays: %s", error, exc_info=why
                 )
             self.problem = str(error)
-            self._close_alone()
+            self._close_locally()
 
-    def _close_alone(self) -> None:
+    def _close_locally(self) -> None:
         """Close the gate in this process if audits that are not in the store yet raise the alarm.
 
-        So drift is detected while the store is unavailable. Once the store is back, its record counts again.
+        This detects drift while the store is unavailable. Once it is available again, its record decides.
         """
         loaded = self._live.loaded
         if loaded is None or self.closed(loaded) is not None:
@@ -157,7 +157,7 @@ class GateWatcher:
             self.closing = closing_at(new_id(), loaded.number, state.seen, state.agreements, state.evidence)
             _log.error("the gate is closed in this process, the trace store is unavailable: %s", self.closing.message)
 
-    def _fold(self) -> None:
+    def _store_audits(self) -> None:
         """Add the audits of this process to the shared record."""
         with self._guard:
             pending, self._pending = self._pending, defaultdict(list)
@@ -168,7 +168,7 @@ class GateWatcher:
             try:
                 self._store.values.update(MONITOR, add_audits(loaded.certified, self._spec.gate, outcomes))
             except Exception:
-                with self._guard:  # keep them before audits that came meanwhile
+                with self._guard:  # in front of audits that were added meanwhile
                     self._pending[version][:0] = outcomes
                 raise
 
@@ -193,14 +193,14 @@ class GateWatcher:
             self._proved.add(loaded.number)
             _log.info("version %d is proved live after %d audits", loaded.number, monitor.proved_at)
         self.bursts.exchange(self._store, loaded.number)
-        self._rate = self._wanted(loaded, boosted=monitor.boosted)
+        self._rate = self._next_rate(loaded, boosted=monitor.boosted)
 
-    def _wanted(self, loaded: ActiveVersion, *, boosted: bool) -> float:
+    def _next_rate(self, loaded: ActiveVersion, *, boosted: bool) -> float:
         spec, now = self._spec.traces, datetime.now(UTC)
         counted = spec.audit_rate == "auto" or spec.audit_budget is not None
-        if counted and time.monotonic() > self._looked + _TRAFFIC_S:
+        if counted and time.monotonic() > self._traffic_read + _TRAFFIC_S:
             hours = self._store.tallies.activity(now - timedelta(hours=24))
             self._traffic = Traffic.of(hours, loaded.policy.certificate.coverage, now)
-            self.purse.fill(self._store, self._traffic.audits_today, now)
-            self._looked = time.monotonic()
+            self.budget.fill(self._store, self._traffic.audits_today, now)
+            self._traffic_read = time.monotonic()
         return rate_in_force(spec.audit_rate, self._traffic, now, boosted=boosted, budget=spec.audit_budget)

@@ -1,4 +1,4 @@
-"""The question that a text is part of: its form, and how the teacher is asked about it."""
+"""How the teacher is asked about a text: by the task's own prompt, or by a call of a known form."""
 
 import logging
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ _log = logging.getLogger(__name__)
 
 
 class Question(Protocol):
-    """How texts of one form are asked about.
+    """Asks the teacher about texts of one form.
 
-    Parameters
+    Attributes
     ----------
-    form : fingerprint of the form, as rows keep it
+    form : fingerprint of the form, as stored with rows
     certified_as : fingerprint of the form whose certificate covers it
     fingerprint : of the teacher that answers
     """
@@ -29,13 +29,17 @@ class Question(Protocol):
     @property
     def fingerprint(self) -> str: ...  # noqa: D102
 
-    async def ask(self, text: Text, *, anew: bool = False) -> Answer:
-        """Ask the teacher about a text; `anew` whatever it remembers.
+    async def ask(self, text: Text, *, fresh: bool = False) -> Answer:
+        """Ask the teacher about a text.
+
+        Parameters
+        ----------
+        fresh : bypass the teacher's cache
 
         Raises
         ------
         TeacherError
-            Where there is no label.
+            If there is no label.
         """
 
 
@@ -48,14 +52,14 @@ class DirectQuestion:
     form: str = NATIVE
     certified_as: str = NATIVE
 
-    async def ask(self, text: Text, *, anew: bool = False) -> Answer:
-        """Ask the teacher; whatever a plugin's teacher raises becomes a `TeacherError` of that text alone."""
-        if anew and isinstance(self.teacher, Remembering):
+    async def ask(self, text: Text, *, fresh: bool = False) -> Answer:
+        """Ask the teacher; any other exception of a teacher becomes a `TeacherError` of that text."""
+        if fresh and isinstance(self.teacher, Remembering):
             self.teacher.forget(text)
         try:
             return await self.teacher.label(text)
         except TeacherError:
             raise
         except Exception as error:
-            _log.exception("the teacher raised an exception that is no TeacherError")
+            _log.exception("the teacher raised an exception other than TeacherError")
             raise TeacherError("the teacher failed unexpectedly, see the server's log", reason="unavailable") from error

@@ -30,8 +30,8 @@ from tracer_serve.server.http.errors import RefusalError
 from tracer_serve.server.http.json_response import JsonAnswer
 from tracer_serve.server.http.request_body import read_json
 from tracer_serve.server.routes.classify import finite, headers_of, metadata_of, says_something, usage_of
+from tracer_serve.serving.deferral import Deferral
 from tracer_serve.serving.forwarded_calls import ForwardedCalls, LabelOf
-from tracer_serve.serving.router import Deferral
 from tracer_serve.serving.runtime import Runtime
 from tracer_serve.types import Decision
 

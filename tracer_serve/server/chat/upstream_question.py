@@ -44,7 +44,7 @@ class UpstreamQuestion:
     labels: LabelSet
     price: Price | None = None
 
-    async def ask(self, text: Text, *, anew: bool = False) -> Answer:  # noqa: ARG002  # the body holds the text
+    async def ask(self, text: Text, *, fresh: bool = False) -> Answer:  # noqa: ARG002  # the body holds the text
         """Send the call upstream, for an audit: not as a stream, and under no idempotency key."""
         started = time.monotonic()
         try:

@@ -1,4 +1,4 @@
-"""``POST /v1/explain``: what would become of a text, and why. The teacher is not asked, and nothing is stored."""
+"""``POST /v1/explain``: the decision on a text, and why. The teacher is not asked, and nothing is stored."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,12 +30,12 @@ from tracer_serve.serving.runtime import Runtime
 from tracer_serve.storage.versions.manifest import NEAREST
 from tracer_serve.types import Inputs, Text, Vectors, Verdict
 
-_KIN = 5
+_NEIGHBOURS = 5
 _LABELS = 5
 
 
 class ExplainRequest(BaseModel):
-    """What is asked."""
+    """One text to explain."""
 
     model_config = ConfigDict(extra="forbid", strict=True, title="ExplainRequest")
 
@@ -43,14 +43,14 @@ class ExplainRequest(BaseModel):
     user: Annotated[str, Field(max_length=256)] | None = Field(default=None, description="Decides on a canary.")
 
 
-class _Noting:
-    """An embedder that keeps what it made, in the thread that the batcher has all embedding done in."""
+class _Recording:
+    """An embedder that keeps its last vectors; they are computed in the batcher's thread."""
 
     trainable = False
 
     def __init__(self, inner: Embedder) -> None:
         self.inner = inner
-        self.made: Vectors = np.empty((0, 0), np.float32)
+        self.vectors: Vectors = np.empty((0, 0), np.float32)
 
     @property
     def fingerprint(self) -> str:
@@ -64,8 +64,8 @@ class _Noting:
 
     def embed(self, texts: Sequence[Text]) -> Vectors:
         """Embed and keep."""
-        self.made = self.inner.embed(texts)
-        return self.made
+        self.vectors = self.inner.embed(texts)
+        return self.vectors
 
 
 async def explain(request: Request) -> Response:
@@ -81,29 +81,30 @@ async def explain(request: Request) -> Response:
 
 
 async def explained(runtime: Runtime, text: Text, user: str | None = None) -> dict[str, Any]:
-    """Return what the version that serves would do with a user's text."""
+    """Return the decision of the version that serves on a user's text."""
     loaded, redact = runtime.live.loaded, runtime.router.redact
     if loaded is None:
         return _outcome(None, None, "no_version")
     kept = text if redact is None else redact(text)
     if kept is WITHHELD:
         return _outcome(loaded, None, "policy_failed")
-    policy, made = _noting(loaded.policy)
-    judged = await runtime.router.batcher.judge(policy, [kept])
-    verdict = judged.verdicts[0]
+    policy, recorders = _recording(loaded.policy)
+    (verdict,), _ = await runtime.router.batcher.judge(policy, [kept])
     if isinstance(verdict, BadInputError):
         raise verdict
     if verdict is None:
         return _outcome(loaded, None, "policy_failed")
     found = _outcome(loaded, verdict, _reason(runtime, loaded, kept, verdict, user), kept)
-    return found | await run_in_threadpool(_evidence, runtime, loaded, kept, verdict.stage, made[verdict.stage].made)
+    return found | await run_in_threadpool(
+        _evidence, runtime, loaded, kept, verdict.stage, recorders[verdict.stage].vectors
+    )
 
 
-def _noting(policy: Policy) -> tuple[Policy, list[_Noting]]:
-    """Return the policy with embedders that keep what they make, and these by stage."""
-    views = {view: replace(view, embedder=_Noting(view.embedder)) for view in policy.views}
+def _recording(policy: Policy) -> tuple[Policy, list[_Recording]]:
+    """Return the policy with embedders that keep their vectors, and these by stage."""
+    views = {view: replace(view, embedder=_Recording(view.embedder)) for view in policy.views}
     stages = tuple(replace(stage, view=views[stage.view]) for stage in policy.stages)
-    return replace(policy, stages=stages), [cast("_Noting", stage.view.embedder) for stage in stages]
+    return replace(policy, stages=stages), [cast("_Recording", stage.view.embedder) for stage in stages]
 
 
 def _reason(runtime: Runtime, loaded: ActiveVersion, text: Text, verdict: Verdict, user: str | None) -> str:
@@ -145,7 +146,7 @@ def _evidence(runtime: Runtime, loaded: ActiveVersion, text: Text, asked: int, v
 
 
 def _members(surrogate: Surrogate, text: Text, vectors: Vectors) -> list[dict[str, Any]]:
-    """Return what each member of a blend says; of a cascade, of the stage that was asked last."""
+    """Return the label of each member of a blend; of a cascade, of the stage that was asked last."""
     if not isinstance(surrogate, Ensemble):
         return []
     proba, classes = surrogate.predict_members(Inputs([text], vectors))[:, 0], surrogate.classes_
@@ -159,7 +160,7 @@ def _members(surrogate: Surrogate, text: Text, vectors: Vectors) -> list[dict[st
 
 
 def _nearest(runtime: Runtime, index: NeighbourIndex, file: Path, vectors: Vectors) -> list[dict[str, Any]]:
-    """Return the nearest traces that the store still has; a version of an older release does not know their ids."""
+    """Return the nearest traces in the store; none for a version of a release that did not store their ids."""
     if not file.is_file():
         return []
     ids = np.load(file, allow_pickle=False)
@@ -170,6 +171,6 @@ def _nearest(runtime: Runtime, index: NeighbourIndex, file: Path, vectors: Vecto
         trace = runtime.store.traces.get(ids[place].decode("ascii")) if np.isfinite(cosine) else None
         if trace is not None and trace.teacher_label is not None:
             found.append({"text": joined(trace.input), "label": trace.teacher_label, "cosine": round(float(cosine), 4)})
-        if len(found) == _KIN:
+        if len(found) == _NEIGHBOURS:
             break
     return found

@@ -106,7 +106,7 @@ def test_a_corner_of_the_traffic_is_refused_as_too_weak(tmp_path: Path) -> None:
     assert 0.08 < numbers["certified_coverage"] < 0.2
     assert numbers["agreement_where_safest"] > 0.95 > numbers["agreement_at_least_coverage"]
     assert f"{100 * found.coverage:.1f} % of the traffic, reach alpha 0.95" in why.sentence if why else False
-    assert "the safest 25 % that would be worth serving" in why.sentence if why else False
+    assert "the safest 25.0 % that would be worth serving" in why.sentence if why else False
 
 
 def test_a_corner_that_grows_with_the_rows_is_no_weakness(tmp_path: Path) -> None:

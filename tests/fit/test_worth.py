@@ -71,7 +71,7 @@ def test_nothing_is_trained_where_the_cheap_ones_leave_nothing(tmp_path: Path) -
     found = outcome(tmp_path, planted(800, noise=0.0))
     assert (found.status, FITS) == ("skipped", [])
     assert "at most the 0.0% of traffic" in found.reason
-    assert "fit.heavy_floor of 10%" in found.reason
+    assert "fit.heavy_floor of 10.0 %" in found.reason
 
 
 def test_a_floor_of_zero_always_tries(tmp_path: Path) -> None:
@@ -118,7 +118,9 @@ def test_a_small_rest_that_more_traces_will_shrink_is_left_to_them(deferred_at_h
     if tried:
         admit()
         return
-    with pytest.raises(NotWorthItError, match=r"8\.0% .* half of the traces they deferred 16\.0%, with twice .* 4\.0%"):
+    with pytest.raises(
+        NotWorthItError, match=r"8\.0 % .* half of the traces they deferred 16\.0 %, with twice .* 4\.0 %"
+    ):
         admit()
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from tracer_serve.config.task import Spec
 from tracer_serve.fit.candidate import Candidate, CandidateStage, Paths, reach
+from tracer_serve.gate.wording import percent
 from tracer_serve.infra.parallel import HEAVY
 from tracer_serve.types import Bools
 
@@ -48,9 +49,8 @@ class Growth:
         return self.whole - self.at_twice < _GAIN * self.whole
 
     def __str__(self) -> str:
-        return (
-            f"with half of the traces they deferred {self.half:.1%}, with twice as many it would be {self.at_twice:.1%}"
-        )
+        half, twice = percent(self.half), percent(self.at_twice)
+        return f"with half of the traces they deferred {half}, with twice as many it would be {twice}"
 
 
 class NotWorthItError(Exception):
@@ -105,7 +105,7 @@ class Budget:
                 half = at_half(before[reached.index(max(reached))])
                 claim.growth = Growth(1.0 - reach(half, gate.alpha, gate.delta), claim.buys)
             if claim.buys < fit.heavy_floor and not (claim.growth and claim.growth.plateaued):
-                raise NotWorthItError(f"{claim}, less than fit.heavy_floor of {fit.heavy_floor:.0%}")
+                raise NotWorthItError(f"{claim}, less than fit.heavy_floor of {percent(fit.heavy_floor)}")
         if self.left < 0:
             why = f"fit.budget_s of {fit.budget_s:g} s was spent on cheaper candidates"
             raise NotWorthItError(why if claim.buys is None else f"{why}; {claim}")
@@ -150,5 +150,5 @@ class Claim:
             )
 
     def __str__(self) -> str:
-        most = f"it could buy at most the {self.buys or 0:.1%} of traffic that cheaper candidates defer"
+        most = f"it could buy at most the {percent(self.buys or 0)} of traffic that cheaper candidates defer"
         return most if self.growth is None else f"{most} ({self.growth})"

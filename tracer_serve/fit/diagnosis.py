@@ -16,6 +16,7 @@ from tracer_serve.fit.calibration import Answered
 from tracer_serve.fit.teacher_noise import TeacherNoise
 from tracer_serve.gate.binomial import n_min, rows_to_pass
 from tracer_serve.gate.certificate import Certificate, Diagnosis
+from tracer_serve.gate.wording import percent
 
 _MOST_MORE = 20  # times today's rows: more than that is no advice
 
@@ -101,25 +102,23 @@ def _representation(found: Certificate, numbers: dict[str, float], noise: Teache
             "The surrogate does not tell a protected label from the others well enough. Try a better embedder, bring"
             " more rows of that label, or promise less for it in gate.protect."
         )
-    overall = numbers["agreement_on_all"]
+    overall = percent(numbers["agreement_on_all"])
     at_best = f"{found.agreements:,} of {found.n:,} rows" if found.n else "no row"
-    seen = (
-        f"where the surrogate is safest {at_best} agree, over all {100 * overall:.1f} %, and alpha is {found.alpha:g}"
-    )
+    seen = f"where the surrogate is safest {at_best} agree, over all {overall}, and alpha is {found.alpha:g}"
     if found.reason == "coverage":
-        shown = f"{at_best}, {100 * found.coverage:.1f} % of the traffic,"
-        seen = f"{shown} reach alpha {found.alpha:g}, of {_safest(numbers)} agree, over all {100 * overall:.1f} %"
+        shown = f"{at_best}, {percent(found.coverage)} of the traffic,"
+        seen = f"{shown} reach alpha {found.alpha:g}, of {_safest(numbers)} agree, over all {overall}"
     if noise.asked:
         return f"The representation is too weak: {seen}, while {noise.sentence(found.alpha)}. Try a better embedder."
     return (
         f"The representation is too weak, or the teacher too noisy: {seen}. `tracer-serve check TASK.yaml"
-        " --teacher-noise 200` tells the two apart; a better embedder mends the first."
+        " --teacher-noise 200` tells the two apart; a better embedder fixes the first."
     )
 
 
 def _safest(numbers: dict[str, float]) -> str:
     share, agreed = numbers["least_coverage"], numbers["agreement_at_least_coverage"]
-    return f"the safest {100 * share:g} % that would be worth serving (gate.min_coverage) {100 * agreed:.1f} %"
+    return f"the safest {percent(share)} that would be worth serving (gate.min_coverage) {percent(agreed)}"
 
 
 _SENTENCES = {"rows": _rows, "teacher": _teacher, "representation": _representation}

@@ -8,8 +8,10 @@ the templates that begin with the same words; here it is compared with all templ
 slot may stand anywhere. Slots whose number of words varies are found only where enough other words keep their places.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 
@@ -17,19 +19,29 @@ from tracer_serve.gate.words import words_of
 from tracer_serve.types import Ints, Text
 
 SIMILARITY = 0.7  # share of words in place; Banking77's 10,003 texts form 8,900 groups, with .6 8,300
-_NUMBER, _SLOT = "<number>", 0
+_NUMBER, _SLOT = "0", 0  # is itself masked as a number
+_LONG = 32  # characters of a long word with its space
 _FRAME = 3  # words that make a template; in shorter texts the numbers are what is said
 
 
-def masked_words(text: Text) -> list[str]:
+def masked_words(text: Text, most: int | None = None) -> list[str]:
     """Return the words of a text, numbers and codes as one word where enough words remain.
+
+    Masking the words again, joined by spaces, changes nothing.
+
+    Parameters
+    ----------
+    most : first words that are returned; the rest of a long text is not read. None: all
 
     Examples
     --------
     >>> masked_words("Order 7711: where IS it?"), masked_words("Code 7711")
-    (['order', '<number>', 'where', 'is', 'it'], ['code', '7711'])
+    (['order', '0', 'where', 'is', 'it'], ['code', '7711'])
     """
-    words = words_of(text)
+    if most is not None:
+        joined = text if isinstance(text, str) else " ".join(text)
+        text = joined[: most * _LONG]
+    words = words_of(text)[:most]
     masked = [word if _is_word(word) else _NUMBER for word in words]
     return masked if len(words) - masked.count(_NUMBER) >= _FRAME else words
 
@@ -69,7 +81,7 @@ def template_ids(texts: Sequence[Text], similarity: float = SIMILARITY) -> Ints:
 
 
 def _is_word(word: str) -> bool:
-    return word != _NUMBER and 2 * sum(map(str.isdigit, word)) <= len(word)
+    return 2 * sum(map(str.isdigit, word)) <= len(word)
 
 
 def _in_order(ids: Ints) -> Ints:
@@ -103,30 +115,62 @@ class _Miner:
 
 @dataclass(slots=True)
 class _SameLength:
-    """Templates of the same number of words, as an array of word numbers; 0 is a slot."""
+    """Templates of the same number of words, as an array of word numbers; 0 is a slot.
+
+    A template within k words of a text has one of k + 1 blocks of words in common with it (pigeonhole principle), so
+    only the templates that share a block are compared.
+    """
 
     length: int
     ids: list[int] = field(default_factory=list)
     _words: Ints = field(init=False)
+    _by_block: dict[int, dict[int, list[int]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._words = np.empty((8, self.length), np.int32)
 
     def nearest(self, words: Ints, similarity: float) -> int | None:
         """Return the place of the most similar template, None where none is similar enough."""
-        if not self.ids:
-            return None
-        same = ((self._words[: len(self.ids)] == words) & (words != _SLOT)).sum(axis=1)
-        best = int(same.argmax())
-        return best if same[best] >= similarity * np.count_nonzero(words) else None
+        needed = math.ceil(similarity * np.count_nonzero(words))
+        places = self._candidates(words, self.length - needed + 1)
+        same = ((self._words[places] == words) & (words != _SLOT)).sum(axis=1)
+        best = int(same.argmax()) if len(same) else -1
+        return int(places[best]) if best >= 0 and same[best] >= needed else None
 
     def append(self, words: Ints, number: int) -> None:
         """Add a template."""
         if len(self.ids) == len(self._words):
             self._words = np.concatenate([self._words, np.empty_like(self._words)])
         self._words[len(self.ids)] = words
+        for blocks, index in self._by_block.items():
+            _add(index, words, blocks, len(self.ids))
         self.ids.append(number)
 
     def widen(self, place: int, words: Ints) -> None:
         """Turn the words that differ into slots."""
         self._words[place, self._words[place] != words] = _SLOT
+
+    def _candidates(self, words: Ints, blocks: int) -> Ints:
+        """Return the places, ascending, of all templates that share a block with a text, and maybe others."""
+        index = self._by_block.get(blocks)
+        if index is None:
+            index = self._by_block[blocks] = {}
+            for place in range(len(self.ids)):
+                _add(index, self._words[place], blocks, place)
+        sharing = [index[key] for key in _keys(words, blocks) if key in index]
+        if 4 * sum(map(len, sharing)) > len(self.ids):
+            return np.arange(len(self.ids))
+        return np.array(sorted({*chain.from_iterable(sharing)}), np.int64)
+
+
+def _keys(words: Ints, blocks: int) -> Iterator[int]:
+    """Yield a hash of each block of words that has no slot."""
+    for start in range(blocks):
+        block = words[start::blocks]
+        if block.all():
+            yield hash((start, block.tobytes()))
+
+
+def _add(index: dict[int, list[int]], words: Ints, blocks: int, place: int) -> None:
+    for key in _keys(words, blocks):
+        index.setdefault(key, []).append(place)

@@ -1,31 +1,29 @@
 """Template mining: texts that differ in a few words only get one template id (Drain).
 
 P. He, J. Zhu, Z. Zheng and M. R. Lyu, "Drain: an online log parsing approach with fixed depth tree", ICWS 2017. A
-template is a list of words, some of them wildcards; a text belongs to it where they have as many words, begin alike,
-and enough words at the same places are equal.
+template is a list of words, some of them wildcards. A text matches it if both have the same number of words, their
+first words are equal, and enough words at the same positions are equal.
 """
 
-import re
 from collections import OrderedDict
 from collections.abc import Sequence
 
+from tracer_serve.gate.templates import masked_words
 from tracer_serve.types import Text
 
 _SIMILARITY = 0.7
 _PREFIX = 2  # first words that have to be equal
-_COMPARED = 64  # words of a text that are looked at
+_COMPARED = 64  # first words of a text that are compared
 _PER_LEAF = 100  # templates that one text is compared with at most
-_WILDCARD, _NUMBER = "<*>", "<0>"
-_WORDS = re.compile(r"<0>|\w+|[^\w\s]")
-_DIGIT = re.compile(r"\d")
+_WILDCARD = "<*>"
 
 _Leaf = tuple[int, tuple[str, ...]]
 
 
 class TemplateMiner:
-    """Assigns template ids to texts, online; the least recently seen templates are forgotten.
+    """Assign template ids to texts, online; the least recently used templates are forgotten.
 
-    The result depends on the texts seen before, and on no label. Not thread-safe.
+    The result depends on earlier texts, and on no label. Not thread-safe.
 
     Parameters
     ----------
@@ -52,7 +50,7 @@ class TemplateMiner:
 
         An id is a text of its template, so another miner finds the same template by it.
         """
-        words = _masked(text)
+        words = masked_words(text, _COMPARED)
         leaf = _leaf_of(words)
         found = self._find(leaf, words)
         if found is not None:
@@ -76,16 +74,11 @@ class TemplateMiner:
         return best
 
     def _forget(self, name: str) -> None:
-        leaf = _leaf_of(name.split())
+        leaf = _leaf_of(self._words[name])
         self._leaves[leaf].remove(name)
         if not self._leaves[leaf]:
             del self._leaves[leaf]
         del self._words[name]
-
-
-def _masked(text: Text) -> list[str]:
-    joined = text if isinstance(text, str) else " ".join(text)
-    return [_NUMBER if _DIGIT.search(word) else word for word in _WORDS.findall(joined.lower())[:_COMPARED]]
 
 
 def _leaf_of(words: Sequence[str]) -> _Leaf:

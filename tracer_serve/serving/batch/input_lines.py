@@ -1,10 +1,10 @@
-"""Records of a file to lines with the text to classify."""
+"""Read the records of a file, and the text to classify in each."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tracer_serve.storage.importers.extract import text_of
+from tracer_serve.storage.importers.extract import require_pair, text_of
 from tracer_serve.storage.importers.items import Record, Refusal, RefusedError
 from tracer_serve.storage.importers.parse import plain_text
 from tracer_serve.storage.importers.readers import records
@@ -18,8 +18,8 @@ class InputLine:
     Parameters
     ----------
     number : line of a text file, row of a Parquet file, from 1
-    record : its fields as they came; empty where the line is none
-    text : what to classify, None where there is none
+    record : its fields; empty if the line cannot be read
+    text : the text to classify, None if there is none
     problem : why there is none
     """
 
@@ -30,7 +30,7 @@ class InputLine:
 
     @property
     def user(self) -> str | None:
-        """The record's field ``user``, as in a request to ``/v1/classify``: it decides whether it is in a canary."""
+        """The record's field ``user``, as in a request to ``/v1/classify``; it decides on a canary."""
         user = self.record.get("user")
         return user if isinstance(user, str) else None
 
@@ -41,7 +41,7 @@ def lines_of(path: Path, *, pair: bool, text_field: str | tuple[str, str] | None
     Raises
     ------
     ImportFileError
-        The file as a whole cannot be read.
+        If the file as a whole cannot be read.
     """
     for number, record in records(path):
         if isinstance(record, Refusal):
@@ -49,11 +49,8 @@ def lines_of(path: Path, *, pair: bool, text_field: str | tuple[str, str] | None
             continue
         try:
             text = text_of(plain_text(record, text_field))
+            require_pair(text, pair)
         except RefusedError as error:
             yield InputLine(number, record, None, str(error))
-            continue
-        if isinstance(text, tuple) != pair:
-            has, wants = ("one text", "a pair") if pair else ("a pair", "one text")
-            yield InputLine(number, record, None, f"has {has}, the task wants {wants}")
             continue
         yield InputLine(number, record, text)

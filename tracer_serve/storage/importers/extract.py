@@ -69,6 +69,19 @@ def text_of(value: Any) -> Text:
     return _said(value, "text")
 
 
+def require_pair(text: Text, pair: bool) -> None:
+    """Check that an input is a pair, or a single text.
+
+    Raises
+    ------
+    RefusedError
+        If it is the other of the two.
+    """
+    if pair != isinstance(text, tuple):
+        has, wants = ("one text", "a pair") if pair else ("a pair", "one text")
+        raise RefusedError(f"has {has}, the task wants {wants} (`input: {'pair' if pair else 'text'}`)")
+
+
 def _is_chat(value: Any) -> bool:
     if isinstance(value, dict):
         return isinstance(value.get("messages"), list) or "role" in value

@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tracer_serve.errors import ImportFileError
-from tracer_serve.storage.importers.extract import LABEL_NAMES, answer_of, at_path, first, group_of, label_of, text_of
+from tracer_serve.storage.importers.extract import (
+    LABEL_NAMES,
+    answer_of,
+    at_path,
+    first,
+    group_of,
+    label_of,
+    require_pair,
+    text_of,
+)
 from tracer_serve.storage.importers.formats import RECORD_FORMATS, Reader, moment
 from tracer_serve.storage.importers.items import (
     LabelledText,
@@ -154,9 +163,8 @@ def _item(line: int, found: RawTrace, reading: ReadOptions) -> LabelledText:
     inside = reading.wrapper.read(text) if reading.wrapper is not None and isinstance(text, str) else None
     if inside is not None:
         text = text_of(inside)
-    if reading.pair is not None and reading.pair != isinstance(text, tuple):
-        has, wants = ("one text", "a pair") if reading.pair else ("a pair", "one text")
-        raise RefusedError(f"has {has}, the task wants {wants} (`input: {'pair' if reading.pair else 'text'}`)")
+    if reading.pair is not None:
+        require_pair(text, reading.pair)
     label = reading.closed(label_of(found.label))
     return LabelledText(
         line=line,

@@ -99,7 +99,7 @@ def opened(path: Path, *, raw: bool = False) -> Iterator[BufferedIOBase]:
             yield stream
     except FileNotFoundError as error:
         raise ImportFileError(
-            f"{path}: there is no such file. Look: ls {path.parent} (paths in the YAML are relative to the YAML)"
+            f"{path}: there is no such file. Check: ls {path.parent} (paths in the YAML are relative to the YAML)"
         ) from error
     except (OSError, EOFError, zlib.error) as error:
         raise ImportFileError(f"{path}: cannot be read: {error}") from error

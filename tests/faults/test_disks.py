@@ -13,7 +13,7 @@ import pytest
 from tests.support import disks
 from tests.support.tiny import TEXTS, rows_now, tiny_task
 from tracer_serve.errors import ArtifactError, FitError, StoreError
-from tracer_serve.infra import uuid7 as ids
+from tracer_serve.infra import uuid7
 from tracer_serve.lifecycle.gate_state.closing import close_gate
 from tracer_serve.lifecycle.refit import refit
 from tracer_serve.serving.runtime import Runtime, running
@@ -126,19 +126,12 @@ def test_a_clock_that_ran_ahead_delays_and_never_falsifies(
     task = tiny_task(tmp_path)
     refit(task)
     store = store_of(task)
-    now, shift = time.time_ns(), 0
-
-    class Clock:
-        @staticmethod
-        def time_ns() -> int:
-            return now + shift
+    now = time.time_ns()
 
     def set_clock(days: float) -> None:
-        nonlocal shift
         shift = int(days * 86_400e9)
-        monkeypatch.setattr(ids, "_last_ms", 0)  # as after a restart
+        monkeypatch.setattr(uuid7, "generator", uuid7.IdGenerator(lambda: now + shift))  # as after a restart
 
-    monkeypatch.setattr(ids, "time", Clock)
     set_clock(1.0)
     store.traces.add(rows_now(40))
     set_clock(closed)

@@ -3,23 +3,61 @@
 import os
 import threading
 import time
+from collections.abc import Callable
 from datetime import datetime
 
 _COUNTER_BITS = 74
 _RANDOM_BITS = 62
 _DRAWN = 4096  # random bytes drawn at once: one system call per id would dominate its cost
 
-_lock = threading.Lock()
-_last_ms = 0
-_counter = 0
-_random, _used = b"", 0
+
+class IdGenerator:
+    """Generates identifiers in increasing order. Thread-safe.
+
+    Parameters
+    ----------
+    clock : nanoseconds since 1970
+    """
+
+    def __init__(self, clock: Callable[[], int] = time.time_ns) -> None:
+        self._clock, self._lock = clock, threading.Lock()
+        self._last_ms = self._counter = self._used = 0
+        self._random = b""
+
+    def new(self) -> str:
+        """Return the next identifier, as `new_id` does."""
+        with self._lock:
+            now = self._clock() // 1_000_000
+            if now > self._last_ms:
+                self._last_ms, self._counter = now, self._draw(9)
+            else:
+                self._counter += 1 + self._draw(4)
+                if self._counter >> _COUNTER_BITS:
+                    self._last_ms, self._counter = self._last_ms + 1, self._draw(9)
+            high, low = self._counter >> _RANDOM_BITS, self._counter & (1 << _RANDOM_BITS) - 1
+            return _id(self._last_ms, high, low)
+
+    def reseed(self) -> None:
+        """Discard the random bytes that a forked process shares with its parent."""
+        self._random, self._used = b"", 0
+
+    def _draw(self, count: int) -> int:
+        """Return a random number of `count` bytes; the caller holds the lock."""
+        if self._used + count > len(self._random):
+            self._random, self._used = os.urandom(_DRAWN), 0
+        self._used += count
+        return int.from_bytes(self._random[self._used - count : self._used])
+
+
+generator = IdGenerator()
+"""The generator of this process, used by `new_id`."""
 
 
 def new_id() -> str:
     """Return a new identifier, greater than every one made before in this process.
 
     The first 48 bits are the milliseconds since 1970. The 74 bits after them (RFC 9562 method 2) are drawn at random
-    once per millisecond and counted up by a random step within it. A clock that is set back does not break the order:
+    once per millisecond and incremented by a random step within it. A clock that is set back does not break the order:
     the largest millisecond seen is kept until the clock has caught up.
 
     Examples
@@ -28,17 +66,7 @@ def new_id() -> str:
     >>> first < second, len(first)
     (True, 36)
     """
-    global _last_ms, _counter  # noqa: PLW0603  the order is a property of the process
-    with _lock:
-        now = time.time_ns() // 1_000_000
-        if now > _last_ms:
-            _last_ms, _counter = now, _draw(9)
-        else:
-            _counter += 1 + _draw(4)
-            if _counter >> _COUNTER_BITS:
-                _last_ms, _counter = _last_ms + 1, _draw(9)
-        high, low = _counter >> _RANDOM_BITS, _counter & (1 << _RANDOM_BITS) - 1
-        return _id(_last_ms, high, low)
+    return generator.new()
 
 
 def first_id(when: datetime) -> str:
@@ -58,20 +86,5 @@ def _id(milliseconds: int, high: int, low: int) -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-def _draw(count: int) -> int:
-    """Return a random number of `size` bytes; the caller holds the lock."""
-    global _random, _used  # noqa: PLW0603
-    if _used + count > len(_random):
-        _random, _used = os.urandom(_DRAWN), 0
-    _used += count
-    return int.from_bytes(_random[_used - count : _used])
-
-
-def _forget() -> None:
-    """Discard the random bytes that a forked process shares with its parent."""
-    global _random  # noqa: PLW0603
-    _random = b""
-
-
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=generator.reseed)

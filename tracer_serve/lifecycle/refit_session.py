@@ -11,13 +11,13 @@ from tracer_serve.errors import BusyError, StoreError, TracerServeError
 from tracer_serve.fit.dataset import Progress
 from tracer_serve.lifecycle.refit_history import LAST, ended_refit
 from tracer_serve.storage.traces import Refit, TraceStore
-from tracer_serve.storage.traces.lease_owner import LEASE, in_words, live_holder, take_lease
+from tracer_serve.storage.traces.lease_owner import LEASE, describe_holder, live_holder, take_lease
 
 PROGRESS = "refit.progress"
 """Key in the store: the progress of the running refit."""
 
 _LEASE_S = 60.0
-_TELL_S = 1.0
+_PUBLISH_S = 1.0
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def lease(store: TraceStore, holder: str) -> Iterator[Callable[[], None]]:
     """
     if not take_lease(store, LEASE, holder, _LEASE_S):
         raise BusyError(
-            f"another refit is under way ({in_words(live_holder(store, LEASE))}). Wait until it ends;"
+            f"another refit is under way ({describe_holder(live_holder(store, LEASE))}). Wait until it ends;"
             f" if its process died, its lease expires within {_LEASE_S:.0f} s"
         )
     done = threading.Event()
@@ -84,20 +84,20 @@ def recorded(store: TraceStore, trigger: str) -> Iterator[Callable[[int, bool], 
 
 
 @contextmanager
-def told(store: TraceStore, progress: Progress) -> Iterator[Progress]:
-    """Pass progress on, and write it to the store once a second."""
-    last = -_TELL_S
+def published(store: TraceStore, progress: Progress) -> Iterator[Progress]:
+    """Forward progress to a callback, and write it to the store once a second."""
+    last = -_PUBLISH_S
 
-    def tell(stage: str, done: int, total: int) -> None:
+    def publish(stage: str, done: int, total: int) -> None:
         nonlocal last
         progress(stage, done, total)
-        if time.monotonic() > last + _TELL_S:
+        if time.monotonic() > last + _PUBLISH_S:
             last = time.monotonic()
             with suppress(StoreError):
                 store.values.put(PROGRESS, {"stage": stage, "done": done, "total": total})
 
     try:
-        yield tell
+        yield publish
     finally:
         with suppress(StoreError):
             store.values.put(PROGRESS, None)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tracer_serve.infra import uuid7 as ids
+from tracer_serve.infra import uuid7
 from tracer_serve.storage.traces import new_id
 from tracer_serve.types import Trace
 
@@ -40,11 +40,10 @@ def handled(task: str, text: Any = "hello", **fields: Any) -> Trace:
 
 @contextmanager
 def past(days: float) -> Iterator[None]:
-    """Let identifiers be made as they were so many days ago."""
-    then = time.time() - 86_400 * days
+    """Generate identifiers as of some days ago."""
+    then = time.time_ns() - int(86_400e9 * days)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ids, "_last_ms", int(then * 1e3) - 1)
-        patch.setattr(time, "time_ns", lambda: int(then * 1e9))
+        patch.setattr(uuid7, "generator", uuid7.IdGenerator(lambda: then))
         yield
 
 

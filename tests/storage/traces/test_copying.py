@@ -11,8 +11,8 @@ from tests.support.tiny import tiny_task
 from tracer_serve.cli.main import main
 from tracer_serve.errors import StoreError
 from tracer_serve.storage.traces import Refit, TraceStore, new_id, open_store
-from tracer_serve.storage.traces import sql as querying
 from tracer_serve.storage.traces.copy import Copied, copy_task, tasks_of
+from tracer_serve.storage.traces.export import Transfer
 
 
 def silent(_stage: str, _done: int, _total: int) -> None:
@@ -47,7 +47,7 @@ def test_everything_arrives_and_comes_back(
     tmp_path: Path, postgres_url: str, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows, counts, values, history and notes of imports are the same after SQLite to Postgres to SQLite."""
-    monkeypatch.setattr(querying, "_PAGE", 4)
+    monkeypatch.setattr(Transfer, "page_rows", 4)
     first = open_store(tmp_path / "first.db", task)
     fill(first)
     rows = first.tallies.counts().total.rows
@@ -85,7 +85,7 @@ def test_a_repetition_brings_what_is_new(
 
 def test_an_interrupted_copy_is_gone_on_with(tmp_path: Path, task: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was copied before the interruption stays and is not copied twice."""
-    monkeypatch.setattr(querying, "_PAGE", 2)
+    monkeypatch.setattr(Transfer, "page_rows", 2)
     source = open_store(tmp_path / "source.db", task)
     fill(source)
 

@@ -117,11 +117,11 @@ def test_new_stores_are_private(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "problem"),
     [
-        ("mysql://u:secret@h/d", "speaks sqlite and postgresql, not 'mysql'"),
+        ("mysql://u:secret@h/d", "supports sqlite and postgresql, not 'mysql'"),
         ("sqlite://", "needs a file"),
         ("://", "is not a database URL"),
         ("postgresql://u:secret@127.0.0.1:notaport/d", "is not a database URL"),
-        ("postgresql://u:secret@127.0.0.1:1/d", "cannot be reached. Is it up: pg_isready"),
+        ("postgresql://u:secret@127.0.0.1:1/d", "cannot be reached. Check that it runs: pg_isready"),
     ],
 )
 def test_urls_that_do_not_work(url: str, problem: str) -> None:

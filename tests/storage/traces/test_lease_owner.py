@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tracer_serve.storage.traces import open_store
-from tracer_serve.storage.traces.lease_owner import in_words, is_dead, live_holder, new_holder, take_lease
+from tracer_serve.storage.traces.lease_owner import describe_holder, is_dead, live_holder, new_holder, take_lease
 
 HOLD = "from tracer_serve.storage.traces.lease_owner import new_holder; print(new_holder(), flush=True); input()"
 
@@ -44,6 +44,6 @@ def test_only_certain_deaths_count(part: int | None) -> None:
 
 def test_a_holder_is_named_as_people_look_for_it() -> None:
     """Of a process its number and machine; a holder of another form as it is, none as nobody."""
-    assert in_words(new_holder()) == f"process {os.getpid()} on {socket.gethostname()}"
-    assert in_words("somebody elsewhere") == "somebody elsewhere"
-    assert in_words(None) == "nobody by now"
+    assert describe_holder(new_holder()) == f"process {os.getpid()} on {socket.gethostname()}"
+    assert describe_holder("somebody elsewhere") == "somebody elsewhere"
+    assert describe_holder(None) == "a process that has just ended"

@@ -8,7 +8,7 @@ from sqlalchemy import create_engine, inspect
 
 from tests.storage.traces.make import Workers, trace
 from tracer_serve.errors import StoreError
-from tracer_serve.storage.traces import TraceStore, migrations, open_store
+from tracer_serve.storage.traces import TraceStore, open_store
 from tracer_serve.storage.traces.database import Database
 from tracer_serve.storage.traces.migrations import MIGRATIONS, Migration, migrate
 from tracer_serve.storage.traces.schema import applied, metadata
@@ -66,13 +66,12 @@ def test_an_old_process_works_on(location: Path | str, task: str) -> None:
         each.close()
 
 
-def test_a_migration_holds_nobody_up(postgres_url: str, task: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_migration_holds_nobody_up(postgres_url: str, task: str) -> None:
     """While a long read keeps a table from being changed, rows of the old release come in; then it is changed."""
-    monkeypatch.setattr(migrations, "_LOCK_MS", 50)
-    monkeypatch.setattr(migrations, "_PAUSE_S", 0.05)
     store, newer = open_store(postgres_url, task), Database(postgres_url)
     step = Migration(9004, "a column", (f"ALTER TABLE tracer_traces ADD COLUMN late_{task} TEXT",))
-    changing = threading.Thread(target=migrate, args=(newer, (*MIGRATIONS, step)))
+    quick = {"lock_s": 0.05, "pause_s": 0.05}
+    changing = threading.Thread(target=migrate, args=(newer, (*MIGRATIONS, step)), kwargs=quick)
     with store.database.read() as reading:
         reading.exec_driver_sql("SELECT 1 FROM tracer_traces LIMIT 1")
         changing.start()

@@ -13,7 +13,7 @@ import pytest
 from tests.storage.traces.make import handled, process, trace
 from tracer_serve.errors import BusyError, StoreError
 from tracer_serve.lifecycle.retention import LEASE, LEAST, cutoff, prune
-from tracer_serve.storage.traces import TraceStore, first_id, new_id, open_store, pruning
+from tracer_serve.storage.traces import TraceStore, first_id, new_id, open_store
 from tracer_serve.storage.traces.copy import copy_task
 
 _DAY = timedelta(days=1)
@@ -40,9 +40,9 @@ def fill(store: TraceStore, n: int = 6) -> list[str]:
     return sorted(row.id for row in free)
 
 
-def test_what_is_labelled_stays_and_counts_stay(store: TraceStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_labelled_stays_and_counts_stay(store: TraceStore) -> None:
     """Exactly the old rows without a label go, and no count, epoch or hour of the dashboard changes."""
-    monkeypatch.setattr(pruning, "_PAGE", 4)
+    store.retention.page_rows = 4
     free, labelled = fill(store), list(store.traces.labelled())
     before = (
         store.tallies.counts(),
@@ -74,11 +74,9 @@ def test_young_rows_stay_until_they_are_old(store: TraceStore) -> None:
     assert sum(store.retention.prune(later(1))) == 1
 
 
-def test_a_label_that_comes_meanwhile_keeps_its_row(
-    store: TraceStore, opened: Callable[[], TraceStore], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_label_that_comes_meanwhile_keeps_its_row(store: TraceStore, opened: Callable[[], TraceStore]) -> None:
     """Feedback, new rows and removal at the same time: each row is labelled and there, or gone, and all are counted."""
-    monkeypatch.setattr(pruning, "_PAGE", 7)
+    store.retention.page_rows = 7
     free, other, kept, said = fill(store, 40), opened(), list[str](), threading.Event()
 
     def talk() -> None:
@@ -106,9 +104,9 @@ def test_a_label_that_comes_meanwhile_keeps_its_row(
 
 _PRUNER = """
 import sys
-from tracer_serve.storage.traces import open_store, pruning
-pruning._PAGE = 5
+from tracer_serve.storage.traces import open_store
 store = open_store(sys.argv[1], sys.argv[2])
+store.retention.page_rows = 5
 for removed in store.retention.prune(sys.argv[3]):
     print(removed, flush=True)
 """
@@ -133,15 +131,15 @@ def test_a_killed_removal_is_gone_on_with(location: Path | str, store: TraceStor
 
 def test_one_at_a_time_and_a_stop_is_heard(store: TraceStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second remover is refused; one that is told to stop ends after its batch and gives the lease back."""
-    monkeypatch.setattr(pruning, "_PAGE", 4)
+    store.retention.page_rows = 4
     fill(store)
     monkeypatch.setattr("tracer_serve.lifecycle.retention.cutoff", lambda _: later(1))
     told: list[int] = []
     assert store.leases.acquire(LEASE, "somebody", 60.0)
-    with pytest.raises(BusyError, match=r"are being removed already \(somebody\)"):
+    with pytest.raises(BusyError, match=r"are being deleted already by somebody"):
         prune(store, _DAY)
     store.leases.release(LEASE, "somebody")
-    removed = prune(store, _DAY, told=told.append, pause=lambda _: len(told) == 2)
+    removed = prune(store, _DAY, progress=told.append, pause=lambda _: len(told) == 2)
     assert removed == told[-1] == store.tallies.pruned_rows()
     assert (len(told), store.leases.holder(LEASE)) == (2, None)
     assert prune(store, _DAY) == 18 - removed
@@ -150,7 +148,7 @@ def test_one_at_a_time_and_a_stop_is_heard(store: TraceStore, monkeypatch: pytes
 def test_rows_of_the_last_hour_never_go() -> None:
     """Their audit may be under way: an age below an hour is refused."""
     assert cutoff(LEAST) < new_id()
-    with pytest.raises(ValueError, match="may be about to get their label"):
+    with pytest.raises(ValueError, match="may still receive a label"):
         cutoff(LEAST - timedelta(seconds=1))
 
 

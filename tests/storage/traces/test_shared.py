@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.storage.traces.make import NOON, Workers
-from tracer_serve.storage.traces import Refit, TraceStore, leases
+from tracer_serve.storage.traces import Refit, TraceStore
 
 
 def test_one_holder_at_a_time(store: TraceStore, opened: Callable[[], TraceStore]) -> None:
@@ -55,11 +55,11 @@ def test_setting_the_clock_moves_no_lease(store: TraceStore, monkeypatch: pytest
     assert store.leases.acquire("short", "you", 60)
 
 
-def test_a_reboot_frees_leases(file_store: TraceStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_reboot_frees_leases(file_store: TraceStore, tmp_path: Path) -> None:
     """Leases on a file do not outlive the machine's run: their holders cannot."""
     assert file_store.leases.acquire("refit", "me", 3600)
     (tmp_path / "boot_id").write_text("another boot\n")
-    monkeypatch.setattr(leases, "_BOOT_ID", tmp_path / "boot_id")
+    file_store.leases.boot_id = tmp_path / "boot_id"
     assert file_store.leases.holder("refit") is None
     assert file_store.leases.acquire("refit", "you", 60)
 

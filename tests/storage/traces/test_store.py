@@ -16,8 +16,6 @@ from hypothesis import HealthCheck, given, settings
 from tests.storage.traces.make import NOON, handled, trace
 from tests.storage.traces.test_codec import hostile
 from tracer_serve.storage.traces import TraceStore, new_id, open_store
-from tracer_serve.storage.traces import columnar as columns
-from tracer_serve.storage.traces import sql as querying
 from tracer_serve.storage.traces.rows import Row
 from tracer_serve.types import Answer, Trace
 
@@ -118,9 +116,9 @@ def test_tasks_do_not_see_each_other(location: Path | str, store: TraceStore) ->
         other.close()
 
 
-def test_labelled_streams_in_order(store: TraceStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labelled_streams_in_order(store: TraceStore) -> None:
     """Labelled traces come in the order of their ids, over many pages, within the bounds; unlabelled ones do not."""
-    monkeypatch.setattr(querying, "_PAGE", 7)
+    store.traces.page_rows = 7
     made = [trace(store.task, str(number)) for number in range(50)]
     store.traces.add([*reversed(made), *(handled(store.task) for _ in range(20))])
     assert list(store.traces.labelled()) == made
@@ -129,9 +127,9 @@ def test_labelled_streams_in_order(store: TraceStore, monkeypatch: pytest.Monkey
     assert store.traces.labelled_since(made[44].id) == 5
 
 
-def test_rows_added_while_streaming_do_not_disturb(store: TraceStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_added_while_streaming_do_not_disturb(store: TraceStore) -> None:
     """A snapshot until the latest id holds the same rows whatever is added meanwhile."""
-    monkeypatch.setattr(querying, "_PAGE", 5)
+    store.traces.page_rows = 5
     made = [trace(store.task, str(number)) for number in range(20)]
     store.traces.add(made)
     seen = []
@@ -141,9 +139,9 @@ def test_rows_added_while_streaming_do_not_disturb(store: TraceStore, monkeypatc
     assert seen == made
 
 
-def test_columns_say_what_the_rows_say(store: TraceStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_columns_say_what_the_rows_say(store: TraceStore) -> None:
     """A snapshot as columns agrees with the traces, row by row and field by field."""
-    monkeypatch.setattr(columns, "_PAGE", 4)
+    store.traces.column_rows = 4
     made = [
         trace(store.task, ("a", "b"), teacher_label="x", u=0.25, audit_rate=0.5, teacher_fingerprint="f1"),
         trace(

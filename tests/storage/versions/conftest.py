@@ -57,7 +57,11 @@ def machine(tmp_path: Path, store: TraceStore, url: str) -> Machine:
     def opened() -> AbstractContextManager[TraceStore]:
         return nullcontext(store)
 
-    def of(name: str, at: str = url, holder: str | None = None) -> ObjectStoreVersions:
-        return ObjectStoreVersions(tmp_path / name, Objects(at), Current(opened, holder), ManifestDigests(opened))
+    def of(
+        name: str, at: str = url, holder: str | None = None, *, patience_s: float = 30.0, orphan_s: float = 86_400.0
+    ) -> ObjectStoreVersions:
+        current = Current(opened, holder, patience_s=patience_s)
+        digests = ManifestDigests(opened)
+        return ObjectStoreVersions(tmp_path / name, Objects(at), current, digests, orphan_s=orphan_s)
 
     return of

@@ -18,8 +18,6 @@ from tracer_serve.errors import ArtifactError, BusyError
 from tracer_serve.storage.traces import TraceStore
 from tracer_serve.storage.traces.lease_owner import LEASE
 from tracer_serve.storage.versions import Objects, ObjectStoreVersions, open_versions
-from tracer_serve.storage.versions import pointer as current
-from tracer_serve.storage.versions import remote as module
 from tracer_serve.storage.versions.local import LocalVersions
 from tracer_serve.storage.versions.manifest import Manifest
 from tracer_serve.storage.versions.store import VersionStore, adopt, mark_forgotten, pin
@@ -97,8 +95,7 @@ def test_an_upload_cut_short_shows_nowhere(machine: Machine, monkeypatch: pytest
     assert write(one) == 1
     assert one.collect(5) == []
     assert len(blobs(one)) == 5
-    monkeypatch.setattr(module, "_ORPHAN_S", -1.0)
-    assert one.collect(5) == []
+    assert machine("one", orphan_s=-1.0).collect(5) == []
     assert len(blobs(one)) == 3
     assert machine("other").verify(1)
 
@@ -166,7 +163,7 @@ def test_a_refit_that_lost_its_lease_activates_nothing(machine: Machine, store: 
     write(leader)
     write(leader, "again")
     leader.activate(1)
-    with pytest.raises(BusyError, match="taken for dead"):
+    with pytest.raises(BusyError, match="lost its lease"):
         late.activate(2)
     assert leader.current() == 1
     machine("one").activate(2)
@@ -231,7 +228,7 @@ def test_a_plain_folder_needs_no_driver(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("at", "variables", "told"),
     [
-        ("s3://nowhere-at-all/v", {}, r"there is no such bucket. Make it: aws s3 mb s3://nowhere-at-all"),
+        ("s3://nowhere-at-all/v", {}, r"there is no such bucket. Create it: aws s3 mb s3://nowhere-at-all"),
         (
             "s3://versions/v",
             {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"},
@@ -299,12 +296,11 @@ def test_a_version_that_goes_is_not_made_current_meanwhile(machine: Machine, mon
     assert (other.current(), other.numbers()) == (3, [3])
 
 
-def test_who_waits_too_long_is_told_for_whom(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_waits_too_long_is_told_for_whom(machine: Machine) -> None:
     """Where another process keeps changing the versions the error names it, and nothing is changed."""
-    monkeypatch.setattr(current, "_PATIENCE_S", 0.1)
-    one, other = machine("one"), machine("other")
+    one, other = machine("one"), machine("other", patience_s=0.1)
     write(one)
-    with one._current.alone(), pytest.raises(BusyError, match=rf"being changed by process {os.getpid()} "):
+    with one._current.locked(), pytest.raises(BusyError, match=rf"being changed by process {os.getpid()} "):
         other.activate(1)
     assert other.current() is None
     other.activate(1)

@@ -1,4 +1,4 @@
-"""What a proxy keeps of the calls that it forwards: counts of all, and a bounded sample of what may be tasks."""
+"""Calls observed by the proxy: counts of all forms, and a bounded sample of those that may be tasks."""
 
 from tracer_serve.storage.observed.store import ObservedCalls
 

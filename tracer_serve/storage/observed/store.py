@@ -1,4 +1,4 @@
-"""Store the calls that a proxy has seen in one SQLite file: counts of every form, texts of what may be a task."""
+"""Store the calls observed by a proxy in one SQLite file: counts of every form, texts of possible tasks."""
 
 import json
 import sqlite3
@@ -24,24 +24,24 @@ CREATE TABLE IF NOT EXISTS prompts (form TEXT PRIMARY KEY, facts TEXT NOT NULL, 
 class ObservedCalls:
     """A file of observed calls.
 
-    It has one writer, the proxy, which writes what has changed every few seconds. The file is readable by its owner
-    only. Nothing in it is older than the days that the proxy keeps calls.
+    Its one writer is the proxy, which writes changes every few seconds. Only its owner can read the file. Older calls
+    than the proxy's `days` are deleted.
 
     Parameters
     ----------
-    file : is made, with its folder, at the first write
+    file : created, with its folder, at the first write
 
     Raises
     ------
     StoreError
-        From every method, where the file cannot be read or written.
+        From every method, if the file cannot be read or written.
     """
 
     def __init__(self, file: Path) -> None:
         self.file = file
 
     def load_into(self, groups: CallGroups) -> None:
-        """Add what is stored to some groups."""
+        """Add the stored calls to groups."""
         if not self.file.exists():
             raise StoreError(f"{self.file}: there is no such file; tracer-serve proxy writes it")
         with self._open() as database:
@@ -51,13 +51,13 @@ class ObservedCalls:
                 groups.restore_totals(form, Totals(**json.loads(facts)))
 
     def save(self, groups: CallGroups, days: float) -> None:
-        """Write what has changed, and remove what is older than `days`."""
+        """Write changes, and delete calls older than `days`."""
         oldest = time.time() - days * _DAY_S
         groups.forget(oldest)
         totals = [(form, _json(asdict(counts)), counts.last) for form, counts in groups.forms()]
         prompts = [(group.form.fingerprint, _facts_of(group), group.totals.last) for group in groups.groups()]
         with self._open() as database, database:
-            database.execute("DELETE FROM prompts")  # a slot that was widened is another form
+            database.execute("DELETE FROM prompts")  # widening a slot changes the form
             database.executemany("INSERT INTO prompts VALUES (?, ?, ?)", prompts)
             database.executemany("INSERT OR REPLACE INTO totals VALUES (?, ?, ?)", totals)
             database.execute("DELETE FROM totals WHERE last < ?", (oldest,))
@@ -75,12 +75,12 @@ class ObservedCalls:
                 database.close()
         except (OSError, sqlite3.Error) as error:
             raise StoreError(
-                f"{self.file}: cannot be read or written: {error}. Look: ls -l {self.file.parent}"
+                f"{self.file}: cannot be read or written: {error}. Check: ls -l {self.file.parent}"
             ) from error
 
 
 def _json(value: object) -> str:
-    return json.dumps(value)  # in ASCII: half a surrogate pair in a text is no UTF-8
+    return json.dumps(value)  # in ASCII: UTF-8 cannot encode a lone surrogate
 
 
 def _facts_of(group: PromptGroup) -> str:

@@ -1,4 +1,4 @@
-"""The trace store and its importers: ``open_store``, ``new_id``, ``import_file``."""
+"""The trace store of a task: ``open_store`` and ``new_id``."""
 
 from tracer_serve.infra.uuid7 import first_id, new_id
 from tracer_serve.storage.traces.audit_log import AuditEntry, AuditLog

@@ -98,6 +98,6 @@ def cli_actor() -> str:
     """
     try:
         user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user that has no name
+    except (KeyError, OSError):  # a container's user without a name
         user = str(os.getuid())
     return f"cli:{user}@{socket.gethostname()}"

@@ -1,4 +1,4 @@
-"""A snapshot as columns: a million traces as a few arrays instead of a million objects."""
+"""Read many traces as columns: a million traces as a few arrays instead of a million objects."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,6 @@ from tracer_serve.storage.traces.schema import traces
 from tracer_serve.storage.traces.sql import between
 from tracer_serve.types import Bools, Labels, Text
 
-_PAGE = 20_000
 _CODED = (
     "teacher_label", "decision", "label_source", "teacher_fingerprint", "form", "group_id", "key_id", "audit_kind",
 )  # fmt: skip
@@ -29,25 +28,25 @@ class Coded:
 
     Parameters
     ----------
-    codes : index into `values`, -1 where there is none, int32, shape (n,)
-    values : the distinct values, in the order of their first appearance
+    codes : index into `values`, -1 for missing, int32, shape (n,)
+    values : the distinct values, in order of first appearance
     """
 
     codes: NDArray[np.int32]
     values: tuple[str, ...]
 
     def decode(self, missing: str = "") -> Labels:
-        """Return the column as strings, shape (n,); numpy drops NULs at a string's end, `values` has them."""
+        """Return the column as strings, shape (n,); numpy drops trailing NULs, `values` keeps them."""
         return np.array([*self.values, missing], dtype=np.str_)[self.codes]
 
     def is_value(self, value: str) -> Bools:
-        """Return where the column has this value, shape (n,)."""
+        """Return which rows have this value, shape (n,)."""
         return np.asarray(self.codes == (self.values.index(value) if value in self.values else -2))
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """n traces in the order of their ids, behind those that `Newest` keeps besides.
+    """n traces in the order of their ids, after the rows of `Newest.older`.
 
     Parameters
     ----------
@@ -75,12 +74,12 @@ class Columns:
 
     @property
     def labelled(self) -> Bools:
-        """Where there is a teacher label, shape (n,)."""
+        """Rows with a teacher label, shape (n,)."""
         return np.asarray(self.label.codes >= 0)
 
 
 class _Coder:
-    """Gives each distinct value a number."""
+    """Number the distinct values of a column."""
 
     def __init__(self) -> None:
         self.codes: list[NDArray[np.int32]] = []
@@ -100,11 +99,12 @@ class _Coder:
 def gather(
     connection: Connection,
     task: str,
+    *,
     after_id: str | None,
     until_id: str | None,
-    *,
     labelled_only: bool,
-    newest: Newest | None = None,
+    newest: Newest | None,
+    page_rows: int,
 ) -> Columns:
     """Read rows page by page into columns."""
     texts: list[Text] = []
@@ -114,7 +114,7 @@ def gather(
     query = between(task, None, until_id).with_only_columns(*(traces.c[name] for name in _READ))
     if labelled_only:
         query = query.where(traces.c.teacher_label.is_not(None))
-    for page in _pages(connection, query, after_id, newest):
+    for page in _pages(connection, query, after_id, newest, page_rows):
         columns = dict(zip(_READ, zip(*page, strict=True), strict=True))
         texts.extend(map(unpack, columns["input"]))
         ids.append(np.array(columns["id"], dtype=np.bytes_))
@@ -139,7 +139,7 @@ def gather(
 
 
 def _pages(
-    connection: Connection, query: Select[Any], after_id: str | None, newest: Newest | None
+    connection: Connection, query: Select[Any], after_id: str | None, newest: Newest | None, page_rows: int
 ) -> Iterator[Sequence[Row[Any]]]:
     if newest is not None:
         for start in range(0, len(newest.older), _NAMED):
@@ -147,11 +147,11 @@ def _pages(
         query = query.where(newest.chosen)
     while True:
         page = connection.execute(
-            (query if after_id is None else query.where(traces.c.id > after_id)).limit(_PAGE)
+            (query if after_id is None else query.where(traces.c.id > after_id)).limit(page_rows)
         ).all()
         if page:
             yield page
-        if len(page) < _PAGE:
+        if len(page) < page_rows:
             return
         after_id = page[-1][0]
 

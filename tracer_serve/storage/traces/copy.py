@@ -1,4 +1,4 @@
-"""A task's traces, values and history from one database to another, checked by counting."""
+"""Copy a task's traces, values and history from one database to another, and compare the counts."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -12,19 +12,19 @@ from tracer_serve.storage.traces.migrations import migrate
 from tracer_serve.storage.traces.store import TraceStore, open_store
 
 Progress = Callable[[str, int, int], None]
-_LOOKS = 3
+_COUNT_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """What a copy did for one task.
+    """Row counts of one task's copy.
 
     Parameters
     ----------
-    rows : that the source had when it began
-    new : of them, written now
-    labelled : of those that were there before, got a label now
-    there : rows of the target up to the last one copied; more than `rows` where it had others
+    rows : rows of the source when the copy started
+    new : rows inserted into the target
+    labelled : rows that the target had, and that received a label
+    there : rows of the target up to the last one copied; more than `rows` if it had others
     """
 
     task: str
@@ -40,7 +40,7 @@ def tasks_of(location: Path | str) -> list[str]:
     Raises
     ------
     StoreError
-        Where it cannot be opened, or is no file yet.
+        If it cannot be opened, or does not exist.
     """
     if isinstance(location, Path) and not location.is_file():
         raise StoreError(f"{location}: there is no such file")
@@ -50,44 +50,45 @@ def tasks_of(location: Path | str) -> list[str]:
 
 
 def copy_task(source: Path | str, target: Path | str, task: str, progress: Progress) -> Copied:
-    """Copy a task; repeated, it brings what is new since, and what an interrupted copy left out.
+    """Copy a task. Repeat it to copy rows that are new since, or to complete an interrupted copy.
 
-    Rows that come into the source while it runs are left to the next time. Nothing of the target is removed.
+    Rows that are added to the source meanwhile are not copied. No rows of the target are deleted.
 
     Raises
     ------
     StoreError
-        Where either cannot be opened, both are the same, or the counts disagree afterwards.
+        If either cannot be opened, both are the same, or the counts disagree afterwards.
     """
-    with closing(open_store(source, task)) as giver, closing(open_store(target, task)) as taker:
-        if giver.name == taker.name:
-            raise StoreError(f"{giver.name}: source and target are the same database")
-        return _copy(giver, taker, progress)
+    with closing(open_store(source, task)) as read, closing(open_store(target, task)) as written:
+        if read.name == written.name:
+            raise StoreError(f"{read.name}: source and target are the same database")
+        return _copy(read, written, progress)
 
 
-def _copy(giver: TraceStore, taker: TraceStore, progress: Progress) -> Copied:
-    pruned = giver.retention.pruned_until()
-    if taker.retention.pruned_until() > pruned:
+def _copy(source: TraceStore, target: TraceStore, progress: Progress) -> Copied:
+    pruned = source.retention.pruned_until()
+    if target.retention.pruned_until() > pruned:
         raise StoreError(
-            f"{taker.name}: rows of {giver.task} went here, by age, that {giver.name} still has, and would come back."
-            f" Let them go there too (`tracer-serve traces prune`), or copy into an empty database"
+            f"{target.name}: old rows of {source.task} were deleted here that {source.name} still has; a copy would"
+            f" restore them. Delete them there too (`tracer-serve traces prune`), or copy into an empty database"
         )
-    until, total = giver.traces.latest_id(), giver.tallies.counts().total.rows - giver.tallies.pruned_rows()
-    rows = new = told = 0
-    for page in giver.transfer.pages(until):
-        added, labelled = taker.transfer.absorb(page)
-        rows, new, told = rows + len(page), new + added, told + labelled
-        progress(f"copying {giver.task}", rows, max(rows, total))
-    there = 0 if until is None else taker.traces.count(until)
-    if there > rows:  # of an earlier copy, perhaps, and gone from the source since
-        there -= sum(taker.retention.prune(pruned))
-    taker.transfer.absorb_beside(giver.transfer.beside())
+    until, total = source.traces.latest_id(), source.tallies.counts().total.rows - source.tallies.pruned_rows()
+    rows = new = labelled = 0
+    for page in source.transfer.pages(until):
+        inserted, updated = target.transfer.merge(page)
+        rows, new, labelled = rows + len(page), new + inserted, labelled + updated
+        progress(f"copying {source.task}", rows, max(rows, total))
+    there = 0 if until is None else target.traces.count(until)
+    if there > rows:  # perhaps of an earlier copy, and deleted from the source since
+        there -= sum(target.retention.prune(pruned))
+    target.transfer.write_other_tables(source.transfer.other_tables())
     if there < rows:
-        lost = f"{rows:,} rows of {giver.task} were read and {there:,} are there"
-        raise StoreError(f"{taker.name}: {lost}. If something removes rows there, stop it, and copy again")
+        lost = f"{rows:,} rows of {source.task} were read, but {there:,} are in the target"
+        raise StoreError(f"{target.name}: {lost}. Stop whatever deletes rows there, and copy again")
     # a server may write between the two counts
     if all(
-        taker.tallies.counts().total.rows - taker.tallies.pruned_rows() != taker.traces.count() for _ in range(_LOOKS)
+        target.tallies.counts().total.rows - target.tallies.pruned_rows() != target.traces.count()
+        for _ in range(_COUNT_ATTEMPTS)
     ):
-        raise StoreError(f"{taker.name}: its tallies and its rows of {giver.task} differ. Was it written to by hand?")
-    return Copied(giver.task, rows, new, told, there)
+        raise StoreError(f"{target.name}: its tallies and its rows of {source.task} differ. Were rows changed by hand?")
+    return Copied(source.task, rows, new, labelled, there)

@@ -1,4 +1,4 @@
-"""One database: how it is opened, how transactions begin, and what its errors mean."""
+"""Open a database, begin transactions, and translate errors."""
 
 import importlib.util
 import os
@@ -30,8 +30,8 @@ _SQLITE_SETTINGS = (
 class Database:
     """An engine for SQLite or Postgres with explicit read and write transactions.
 
-    Thread-safe. SQLite's writers of one process take turns in here: it has one writer at a time, and its own waiting
-    is a poll with sleeps. Writers of other processes are waited for up to `busy_timeout_s`.
+    Thread-safe. SQLite allows one writer at a time and waits by polling, so the writers of one process take turns by a
+    lock here. A write waits for other processes' writes for up to `busy_timeout_s`.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Database:
     Raises
     ------
     StoreError
-        The URL is no URL, the driver is missing, the folder cannot be made, the server cannot be reached.
+        If the URL is invalid, the driver is missing, the folder cannot be created, or the server cannot be reached.
     """
 
     def __init__(self, location: Path | str, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
@@ -57,31 +57,31 @@ class Database:
 
     @property
     def is_sqlite(self) -> bool:
-        """Whether this is a file of SQLite (else Postgres)."""
+        """Whether this is an SQLite file (else Postgres)."""
         return self.url.get_backend_name() == "sqlite"
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """Give a connection in a read transaction; SQLite sees one snapshot throughout."""
+        """Yield a connection in a read transaction; on SQLite it reads one snapshot."""
         with self.session() as connection, connection.begin():
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """Give a connection in a write transaction: on disk when the block is left, undone when it raises."""
+        """Yield a connection in a write transaction: committed to disk at the end, rolled back on an exception."""
         with self.session() as connection, self.writing(connection):
             yield connection
 
     @contextmanager
     def session(self) -> Iterator[Connection]:
-        """Give a connection without a transaction, for several in a row."""
+        """Yield a connection for several transactions."""
         with self.translated(), self._own_engine().connect() as connection:
             yield connection
 
     @contextmanager
     def writing(self, connection: Connection) -> Iterator[None]:
         """Run the block in a write transaction of this connection."""
-        # IMMEDIATE: a transaction that reads first and writes later would fail, not wait, for another writer
+        # IMMEDIATE: otherwise a transaction that reads before it writes fails instead of waiting for another writer
         connection.execution_options(sqlite_begin="BEGIN IMMEDIATE")
         try:
             with self._writing if self.is_sqlite else nullcontext(), connection.begin():
@@ -91,14 +91,14 @@ class Database:
 
     @contextmanager
     def translated(self) -> Iterator[None]:
-        """Turn the database's errors into `StoreError`."""
+        """Raise the database's errors as `StoreError`."""
         try:
             yield
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise StoreError(explain(error, self.name, sqlite=self.is_sqlite)) from error
 
     def shrink_log(self) -> None:
-        """Move SQLite's write-ahead log into the file and empty it, unless a reader is in the way."""
+        """Copy SQLite's write-ahead log into the database file and truncate it, unless a reader prevents it."""
         if self.is_sqlite:
             with self.session() as connection:
                 driver = connection.connection.driver_connection
@@ -111,14 +111,14 @@ class Database:
             self._engine.dispose(close=self._pid == os.getpid())
 
     def _own_engine(self) -> Engine:
-        if self._pid != os.getpid():  # forked: the parent's connections must not be used, nor closed, here
+        if self._pid != os.getpid():  # forked: the parent's connections must be neither used nor closed here
             self._engine.dispose(close=False)
             self._writing, self._pid = threading.Lock(), os.getpid()
         return self._engine
 
 
-def again(work: Callable[[], T]) -> T:
-    """Do what may be done twice; a second time where the connection was cut in the middle, by a failover perhaps."""
+def retry_once(work: Callable[[], T]) -> T:
+    """Call an idempotent function; call it again if the connection was lost meanwhile, as in a failover."""
     try:
         return work()
     except StoreError as error:
@@ -143,7 +143,7 @@ def _url(location: Path | str) -> URL:
         return url.set(database=str(Path(str(url.database)).absolute()))
     if backend not in ("postgresql", "postgres"):
         shown = url.render_as_string(hide_password=True)
-        raise StoreError(f"{shown}: the trace store speaks sqlite and postgresql, not {backend!r}")
+        raise StoreError(f"{shown}: the trace store supports sqlite and postgresql, not {backend!r}")
     if importlib.util.find_spec("psycopg") is None:
         shown = url.render_as_string(hide_password=True)
         raise StoreError(
@@ -153,7 +153,7 @@ def _url(location: Path | str) -> URL:
 
 
 def _make_private_file(path: Path) -> None:
-    """Create the file with texts for its owner only; SQLite gives its log files the same mode."""
+    """Create the database file, readable by its owner only; SQLite creates its log files with the same mode."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -166,7 +166,7 @@ def _make_private_file(path: Path) -> None:
 
 def _engine(url: URL, busy_timeout_s: float) -> Engine:
     if url.get_backend_name() != "sqlite":
-        # in milliseconds: a server that is gone without a word (a lost machine, a firewall) is an error by then
+        # in milliseconds: after this, a server that stopped answering (a lost machine, a firewall) is an error
         bounds = {"connect_timeout": _CONNECT_TIMEOUT_S, "tcp_user_timeout": 1000 * _CONNECT_TIMEOUT_S}
         return create_engine(url, pool_pre_ping=True, connect_args=bounds)
     engine = create_engine(url, connect_args={"timeout": busy_timeout_s})
@@ -176,7 +176,7 @@ def _engine(url: URL, busy_timeout_s: float) -> Engine:
 
 
 def _configure(connection: sqlite3.Connection, _record: Any) -> None:
-    connection.isolation_level = None  # transactions begin in `_begin`, not where the driver thinks they should
+    connection.isolation_level = None  # transactions begin in `_begin`, not implicitly in the driver
     for setting in _SQLITE_SETTINGS:
         connection.execute(setting)
 

@@ -1,4 +1,4 @@
-"""What a database's error means for the person who reads it, and the next command to type."""
+"""Explain database errors: the likely cause, and the next command."""
 
 import sqlite3
 
@@ -7,23 +7,23 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from tracer_serve.errors import StoreError
 
 _SQLITE = {
-    sqlite3.SQLITE_BUSY: "another process has been writing for too long. Who has it open: fuser -v {name}",
-    sqlite3.SQLITE_LOCKED: "another process has been writing for too long. Who has it open: fuser -v {name}",
+    sqlite3.SQLITE_BUSY: "another process has been writing for too long. Find it: fuser -v {name}",
+    sqlite3.SQLITE_LOCKED: "another process has been writing for too long. Find it: fuser -v {name}",
     sqlite3.SQLITE_FULL: "the disk is full; what was acknowledged is kept. Make room: df -h {name}",
     sqlite3.SQLITE_READONLY: "the file or its folder is read-only. Check the owner and mode: ls -l {name}*",
     sqlite3.SQLITE_CANTOPEN: "the file cannot be opened. Check the owner and mode: ls -l {name}*",
     sqlite3.SQLITE_PERM: "the file cannot be opened. Check the owner and mode: ls -l {name}*",
-    sqlite3.SQLITE_IOERR: "the disk failed or is full. Look: df -h {name}; dmesg | tail",
-    sqlite3.SQLITE_NOTADB: "the file is not a trace store. Move it away, a new one is made: mv {name} {name}.old",
+    sqlite3.SQLITE_IOERR: "the disk failed or is full. Check: df -h {name}; dmesg | tail",
+    sqlite3.SQLITE_NOTADB: "the file is not a trace store. Move it away to start a new one: mv {name} {name}.old",
     sqlite3.SQLITE_CORRUPT: "the file is damaged. Stop the server and save what can be read:"
     " sqlite3 {name} .recover | sqlite3 {name}.new",
 }
 _POSTGRES = {  # by class or code of https://www.postgresql.org/docs/current/errcodes-appendix.html
     "53100": "the server's disk is full; what was acknowledged is kept. Make room on the server",
     "28": "the server refuses this user or password. Check traces.url",
-    "3D": "there is no such database. Make it: createdb {database}",
+    "3D": "there is no such database. Create it: createdb {database}",
     "42501": "this user may not create or write tables. Grant it: GRANT ALL ON SCHEMA public TO USER",
-    "55P03": "another session reads the tables for so long that they cannot be changed. Which: SELECT * FROM pg_locks",
+    "55P03": "another session locks the tables. Find it: SELECT * FROM pg_locks",
     "25006": "the server is read-only (a standby?). Point traces.url at the primary",
     "53": "the server is short of resources. See its log",
     "57": "the server is stopping, or an administrator ended the session. Try again",
@@ -39,7 +39,7 @@ def explain(error: Exception, name: str, *, sqlite: bool) -> str:
 
 
 def refuses_values(error: StoreError) -> bool:
-    """Say whether the database took offence at a row's values; else it takes no row at all."""
+    """Return whether the database rejects a row because of its values; otherwise it accepts no row at all."""
     cause: BaseException | None = error
     while isinstance(cause, StoreError):
         cause = cause.__cause__
@@ -58,8 +58,8 @@ def _postgres_advice(origin: BaseException) -> str:
     state = getattr(origin, "sqlstate", None)
     if state is None and "FATAL:  the database system is" in str(origin):
         return _POSTGRES["57"].replace("stopping", "starting or stopping")
-    if state is None and "FATAL" in str(origin):  # the server answered; drivers pass on no code from this early
-        return "the server is up and refuses. Check user and password in traces.url, or make it: createdb {database}"
+    if state is None and "FATAL" in str(origin):  # the server answered; drivers report no code this early
+        return "the server refuses the connection. Check traces.url, or create the database: createdb {database}"
     if state is None:
-        return "the server cannot be reached. Is it up: pg_isready -d '{name}'"
+        return "the server cannot be reached. Check that it runs: pg_isready -d '{name}'"
     return _POSTGRES.get(state) or _POSTGRES.get(state[:2]) or f"the server failed with SQLSTATE {state}"

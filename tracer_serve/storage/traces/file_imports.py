@@ -1,4 +1,4 @@
-"""Imports: the rows of a file in one transaction, with a note that keeps it from happening twice."""
+"""Import the rows of a file in one transaction, each file once."""
 
 import itertools
 import time
@@ -11,7 +11,7 @@ from tracer_serve.storage.traces.rows import to_row
 from tracer_serve.storage.traces.schema import imports
 from tracer_serve.storage.traces.schema import traces as table
 from tracer_serve.storage.traces.sql import COLUMNS, StorePart, insert, insert_into, touched
-from tracer_serve.storage.traces.tally_delta import Change
+from tracer_serve.storage.traces.tally_delta import TallyDelta
 from tracer_serve.types import Trace
 
 _CHUNK = 5_000
@@ -34,33 +34,33 @@ class FileImports(StorePart):
             return frozenset(connection.execute(select(imports.c.sha256).where(imports.c.task == self._task)).scalars())
 
     def add(self, traces: Iterable[Trace], *, sha256: str, path: str) -> int:
-        """Write all traces of a file, or, when their iterator raises, none; return how many, 0 if it is there already.
+        """Write all traces of a file, or none if their iterator raises; return how many, 0 for a known file.
 
-        They wait in a temporary table until all of them are known to be good, so that other writers wait only for the
-        copy into the table proper.
+        They are written to a temporary table first, so that other writers wait only for the copy of valid rows into the
+        table.
         """
         with self._db.session() as connection:
             try:
                 with connection.begin():
-                    change, rows = _stage(connection, traces)
+                    delta, rows = _stage(connection, traces)
                 with self._db.writing(connection):
                     note = {"task": self._task, "sha256": sha256, "path": pack(path), "rows": rows}
                     values = insert_into(connection, imports).values(**note, imported_at=time.time_ns() // 1_000)
                     if touched(connection, values.on_conflict_do_nothing()) != 1:
                         return 0
                     connection.exec_driver_sql(_COPY)
-                    change.write(connection)
+                    delta.write(connection)
             finally:
                 with connection.begin():
                     connection.exec_driver_sql(f"DROP TABLE IF EXISTS {_STAGE}")
         return rows
 
 
-def _stage(connection: Connection, traces: Iterable[Trace]) -> tuple[Change, int]:
+def _stage(connection: Connection, traces: Iterable[Trace]) -> tuple[TallyDelta, int]:
     connection.exec_driver_sql(f"CREATE TEMPORARY TABLE {_STAGE} AS SELECT {COLUMNS} FROM {table.name} WHERE 1 = 0")  # noqa: S608
-    change, staged, rows = Change(), 0, map(to_row, traces)
+    delta, staged, rows = TallyDelta(), 0, map(to_row, traces)
     while chunk := list(itertools.islice(rows, _CHUNK)):
         insert(connection, chunk, _STAGE)
-        change.add(chunk)
+        delta.add(chunk)
         staged += len(chunk)
-    return change, staged
+    return delta, staged

@@ -10,7 +10,6 @@ from sqlalchemy.sql.elements import ColumnElement
 from tracer_serve.storage.traces.schema import leases
 from tracer_serve.storage.traces.sql import StorePart, insert_into, touched
 
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _US = 1_000_000
 
 
@@ -20,7 +19,13 @@ class Leases(StorePart):
     On Postgres, times come from the server's clock, so the replicas' clocks do not matter. On SQLite all processes are
     on one machine and times come from its clock since boot, which setting the wall clock does not move; after a reboot
     every older lease has expired.
+
+    Attributes
+    ----------
+    boot_id : file with the id of this boot, which the clock's times belong to
     """
+
+    boot_id = Path("/proc/sys/kernel/random/boot_id")
 
     def acquire(self, name: str, holder: str, ttl_s: float) -> bool:
         """Take a lease that is free, has expired, or already belongs to this holder; one atomic statement.
@@ -31,7 +36,7 @@ class Leases(StorePart):
         ttl_s : seconds until it expires unless renewed
         """
         with self._db.write() as connection:
-            now, boot = _clock(connection)
+            now, boot = self._clock(connection)
             values: dict[str, Any] = {"holder": holder, "boot": boot, "expires": now + int(ttl_s * _US)}
             lease = insert_into(connection, leases).values(task=self._task, name=name, **values)
             taken = touched(
@@ -45,9 +50,9 @@ class Leases(StorePart):
             return taken == 1
 
     def renew(self, name: str, holder: str, ttl_s: float) -> bool:
-        """Extend a lease that still belongs to this holder; False: it is lost, stop what it protects."""
+        """Extend a lease that still belongs to this holder; False: it is lost, so stop the work that it protects."""
         with self._db.write() as connection:
-            now, boot = _clock(connection)
+            now, boot = self._clock(connection)
             values = {"boot": boot, "expires": now + int(ttl_s * _US)}
             return touched(connection, leases.update().where(*self._held(name, holder)).values(values)) == 1
 
@@ -59,7 +64,7 @@ class Leases(StorePart):
     def holder(self, name: str) -> str | None:
         """Return the holder of a lease that has not expired, None where it is free."""
         with self._db.read() as connection:
-            now, boot = _clock(connection)
+            now, boot = self._clock(connection)
             query = select(leases.c.holder).where(leases.c.task == self._task, leases.c.name == name)
             holder: str | None = connection.execute(
                 query.where(leases.c.expires > now, leases.c.boot == boot)
@@ -69,11 +74,12 @@ class Leases(StorePart):
     def _held(self, name: str, holder: str) -> tuple[ColumnElement[bool], ...]:
         return (leases.c.task == self._task, leases.c.name == name, leases.c.holder == holder)
 
-
-def _clock(connection: Connection) -> tuple[ColumnElement[int], str]:
-    """Return the time in microseconds, by the database's own clock where it has one, and the epoch of that clock."""
-    if connection.dialect.name == "postgresql":
-        return cast(func.extract("epoch", func.clock_timestamp()) * _US, BigInteger), ""
-    if hasattr(time, "CLOCK_BOOTTIME") and _BOOT_ID.exists():
-        return literal(time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000, BigInteger), _BOOT_ID.read_text().strip()
-    return literal(time.time_ns() // 1_000, BigInteger), "wall"
+    def _clock(self, connection: Connection) -> tuple[ColumnElement[int], str]:
+        """Return the time in microseconds, by the database's clock if it has one, and the epoch of that clock."""
+        if connection.dialect.name == "postgresql":
+            return cast(func.extract("epoch", func.clock_timestamp()) * _US, BigInteger), ""
+        if hasattr(time, "CLOCK_BOOTTIME") and self.boot_id.exists():
+            return literal(
+                time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000, BigInteger
+            ), self.boot_id.read_text().strip()
+        return literal(time.time_ns() // 1_000, BigInteger), "wall"

@@ -1,11 +1,11 @@
-"""Numbered migrations: what a database lacks is applied once, under a lock, in one transaction.
+"""Schema migrations: each is applied once, under a lock, all of them in one transaction.
 
-A migration adds: a table, an index, a column with a default. A process of an older release then keeps working on the
-newer schema. One that must break older releases says so (`breaking`), and they refuse to open the store. A migration
-that has been released is never edited.
+A migration only adds a table, an index, or a column with a default, so processes of an older release keep working on
+the newer schema. A migration that breaks older releases is marked `breaking`, and they refuse to open the store. A
+released migration is never edited.
 
-On Postgres a change of a table waits for every transaction that reads it, and whoever comes later waits behind the
-change. So it gives up after a second and tries again: traffic of the old release is held up for no longer than that.
+On Postgres, ALTER TABLE waits for every transaction that reads the table, and later transactions wait behind it. So it
+times out after a second and is retried: a server of the old release is blocked for a second at most.
 """
 
 import time
@@ -18,14 +18,14 @@ from tracer_serve.errors import StoreError
 from tracer_serve.storage.traces.database import Database
 from tracer_serve.storage.traces.schema import applied
 
-_LOCK_MS, _TRIES, _PAUSE_S = 1_000, 30, 1.0
+_TRIES = 30
 _LOCKED = "55P03"
-_ADVISORY_LOCK = 0x7472_6163_6572  # "tracer": any number that nobody else uses in this database
+_ADVISORY_LOCK = 0x7472_6163_6572  # "tracer": any number that is unique in this database
 
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One step; ``{C}`` is where Postgres needs byte order, which SQLite has anyway."""
+    """One migration; ``{C}`` in a statement is replaced by Postgres's collation in byte order, SQLite's default."""
 
     number: int
     name: str
@@ -86,32 +86,38 @@ MIGRATIONS = (
 )
 
 
-def migrate(database: Database, migrations: tuple[Migration, ...] = MIGRATIONS) -> None:
-    """Bring the schema up to date; does not write, nor wait, where there is nothing to do.
+def migrate(
+    database: Database, migrations: tuple[Migration, ...] = MIGRATIONS, *, lock_s: float = 1.0, pause_s: float = 1.0
+) -> None:
+    """Bring the schema up to date; without a missing migration it neither writes nor waits.
+
+    Parameters
+    ----------
+    lock_s, pause_s : seconds to wait for a lock on Postgres, and until the next of 30 attempts
 
     Raises
     ------
     StoreError
-        The database was changed by a newer release in a way that this one does not understand.
+        A newer release has applied a breaking migration.
     """
     with database.read() as connection:
         missing = _missing(connection, database, migrations)
     for left in reversed(range(_TRIES if missing else 0)):
         try:
-            _apply_all(database, migrations)
+            _apply_all(database, migrations, lock_s)
         except StoreError as error:
             if not left or getattr(getattr(error.__cause__, "orig", None), "sqlstate", None) != _LOCKED:
                 raise
-            time.sleep(_PAUSE_S)
+            time.sleep(pause_s)
         else:
             return
 
 
-def _apply_all(database: Database, migrations: tuple[Migration, ...]) -> None:
+def _apply_all(database: Database, migrations: tuple[Migration, ...], lock_s: float) -> None:
     with database.write() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text(f"SELECT pg_advisory_xact_lock({_ADVISORY_LOCK})"))
-            connection.execute(text(f"SET LOCAL lock_timeout = {_LOCK_MS}"))
+            connection.execute(text(f"SET LOCAL lock_timeout = {int(1_000 * lock_s)}"))
         applied.create(connection, checkfirst=True)
         for migration in _missing(connection, database, migrations):  # another process may have been first
             _apply(connection, migration)
@@ -126,7 +132,7 @@ def _missing(connection: Connection, database: Database, migrations: tuple[Migra
         if done[number].breaking:
             raise StoreError(
                 f"{database.name}: a newer tracer-serve has changed this store (migration {number},"
-                f" {done[number].name!r}). Take the release that did; this one is {__version__}"
+                f" {done[number].name!r}) and this release, {__version__}, cannot read it. Install the newer release"
             )
     return tuple(migration for migration in migrations if migration.number not in done)
 

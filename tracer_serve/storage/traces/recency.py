@@ -11,21 +11,21 @@ from tracer_serve.storage.traces.schema import traces
 from tracer_serve.storage.traces.tallies import label_counts, store_counts
 
 _PAGE = 20_000
-_LAST = 29  # from this character on an id is random: its counter goes up by 32 random bits
+_LAST = 29  # from this character on an id is random: its counter is incremented by 32 random bits
 _RANDOM = 1 << 32
 
 
 @dataclass(frozen=True, slots=True)
 class Newest:
-    """Which labelled rows are the newest.
+    """A selection of the newest labelled rows.
 
     Parameters
     ----------
-    after : the rows that were served after this id; empty: all of them
-    of : how many labelled rows there are
-    imported : the share of the imported rows that are among them, chosen by their ids' random part: a file may be in
-        any order, so that its last rows are a sample of nothing
-    older : ids of others that are kept besides
+    after : served rows after this id are selected; empty: all of them
+    of : number of labelled rows in the store
+    imported : share of the imported rows that is selected, at random by their ids: a file may be in any order, so its
+        last rows would be a biased sample
+    older : ids of other rows that are selected as well
     """
 
     of: int
@@ -35,14 +35,14 @@ class Newest:
 
     @property
     def chosen(self) -> ColumnElement[bool]:
-        """The condition on a row; `older` apart."""
+        """The condition on a row, without `older`."""
         drawn = func.substr(traces.c.id, _LAST) < f"{int(self.imported * _RANDOM):08x}"
         served = and_(traces.c.decision.is_not(None), traces.c.id > self.after)
         return or_(served, and_(traces.c.decision.is_(None), drawn)) if self.imported else served
 
 
 def newest(connection: Connection, task: str, n: int, each: int) -> Newest | None:
-    """Select the newest n labelled rows, and of rare labels up to `each`; None where there are no more than n rows."""
+    """Select the newest n labelled rows, and of rare labels up to `each`; None if there are at most n rows."""
     counts = store_counts(connection, task)
     imported, total = counts.by_decision.get(None, 0), counts.total.labelled
     served = total - imported
@@ -61,7 +61,7 @@ def newest(connection: Connection, task: str, n: int, each: int) -> Newest | Non
 
 
 def id_before_newest(connection: Connection, task: str, n: int, *where: ColumnElement[bool]) -> str:
-    """Return the id of the newest labelled row but n, empty where there is none."""
+    """Return the id before the newest n labelled rows, empty if there is none."""
     ids = _labelled(task).where(*where).order_by(traces.c.id.desc())
     return connection.execute(ids.offset(n).limit(1)).scalar_one_or_none() or ""
 
@@ -73,7 +73,7 @@ def _labelled(task: str, *columns: ColumnElement[Any]) -> Select[Any]:
 def _newest_others(
     connection: Connection, labelled: Select[Any], where: ColumnElement[bool], lacking: dict[str, int]
 ) -> tuple[str, ...]:
-    """Return the newest rows of some labels, as many of each as it lacks."""
+    """Return the ids of the newest rows of some labels, as many of each as are lacking."""
     others: list[str] = []
     query = labelled.add_columns(traces.c.teacher_label).where(where)
     query, before = query.order_by(traces.c.id.desc()).limit(_PAGE), None

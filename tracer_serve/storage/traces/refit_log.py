@@ -19,7 +19,7 @@ class Refit:
 
     Parameters
     ----------
-    reason : why it was started, or, once it has ended, why it came out as it did
+    reason : why it was started; once it has ended, the reason for its outcome
     outcome : None while it runs; else a word such as ``certified``, ``abstained``, ``failed``
     version : the version it wrote, None where it wrote none
     """

@@ -1,4 +1,4 @@
-"""A `Trace` to a row of the table, and back."""
+"""Convert traces to table rows and back."""
 
 import math
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,13 @@ HOUR_US = 3_600_000_000
 
 
 def to_us(when: datetime) -> int:
-    """Return microseconds since 1970; a time without a zone would mean something else on another machine."""
+    """Return microseconds since 1970.
+
+    Raises
+    ------
+    ValueError
+        If the time has no zone: it would differ between machines.
+    """
     if when.tzinfo is None:
         raise ValueError(f"{when!r} has no time zone; use datetime.now(UTC)")
     return (when - _EPOCH) // _MICROSECOND
@@ -27,7 +33,7 @@ def from_us(microseconds: int) -> datetime:
 
 
 class Row(NamedTuple):
-    """One row of `tables.traces`, texts packed, in the order of its columns."""
+    """One row of the table `schema.traces`, texts packed, fields in the order of its columns."""
 
     task: str
     id: str
@@ -55,7 +61,7 @@ class Row(NamedTuple):
 
 
 def to_row(trace: Trace) -> Row:
-    """Return the row of a trace. A NaN score is stored as none: SQLite has no NaN, and neither says anything."""
+    """Return the row of a trace. A NaN score is stored as NULL, since SQLite has no NaN."""
     return Row(
         trace.task,
         trace.id,
@@ -73,7 +79,7 @@ def to_row(trace: Trace) -> Row:
         pack_some(trace.teacher_fingerprint),
         dump(trace.usage),
         float(trace.cost),
-        to_json(trace.latency_ms).decode(),  # in no order, which nobody asks of it: a third of `dump`'s time
+        to_json(trace.latency_ms).decode(),  # keys need no order here, and this takes a third of `dump`'s time
         dump(trace.metadata),
         user_of(trace.metadata),
         pack_some(trace.form),
@@ -84,7 +90,7 @@ def to_row(trace: Trace) -> Row:
 
 
 def user_of(metadata: dict[str, Any]) -> str | None:
-    """Return what `forget_user` finds a row by."""
+    """Return the packed user of a row, by which `Users.forget` finds it."""
     user = metadata.get("user")
     return None if user is None else pack(str(user))
 

@@ -1,6 +1,6 @@
-"""The tables as SQLAlchemy Core sees them; `migrations` creates them, and a test compares the two.
+"""The tables in SQLAlchemy Core; `migrations` creates them, and a test compares the two.
 
-Texts are packed and JSON is dumped (see `codec`) before they get here.
+Texts are packed and JSON is dumped (see `codec`).
 """
 
 from sqlalchemy import BigInteger, Column, Double, Integer, MetaData, Table, Text
@@ -37,7 +37,7 @@ traces = Table(
     Column("cost", Double, nullable=False),
     Column("latency_ms", Text, nullable=False),
     Column("metadata", Text, nullable=False),
-    Column("user_id", Text),  # metadata.user once more, so that it has an index
+    Column("user_id", Text),  # a copy of metadata.user, for its index
     Column("form", Text),
     Column("group_id", Text),
     Column("key_id", Text),
@@ -48,12 +48,12 @@ tallies = Table(
     "tracer_tallies",
     metadata,
     Column("task", Text, primary_key=True),
-    Column("writer", Integer, primary_key=True),  # processes count in rows of their own, so none waits for another
+    Column("writer", Integer, primary_key=True),  # each process has rows of its own, so none waits for another
     Column("hour", BigInteger, primary_key=True),  # hours since 1970, UTC
     Column("version", BigInteger, primary_key=True),  # -1: none
     Column("decision", Text, primary_key=True),  # '': imported
     Column("source", Text, primary_key=True),  # '': not labelled
-    Column("agreed", Integer, primary_key=True),  # 1, 0, or -1 where there is nothing to compare
+    Column("agreed", Integer, primary_key=True),  # 1, 0, or -1 without two labels to compare
     Column("n", BigInteger, nullable=False),
     Column("cost", Double, nullable=False),
 )

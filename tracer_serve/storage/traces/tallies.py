@@ -1,8 +1,8 @@
-"""Counts that are kept while rows are written, so that no dashboard ever scans the rows.
+"""Counts of rows that are updated with each write, so that no dashboard scans the rows.
 
 A cell counts the rows of one hour, version, decision, label source and agreement. Cells and rows change in the same
-transaction. Each process writes cells of its own (`writer`): the sum over writers is the truth, a single cell may be
-negative. Rows that retention removed are counted by one writer more, `GONE`.
+transaction. Each process writes to cells of its own (`writer`): only sums over writers are meaningful, a single cell
+may be negative. Rows deleted by retention are counted by a separate writer, `GONE`.
 """
 
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from tracer_serve.storage.traces.schema import label_tallies, tallies
 from tracer_serve.storage.traces.sql import StorePart
 
 GONE = -1
-"""The writer of the counts of rows that are there no more."""
+"""The writer of the counts of deleted rows."""
 
 
 @dataclass(frozen=True, slots=True)

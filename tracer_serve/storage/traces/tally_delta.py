@@ -1,4 +1,4 @@
-"""What a transaction that writes rows does to their counts."""
+"""The change to the tallies in a transaction that writes rows."""
 
 import functools
 import os
@@ -28,11 +28,11 @@ COUNTED = (
 _WRITERS = 64
 
 
-class Change:
-    """What one transaction does to the counts.
+class TallyDelta:
+    """The change to the tallies in one transaction.
 
-    It is written once, and last, in one order for everybody: transactions that lock cells in different orders would
-    block each other for good.
+    It is written once, at the end, with the cells in sorted order: transactions that lock cells in different orders
+    could deadlock.
     """
 
     def __init__(self) -> None:
@@ -40,8 +40,8 @@ class Change:
         self._costs: defaultdict[tuple[Any, ...], float] = defaultdict(float)
         self._labels: Counter[tuple[str, str]] = Counter()
 
-    def add(self, rows: Iterable[Row], sign: int = 1) -> "Change":
-        """Count rows, or with a sign of -1 take them out; return itself."""
+    def add(self, rows: Iterable[Row], sign: int = 1) -> "TallyDelta":
+        """Add rows to the counts, or with a sign of -1 subtract them; return itself."""
         for row in rows:
             cell = _cell(row)
             self._rows[cell] += sign
@@ -51,7 +51,12 @@ class Change:
         return self
 
     def write(self, connection: Connection, writer: int | None = None) -> None:
-        """Bring it into the tables; `writer` is whose cells, this process's unless said."""
+        """Add it to the tables.
+
+        Parameters
+        ----------
+        writer : whose cells; None: this process's
+        """
         writer = _writer() if writer is None else writer
         cells = [(*cell, writer, n, self._costs[cell]) for cell, n in sorted(self._rows.items())]
         _add(connection, tallies, (*_CELL, "writer"), ("n", "cost"), cells)
@@ -68,7 +73,7 @@ def _writer_of(_pid: int) -> int:
 
 
 def _writer() -> int:
-    """Return this process's number: drawn, since in containers many processes have the same id."""
+    """Return this process's number, drawn at random: in containers many processes have the same pid."""
     return _writer_of(os.getpid())
 
 
@@ -87,10 +92,10 @@ def _cell(row: Row) -> tuple[Any, ...]:
 def _add(
     connection: Connection, table: Table, key: tuple[str, ...], sums: tuple[str, ...], values: list[tuple[Any, ...]]
 ) -> None:
-    """Add to the sums of cells, each made where it is not there yet."""
+    """Add to the sums of cells, and insert missing cells."""
     if values:
         mark = "%s" if connection.dialect.name == "postgresql" else "?"
-        # straight to the driver: to compile this costs more than all the rest of a small transaction
+        # directly through the driver: compiling the statement would cost more than a small transaction
         connection.exec_driver_sql(_adding(table.name, key, sums, mark), values)
 
 

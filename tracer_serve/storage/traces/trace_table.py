@@ -10,21 +10,28 @@ from tracer_serve.errors import StoreError
 from tracer_serve.storage.traces import recency
 from tracer_serve.storage.traces.codec import pack, unpack, unpack_text
 from tracer_serve.storage.traces.columnar import Columns, gather
-from tracer_serve.storage.traces.database import again
-from tracer_serve.storage.traces.merge_label import labelled, stands_against
+from tracer_serve.storage.traces.database import retry_once
+from tracer_serve.storage.traces.merge_label import keeps_human_label, labelled
 from tracer_serve.storage.traces.recency import Newest
 from tracer_serve.storage.traces.rows import Row, from_row, to_row
 from tracer_serve.storage.traces.schema import traces
-from tracer_serve.storage.traces.sql import StorePart, fetch, insert, missing, pages
+from tracer_serve.storage.traces.sql import StorePart, fetch, insert, missing
 from tracer_serve.storage.traces.tallies import label_counts
-from tracer_serve.storage.traces.tally_delta import Change
+from tracer_serve.storage.traces.tally_delta import TallyDelta
 from tracer_serve.types import Answer, LabelSource, Text, Trace
 
 _LOOKED_AT = 200_000
 
 
 class TraceTable(StorePart):
-    """The traces of one task. Every write is durable when its call returns."""
+    """The traces of one task. Every write is durable when its call returns.
+
+    Attributes
+    ----------
+    column_rows : rows that one query of `columns` reads
+    """
+
+    column_rows = 20_000
 
     def add(self, traces: Iterable[Trace]) -> int:
         """Write traces in one transaction; they are on disk on return.
@@ -39,7 +46,7 @@ class TraceTable(StorePart):
         rows = [to_row(self._checked(trace)) for trace in traces]
         if not rows:
             return 0
-        known = again(partial(self._commit, rows))
+        known = retry_once(partial(self._commit, rows))
         return sum(row.id not in known for row in rows)
 
     def set_label(
@@ -66,7 +73,7 @@ class TraceTable(StorePart):
         False where there is no such row, or its label is a person's and `source` is not.
         """
         merge = partial(labelled, label=label, source=source, answer=answer, fingerprint=fingerprint)
-        return again(partial(self._set_label, pack(trace_id), merge, source))
+        return retry_once(partial(self._set_label, pack(trace_id), merge, source))
 
     def get(self, trace_id: str) -> Trace | None:
         """Return one trace, None where there is no such id."""
@@ -81,7 +88,7 @@ class TraceTable(StorePart):
         ----------
         after_id, until_id : bounds, the first exclusive, the second inclusive; `latest_id` makes a snapshot
         """
-        for page in pages(self._db, self._task, after_id, until_id, traces.c.teacher_label.is_not(None)):
+        for page in self._pages(after_id, until_id, traces.c.teacher_label.is_not(None)):
             yield from map(from_row, page)
 
     def columns(
@@ -101,7 +108,15 @@ class TraceTable(StorePart):
         newest : return only these rows
         """
         with self._db.read() as connection:
-            return gather(connection, self._task, after_id, until_id, labelled_only=labelled_only, newest=newest)
+            return gather(
+                connection,
+                self._task,
+                after_id=after_id,
+                until_id=until_id,
+                labelled_only=labelled_only,
+                newest=newest,
+                page_rows=self.column_rows,
+            )
 
     def newest(self, n: int, each: int = 0) -> Newest | None:
         """Return which labelled rows are the newest n or nearly so; None where there are no more than that.
@@ -202,7 +217,7 @@ class TraceTable(StorePart):
         try:
             with self._db.write() as connection:
                 insert(connection, rows)
-                Change().add(rows).write(connection)
+                TallyDelta().add(rows).write(connection)
                 return set()
         except StoreError as error:
             if not isinstance(error.__cause__, IntegrityError):
@@ -211,7 +226,7 @@ class TraceTable(StorePart):
             new = missing(connection, self._task, rows)
             if new:
                 insert(connection, new)
-                Change().add(new).write(connection)
+                TallyDelta().add(new).write(connection)
         return {row.id for row in rows} - {row.id for row in new}
 
     def _set_label(self, packed_id: str, merge: Callable[[Row], Row], source: LabelSource) -> bool:
@@ -223,5 +238,5 @@ class TraceTable(StorePart):
             before, after = found[0], merge(found[0])
             if after != before:
                 connection.execute(traces.update().where(*where).values(after._asdict()))
-                Change().add([before], -1).add([after]).write(connection)
-            return not stands_against(before, source)
+                TallyDelta().add([before], -1).add([after]).write(connection)
+            return not keeps_human_label(before, source)

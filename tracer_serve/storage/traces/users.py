@@ -5,7 +5,7 @@ from sqlalchemy import bindparam, select
 from tracer_serve.storage.traces.codec import pack
 from tracer_serve.storage.traces.schema import traces
 from tracer_serve.storage.traces.sql import StorePart, fetch
-from tracer_serve.storage.traces.tally_delta import Change
+from tracer_serve.storage.traces.tally_delta import TallyDelta
 
 
 class Users(StorePart):
@@ -25,7 +25,7 @@ class Users(StorePart):
             if gone:
                 delete = traces.delete().where(traces.c.task == self._task, traces.c.id == bindparam("gone"))
                 connection.execute(delete, [{"gone": row.id} for row in gone])
-                Change().add(gone, -1).write(connection)
+                TallyDelta().add(gone, -1).write(connection)
         if gone:
             self._db.shrink_log()
         return [row.id for row in gone]

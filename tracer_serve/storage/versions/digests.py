@@ -1,7 +1,7 @@
 """Digests of manifests, kept in the trace store, so that a changed version is detected even if its checksums match.
 
-A manifest lists the sha256 of every file, and lies beside them: whoever can write the files can replace both. The
-trace store may be elsewhere (Postgres), under other credentials.
+A manifest lists the sha256 of every file, and is stored beside them: with write access, both can be replaced. The
+trace store may be elsewhere (Postgres), with other credentials.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Copies of an object store's versions on one machine; each file is fetched once and checked."""
+"""Local copies of an object store's versions; each file is fetched once and checked."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ Fetch = Callable[[str, Path], None]
 
 
 class DownloadCache:
-    """Version folders with copies; any number of processes may share them.
+    """Version folders with copies; processes may share them.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class DownloadCache:
         self._root, self._fetch, self._folders = root, fetch, VersionFolders(root)
 
     def folder(self, number: int) -> Path:
-        """Return where the copy of a version is, or will be."""
+        """Return the folder for the copy of a version."""
         return self._folders.folder(number)
 
     def manifest(self, number: int) -> Manifest | None:
@@ -97,7 +97,7 @@ class DownloadCache:
             if number not in there and number < max(there, default=0):
                 shutil.rmtree(self.folder(number), ignore_errors=True)
         for leftover in self._root.glob(f"{_ASIDE}*"):
-            with suppress(OSError):  # another process has finished with it
+            with suppress(OSError):  # another process has deleted it
                 if time.time() - leftover.stat().st_mtime > _LEFT_S:
                     shutil.rmtree(leftover)
 

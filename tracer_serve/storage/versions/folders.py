@@ -11,7 +11,7 @@ from tracer_serve.storage.versions.manifest import Manifest
 
 
 class VersionFolders:
-    """Reads the folders of versions below one folder.
+    """Read the folders of versions below one folder.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class VersionFolders:
 
 @contextmanager
 def writing(root: Path) -> Iterator[None]:
-    """Turn an error of the disk below a folder of versions into an `ArtifactError`."""
+    """Raise disk errors below a folder of versions as `ArtifactError`."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Versions in a folder: written aside, fsynced, renamed; `current` is a text file that is replaced atomically.
+"""Versions in a folder: written to a temporary folder, fsynced, renamed; the file `current` is replaced atomically.
 
 A crash at any point leaves either no new version or a complete one, and `current` always names a complete one.
 """
@@ -53,7 +53,7 @@ class LocalVersions:
         Raises
         ------
         ArtifactError
-            `current` cannot be read, or holds no number, which no crash of this program can cause.
+            If `current` cannot be read, or contains no number, which no crash of this program causes.
         """
         try:
             text = (self.root / "current").read_bytes()[:20].strip()
@@ -65,7 +65,7 @@ class LocalVersions:
             ) from error
         if not text.isdigit() or len(text) > _DIGITS:
             raise ArtifactError(
-                f"{self.root}/current holds {text!r}, not a version's number. Choose a version:"
+                f"{self.root}/current contains {text!r}, not a version's number. Choose a version:"
                 " tracer-serve rollback TASK.yaml --to N"
             )
         return int(text)
@@ -101,7 +101,7 @@ class LocalVersions:
         return manifest
 
     def activate(self, number: int) -> None:
-        """Make a version the current one, after verifying it; every worker notices within a second."""
+        """Make a version the current one, after verifying it; workers load it within a second."""
         with self._locked():
             self.verify(number)
             self._replace(self.root / "current", f"{number}\n")
@@ -149,7 +149,7 @@ class LocalVersions:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Hold the folder's lock: one thread of one process changes `current` or a manifest. A kill releases it."""
+        """Lock the folder for a change of `current` or a manifest; the lock ends with its process."""
         if not self.root.is_dir():
             yield
             return
@@ -164,7 +164,7 @@ class LocalVersions:
 
     def _replace(self, file: Path, text: str) -> None:
         with writing(self.root):
-            aside = self.root / f"{file.name}{_ASIDE}"  # in the version's folder, `verify` would refuse it
+            aside = self.root / f"{file.name}{_ASIDE}"  # not in the version's folder, where `verify` would reject it
             aside.write_text(text, encoding="utf-8")
             make_private(aside)
             sync(aside)

@@ -1,4 +1,4 @@
-"""What a version is and which files it is made of."""
+"""The manifest of a version: its facts, and the sha256 of its files."""
 
 import hashlib
 import json
@@ -10,20 +10,20 @@ from tracer_serve.errors import ArtifactError
 from tracer_serve.infra.file_hash import sha256_of
 
 NEAREST = "nearest.npy"
-"""File of a version: trace ids of the rows of its policy's indexes, in the order of the rows, ASCII; the texts stay in
-the store alone."""
+"""File of a version: trace ids of the rows in its neighbour index, in their order, ASCII; the texts are in the trace
+store only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a version is and what belongs to it.
+    """Facts about a version.
 
     Parameters
     ----------
     version : its number, from 1
     created : UTC, ISO 8601
     task : name of the task
-    certified : whether its certificate lets the surrogate answer
+    certified : whether the surrogate may answer
     reason : why not, or ``certified``
     attempt : which attempt to open the gate after an alarm this was, counted from 1; 0: no alarm had closed it
     basis : ``proved`` or ``empirical``: what supports the certificate's delta
@@ -32,14 +32,14 @@ class Manifest:
     last_trace : id of the newest of them
     embedder, teacher : fingerprints; of a cascade, of all its embedders
     plugins : sha256 of each plugin file
-    software : versions of tracer-serve and of the libraries that shape the numbers
+    software : versions of tracer-serve and of the libraries that affect results
     files : sha256 of every other file, by path relative to the folder
-    pinned : kept whatever the retention
-    labels : what it can answer
+    pinned : never deleted by age
+    labels : the labels that it can give
     after : its calibration rows came after this trace id; empty: from the first on
     spent : with ``gate.spend: series``, rows up to this id may be in no further certificate
     forms : fingerprints of the forms that its calibration rows came from; empty: direct calls and imports alone
-    forgotten : rows it was fitted on that were removed since on a user's demand
+    forgotten : rows it was fitted on that were deleted since at a user's request
     """
 
     version: int
@@ -66,19 +66,19 @@ class Manifest:
 
     @classmethod
     def of_json(cls, text: str) -> Self:
-        """Read what `as_json` wrote, at whatever release; a key that is not known here is passed over.
+        """Parse a manifest of any release; unknown keys are ignored.
 
         Raises
         ------
         ValueError, TypeError
-            Where it is no manifest.
+            If it is not a manifest.
         """
         facts: dict[str, Any] = json.loads(text)
         facts |= {name: tuple(facts.get(name, ())) for name in ("labels", "forms")}
         return cls(**{f.name: facts[f.name] for f in fields(cls) if f.name in facts})
 
     def as_json(self) -> str:
-        """Return it as the text of ``manifest.json``."""
+        """Return the text of ``manifest.json``."""
         return json.dumps(asdict(self), indent=1)
 
     def digest(self) -> str:

@@ -1,4 +1,4 @@
-"""Objects below one URL of S3, Google Cloud Storage, Azure or whatever else fsspec speaks; errors say what to do."""
+"""Objects below one URL of S3, Google Cloud Storage, Azure or any other store that fsspec supports."""
 
 import importlib
 from collections.abc import Iterator, Sequence
@@ -18,9 +18,9 @@ _MAKE = {"s3": "aws s3 mb s3://{bucket}", "gs": "gcloud storage buckets create g
 
 
 class Objects:
-    """What lies below a URL. Thread-safe; not to be used on both sides of a fork.
+    """The objects below a URL. Thread-safe; do not use it on both sides of a fork.
 
-    Credentials and endpoints are the driver's own: the variables ``AWS_*`` and ``GOOGLE_*``, roles of the machine.
+    The driver reads credentials and endpoints: the variables ``AWS_*`` and ``GOOGLE_*``, roles of the machine.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class Objects:
     Raises
     ------
     ArtifactError
-        Where the URL's protocol is unknown, or its driver is not installed.
+        If the URL's protocol is unknown, or its driver is not installed.
     """
 
     def __init__(self, url: str) -> None:
@@ -37,7 +37,7 @@ class Objects:
         self._protocol = url.partition("://")[0]
         try:
             fsspec = importlib.import_module("fsspec.core")
-            # listings are never kept: another machine's new version would stay unseen
+            # a cached listing would hide another machine's new version
             self._fs, self._root = fsspec.url_to_fs(self.url, use_listings_cache=False)
         except ImportError as error:
             extra = _PACKAGES.get(self._protocol)
@@ -76,12 +76,12 @@ class Objects:
             self._fs.put_file(str(file), self._at(name))
 
     def write(self, name: str, content: bytes) -> None:
-        """Write an object, whatever was there."""
+        """Write an object, replacing any earlier one."""
         with self._explained():
             self._fs.pipe_file(self._at(name), content)
 
     def create(self, name: str, content: bytes) -> bool:
-        """Write an object that is not there yet, by a conditional put; False where it is."""
+        """Write a new object by a conditional put; False if it exists."""
         with self._explained():
             try:
                 self._fs.pipe_file(self._at(name), content, mode="create")
@@ -103,7 +103,7 @@ class Objects:
         return sorted(path.strip("/")[skip:] for path in found)
 
     def age_s(self, name: str) -> float:
-        """Return how many seconds ago an object was written; 0 where that cannot be told."""
+        """Return how many seconds ago an object was written; 0 if unknown."""
         with self._explained():
             try:
                 written: datetime = self._fs.modified(self._at(name))
@@ -112,7 +112,7 @@ class Objects:
         return (datetime.now(UTC) - (written if written.tzinfo else written.replace(tzinfo=UTC))).total_seconds()
 
     def delete(self, names: Sequence[str]) -> None:
-        """Remove objects; those that are gone already do not matter."""
+        """Delete objects; missing ones are ignored."""
         with self._explained():
             for name in names:
                 try:
@@ -128,7 +128,7 @@ class Objects:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # every driver has errors of its own; the cause is kept and told
+        except Exception as error:  # every driver has its own errors; the cause is kept and reported
             raise ArtifactError(f"{self.url}: {self._advice(error)} ({_said(error)})") from error
 
     def _advice(self, error: Exception) -> str:
@@ -139,7 +139,7 @@ class Objects:
         if isinstance(error, PermissionError) or "AccessDenied" in str(error):
             return "access is refused. The role needs to read, write, list and delete below this URL"
         if isinstance(error, FileNotFoundError):
-            return f"there is no such bucket. Make it: {_MAKE[kind].format(bucket=bucket)}"
+            return f"there is no such bucket. Create it: {_MAKE[kind].format(bucket=bucket)}"
         return "the store cannot be reached or failed. Check the network, and AWS_ENDPOINT_URL where it is not Amazon's"
 
 

@@ -1,8 +1,8 @@
-"""Versions in an object store: files by content, so that what versions share is kept and fetched once.
+"""Versions in an object store: files are stored by content, so files that versions share are stored and fetched once.
 
-Below the URL lie ``blobs/SHA256`` and ``manifests/NUMBER.json``. A version is there once its manifest is, which is
-written last, by a conditional put: an upload that was cut short shows nowhere, and of two writers one fails. What is
-used is fetched into a folder of this machine first, checked by sha256, and read from there as any version is.
+The objects are ``blobs/SHA256`` and ``manifests/NUMBER.json``. A version exists once its manifest does, which is
+written last, by a conditional put: an interrupted upload leaves no version, and of two concurrent writers one fails.
+Files are fetched into a folder of this machine, checked by sha256, and read from there.
 """
 
 import threading
@@ -21,8 +21,7 @@ from tracer_serve.storage.versions.object_store import Objects
 from tracer_serve.storage.versions.pointer import Current
 from tracer_serve.storage.versions.store import Describe, Fill, all_manifests, next_number
 
-_LISTED_S = 15.0  # other machines' new versions are seen within this, at once where one becomes current
-_ORPHAN_S = 86_400.0  # an upload that takes longer than a day has died
+_LISTED_S = 15.0  # age of a listing; a new current version refreshes it at once
 _MODEL = "model/"
 
 
@@ -33,12 +32,21 @@ class ObjectStoreVersions:
     ----------
     root : folder of this machine's copies; any number of processes may use it
     objects : where the versions are
-    current : which one serves
-    digests : of their all_manifests
+    current : the number of the current version
+    digests : of their manifests
+    orphan_s : age in seconds from which on a file of no version is deleted: its upload has failed
     """
 
-    def __init__(self, root: Path, objects: Objects, current: Current, digests: ManifestDigests) -> None:
-        self.root, self.poll_s, self.retry_s = root, 0.5, 5.0
+    def __init__(
+        self,
+        root: Path,
+        objects: Objects,
+        current: Current,
+        digests: ManifestDigests,
+        *,
+        orphan_s: float = 86_400.0,
+    ) -> None:
+        self.root, self.poll_s, self.retry_s, self._orphan_s = root, 0.5, 5.0, orphan_s
         self._copies, self._objects, self._current = DownloadCache(root, self._fetch), objects, current
         self._digests = digests
         self._known: dict[int, Manifest] = {}
@@ -47,7 +55,7 @@ class ObjectStoreVersions:
         self._guard = threading.RLock()
 
     def folder(self, number: int) -> Path:
-        """Return this machine's folder of a version; the model of one that does not serve comes with `verify`."""
+        """Return this machine's folder of a version; unless it is current, `verify` fetches its model."""
         if number in self._listed or number in self.numbers():
             whole = number == self._serving
             self._copies.complete(self.manifest(number), lambda name: whole or not name.startswith(_MODEL))
@@ -71,12 +79,12 @@ class ObjectStoreVersions:
         return number
 
     def manifest(self, number: int) -> Manifest:
-        """Return a version's manifest; where the store is out of reach the one that this machine has.
+        """Return a version's manifest; this machine's copy if the store cannot be reached.
 
         Raises
         ------
         ArtifactError
-            Where there is no such version, or its manifest cannot be read.
+            If there is no such version, or its manifest cannot be read.
         """
         with self._guard:
             if number not in self._known:
@@ -101,29 +109,29 @@ class ObjectStoreVersions:
             raise ArtifactError(f"{self._objects.url}/{name} cannot be read: {error}") from error
 
     def verify(self, number: int) -> Manifest:
-        """Fetch what this machine lacks of a version, check every file and return its manifest.
+        """Fetch the missing files of a version, check every file and return its manifest.
 
-        A copy that was changed here is fetched again.
+        A changed copy is fetched again.
 
         Raises
         ------
         ArtifactError
-            Naming the first file that is missing in the store, or is not what it was when it was written.
+            Naming the first file that is missing in the store, or was changed there.
         """
         manifest = self.manifest(number)
         self._digests.check(manifest)
         self._copies.drop_wrong(manifest)
         self._copies.complete(manifest)
-        with suppress(ArtifactError):  # out of reach: what is here may be all there is
+        with suppress(ArtifactError):  # the store cannot be reached
             self._copies.drop_stale(self.numbers())
         return manifest
 
     def activate(self, number: int) -> None:
         """Make a version the current one, after verifying it; replicas follow within seconds."""
-        self.verify(number)  # which may fetch it: nobody waits for that
+        self.verify(number)  # may fetch it, so before the lease
         with self._alone():
             self._forget_listing()
-            self.manifest(number)  # else it was collected meanwhile
+            self.manifest(number)  # raises if it was deleted meanwhile
             self._current.set(number)
 
     def collect(self, keep: int) -> list[int]:
@@ -134,10 +142,10 @@ class ObjectStoreVersions:
             gone = [m for m in everything[:-keep] if m.version != current and not m.pinned]
             self._objects.delete([_manifest(m.version) for m in gone])
             self._digests.drop([m.version for m in gone])
-        stay = {digest for m in everything if m not in gone for digest in m.files.values()}
-        unused = [_blob(digest) for m in gone for digest in m.files.values() if digest not in stay]
-        stray = [name for name in map(_blob, self._objects.names("blobs")) if name[6:] not in stay]
-        self._objects.delete(sorted({*unused, *(name for name in stray if self._objects.age_s(name) > _ORPHAN_S)}))
+        kept = {digest for m in everything if m not in gone for digest in m.files.values()}
+        unused = [_blob(digest) for m in gone for digest in m.files.values() if digest not in kept]
+        stray = [name for name in map(_blob, self._objects.names("blobs")) if name[6:] not in kept]
+        self._objects.delete(sorted({*unused, *(name for name in stray if self._objects.age_s(name) > self._orphan_s)}))
         self._forget_listing()
         self._copies.drop_stale(self.numbers())
         return [m.version for m in gone]
@@ -156,20 +164,20 @@ class ObjectStoreVersions:
         self._publish(folder, VersionFolders(folder.parent).manifest(int(folder.name)))
 
     def _publish(self, folder: Path, manifest: Manifest) -> None:
-        """Upload what no version has yet, then the manifest; keep the files as this machine's copy."""
+        """Upload files that no version has yet, then the manifest; keep the files as this machine's copy."""
         kept = {digest for m in all_manifests(self) for digest in m.files.values()}
         for name, digest in manifest.files.items():
             if digest not in kept:
                 self._objects.upload(folder / name, _blob(digest))
         content = manifest.as_json().encode()
         name = _manifest(manifest.version)
-        # a put whose answer was lost is tried again, and then finds itself
+        # a put whose response was lost is retried, and then finds its own object
         written = self._objects.create(name, content) or self._objects.read(name) == content
         self._forget_listing()
         if not written:
             raise ArtifactError(
-                f"version {manifest.version} was written to {self._objects.url} by another refit meanwhile; nothing of"
-                " this one serves. Do two stores of traces share these versions? Then refit again"
+                f"version {manifest.version} was written to {self._objects.url} by another refit meanwhile; this"
+                " one was not activated. If two trace stores share these versions, separate them; then refit again"
             )
         self._digests.record(manifest)
         self._copies.take(folder, manifest)
@@ -183,7 +191,7 @@ class ObjectStoreVersions:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        with self._current.alone():
+        with self._current.locked():
             yield
 
     def _fetch(self, digest: str, to: Path) -> None:

@@ -92,14 +92,14 @@ class FitError(TracerServeError):
 
 
 class BusyError(TracerServeError):
-    """Somebody else holds what is needed: a port, a lease, a refit under way."""
+    """Another process holds what is needed: a port, a lease, a running refit."""
 
     http_status = 409
     code = "busy"
 
 
 class BadInputError(TracerServeError):
-    """A request that no retry will mend."""
+    """A request that fails on every retry."""
 
     http_status = 400
     code = "invalid_request"

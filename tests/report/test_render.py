@@ -108,8 +108,8 @@ def test_a_cascade_shows_what_each_stage_is_asked_handles_and_costs(small: Case)
     dear = {**stage, "surrogate": "encoder", "n": 30, "agreements": 28, "share": 0.3, "asked": 0.4, "cpu_ms": 2.5}
     dear["embed_ms"] = 4.0
     certificate = {**small.report["certificate"], "stages": [stage, dear]}
-    spared = {"cascade_ms": 2.84, "alone_ms": 6.5}
-    page = render_html({**small.report, "certificate": certificate, "spared": spared})
+    costs = {"cascade_ms": 2.84, "alone_ms": 6.5}
+    page = render_html({**small.report, "certificate": certificate, "cascade_costs": costs})
     assert "2.84 ms of CPU on average; by the last stage alone it would take 6.5 ms" in page
     row = re.search(r"<tr><td>encoder</td>.*?</tr>", page)
     assert row is not None

@@ -53,12 +53,12 @@ def test_where_nothing_is_certified_no_threshold_is_blamed(hopeless: Case) -> No
     assert not [row for row in why["causes"] if row["cause"] == "unsure"]
 
 
-def test_a_row_whose_kin_agree_on_nothing_is_no_clear_case() -> None:
-    """Where labels are drawn by lot no row is called a clear or weak case of a label that few of its kin carry."""
+def test_a_row_whose_neighbours_agree_on_nothing_is_no_clear_case() -> None:
+    """Where labels are random no row is called a clear or weak case of a label that few of its neighbours have."""
     texts, labels, vectors = blobs(400, 12, seed=1, width=8)
     report = case_of(make_task(), texts, np.random.default_rng(1).permutation(labels), vectors, np.arange(0)).report
     words = {row["cause"]: row["words"] for row in report["why"]["causes"]}
-    assert words.keys() <= {"far", "kin_differ", "hesitates", "scattered"}
+    assert words.keys() <= {"far", "neighbours_differ", "hesitates", "scattered"}
     assert words["scattered"] == "the nearest traces agree on no label"
     said = [row["why"] for row in report["why"]["examples"] if row["cause"] == "scattered"]
     assert said

@@ -1,4 +1,4 @@
-"""Plugin files named in a YAML: imported once, pinned by hash."""
+"""Import the plugin files that a YAML lists, once, and identify them by hash."""
 
 import hashlib
 import importlib.util
@@ -14,7 +14,7 @@ def load_plugin(path: Path) -> str:
     Raises
     ------
     PluginError
-        Where the file is missing or raises while it is imported.
+        If the file is missing or raises while it is imported.
     """
     if not path.is_file():
         raise PluginError(f"plugin file {path} does not exist; paths are relative to the YAML that names them")

@@ -1,7 +1,7 @@
 """Look up components by name: one registry per kind.
 
-A built-in lives in a file named like it (``components/surrogates/logreg.py``) and is imported only when it is chosen,
-so that heavy libraries stay out of processes that do not need them. Plugins register at import.
+A built-in is defined in a file of its name (``components/surrogates/logreg.py``) and imported only when it is used, so
+that processes do not load heavy libraries needlessly. Plugins register at import.
 """
 
 import difflib
@@ -26,8 +26,8 @@ class Registry(Generic[C]):
 
     Parameters
     ----------
-    kind : the word used in the YAML and in errors, such as ``surrogate``; built-ins live in the package
-        ``tracer_serve.components.surrogates``, other packages use the entry-point group ``tracer_serve.surrogates``
+    kind : such as ``surrogate``, as in the YAML and in errors. Built-ins are in the package
+        ``tracer_serve.components.surrogates``; other packages use the entry-point group ``tracer_serve.surrogates``
     """
 
     def __init__(self, kind: str) -> None:

@@ -1,4 +1,4 @@
-"""Adopted forms: found by discovery, accepted by a person or a command, kept in the trace store."""
+"""Adopted call forms: found by discovery, accepted by a person or a command, kept in the trace store."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,12 +19,12 @@ def adopted_forms(store: TraceStore) -> list[dict[str, Any]]:
 def adopt(
     store: TraceStore, name: str, form: Form, *, same_as: str = "", when_handled: Mapping[str, Any] | None = None
 ) -> None:
-    """Make the calls of a form the task's own; one that has been adopted before is replaced.
+    """Adopt a form, so that its calls are the task's; an earlier entry for the same form is replaced.
 
     Parameters
     ----------
-    name : how reports name it
-    same_as : fingerprint of the form whose certificate covers it; empty: it needs one of its own
+    name : its name in reports
+    same_as : fingerprint of the form whose certificate covers it; empty: it needs a certificate of its own
     when_handled : as in the YAML's `forms`
     """
     new = {"name": name, "form": form.as_json(), "same_as": same_as, "when_handled": dict(when_handled or {})}

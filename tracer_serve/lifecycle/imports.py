@@ -1,4 +1,4 @@
-"""What a task has: store, versions, and the traces that its YAML imports. Light, so that serving starts fast."""
+"""Import the trace files that a task's YAML lists. Imports few modules, so that serving starts fast."""
 
 from tracer_serve.components.factory import make_redactors, teacher_fingerprint
 from tracer_serve.config.load import Task
@@ -8,7 +8,7 @@ from tracer_serve.storage.traces import TraceStore
 
 
 def import_traces(task: Task, store: TraceStore) -> int:
-    """Import what is not in the store yet of the files under `traces.import`; return how many rows came in."""
+    """Import new rows of the files under `traces.import`; return how many rows were imported."""
     spec, redact = task.spec, redaction(make_redactors(task))
     if not spec.traces.import_:
         return 0

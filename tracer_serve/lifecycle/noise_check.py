@@ -21,16 +21,16 @@ _STAGE = "asking the teacher again"
 
 
 def estimate_noise(task: Task, store: TraceStore, inputs: int, progress: Progress) -> TeacherNoise:
-    """Replay a random part of the stored inputs to the teacher, and keep the estimate in the store.
+    """Send a random sample of stored inputs to the teacher again, and store the estimate.
 
-    The inputs are a fair sample of traffic, all different, so that no cache of the teacher's client ever answers.
+    The inputs are a fair sample of traffic without duplicates, so no cache of the teacher's client answers.
 
     Raises
     ------
     FitError
-        Where the store holds nothing to ask about.
+        If the store contains no input that the teacher has labelled.
     TeacherError
-        Where the teacher answers none of them.
+        If the teacher answers none of them.
     """
     texts, labels = _sample(store, inputs, task)
     answers = asyncio.run(_ask_all(task, texts, known_labels(task, store), progress))
@@ -57,7 +57,7 @@ def _sample(store: TraceStore, inputs: int, task: Task) -> tuple[list[Text], lis
             break
     if not once:
         raise FitError(
-            "the store holds no input that the teacher has labelled; import traces (`tracer-serve import TASK.yaml"
+            "the store contains no input that the teacher has labelled; import traces (`tracer-serve import TASK.yaml"
             " traces.jsonl`) or serve first"
         )
     labels = [columns.label.values[columns.label.codes[row]] for row in once.values()]

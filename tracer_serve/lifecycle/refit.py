@@ -1,7 +1,7 @@
-"""One refit as a plain function: snapshot the traces, fit, gate, write the version and its report, maybe activate it.
+"""Refit a task: take a snapshot of the traces, fit, certify, write a version with its report, and perhaps activate it.
 
-It runs in the process that calls it: the CLI's, or a subprocess that the schedule starts, so that serving keeps its
-tail latency. One refit at a time over all workers and replicas, by a lease in the trace store.
+It runs in the calling process: the CLI's, or a subprocess of the schedule, so that it does not slow down serving. A
+lease in the trace store allows one refit at a time over all workers and replicas.
 """
 
 import time
@@ -28,8 +28,8 @@ from tracer_serve.lifecycle.gate_state.reopening import attempt_of, next_attempt
 from tracer_serve.lifecycle.gate_state.requirements import Requirements
 from tracer_serve.lifecycle.imports import import_traces
 from tracer_serve.lifecycle.publish import Fresh, may_serve, write_version
-from tracer_serve.lifecycle.refit_session import lease, recorded, told
-from tracer_serve.lifecycle.relabel import Moved, replay
+from tracer_serve.lifecycle.refit_session import lease, published, recorded
+from tracer_serve.lifecycle.relabel import LabelChanges, replay
 from tracer_serve.lifecycle.teacher_change import TeacherSince, note_teacher
 from tracer_serve.lifecycle.training_set import Snapshot, calibrates_after, take_snapshot
 from tracer_serve.storage.traces import TraceStore
@@ -39,12 +39,12 @@ from tracer_serve.storage.versions.opening import store_of
 from tracer_serve.storage.versions.store import VersionStore, all_manifests, next_number
 
 _MIGRATION = "migration.{}"
-"""The value in the store that says what a teacher's paired migration found."""
+"""Key in the store: the label changes of a teacher's paired migration."""
 
 
 @dataclass(frozen=True, slots=True)
 class RefitOutcome:
-    """What a refit came to.
+    """The result of a refit.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class RefitOutcome:
     traces : labelled rows it was fitted on
     left_out : older ones, beyond `fit.max_traces`
     seconds : wall time
-    moved : which labels moved, where a new teacher was asked about old texts
+    moved : which labels changed, if a new teacher relabelled old texts
     """
 
     version: int
@@ -65,7 +65,7 @@ class RefitOutcome:
     traces: int
     seconds: float
     left_out: int = 0
-    moved: Moved | None = None
+    moved: LabelChanges | None = None
 
 
 def refit(task: Task, trigger: str = "hand", progress: Progress = silent) -> RefitOutcome:
@@ -73,27 +73,27 @@ def refit(task: Task, trigger: str = "hand", progress: Progress = silent) -> Ref
 
     Parameters
     ----------
-    trigger : why: ``hand``, ``start``, ``cron``, ``interval``, ``new_traces``, ``new_label``, ``alarm``, ``teacher`` or
-        ``promise``; kept in the history
+    trigger : ``hand``, ``start``, ``cron``, ``interval``, ``new_traces``, ``new_label``, ``alarm``, ``teacher`` or
+        ``promise``; recorded in the history
 
     Raises
     ------
     BusyError
-        Where another refit of this task is under way, or this one was taken for dead and its place given away.
+        If another refit of this task is running, or this one lost its lease.
     FitError
-        Where there is too little to fit on.
+        If there are too few rows to fit on.
     """
     plugins = load_plugins(task)
     check_plugins(task)
     store, holder = store_of(task), new_holder()
     try:
-        with lease(store, holder) as require, recorded(store, trigger) as record, told(store, progress) as tell:
+        with lease(store, holder) as require, recorded(store, trigger) as record, published(store, progress) as publish:
             since = note_teacher(store, teacher_fingerprint(task))
             import_traces(task, store)
-            moved = _migrate(task, store, since, tell)
+            moved = _migrate(task, store, since, publish)
             versions, began = open_versions(task, store, holder), time.monotonic()
             with computing(task):
-                fresh = _fit(task, store, versions, since, tell, repairs=trigger == "alarm")
+                fresh = _fit(task, store, versions, since, publish, repairs=trigger == "alarm")
             require()
             number = write_version(task, versions, fresh, plugins)
             require()
@@ -115,8 +115,8 @@ def refit(task: Task, trigger: str = "hand", progress: Progress = silent) -> Ref
         store.close()
 
 
-def _migrate(task: Task, store: TraceStore, since: TeacherSince, progress: Progress) -> Moved | None:
-    """Ask a new teacher about old texts, once, where the spec wants that."""
+def _migrate(task: Task, store: TraceStore, since: TeacherSince, progress: Progress) -> LabelChanges | None:
+    """Relabel old texts with a new teacher, once, if the spec says so."""
     key = _MIGRATION.format(since.fingerprint)
     if task.spec.traces.migrate != "paired" or not since.before or store.values.get(key) is not None:
         return None
@@ -128,7 +128,7 @@ def _migrate(task: Task, store: TraceStore, since: TeacherSince, progress: Progr
 def _fit(
     task: Task, store: TraceStore, versions: VersionStore, since: TeacherSince, progress: Progress, *, repairs: bool
 ) -> Fresh:
-    """Fit on the labelled rows up to now, and certify on those of them that may."""
+    """Fit on the labelled rows up to now, and certify on the calibration rows among them."""
     closing, spent = closing_of(store), max((m.spent for m in all_manifests(versions)), default="")
     series = task.spec.gate.spend == "series"
     serving, most = versions.current(), task.spec.fit.max_traces
@@ -168,7 +168,7 @@ def _audits(task: Task, store: TraceStore, versions: VersionStore) -> MonitorSta
 
 
 def _activate(task: Task, versions: VersionStore, number: int, fresh: Fresh, audits: MonitorState | None) -> bool:
-    """Let the version serve if it may, and drop what is beyond the retention; return whether it serves."""
+    """Activate the version if it may serve, and delete versions beyond the retention; return whether it serves."""
     activated = may_serve(task, versions, fresh.fitted.certificate, fresh.requirements, audits)
     if activated:
         versions.activate(number)
@@ -177,12 +177,12 @@ def _activate(task: Task, versions: VersionStore, number: int, fresh: Fresh, aud
 
 
 def _require_fair(task: Task, taken: Snapshot, since: TeacherSince) -> None:
-    """Check that there are rows to certify on at all; how many it takes is the gate's to say."""
+    """Check that there are rows to certify on at all; the gate decides how many are enough."""
     fair, needed = int(taken.rows.calibrates.sum()), 2 * task.spec.fit.folds
     if fair >= needed or len(taken.rows) < needed:
         return
     why = "the gate closed" if taken.after else "the teacher changed" if since.since else "an audit was drawn"
     raise FitError(
-        f"{len(taken.rows):,} labelled traces train, but only {fair} may calibrate, of at least {needed}: rows do since"
-        f" {why}, by audits (traces.audit_rate) and while everything is deferred. Serve on, then refit"
+        f"{len(taken.rows):,} labelled traces train, but only {fair} may calibrate, and {needed} are needed. Rows"
+        f" calibrate since {why}, by audits (traces.audit_rate) and while everything is deferred. Serve on, then refit"
     )

@@ -1,4 +1,4 @@
-"""How refits ended: what each refit recorded itself, and what the schedule saw of those it started."""
+"""Outcomes of refits: what each refit recorded, and what the schedule recorded of those it started."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +17,7 @@ _MESSAGES = {
 }
 
 
-def refits_told(store: TraceStore, n: int, *, under_way: bool) -> list[dict[str, Any]]:
+def refits_as_json(store: TraceStore, n: int, *, under_way: bool) -> list[dict[str, Any]]:
     """Return the last n refits, newest first, as JSON.
 
     Parameters
@@ -25,19 +25,19 @@ def refits_told(store: TraceStore, n: int, *, under_way: bool) -> list[dict[str,
     under_way : whether a refit is running; every other refit without an end was ``killed``
     """
     newest = store.refits.recent(n)
-    return [_told(entry, under_way=under_way and entry is newest[0]) for entry in newest]
+    return [_as_json(entry, under_way=under_way and entry is newest[0]) for entry in newest]
 
 
 def last_refit(store: TraceStore, *, under_way: bool) -> dict[str, Any] | None:
-    """Return how the last refit ended; None where none has ended."""
+    """Return how the last refit ended, None if none has ended."""
     seen: dict[str, Any] | None = store.values.get(LAST)
-    ended = (entry for entry in refits_told(store, 2, under_way=under_way) if entry["outcome"] is not None)
+    ended = (entry for entry in refits_as_json(store, 2, under_way=under_way) if entry["outcome"] is not None)
     entry = next(ended, None)
     if entry is None or (seen is not None and _moment(seen["ended"]) >= _moment(entry["ended"] or entry["started"])):
         return seen
     message = _MESSAGES[entry["outcome"]].format(entry["version"])
-    told = {key: entry[key] for key in ("outcome", "version", "ended")}
-    return {"trigger": entry["reason"]} | told | {"message": message}
+    facts = {key: entry[key] for key in ("outcome", "version", "ended")}
+    return {"trigger": entry["reason"]} | facts | {"message": message}
 
 
 def ended_refit(trigger: str, outcome: str, version: int | None, message: str) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def ended_refit(trigger: str, outcome: str, version: int | None, message: str) -
     return {"trigger": trigger, "outcome": outcome, "version": version, "message": message, "ended": ended}
 
 
-def _told(entry: Refit, *, under_way: bool) -> dict[str, Any]:
+def _as_json(entry: Refit, *, under_way: bool) -> dict[str, Any]:
     return {
         "reason": entry.reason,
         "started": entry.started.isoformat(timespec="seconds"),

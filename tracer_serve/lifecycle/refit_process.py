@@ -1,4 +1,4 @@
-"""One refit in a process of its own: niced and on one core, so that serving keeps its tail latency."""
+"""Run a refit in a subprocess with low priority and one thread, so that it does not slow down serving."""
 
 import contextlib
 import json
@@ -31,7 +31,7 @@ class RefitResult:
     Parameters
     ----------
     outcome : ``certified``, ``abstained``, ``busy``, ``failed``, ``timeout`` or ``stopped``
-    version : the version it wrote, None where it wrote none
+    version : the version that it wrote, None if it wrote none
     message : one line for people
     """
 
@@ -41,14 +41,14 @@ class RefitResult:
 
 
 class RefitProcess:
-    """Runs ``tracer-serve refit`` as a subprocess.
+    """Run ``tracer-serve refit`` as a subprocess.
 
     Parameters
     ----------
     file : YAML of the task
-    limit_s : after this many seconds a refit is ended
-    memory_mb : what it may allocate, MB; beyond, it fails
-    grace_s : seconds from the polite signal to the other one
+    limit_s : time limit of a refit, seconds
+    memory_mb : memory limit of a refit, MB
+    grace_s : seconds from SIGTERM to SIGKILL
     command : what to run instead, for tests; the trigger is appended
     """
 
@@ -67,7 +67,7 @@ class RefitProcess:
         self._stop = threading.Event()
 
     def stop(self) -> None:
-        """End the refit that runs, and let none start after it."""
+        """End the running refit, and start no further one."""
         self._stop.set()
 
     def run(self, trigger: str, beat: Callable[[], object] = lambda: None) -> RefitResult:
@@ -75,7 +75,7 @@ class RefitProcess:
 
         Parameters
         ----------
-        beat : called now and then while it runs
+        beat : called every quarter of a minute while it runs
         """
         if self._stop.is_set():
             return RefitResult("stopped", None, "the service is stopping")
@@ -88,11 +88,11 @@ class RefitProcess:
             errors="replace",
             env=os.environ | _ONE_THREAD,
         )
-        with contextlib.suppress(OSError):  # it may have ended already, and without nice it is right all the same
+        with contextlib.suppress(OSError):  # it may have ended already; the priority is optional
             os.setpriority(os.PRIO_PROCESS, process.pid, _NICENESS)
         if self._memory is not None:
             with contextlib.suppress(OSError):
-                # of data, not of address space: mapped files and libraries cost no memory
+                # data instead of address space, which would count mapped files and libraries
                 resource.prlimit(process.pid, resource.RLIMIT_DATA, (self._memory, self._memory))
         return self._watch(process, beat)
 
@@ -100,7 +100,7 @@ class RefitProcess:
         started = beaten = time.monotonic()
         while True:
             try:
-                said, complained = process.communicate(timeout=_TICK_S)
+                output, errors = process.communicate(timeout=_TICK_S)
             except subprocess.TimeoutExpired:
                 now = time.monotonic()
                 if self._stop.is_set():
@@ -111,11 +111,11 @@ class RefitProcess:
                     beaten = now
                     beat()
             else:
-                return _read(process.returncode, said, complained)
+                return _read(process.returncode, output, errors)
 
     def _end(self, process: "subprocess.Popen[str]", outcome: str, message: str) -> RefitResult:
-        """Ask the process to end, insist after a while; a version is written whole or not at all."""
-        process.terminate()  # not SIGINT, which whatever was started in a shell's background ignores
+        """Terminate the process, and kill it after `grace_s`; a version is written completely or not at all."""
+        process.terminate()  # background processes of a shell ignore SIGINT
         try:
             process.communicate(timeout=self._grace_s)
         except subprocess.TimeoutExpired:
@@ -124,22 +124,24 @@ class RefitProcess:
         return RefitResult(outcome, None, message)
 
 
-def _read(code: int, said: str, complained: str) -> RefitResult:
+def _read(code: int, output: str, errors: str) -> RefitResult:
     if code == 0:
         try:
-            report: dict[str, Any] = json.loads(said)
+            report: dict[str, Any] = json.loads(output)
             certificate = report["certificate"]
-            serves = "serves" if report["activated"] else "is kept aside"
+            serves = "serves" if report["activated"] else "was not activated"
             message = f"version {report['version']} {serves}, coverage {certificate['coverage']:.3f}"
             return RefitResult("certified" if certificate["certified"] else "abstained", report["version"], message)
         except (ValueError, KeyError, TypeError) as error:
             return RefitResult("failed", None, f"its report cannot be read: {error!r}")
     if code in _ENDED:
-        return RefitResult("stopped", None, "it was ended from outside")
+        return RefitResult("stopped", None, "it was stopped by a signal")
     if code == -signal.SIGKILL:
-        return RefitResult("failed", None, "it was killed; by the kernel, perhaps, for want of memory: dmesg | tail")
-    lines = complained.strip().splitlines() or [f"exit code {code}"]
+        return RefitResult(
+            "failed", None, "it was killed, perhaps by the kernel for lack of memory. Check: dmesg | tail"
+        )
+    lines = errors.strip().splitlines() or [f"exit code {code}"]
     lines = [line for line in lines if line.startswith(("error: ", "unexpected error: "))] or lines
-    if "another refit is under way" in complained:
+    if "another refit is under way" in errors:
         return RefitResult("busy", None, lines[-1])
     return RefitResult("failed", None, lines[-1])

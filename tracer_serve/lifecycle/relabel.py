@@ -25,16 +25,16 @@ from tracer_serve.storage.traces import TraceStore, new_id
 from tracer_serve.types import Answer, Text, Trace
 
 _BATCH = 64
-_FIRST_BATCH = 10  # a teacher that gives no usable label is noticed early
+_FIRST_BATCH = 10  # detects a teacher without usable labels early
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
+class LabelChanges:
     """How the labels of a sample changed between two teachers.
 
     Parameters
     ----------
-    asked, failed : texts, and how many of them the new teacher gave no label
+    asked, failed : texts, and how many of them received no label from the new teacher
     cost : of the answers, in the price's currency
     moves : (old label, new label, texts) where they differ, most frequent first
     before, after : fingerprints of the teachers
@@ -58,19 +58,19 @@ class Moved:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        """Read back what `to_json` gave."""
+        """Read what `to_json` returned."""
         return cls(**values | {"moves": tuple((old, new, n) for old, new, n in values["moves"])})
 
 
-def replay(task: Task, store: TraceStore, since: TeacherSince, rows: int, progress: Progress) -> Moved:
-    """Ask the present teacher about the latest `rows` fair texts that it has not labelled; each answer becomes a trace.
+def replay(task: Task, store: TraceStore, since: TeacherSince, rows: int, progress: Progress) -> LabelChanges:
+    """Ask the current teacher about the latest `rows` fair texts that it has not labelled, and store its answers.
 
-    May be repeated after a crash: what it has answered is not asked again.
+    It may be repeated after a crash: answered texts are not asked again.
 
     Raises
     ------
     TeacherError
-        Where the teacher is down, or gives none of the first texts a label. What it answered is stored.
+        If the teacher is down, or labels none of the first texts. Its answers so far are stored.
     """
     texts, old = _sample(store, since, rows, task.spec.fit.max_traces)
     return asyncio.run(_replay(task, store, since, list(zip(texts, old, strict=True)), progress))
@@ -78,7 +78,7 @@ def replay(task: Task, store: TraceStore, since: TeacherSince, rows: int, progre
 
 async def _replay(
     task: Task, store: TraceStore, since: TeacherSince, pairs: list[tuple[Text, str]], progress: Progress
-) -> Moved:
+) -> LabelChanges:
     teacher = make_teacher(task, known_labels(task, store))
     calls = BoundedCalls(max(1, concurrency_of(task.spec.teacher.params) // 2))  # serving asks it as well
     moves: Counter[tuple[str, str]] = Counter()
@@ -100,7 +100,7 @@ async def _replay(
     finally:
         await teacher.close()
     table = tuple((old, new, n) for (old, new), n in sorted(moves.items(), key=lambda move: (-move[1], move[0])))
-    return Moved(since.before, since.fingerprint, len(pairs), failed, cost, table)
+    return LabelChanges(since.before, since.fingerprint, len(pairs), failed, cost, table)
 
 
 def _sample(store: TraceStore, since: TeacherSince, rows: int, most: int) -> tuple[list[Text], list[str]]:

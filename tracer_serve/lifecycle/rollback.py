@@ -8,12 +8,12 @@ from tracer_serve.storage.versions.store import VersionStore, certified_before
 
 @dataclass(frozen=True, slots=True)
 class Rollback:
-    """What a rollback changed.
+    """The result of a rollback.
 
     Parameters
     ----------
     version : the version that is current now
-    before : the version that was current before it, None where there was none
+    before : the version that was current before, None if there was none
     """
 
     version: int
@@ -30,7 +30,7 @@ def roll_back(versions: VersionStore, target: int | None = None) -> Rollback:
     Raises
     ------
     ArtifactError
-        There is no such version, or it is damaged.
+        If there is no such version, or it is damaged.
     """
     before = versions.current()
     version = certified_before(versions) if target is None else target

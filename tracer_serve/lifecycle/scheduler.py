@@ -28,20 +28,20 @@ _log = logging.getLogger(__name__)
 
 _LEASE, _LEASE_S = "schedule", 60.0
 _PRUNE_MINUTE = 17
-_FAREWELL_S = 20.0  # from the signals of a supervisor that stops, which reach a refit too, to `stop`
-_GRACE_S = 3_600  # a cron time that passed while the machine slept is made up for within this
+_FAREWELL_S = 20.0  # a stopping supervisor's signal reaches the refit up to this long before `stop` is called
+_GRACE_S = 3_600  # a cron time that was missed while the machine slept is caught up within this
 
 
 class RefitScheduler:
-    """Starts refits.
+    """Start refits on schedule, or when one is due.
 
     Parameters
     ----------
-    store : where the traces are counted, and where the processes agree on who refits
-    versions : what the newest was fitted on
+    store : the traces, and the lease that lets one process refit
+    versions : the task's versions
     on_outcome : called with ``certified``, ``abstained``, ``busy``, ``failed``, ``timeout`` or ``stopped``
     process : runs one refit
-    poll_s : seconds between looks for new traces and requests
+    poll_s : seconds between checks for new traces and requests
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class RefitScheduler:
         self._busy, self._stopping = threading.Lock(), threading.Event()
         self._problem: str | None = None
         defaults = {"coalesce": True, "max_instances": 1, "misfire_grace_time": _GRACE_S}
-        # it would warn at each poll while a refit is running
+        # without this it logs a warning at each poll while a refit is running
         logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
         self._scheduler = BackgroundScheduler(timezone=UTC, job_defaults=defaults)
         if spec.cron is not None:
@@ -84,7 +84,7 @@ class RefitScheduler:
         self._scheduler.shutdown(wait=True)
 
     def poll(self) -> None:
-        """Start a refit if one is due for another reason than the clock."""
+        """Start a refit if one is due for a reason other than the clock."""
         try:
             if (trigger := self._due.trigger()) is not None:
                 self.fire(trigger)

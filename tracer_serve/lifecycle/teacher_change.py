@@ -31,7 +31,7 @@ def known_labels(task: Task, store: TraceStore, at_least: int = 3) -> tuple[str,
     """Return the labels that an open task's teacher is offered in its prompt, most frequent first.
 
     A label in the prompt reaches every caller. So it must come from the teacher or an import at least `at_least` times,
-    be short and plain, and not be the doing of one user. People's corrections do not count.
+    be short and plain, and come from more than one user. People's corrections do not count.
     """
     if task.spec.labels:
         return ()  # a closed set is offered as it is
@@ -39,7 +39,7 @@ def known_labels(task: Task, store: TraceStore, at_least: int = 3) -> tuple[str,
 
 
 def note_teacher(store: TraceStore, fingerprint: str) -> TeacherSince:
-    """Note which teacher the spec names; a change is dated now, and returned with the moment."""
+    """Record which teacher the spec names; a change is dated now."""
     now = moment_after(store)
 
     def change(present: dict[str, Any] | None) -> dict[str, Any]:

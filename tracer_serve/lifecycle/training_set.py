@@ -4,20 +4,19 @@ A row calibrates if all of this holds:
 
 * it was drawn (`gate.fair_sample`): by an audit, or by the same draw where it was deferred. A rate of 1 (everything was
   labelled by design) draws every row. Imported rows have it, unless they were imported to train only (a rate of 0);
-* the present teacher labelled it;
+* the current teacher labelled it;
 * it came after the last closing of the gate;
 * with ``gate.spend: series``, no earlier certificate was tested on it;
-* its call is of the form that is certified (`forms`). Another form is another teacher: of several the one with the most
+* its call has the form that is certified (`forms`). Forms are treated as different teachers: the form with the most
   such rows is certified, the others train. The count decides, never a label;
 * it is among the newest `fit.max_traces` labelled rows, by the time it was served; imported rows are drawn at random.
 
-A calibrating row has the teacher's label, whatever a person said of it: the promise is agreement with the teacher, and
-a caller who can correct answers must not be able to certify them. A person's label replaces the teacher's where the
-row only trains. A person's label on a row that the teacher never answered does not calibrate, since people look at
-what went wrong.
+A calibrating row has the teacher's label even if a person corrected it: the promise is agreement with the teacher, and
+a caller who corrects answers must not certify them. A person's label replaces the teacher's where the row only trains.
+A person's label on a row that the teacher never answered does not calibrate, since people look at what went wrong.
 
-Rows without a label are left out. A teacher that is down fails whatever the text is, so an outage thins the sample
-evenly; where labels are missing more often for texts of some lengths the sample is evened (`gate.missing_labels`).
+Rows without a label are left out. A teacher that is down fails for every text alike, so an outage leaves a fair sample.
+Where labels are missing more often for texts of some lengths, the sample is evened (`gate.missing_labels`).
 Texts that a teacher refuses for their content are outside the promise, which covers texts that it labels.
 Audits that failed while deferred rows were retried make easy rows rarer, which costs coverage only.
 """
@@ -43,7 +42,7 @@ from tracer_serve.storage.traces import Columns, TraceStore
 from tracer_serve.types import Bools, Labels, Text, length_of
 
 _EACH = 20
-"""Rows of each label that train however rare it has become: a label without any would be unknown to the version."""
+"""Least number of training rows per label, so that a rare label stays known to the version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +52,9 @@ class Snapshot:
     Parameters
     ----------
     ids : trace ids of the rows, ASCII, shape (n,)
-    until : id of the newest row that was looked at
+    until : id of the newest row that was read
     after : calibration rows came after this id; empty: from the first on
-    left_out : older labelled rows, beyond those that a refit works on
+    left_out : number of older labelled rows beyond `fit.max_traces`
     forms : fingerprints of the forms that the calibration rows came from
     """
 
@@ -88,8 +87,8 @@ def take_snapshot(
 
     Parameters
     ----------
-    teacher : whose labels calibrate
-    most : of more than these the newest
+    teacher : the teacher whose labels calibrate
+    most : read only the newest rows up to this number
     closed : the last closing of the gate, as a trace id
     spent : rows up to this id were in a certificate that may not be repeated
     certified_as : returns the form whose certificate covers a form
@@ -97,7 +96,7 @@ def take_snapshot(
     Raises
     ------
     FitError
-        Where there are none.
+        If there are none.
     """
     until = store.traces.latest_id()
     newest = store.traces.newest(most, _EACH)
@@ -143,7 +142,7 @@ def _evened(columns: Columns, missing: list[Text], fair: Bools) -> Bools:
 
 
 def _most_frequent(questions: Labels) -> str:
-    """Return the form with the most rows; direct calls where it is a tie."""
+    """Return the form with the most rows; direct calls in a tie."""
     found, counts = np.unique(questions, return_counts=True)
     best = found[counts == counts.max(initial=0)].tolist()
     return NATIVE if NATIVE in best or not best else str(best[0])
@@ -161,16 +160,16 @@ def _labels(store: TraceStore, columns: Columns, fair: Bools) -> Labels:
 
 
 def calibrates_after(store: TraceStore, closing: Closing | None, serving: str, attempt: int = 1) -> str:
-    """Return the id after which rows calibrate: the alarm's, or where those of the repair began that serves.
+    """Return the id after which rows calibrate: the alarm's, or the one of the version that serves, if it is later.
 
-    Each second attempt at a repair takes the newer half of the rows since the alarm. Where the teacher erred for a
-    while these are right long before the others are outnumbered; as only the count decides, they are as fair a sample.
+    Every second attempt at a repair takes the newer half of the rows since the alarm. If the teacher gave wrong labels
+    for a while, these rows recover first. Only their count decides, so they are as fair a sample.
 
     Parameters
     ----------
     closing : the last closing of the gate
-    serving : where the calibration rows of the version that serves began
-    attempt : at a repair, counted from 1
+    serving : `Manifest.after` of the version that serves
+    attempt : number of the attempt at a repair, from 1
     """
     if closing is None:
         return ""
@@ -186,14 +185,14 @@ def drawn(columns: Columns) -> Bools:
 
 
 def _own(columns: Columns, teacher: TeacherSince) -> Bools:
-    """Return which rows the teacher labelled; a row that does not say counts as its own from the last change on."""
+    """Return which rows the teacher labelled; rows without a fingerprint count if they came after its last change."""
     own: Bools = columns.fingerprint.is_value(teacher.fingerprint)
-    unsaid = columns.fingerprint.codes < 0
-    return own | (unsaid & (columns.ids > teacher.since.encode("ascii")))
+    unknown = columns.fingerprint.codes < 0
+    return own | (unknown & (columns.ids > teacher.since.encode("ascii")))
 
 
 def _superseded(columns: Columns, own: Bools) -> Bools:
-    """Return which rows have another teacher's label of a text that the present one has labelled too."""
+    """Return which rows have another teacher's label of a text that the current teacher has labelled too."""
     gone: Bools = np.zeros(len(columns), bool)
     others = np.flatnonzero(~own)
     if len(others):

@@ -1,4 +1,4 @@
-"""Whether a refit is due, and why: looked at every few seconds, and once more under the lease before it starts."""
+"""Decide whether a refit is due, and why: checked every few seconds, and again under the lease before it starts."""
 
 import time
 from collections.abc import Callable
@@ -14,19 +14,19 @@ from tracer_serve.storage.versions.manifest import Manifest
 from tracer_serve.storage.versions.store import VersionStore
 
 REQUEST = "schedule.request"
-"""The value in the store: a person's request that waits."""
+"""Key in the store: a pending request for a refit."""
 
 _STARTING = timedelta(minutes=1)
-_LABELS_S = 30.0  # counting all labels takes longer than the other looks
+_LABELS_S = 30.0  # counting all labels takes longer than the other checks
 
 
 class Due:
-    """Says what a refit would start for.
+    """Decide for which reason a refit is due.
 
     Parameters
     ----------
-    store : where the traces are counted, and where requests and attempts are kept
-    versions : what the newest was fitted on
+    store : the traces, and the requests and attempts so far
+    versions : the task's versions
     """
 
     def __init__(self, spec: Spec, store: TraceStore, versions: VersionStore) -> None:
@@ -34,9 +34,9 @@ class Due:
         self._looked = -_LABELS_S
 
     def trigger(self) -> str | None:
-        """Return why a refit is due that no clock starts, None where none is.
+        """Return why a refit is due, apart from the clock; None if none is.
 
-        Somebody asked for one, the gate has to be opened again, or enough that is new came in.
+        Reasons are a request, a closed gate that a refit may open, and enough new traces or labels.
         """
         if (requested := self._requested()) is not None:
             return requested
@@ -50,15 +50,15 @@ class Due:
         return None
 
     def claim(self, trigger: str) -> bool:
-        """Say whether a refit is still due, and if so note the attempt; runs under the lease."""
+        """Return whether a refit is still due, and if so record the attempt; called under the lease."""
         now, reopening = datetime.now(UTC), self._reopening()
         started = attempt_of(self._store).get("started")
         since = None if started is None else datetime.fromisoformat(started)
         if since is not None and since > now:
-            since = None  # the clock was set back; waiting for it to catch up could take years
+            since = None  # the clock was set back
         still: dict[str, Callable[[], bool]] = {
             "cron": lambda: since is None or self._cron_due(since, now),
-            # nine tenths: the clocks of two workers tick a little apart
+            # nine tenths, since the clocks of two workers differ a little
             "interval": lambda: (
                 since is None or (now - since).total_seconds() >= 0.9 * (self._schedule.interval_s or 0.0)
             ),
@@ -67,13 +67,13 @@ class Due:
         }
         if self._requested() != trigger and not still.get(trigger, lambda: reopening is not None and reopening.due)():
             return False
-        self._store.values.put(REQUEST, None)  # whatever started it, a refit answers every request made before it
+        self._store.values.put(REQUEST, None)  # a refit fulfils every earlier request, whatever started it
         attempt = {"started": now.isoformat(), "latest": self._store.traces.latest_id() or ""}
         self._store.values.put(ATTEMPT, attempt | {"repair": reopening.tried() if reopening else None})
         return True
 
     def _requested(self) -> str | None:
-        """Return what a refit was asked for that waits; one for a first version is void once there is one."""
+        """Return the trigger of the pending request; one for a first version is dropped once there is a version."""
         request = self._store.values.get(REQUEST)
         trigger: str | None = None if request is None else request.get("trigger", "hand")
         if trigger == "start" and self._versions.numbers():
@@ -95,7 +95,7 @@ class Due:
         return self._store.traces.labelled_since(max(attempt_of(self._store).get("latest", ""), seen)) >= enough
 
     def _new_label(self) -> bool:
-        """Say whether the teacher has given a label often enough that the newest version does not know."""
+        """Return whether the teacher has given a label often enough that the newest version does not know."""
         enough, newest = self._schedule.new_label, self._newest()
         if enough is None or newest is None or not newest.labels:
             return False
@@ -112,7 +112,7 @@ class Due:
 
 
 def just_begun(store: TraceStore, ended: str | None) -> bool:
-    """Say whether a refit was begun so lately that its process may not run yet.
+    """Return whether a refit was started so recently that its process may not run yet.
 
     Parameters
     ----------
@@ -130,5 +130,5 @@ def cron_of(spec: ScheduleSpec) -> CronTrigger:
 
 
 def request_refit(store: TraceStore, trigger: str = "hand") -> None:
-    """Ask whichever process comes first to refit; it starts within seconds, or after one that is under way."""
+    """Request a refit; a process of the task starts it within seconds, or after the running one."""
     store.values.put(REQUEST, {"asked": datetime.now(UTC).isoformat(), "trigger": trigger})

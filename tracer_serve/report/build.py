@@ -23,12 +23,12 @@ from tracer_serve.report.learning_curve import plateau_of
 from tracer_serve.report.map import atlas_of
 from tracer_serve.report.member_votes import members_of
 from tracer_serve.report.migration import migration_of
-from tracer_serve.report.neighbours import Kin
+from tracer_serve.report.neighbours import NeighbourRows
 from tracer_serve.report.pricing import money_of
 from tracer_serve.report.reasons import examples_of
 from tracer_serve.report.recommendations import actions_of
 from tracer_serve.report.slices import slices_of
-from tracer_serve.report.stage_costs import names_of, spared_of
+from tracer_serve.report.stage_costs import cascade_costs_of, names_of
 from tracer_serve.report.subgroups import Groups
 from tracer_serve.types import Bools, Ints, Text
 
@@ -74,14 +74,14 @@ def build_report(
             "money": money_of(task, seen),
             "certificate": fitted.certificate,
             "policy": dict(zip(("surrogate", "acceptor"), names_of(fitted.certificate), strict=True)),
-            "spared": spared_of(fitted.certificate),
+            "cascade_costs": cascade_costs_of(fitted.certificate),
             "curve": curve_of(task, seen),
             "whatif": whatif_of(task, fitted),
             "slices": slices_of(seen, Groups.of(seen)),
-            "why": why_of(seen, Kin.find(seen, deferred), Kin.find(seen, handled[:1000])),
+            "why": why_of(seen, NeighbourRows.find(seen, deferred), NeighbourRows.find(seen, handled[:1000])),
             "members": members_of(fitted, seen, seed),
             "contrast": contrast_of(seen),
-            "cards": cards_of(seen, Kin.find(seen, wrong)),
+            "cards": cards_of(seen, NeighbourRows.find(seen, wrong)),
             "plateau": plateau_of(task, fitted, seen),
             "map": atlas_of(seen, seed),
             "flows": flows_of(seen),

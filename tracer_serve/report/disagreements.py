@@ -6,7 +6,7 @@ import numpy as np
 
 from tracer_serve.report.calibration_view import CalibrationView
 from tracer_serve.report.leave_one_out import leave_one_out
-from tracer_serve.report.neighbours import Kin, closeness
+from tracer_serve.report.neighbours import NeighbourRows, closeness
 from tracer_serve.report.reasons import row_of
 from tracer_serve.types import Bools, Floats, Ints
 
@@ -20,7 +20,7 @@ _POORLY = 0.5  # share of its rows that the surrogate must find, or the label is
 _USUAL = 2_000  # agreeing rows used to estimate the spread of closeness
 
 
-def cards_of(seen: CalibrationView, kin: Kin, limit: int = 100) -> dict[str, Any]:
+def cards_of(seen: CalibrationView, near: NeighbourRows, limit: int = 100) -> dict[str, Any]:
     """Rank the disagreements by the evidence for a mistake of the teacher.
 
     Three kinds of evidence, none of which uses the row's own label: the agreement that other rows predict for its
@@ -29,15 +29,15 @@ def cards_of(seen: CalibrationView, kin: Kin, limit: int = 100) -> dict[str, Any
 
     Parameters
     ----------
-    kin : neighbours of the disagreeing rows, or of a sample of them
+    near : neighbours of the disagreeing rows, or of a sample of them
 
     Returns
     -------
     Also a ``caution`` per card, None for most: where the teacher's label is rare and poorly learned, a confident
     surrogate says little, and correcting its rows would push the label out.
     """
-    rows = kin.of
-    for_surrogate, for_teacher = kin.votes(seen.truth, seen.top[rows]), kin.votes(seen.truth, seen.truth[rows])
+    rows = near.of
+    for_surrogate, for_teacher = near.votes(seen.truth, seen.top[rows]), near.votes(seen.truth, seen.truth[rows])
     suspicion = suspicion_of(seen, rows)
     order = np.argsort(-suspicion, kind="stable")[:limit]
     cautions = _cautions(seen)
@@ -50,10 +50,10 @@ def cards_of(seen: CalibrationView, kin: Kin, limit: int = 100) -> dict[str, Any
                 "input": seen.texts[int(rows[i])],
                 "suspicion": suspicion[i],
                 "caution": cautions.get(int(seen.truth[rows[i]])),
-                "kin_for_surrogate": for_surrogate[i],
-                "kin_for_teacher": for_teacher[i],
-                "agreeing": _evidence(seen, kin, int(i), seen.top[rows[i]], seen.agreed),
-                "opposing": _evidence(seen, kin, int(i), seen.truth[rows[i]], np.ones(len(seen), bool))[:1],
+                "neighbours_for_surrogate": for_surrogate[i],
+                "neighbours_for_teacher": for_teacher[i],
+                "agreeing": _evidence(seen, near, int(i), seen.top[rows[i]], seen.agreed),
+                "opposing": _evidence(seen, near, int(i), seen.truth[rows[i]], np.ones(len(seen), bool))[:1],
             }
             for i in order
         ],
@@ -92,10 +92,12 @@ def _spread(seen: CalibrationView) -> float:
     return max(1e-6, float(np.nanstd(own))) if np.isfinite(own).any() else 1.0
 
 
-def _evidence(seen: CalibrationView, kin: Kin, i: int, label: Ints | int, among: Bools) -> list[dict[str, Any]]:
+def _evidence(
+    seen: CalibrationView, near: NeighbourRows, i: int, label: Ints | int, among: Bools
+) -> list[dict[str, Any]]:
     """Return the nearest neighbours with the label among the rows `among`."""
-    wanted = kin.known[i] & (seen.truth[kin.row[i]] == label) & among[kin.row[i]]
+    wanted = near.known[i] & (seen.truth[near.row[i]] == label) & among[near.row[i]]
     return [
-        {"text": seen.shown(int(kin.row[i, j])), "label": seen.classes[label], "cosine": kin.similarity[i, j]}
+        {"text": seen.shown(int(near.row[i, j])), "label": seen.classes[label], "cosine": near.similarity[i, j]}
         for j in np.flatnonzero(wanted)[:_EVIDENCE]
     ]

@@ -9,13 +9,13 @@ import numpy as np
 from tracer_serve.components.neighbour_index import NeighbourIndex
 from tracer_serve.types import Floats, Ints, Vectors
 
-_KIN = 12
+_NEIGHBOURS = 12
 _NEGATIVES = 5
 _EPOCHS = 120
 _CLIP = 4.0
 _GRAVITY = 0.02  # keeps groups close to each other
-_EVEN = 0.5  # how far the points are spread evenly along each axis: their order stays, empty space shrinks
-_EDGE = 0.005  # share of the points at either end that are moved to the rim, so that a few do not shrink the rest
+_EVEN = 0.5  # share of the even spacing of points along each axis, which reduces empty space
+_EDGE = 0.005  # share of the points at either end that are moved to the edge, so that outliers do not shrink the rest
 
 
 def layout(vectors: Vectors, seed: int = 0) -> Floats:
@@ -26,11 +26,11 @@ def layout(vectors: Vectors, seed: int = 0) -> Floats:
     vectors : shape (n, d); n up to a few thousand
     """
     n = len(vectors)
-    if n <= _KIN + 1:
+    if n <= _NEIGHBOURS + 1:
         return _framed(_main_components(vectors))
-    near = NeighbourIndex(k=_KIN + 1, cap=n).fit(vectors, np.zeros(n, np.int64)).query(vectors).row[:, 1:]
+    near = NeighbourIndex(k=_NEIGHBOURS + 1, cap=n).fit(vectors, np.zeros(n, np.int64)).query(vectors).row[:, 1:]
     place = 8.0 * _framed(_main_components(vectors))
-    heads, tails, rng = np.repeat(np.arange(n), _KIN), near.ravel(), np.random.default_rng(seed)
+    heads, tails, rng = np.repeat(np.arange(n), _NEIGHBOURS), near.ravel(), np.random.default_rng(seed)
     for epoch in range(_EPOCHS):
         step = 0.25 * (1.0 - epoch / _EPOCHS)
         pull = _forces(place, heads, tails, attract=True)

@@ -10,7 +10,7 @@ from tracer_serve.types import Bools, Floats, Ints
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Kin:
+class NeighbourRows:
     """The k nearest other rows of m rows, nearest first, without duplicates of the row.
 
     Parameters
@@ -25,7 +25,7 @@ class Kin:
     similarity: Floats
 
     @classmethod
-    def find(cls, seen: CalibrationView, of: Ints, k: int = 15) -> "Kin":
+    def find(cls, seen: CalibrationView, of: Ints, k: int = 15) -> "NeighbourRows":
         """Find up to k neighbours of the rows `of` among all calibration rows, or a sample of 20,000."""
         near = seen.index.query(seen.vectors[of])
         similarity = np.where(seen.group[near.row] == seen.group[of][:, None], -np.inf, near.similarity)

@@ -54,7 +54,7 @@ def write_task(folder: Path, found: FoundTask, base_url: str, alpha: float, api_
             file.touch(0o600)  # texts of users
             file.write_text(content, encoding="utf-8")
     except OSError as error:
-        raise BadInputError(f"{folder}: cannot be written: {error.strerror}. Look: ls -ld {folder}") from error
+        raise BadInputError(f"{folder}: cannot be written: {error.strerror}. Check: ls -ld {folder}") from error
     return folder / f"{name}.yaml"
 
 

@@ -7,7 +7,7 @@ from tracer_serve.gate.wording import percent
 
 _SUSPICIOUS = 0.5  # suspicion from which on a card is worth a look for its own sake
 _WORTH = 0.02  # coverage
-_MENDS = {
+_IMPROVEMENTS = {
     "alarm": (
         "Find out what changed at the alarm",
         "Rows that contradict each other certify little. The dashboard says whether the former version agrees again.",
@@ -73,7 +73,7 @@ def _weakness(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     cause = found["diagnosis"]["cause"]
     if cause == "representation" and report["basis"]["alarm"]:
         cause = "alarm"
-    return [*small, _action("mend", *_MENDS[cause])]
+    return [*small, _action("improve", *_IMPROVEMENTS[cause])]
 
 
 def _teacher_mistakes(report: Mapping[str, Any]) -> list[dict[str, Any]]:

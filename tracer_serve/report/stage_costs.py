@@ -11,7 +11,7 @@ def names_of(found: Certificate) -> tuple[str, str | None]:
     return name_of([(row.surrogate, row.acceptor) for row in found.stages])
 
 
-def spared_of(found: Certificate) -> dict[str, Any] | None:
+def cascade_costs_of(found: Certificate) -> dict[str, Any] | None:
     """Return milliseconds per request of the cascade and of its last stage alone; None for a single stage.
 
     Examples
@@ -23,7 +23,7 @@ def spared_of(found: Certificate) -> dict[str, Any] | None:
     >>> from tracer_serve.gate.settings import CalibrationRows, GateSettings
     >>> stages = (StageRow("a", None, 80, 80, 0.8, 1.0, 0.25, 0.25), StageRow("b", None, 10, 9, 0.1, 0.2, 1.0, 4.0))
     >>> found = certify(CalibrationRows(np.zeros(59), np.ones(59, bool)), GateSettings(alpha=0.95, delta=0.05))
-    >>> spared_of(replace(found, stages=stages))
+    >>> cascade_costs_of(replace(found, stages=stages))
     {'cascade_ms': 1.5, 'alone_ms': 5.0}
     """
     if len(found.stages) < 2:  # noqa: PLR2004  # no cascade

@@ -1,4 +1,4 @@
-"""The version that answers now: one reference, swapped when another one becomes current."""
+"""Load the current version into memory, and swap it when another one becomes current."""
 
 import logging
 import math
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ActiveVersion:
-    """A version in memory, verified.
+    """A verified version in memory.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class ActiveVersion:
     labels : the surrogate's labels, in the order of its probabilities
     after : its calibration rows came after this trace id
     forms : fingerprints of the forms that its certificate covers
-    decided : what it said of the texts asked about most recently; with another version it is gone
+    decided : cache of its verdicts on recent texts
     """
 
     number: int
@@ -45,18 +45,18 @@ class ActiveVersion:
 
 
 class VersionLoader:
-    """Follows the current version and keeps it in memory.
+    """Keep the current version in memory.
 
-    Readers take `loaded` once per request: a swap replaces the reference, requests in flight keep theirs. A version
-    that fails to load is logged and counted, and the one before it stays.
+    A request reads `loaded` once: a swap replaces the reference, and requests in flight keep the old version. A version
+    that fails to load is logged and counted, and the previous one stays.
 
     Parameters
     ----------
-    current : says which version should serve, None before the first; asked every `poll_s` seconds, so cheap
-    load : reads and verifies a version; raises where it is corrupt or was certified with another embedder
-    on_failure : called once per failed attempt
-    poll_s : seconds between looks at `current`
-    retry_s : seconds until a version that failed is tried again (a full memory may have been the cause)
+    current : returns the number of the current version, None before the first; called every `poll_s` seconds
+    load : reads and verifies a version; raises if it is corrupt or was certified with another embedder
+    on_failure : called for each failed attempt
+    poll_s : seconds between calls of `current`
+    retry_s : seconds until a version that failed to load is tried again; it may have been out of memory
     """
 
     def __init__(
@@ -76,11 +76,11 @@ class VersionLoader:
         self._follower = PeriodicTask("tracer-live", self.refresh, poll_s)
 
     def start(self) -> None:
-        """Load what is current, then follow it in a thread of its own."""
+        """Load the current version, then follow changes in a thread."""
         self._follower.start()
 
     def stop(self) -> None:
-        """Stop following; the loaded version stays usable."""
+        """Stop following changes; the loaded version stays usable."""
         self._follower.stop()
 
     def refresh(self) -> None:
@@ -90,7 +90,7 @@ class VersionLoader:
             number = self._current()
             if number == (self.loaded and self.loaded.number):
                 self.problem = self._failed = None
-            elif number is not None and not self._failed_lately(number):
+            elif number is not None and not self._failed_recently(number):
                 self.loaded = self._load(number)
                 self.problem = self._failed = None
                 _log.info("version %d serves", number)
@@ -100,12 +100,12 @@ class VersionLoader:
             problem = f"{which} does not load: {error}"
             if problem != self.problem:
                 stays = f"version {self.loaded.number} stays" if self.loaded else "none serves"
-                trace = not isinstance(error, TracerServeError)  # which says all there is to say
+                trace = not isinstance(error, TracerServeError)  # its message is complete
                 _log.error("%s; %s", problem, stays, exc_info=trace)
                 self._on_failure()
             self.problem = problem
 
-    def _failed_lately(self, number: int) -> bool:
+    def _failed_recently(self, number: int) -> bool:
         return (
             self._failed is not None
             and self._failed[0] == number

@@ -1,7 +1,7 @@
-"""How often handled requests are audited: a fixed rate or one that follows the traffic, within a daily budget.
+"""The audit rate of handled requests: fixed, or derived from the traffic, within a daily budget.
 
-A rate may depend on the time, the traffic and the monitor's evidence, never on a request: each row keeps the rate that
-was in force, and the draw that compares with it.
+A rate may depend on the time, the traffic and the monitor's evidence, never on a request. Each row stores the rate in
+force and its random draw.
 """
 
 import math
@@ -13,11 +13,11 @@ from typing import Any
 from tracer_serve.storage.traces import Tally, TraceStore
 
 LEAST_AUDITS = 10.0
-"""Audits a day that `auto` aims at in any case, within `MOST_SHARE`."""
+"""Least number of audits per day that `auto` aims at, within `MOST_SHARE`."""
 MOST_SHARE = 0.2
 """Largest share of the handled requests, and so of the saving, that `auto` spends on audits."""
 UNKNOWN = 0.1
-"""The rate of `auto` before there is any traffic to go by."""
+"""The rate of `auto` before there is any traffic."""
 _BOOST, _BOOSTED = 10.0, 0.5
 
 Hours = Sequence[tuple[datetime, Tally]]
@@ -25,11 +25,11 @@ Hours = Sequence[tuple[datetime, Tally]]
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What the last day was like.
+    """Traffic of the last day.
 
     Parameters
     ----------
-    handled_per_day : expected of the version that serves; None before there is traffic
+    handled_per_day : expected for the version that serves; None before there is traffic
     audits_today : audits with an answer since midnight, UTC
     """
 
@@ -38,11 +38,11 @@ class Traffic:
 
     @classmethod
     def of(cls, hours: Hours, coverage: float, now: datetime) -> "Traffic":
-        """Estimate from the counts of the last hours.
+        """Estimate the traffic from the counts of the last hours.
 
         Parameters
         ----------
-        hours : counts per hour, from up to a day ago on, oldest first
+        hours : counts per hour of at least the last day, oldest first
         coverage : certified share of the requests that is handled
         now : UTC
         """
@@ -57,8 +57,8 @@ class Traffic:
 def auto_rate(handled_per_day: float | None) -> float:
     """Return the rate of `auto`: sqrt(handled per day) audits a day, at least 10, at most a fifth of the handled.
 
-    With a audits a day a drop is found after about n / a days, so what audits cost and what late alarms cost add up to
-    a + c * handled / a, which is least where a grows with the root of the traffic.
+    With a audits per day, a drop in agreement is detected after about n / a days. The cost of audits and of late alarms
+    is then a + c * handled / a, which is least where a is proportional to the square root of the traffic.
 
     Examples
     --------
@@ -80,8 +80,7 @@ def rate_in_force(
     ----------
     wanted : a rate, or ``auto``
     boosted : whether the monitor has evidence: ten times as many audits, up to every second request
-    budget : most audits a day; spread over what is left of the day, so that no time of day goes without;
-        by the expected traffic: that it holds is the part of `AuditBudget`
+    budget : most audits per day, spread over the rest of the day by the expected traffic; `AuditBudget` enforces it
 
     Examples
     --------
@@ -107,42 +106,42 @@ def rate_in_force(
 
 
 BUDGET = "audit_budget"
-"""The value in the store: a day (UTC), and how many of its audits processes have taken."""
+"""Key in the store: a day (UTC), and how many of its audits processes have reserved."""
 
 
 def until_midnight(now: datetime) -> timedelta:
-    """Return what is left of a day."""
+    """Return the rest of a day."""
     return datetime(now.year, now.month, now.day, tzinfo=now.tzinfo) + timedelta(days=1) - now
 
 
 @dataclass(slots=True)
 class AuditBudget:
-    """The audits that one process may still ask for.
+    """The audits that one process may still make.
 
-    At each look it is filled up to an hour's share of what is left of the day's budget, so that a burst of traffic
-    leaves something for later. What a process that is killed had taken is lost, an hour's share at most.
+    `fill` reserves up to an hour's share of the rest of the day's budget, so that a burst of traffic does not use it
+    up. A killed process loses its reservation, an hour's share at most.
 
     Parameters
     ----------
-    budget : most audits a day; None: as many as there are
+    budget : most audits per day; None: unlimited
     """
 
     budget: int | None
     _day: str = ""
     _taken: int = 0
-    _asked: int = 0  # counted by the event loop alone, as the rest is by the thread that looks
+    _asked: int = 0  # changed by the event loop only, the other fields by the thread that calls `fill`
 
     @property
     def empty(self) -> bool:
-        """Whether no further audit may be asked for until the next look."""
+        """Whether no further audit is allowed until the next `fill`."""
         return self.budget is not None and self._asked >= self._taken
 
     def pay(self) -> None:
-        """Count an audit that is asked for."""
+        """Count an audit."""
         self._asked += 1
 
     def fill(self, store: TraceStore, answered: int, now: datetime) -> None:
-        """Take from the store what is missing.
+        """Reserve further audits in the store.
 
         Parameters
         ----------

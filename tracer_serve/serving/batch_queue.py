@@ -1,10 +1,10 @@
-"""Which texts go into the next batch: fair shares per caller, and short requests before long lists."""
+"""Select the texts of the next batch: fair shares per caller, and short requests before long lists."""
 
 from collections import Counter, deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-_AHEAD = 4  # short requests go ahead of a list where they fill at most this part of a batch
+_AHEAD = 4  # short requests precede lists if they fill at most this fraction (1/4) of a batch
 _RECENT_S = 1.0
 
 

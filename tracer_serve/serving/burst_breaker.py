@@ -1,9 +1,9 @@
 """Burst breaker: audit repeats of one template, and defer a template on which the teacher disagreed.
 
-A certificate promises agreement for messages whose repeats are counted once. A burst of one message, names and numbers
-apart, would multiply a single mistake. So the 2nd, 10th, 50th, ... handled repeat within a window is sent to the
-teacher as well, whatever the audit rate, and one disagreement defers the template until the next version. These audits
-are no random sample: they neither calibrate nor feed the monitor.
+A certificate promises agreement for messages whose repeats are counted once. A burst of one message, with different
+names and numbers, would multiply a single mistake. So the 2nd, 10th, 50th, ... handled repeat within a window is sent
+to the teacher as well, at any audit rate, and one disagreement defers the template until the next version. These audits
+are not a random sample, so they neither calibrate nor feed the monitor.
 """
 
 import threading
@@ -31,7 +31,7 @@ class _Count:
 
 
 class RepeatCounter:
-    """Count repeats of frequent keys in bounded memory, and say which are due for an audit.
+    """Count repeats of frequent keys in bounded memory, and decide which are due for an audit.
 
     Keys seen once are kept in the order of arrival, the others by frequency, as in a space-saving sketch (A. Metwally,
     D. Agrawal and A. El Abbadi, ICDT 2005). A key that was forgotten starts at 1, so a count is never too high.
@@ -122,7 +122,7 @@ class BurstBreaker:
                 self._found.append(template)
 
     def exchange(self, store: TraceStore, version: int) -> None:
-        """Tell the other processes what was found here, and defer what they found; a new version starts afresh."""
+        """Share disagreements with other processes; a new version starts without any."""
         with self._guard:
             if version != self._version:
                 self._version, self._deferred, self._found, self._repeats = version, set(), [], RepeatCounter()

@@ -1,4 +1,4 @@
-"""A bounded, redacted sample of the calls that were forwarded: their forms, how many there were, and why."""
+"""A bounded, redacted sample of forwarded calls: their forms, counts and reasons."""
 
 import threading
 from collections import Counter
@@ -14,7 +14,7 @@ from tracer_serve.infra.periodic import PeriodicTask
 from tracer_serve.storage.traces import TraceStore
 
 FORWARDED = "forwarded"
-"""Key in the store: by form and reason, what `sample_of` returns."""
+"""Key in the store: kinds of forwarded calls, by form and reason."""
 
 LabelOf = Callable[[str, bytes, bool], str | None]
 _WRITE_S = 2.0
@@ -27,10 +27,10 @@ class SeenForm:
 
     Parameters
     ----------
-    form : as it is described to people, redacted
+    form : its description for people, redacted
     reason, nearest, detail : as in `forms.known.Mismatch`
-    calls : how many since the last write
-    labels : labels of the task that answers held, since the last write
+    calls : number of calls since the last write
+    labels : labels of the task in answers since the last write
     """
 
     form: str
@@ -42,13 +42,13 @@ class SeenForm:
 
 
 class ForwardedCalls:
-    """Counts forwarded calls by form and reason, and keeps the counts in the store, where all workers add theirs.
+    """Count forwarded calls by form and reason; all workers add their counts to the store.
 
     Parameters
     ----------
-    most : kinds of calls that are kept; 0 keeps nothing
+    most : most kinds of calls that are kept; 0 keeps none
     redact : applied to every excerpt of a prompt
-    label_of : returns the task's label in an answer, None where there is none, given the API, the body, and whether it
+    label_of : returns the task's label in an answer, None if there is none, given the API, the body, and whether it
         is a stream
     """
 
@@ -59,16 +59,16 @@ class ForwardedCalls:
         self._follower = PeriodicTask("tracer-forwarded", self.write, _WRITE_S)
 
     def start(self) -> None:
-        """Write what is counted, from now on."""
+        """Start writing the counts."""
         self._follower.start()
 
     def stop(self) -> None:
-        """Write for the last time."""
+        """Stop, and write the last counts."""
         if self._follower.stop():
             self.write()
 
     def note(self, call: Call, reason: str, nearest: str, detail: str) -> "Observed | None":
-        """Count a call; return what its answer is shown to."""
+        """Count a call; return an observer for its answer."""
         if not self._most:
             return None
         key = f"{call.form.fingerprint}.{reason}"
@@ -82,7 +82,7 @@ class ForwardedCalls:
         return Observed(seen, partial(self._label_of, call.form.api))
 
     def write(self) -> None:
-        """Add what was counted to the store."""
+        """Add the counts to the store."""
         with self._guard:
             seen, self._seen = self._seen, {}
         if not seen:
@@ -90,21 +90,21 @@ class ForwardedCalls:
         try:
             self._store.values.update(FORWARDED, lambda present: _added(present or {}, seen, self._most))
         except StoreError:
-            return  # a sample: what could not be written is not worth keeping
+            return  # a sample may lose counts
 
     def _describe(self, form: Form) -> str:
         return form.describe(self._redact)
 
 
 def sample_of(store: TraceStore) -> list[dict[str, Any]]:
-    """Return the kinds of forwarded calls, most frequent first, as `SeenForm` has them."""
+    """Return the kinds of forwarded calls, most frequent first, with the fields of `SeenForm`."""
     kept: Mapping[str, dict[str, Any]] = store.values.get(FORWARDED) or {}
     return sorted(kept.values(), key=lambda one: -one["calls"])
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """Looks at the answer to a forwarded call for one of the task's labels."""
+    """Look for one of the task's labels in the answer to a forwarded call."""
 
     seen: SeenForm
     label_of: Callable[[bytes, bool], str | None]
@@ -117,7 +117,7 @@ class Observed:
 
 
 def _added(present: dict[str, Any], seen: Mapping[str, SeenForm], most: int) -> dict[str, Any]:
-    """Return the stored counts with new ones added; beyond `most` kinds the most frequent stay."""
+    """Return the stored counts plus new ones; of more than `most` kinds the most frequent."""
     whole = dict(present)
     for key, one in seen.items():
         before = whole.get(key, {"calls": 0, "labels": {}})

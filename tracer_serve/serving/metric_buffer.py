@@ -1,7 +1,7 @@
 """Buffers for Prometheus series that every request changes.
 
-With several workers a series is a place in a file that they share. One write takes a few microseconds, and a request
-changes several series: written together each half second, they cost 2 us of CPU a request instead of 19.
+With several workers, each write of a series goes to a shared file and takes a few microseconds. Written together every
+half second, the series of a request cost 2 us of CPU instead of 19.
 """
 
 from bisect import bisect_left
@@ -16,18 +16,18 @@ class Seconds:
 
     Parameters
     ----------
-    histogram : one series, where they are written
+    histogram : one series, to which they are written
     """
 
     def __init__(self, histogram: Histogram) -> None:
         self._histogram, self._new = histogram, deque[float]()
 
     def observe(self, seconds: float) -> None:
-        """Note a duration; from any thread."""
+        """Record a duration. Thread-safe."""
         self._new.append(seconds)
 
     def write(self) -> None:
-        """Write what was noted since the last time, by one thread at a time."""
+        """Write what was recorded since the last write; by one thread at a time."""
         seconds = _taken(self._new)
         # the library's public `observe` takes one at a time, and writes twice for each
         buckets, bounds = self._histogram._buckets, self._histogram._upper_bounds  # noqa: SLF001
@@ -42,18 +42,18 @@ class Count:
 
     Parameters
     ----------
-    counter : one series, where the count is written
+    counter : one series, to which the count is written
     """
 
     def __init__(self, counter: Counter) -> None:
         self._counter, self._new = counter, deque[float]()
 
     def inc(self, amount: float = 1.0) -> None:
-        """Note an increment; from any thread."""
+        """Record an increment. Thread-safe."""
         self._new.append(amount)
 
     def write(self) -> None:
-        """Write what was noted since the last time, by one thread at a time."""
+        """Write what was recorded since the last write; by one thread at a time."""
         if amounts := _taken(self._new):
             self._counter.inc(sum(amounts))
 

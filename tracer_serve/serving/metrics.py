@@ -1,7 +1,7 @@
-"""What Prometheus sees: few series, and none of their labels comes from a user's text.
+"""Prometheus metrics of a task; no label value comes from a user's text.
 
-With several workers each keeps its numbers in files under ``PROMETHEUS_MULTIPROC_DIR``, and any of them can add them
-up; that variable has to be set before `prometheus_client` is imported for the first time.
+With several workers, each writes its numbers to files below ``PROMETHEUS_MULTIPROC_DIR``, and any of them can sum them
+up. That variable must be set before `prometheus_client` is first imported.
 """
 
 import os
@@ -22,7 +22,7 @@ from tracer_serve.serving.active_version import ActiveVersion
 from tracer_serve.serving.gate_watcher import GateWatcher
 from tracer_serve.serving.metric_buffer import Count, Seconds
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, which nobody reads
+disable_created_metrics()  # type: ignore[no-untyped-call]  # an unused second series for each counter
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -52,8 +52,8 @@ class Metrics:
     Parameters
     ----------
     task : name of the task, a label of every series
-    loaded : says which version serves
-    watch : says what gate and monitor do
+    loaded : returns the version that serves
+    watch : returns the gate watcher
     """
 
     def __init__(
@@ -94,7 +94,9 @@ class Metrics:
         self._teacher_errors = counter("teacher_errors_total", "Teacher calls without a usable label.", "reason")
         self._refits = counter("refit_total", "Refits, by outcome.", "outcome")
         for series, values in ((self._teacher_errors, TEACHER_REASONS), (self._refits, _OUTCOMES)):
-            for value in values:  # from 0 on: a series that appears with its first failure has no increase to alert on
+            for (
+                value
+            ) in values:  # start at 0: a series that starts with its first failure shows no increase to alert on
                 series.labels(task, value)
         self._forwarded = counter("calls_forwarded_total", "LLM calls forwarded unanswered, by reason.", "reason")
         for reason in FORWARD_REASONS:
@@ -118,16 +120,16 @@ class Metrics:
         self._follower = PeriodicTask("tracer-metrics", self.write, _WRITE_S)
 
     def start(self) -> None:
-        """Write what is counted, from now on, to where the other workers see it."""
+        """Start writing the counts, so that other workers can read them."""
         self._follower.start()
 
     def stop(self) -> None:
-        """Write for the last time."""
+        """Stop, and write the last counts."""
         self._follower.stop()
         self.write()
 
     def write(self) -> None:
-        """Write what was counted since the last time."""
+        """Write the counts since the last write."""
         with self._writing:
             for series in self._gathered:
                 series.write()
@@ -145,7 +147,7 @@ class Metrics:
         self._refits.labels(self.task, outcome).inc()
 
     def collect(self) -> Iterable[Metric]:
-        """Return the series of this process, and what it says of the version."""
+        """Return the series of this process, and those of its version."""
         yield from self._registry.collect()
         yield from self.version.collect()
 
@@ -153,17 +155,17 @@ class Metrics:
 def render(several: Sequence[Metrics]) -> bytes:
     """Return the text exposition of some tasks, each family once, with the counts of all workers.
 
-    Those of this process are of now, those of the others at most half a second old.
+    The counts of this process are current, those of others at most half a second old.
     """
     for metrics in several:
         metrics.write()
     registry = CollectorRegistry()
-    registry.register(_Together(several))
+    registry.register(_CombinedCollector(several))
     return generate_latest(registry)
 
 
-class _Together(Collector):
-    """The series of some tasks, and of no other that this process may hold."""
+class _CombinedCollector(Collector):
+    """The series of some of this process's tasks."""
 
     def __init__(self, several: Sequence[Metrics]) -> None:
         self._several = several
@@ -185,7 +187,7 @@ class _Together(Collector):
 
 
 class _VersionCollector(Collector):
-    """The version that serves, read when asked: every worker holds the same one, so none is added up."""
+    """Gauges of the version that serves; every worker has the same one, so they are not summed up."""
 
     def __init__(
         self, task: str, loaded: Callable[[], ActiveVersion | None], watch: Callable[[], GateWatcher | None]

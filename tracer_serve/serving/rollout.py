@@ -9,7 +9,7 @@ from tracer_serve.policy.decision import Mode
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """Configure for whom certified answers count.
+    """Configure for which users certified answers count.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Everything one worker process holds for its task, from start to stop."""
+"""The objects of one task in a worker process, from start to stop."""
 
 import asyncio
 import logging
@@ -39,14 +39,14 @@ from tracer_serve.types import Text
 
 _log = logging.getLogger(__name__)
 
-_FORMS_S = 5.0  # between looks at the adopted forms
+_FORMS_S = 5.0  # between reads of the adopted forms
 GRACE_S = 10
-"""Seconds that requests in flight, audits and the last rows get when the service stops."""
+"""Seconds for requests in flight, audits and the last rows when the service stops."""
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """One task being served by this process."""
+    """One task that this process serves."""
 
     task: Task
     store: TraceStore
@@ -64,18 +64,18 @@ class Runtime:
         return int(self.task.spec.server.max_body_mb * 1_000_000)
 
     def classes(self, version: int | None = None) -> tuple[str, ...]:
-        """Return the labels of a version in the order of its probabilities; else the spec's."""
+        """Return the labels of a version in the order of its probabilities; without a version the spec's."""
         loaded = self.live.loaded
         if loaded is not None and version in (None, loaded.number):
             return loaded.labels
         return self.task.spec.label_names
 
     def problems(self) -> list[str]:
-        """Return what does not work though requests are answered, one line each."""
+        """Return problems that do not prevent answers, one line each."""
         found = []
         if self.writer.problem is not None:
             kept = f"{self.writer.waiting:,} wait in memory, {self.writer.lost:,} are lost so far"
-            found.append(f"traces do not reach the store ({kept}), refits learn nothing of them: {self.writer.problem}")
+            found.append(f"traces cannot be stored ({kept}), so refits miss them: {self.writer.problem}")
         elif self.writer.lost:
             found.append(f"{self.writer.lost:,} traces were lost since the start: {self.writer.last_loss}")
         if self.live.problem is not None:
@@ -83,18 +83,18 @@ class Runtime:
         if self.gate.void:
             found.append(f"the gate is closed, everything goes to the teacher: {self.gate.message}")
         if self.watch.problem is not None:
-            found.append(f"the monitor hears of this worker's audits only: {self.watch.problem}")
+            found.append(f"the monitor only sees this worker's audits: {self.watch.problem}")
         return found
 
     @property
     def gate(self) -> GateState:
-        """Whether the gate is open for the version that is loaded, and if not why."""
+        """The state of the gate for the version that is loaded."""
         return self.watch.state(self.live.loaded)
 
 
 @asynccontextmanager
 async def running(task: Task, *, schedule: bool = True, teacher: Teacher | None = None) -> AsyncIterator[Runtime]:
-    """Start everything, and on the way out let what is under way end within `GRACE_S` seconds.
+    """Start a task; at the end, wait up to `GRACE_S` seconds for work in progress.
 
     Parameters
     ----------
@@ -103,10 +103,10 @@ async def running(task: Task, *, schedule: bool = True, teacher: Teacher | None 
     Raises
     ------
     TracerServeError
-        Where the store cannot be opened or a component cannot be made.
+        If the store cannot be opened or a component cannot be built.
     """
     async with AsyncExitStack() as stack:
-        TASK.set(task.spec.name)  # what is started from here on, threads included, is this task's
+        TASK.set(task.spec.name)  # inherited by tasks and threads that are started from here on
         runtime = await _started(task, stack, teacher)
         if schedule:
             scheduler = RefitScheduler(task, runtime.store, runtime.versions, runtime.metrics.refit)
@@ -115,12 +115,12 @@ async def running(task: Task, *, schedule: bool = True, teacher: Teacher | None 
         if runtime.gate.void:
             _log.warning("the gate is closed, everything goes to the teacher: %s", runtime.gate.message)
         yield runtime
-        TASK.set(task.spec.name)  # others may have started since, in the same context
-        _log.info("stopping: waiting for audits and rows under way")
+        TASK.set(task.spec.name)  # other tasks may have been started since, in the same context
+        _log.info("stopping: waiting for audits and rows in progress")
 
 
 async def _started(task: Task, stack: AsyncExitStack, teacher: Teacher | None) -> Runtime:
-    """Open the store, load the version that is current, and watch both; the stack ends what was begun."""
+    """Open the store, load the current version, and start the threads; the stack stops them."""
     load_plugins(task)
     store = store_of(task)
     stack.callback(store.close)
@@ -128,7 +128,7 @@ async def _started(task: Task, stack: AsyncExitStack, teacher: Teacher | None) -
     metrics = Metrics(task.spec.name, lambda: live.loaded, lambda: watch)
     metrics.start()
     stack.push_async_callback(asyncio.to_thread, metrics.stop)
-    # an open task's teacher may give any label, and sees those that it has given: new ones are how a task grows
+    # the prompt of an open task's teacher lists its earlier labels; it may give new ones
     own = make_teacher(task, await asyncio.to_thread(known_labels, task, store))
     forms = make_forms(task, own)
     if teacher is None:
@@ -155,10 +155,10 @@ async def _started(task: Task, stack: AsyncExitStack, teacher: Teacher | None) -
 
 
 async def _follow_forms(forms: KnownForms, store: TraceStore, stack: AsyncExitStack) -> None:
-    """Take the forms that are adopted while this process runs."""
+    """Load forms that are adopted while this process runs."""
 
     def read() -> None:
-        with suppress(StoreError):  # those known stay; the gate watcher reports the store
+        with suppress(StoreError):  # known forms stay; the gate watcher reports the problem
             forms.adopt(adopted_forms(store))
 
     follower = PeriodicTask("tracer-forms", read, _FORMS_S)
@@ -176,7 +176,7 @@ def _router(
     writer: TraceWriter,
     metrics: Metrics,
 ) -> Router:
-    """Make what answers; on the way out its audits end first, then their rows, then the teacher."""
+    """Build the router; at the end its audits stop first, then the writer, then the teacher."""
     spec = task.spec
     stack.push_async_callback(teacher.close)
     stack.push_async_callback(asyncio.to_thread, writer.close, GRACE_S / 2)
@@ -202,7 +202,7 @@ def _router(
 
 
 def _load(task: Task, versions: VersionStore, forms: KnownForms, number: int) -> ActiveVersion:
-    """Read a version, every byte of it checked."""
+    """Load and verify a version."""
     manifest = versions.verify(number)
     policy = Policy.load(versions.folder(number) / "model", *make_embedders(task))
     warm(task, [view.embedder for view in policy.views])
@@ -218,9 +218,9 @@ def _load(task: Task, versions: VersionStore, forms: KnownForms, number: int) ->
 
 
 def warm(task: Task, embedders: Sequence[Embedder]) -> None:
-    """Let encoders that run here load their weights now: neither the first text nor a swap waits for that."""
+    """Let local encoders load their weights now, so that the first text does not wait for it."""
     probe: Text = ("a text", "another") if task.spec.input == "pair" else "a text"
     for embedder in embedders:
         if not embedder.trainable and not getattr(embedder, "remote", False):
-            with suppress(BadInputError):  # ready vectors are no text, and load nothing
+            with suppress(BadInputError):  # precomputed vectors are not text, and load nothing
                 embedder.embed([probe])

@@ -1,4 +1,4 @@
-"""Write traces to the store in groups from one thread, so that no request waits for another one's fsync."""
+"""Write traces to the store in groups from one thread, so that requests share an fsync."""
 
 import asyncio
 import logging
@@ -17,33 +17,33 @@ from tracer_serve.types import Answer, LabelSource, Trace
 _log = logging.getLogger(__name__)
 
 _LOG_EVERY_S = 10.0
-_GROUP = 1_000  # items of one transaction: after an outage many are waiting
-_WITH_URGENT = 200  # other items of a transaction that a request waits for
-_RESERVE = 0.1  # share of the capacity that is kept for rows that are acknowledged to a client
+_GROUP = 1_000  # most items of one transaction
+_WITH_URGENT = 200  # most other items of a transaction that a request waits for
+_RESERVE = 0.1  # share of the capacity that is reserved for rows that are acknowledged to a client
 _BACKLOG = 0.2  # share of the capacity beyond which requests wait for the store
 _WEIGHT = 2  # one caller's rows are two thirds of the backlog at most
 
 
 class TraceWriter:
-    """Writes traces in batches.
+    """Write traces in batches.
 
     Rows that no request waits for (`put`) are gathered for `linger_s` seconds; a row that a request waits for
-    (`commit`) is written at once, before them. While the store takes no rows, answers continue, rows are kept in memory
-    and tried again. A row is lost, counted and logged, if the queue is full, if the store refuses it while it takes
-    others, or if it still waits when the process ends.
+    (`commit`) is written at once, before them. While the store accepts no rows, requests are answered, and rows are
+    kept in memory and retried. A row is lost, counted and logged, if the queue is full, if the store rejects it while
+    it accepts others, or if it is not written when the process ends.
 
     Parameters
     ----------
     store : where the rows go
-    on_loss, on_delay : called with the number of rows lost, and of rows that have to wait for the store
+    on_loss, on_delay : called with the number of rows that are lost, or delayed because the store accepts none
     capacity : most rows queued; a long text counts as one more for each thousand characters
     linger_s : seconds for which rows are gathered
-    retry_s : seconds between attempts while the store takes no rows
-    patience_s : seconds after which a request no longer waits for a store that hangs
+    retry_s : seconds between attempts while the store accepts no rows
+    patience_s : seconds after which a request no longer waits for the store
 
     Attributes
     ----------
-    problem : why rows do not reach the store now; None while they do
+    problem : why rows cannot be written now, None if they can
     lost, last_loss : number of lost rows, and why the last one was lost
     """
 
@@ -81,7 +81,7 @@ class TraceWriter:
     async def room(self) -> None:
         """Wait while the caller's rows fill its share of the backlog: back-pressure for lists.
 
-        A store that takes no rows, or hangs for `patience_s`, holds no request back.
+        It does not wait while the store accepts no rows, and for `patience_s` at most.
         """
         if self._has_room():
             return
@@ -106,8 +106,8 @@ class TraceWriter:
     async def commit(self, trace: Trace) -> bool:
         """Write a row; once this returns True the row survives a crash.
 
-        It returns False where the store does not take the row within `patience_s`: the answer is sent, and the row is
-        written as soon as the store takes rows again.
+        It returns False if the store does not accept the row within `patience_s`. The row is then written as soon as
+        the store accepts rows again.
         """
         future, done = _future()
         self._queue(PendingWrite(trace, done, CALLER.get()))
@@ -183,7 +183,7 @@ class TraceWriter:
             self._release()
 
     def _take(self) -> list[PendingWrite]:
-        """Wait for rows and take a group of them, those that requests wait for first; nothing once closed and empty."""
+        """Wait for rows and return a group of them, first those that requests wait for; none once closed and empty."""
         with self._wake:
             if self._stuck:
                 self._wake.wait_for(lambda: self._ended, self._retry_s)
@@ -198,7 +198,7 @@ class TraceWriter:
             return group
 
     def _hold(self, problem: str) -> None:
-        """Keep what is queued until the store takes rows again, and let no request wait for it."""
+        """Keep the queue until the store accepts rows again, and let no request wait for it."""
         with self._wake:
             late = [] if self._stuck else [*self._in_flight, *self._urgent, *self._items]
             self.problem, self._stuck = problem, True
@@ -212,10 +212,10 @@ class TraceWriter:
                 self.problem = None
         if again:
             self._logged = -_LOG_EVERY_S
-            _log.warning("the trace store takes rows again; %d were late so far", self.delayed)
+            _log.warning("the trace store accepts rows again; %d were delayed so far", self.delayed)
 
     def _release(self) -> None:
-        """Let the requests that wait for room look again."""
+        """Wake the requests that wait for room."""
         with self._wake:
             waiters, self._waiters = self._waiters, []
         for done in waiters:
@@ -224,20 +224,22 @@ class TraceWriter:
     def _delay(self, items: Sequence[PendingWrite]) -> None:
         self.delayed += len(items)
         self._on_delay(len(items))
-        self._tell(items, "the trace store takes no rows, %d wait in memory; answers continue: %s", self.waiting)
+        self._report(
+            items, "the trace store accepts no rows, %d wait in memory; requests are still answered: %s", self.waiting
+        )
 
     def _lose(self, items: Sequence[PendingWrite], problem: str) -> None:
         self.lost += len(items)
         self.problem = self.last_loss = problem
         self._on_loss(len(items))
-        self._tell(items, "traces are being lost (%d so far); answers continue: %s", self.lost)
+        self._report(items, "traces are being lost (%d so far); requests are still answered: %s", self.lost)
 
-    def _tell(self, items: Sequence[PendingWrite], message: str, rows: int) -> None:
+    def _report(self, items: Sequence[PendingWrite], message: str, rows: int) -> None:
         if time.monotonic() > self._logged + _LOG_EVERY_S:
             self._logged = time.monotonic()
             _log.error(message, rows, self.problem)
         for item in items:
-            item.tell(written=False)
+            item.notify(written=False)
 
 
 def _future() -> tuple[asyncio.Future[bool], Callable[[bool], None]]:

@@ -1,4 +1,4 @@
-"""Write a group of rows and labels to the store, and return what the store does not take."""
+"""Write a group of rows and labels to the store, and return those that it rejects."""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -21,12 +21,12 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class PendingWrite:
-    """A row to add, or a label to put on one.
+    """A row to add, or a label to set on one.
 
     Parameters
     ----------
-    done : called with whether it is safe on disk; False may be followed by True
-    caller : whose request it is
+    done : called with whether it is on disk; False may be followed by True
+    caller : of the request
     """
 
     what: Trace | Label
@@ -35,24 +35,24 @@ class PendingWrite:
 
     @property
     def size(self) -> int:
-        """Its part of a queue's capacity: a long text counts as one more for each thousand characters."""
+        """Its share of a queue's capacity: 1, and 1 more for each thousand characters."""
         return 1 + length_of(self.what.input) // 1_000 if isinstance(self.what, Trace) else 1
 
-    def tell(self, *, written: bool) -> None:
-        """Tell the request that waits for it."""
+    def notify(self, *, written: bool) -> None:
+        """Notify the request that waits for it."""
         if self.done is not None:
             self.done(written)
 
 
 @dataclass(slots=True)
 class WriteOutcome:
-    """What became of a group.
+    """Result of writing a group.
 
     Parameters
     ----------
-    left : not written, as the store takes nothing now; in their order
-    problem : why
-    refused : not written either, though the store takes others, each with its error
+    left : not written because the store accepts nothing now; in their order
+    problem : why not
+    refused : items that the store rejects although it accepts others, each with its error
     """
 
     left: list[PendingWrite] = field(default_factory=list)
@@ -61,14 +61,14 @@ class WriteOutcome:
 
 
 def write(store: TraceStore, items: Sequence[PendingWrite]) -> WriteOutcome:
-    """Add the rows of a group in one transaction, then its labels, and tell the requests that wait for a row."""
+    """Add the rows of a group in one transaction, then its labels, and notify the requests that wait for a row."""
     left = deque(items)
     try:
         if rows := [item.what for item in items if isinstance(item.what, Trace)]:
             store.traces.add(rows)
         for item in items:
             if isinstance(item.what, Trace):
-                item.tell(written=True)
+                item.notify(written=True)
         left = deque(item for item in items if isinstance(item.what, Label))
         while left:
             if isinstance(label := left[0].what, Label):
@@ -77,7 +77,7 @@ def write(store: TraceStore, items: Sequence[PendingWrite]) -> WriteOutcome:
                     label.trace_id, answer.label, label.source, answer, fingerprint=label.fingerprint
                 )
             left.popleft()
-    except Exception as error:  # noqa: BLE001  whatever a driver raises, it is told, and later rows are written
+    except Exception as error:  # noqa: BLE001  a driver may raise anything; it is reported, and later rows are written
         if isinstance(error, StoreError) and not refuses_values(error):
             return WriteOutcome([*left], str(error))
         if len(left) == 1:
@@ -86,7 +86,7 @@ def write(store: TraceStore, items: Sequence[PendingWrite]) -> WriteOutcome:
 
 
 def _one_by_one(store: TraceStore, left: deque[PendingWrite]) -> WriteOutcome:
-    """Write what is left of a group in which one row is at fault: the others must not suffer."""
+    """Write the rest of a group item by item, since one of them is rejected."""
     whole = WriteOutcome()
     while left and whole.problem is None:
         one = write(store, [left.popleft()])

@@ -3,7 +3,7 @@
 from tracer_serve.config.load import Task
 from tracer_serve.gate.certificate import Certificate
 from tracer_serve.gate.wording import at_least, bound_of, percent, verdict_of
-from tracer_serve.report.stage_costs import spared_of
+from tracer_serve.report.stage_costs import cascade_costs_of
 from tracer_serve.storage.versions.opening import open_versions
 
 
@@ -35,7 +35,7 @@ def measured_of(certificate: Certificate) -> list[tuple[str, str]]:
 
 def _stages(found: Certificate) -> list[tuple[str, str]]:
     """Return what each stage of a cascade answers and costs, and the cost of the last stage alone."""
-    costs = spared_of(found)
+    costs = cascade_costs_of(found)
     if costs is None:
         return []
     rows = []

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
         rows = total = store.retention.prunable(cutoff(age))
         if not args.dry_run:
             with progress_bar(quiet=args.json) as progress:
-                rows = prune(store, age, told=lambda removed: progress("removing old rows", removed, total))
+                rows = prune(store, age, progress=lambda removed: progress("removing old rows", removed, total))
     if not args.dry_run:
         record(task, "traces.prune", rows=rows, older_than_s=age.total_seconds())
     if args.json:

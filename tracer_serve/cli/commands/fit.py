@@ -11,7 +11,7 @@ from tracer_serve.config.load import Task, load_task
 from tracer_serve.gate.certificate import CERTIFICATE
 from tracer_serve.infra.periodic import follow_parent
 from tracer_serve.lifecycle.refit import RefitOutcome, refit
-from tracer_serve.lifecycle.relabel import Moved
+from tracer_serve.lifecycle.relabel import LabelChanges
 
 _SHOWN = 12
 
@@ -75,7 +75,7 @@ def summary(task: Task, outcome: RefitOutcome) -> None:
     )
 
 
-def _moves(moved: Moved | None) -> list[tuple[str, str]]:
+def _moves(moved: LabelChanges | None) -> list[tuple[str, str]]:
     """Return the labels that a new teacher changed, most frequent first."""
     if moved is None:
         return []

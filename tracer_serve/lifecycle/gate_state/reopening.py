@@ -1,4 +1,4 @@
-"""When a refit is worth trying that may open a closed gate."""
+"""Decide when a refit is worth trying that may open a closed gate."""
 
 import math
 from dataclasses import dataclass
@@ -52,8 +52,8 @@ class Reopening:
         """Whether there are enough rows for a refit."""
         return self.rows >= self.needed
 
-    def words(self, *, under_way: bool = False) -> str:
-        """Say what is missing, for people.
+    def describe(self, *, under_way: bool = False) -> str:
+        """Return what is missing, for people.
 
         Parameters
         ----------
@@ -61,9 +61,9 @@ class Reopening:
 
         Examples
         --------
-        >>> Reopening("alarm", "drift", 45, 60).words()
+        >>> Reopening("alarm", "drift", 45, 60).describe()
         'A refit starts at 60 labelled rows since then; there are 45.'
-        >>> Reopening("alarm", "drift", 75, 90, before=60).words()
+        >>> Reopening("alarm", "drift", 75, 90, before=60).describe()
         'A refit on 60 labelled rows since then did not open the gate; the next starts at 90, and there are 75.'
         """
         if under_way:
@@ -83,7 +83,7 @@ class Reopening:
 
 
 def reopening_of(spec: Spec, store: TraceStore, versions: VersionStore) -> Reopening | None:
-    """Return the next attempt to open the gate; None while it is open, and where a refit did not certify."""
+    """Return the next attempt to open the gate; None while it is open, and after a refit that did not certify."""
     current = versions.current()
     version = None if current is None else certified_version(versions, current)
     teacher, closing = store.values.get(TEACHER), closing_of(store)
@@ -94,7 +94,7 @@ def reopening_of(spec: Spec, store: TraceStore, versions: VersionStore) -> Reope
     trigger, closed = _TRIGGERS[state.reason], "" if closing is None else closing.after
     after = max(closed, teacher["since"]) if trigger == "teacher" else closed
     cause, rows = f"{state.message} {after}".strip(), store.traces.labelled_since(after)
-    # a promise can be tried on the rows that are there, and a paired migration asks for its labels itself
+    # a new promise can be tested on the existing rows, and a paired migration obtains its labels itself
     at_once = trigger == "promise" or (trigger == "teacher" and spec.traces.migrate == "paired")
     needed, before, attempts = _FIRST_ROWS * n_min(spec.gate.alpha, spec.gate.delta), 0, 0
     tried = attempt_of(store).get("repair")
@@ -116,6 +116,6 @@ def next_attempt(versions: VersionStore, closing: Closing | None) -> int:
 
 
 def attempt_of(store: TraceStore) -> dict[str, Any]:
-    """Return what is known of the last refit that a schedule started; empty where there was none."""
+    """Return the record of the last refit that a schedule started, empty if there was none."""
     found: dict[str, Any] = store.values.get(ATTEMPT) or {}
     return found

@@ -36,7 +36,7 @@ class Requirements:
     closing: Closing | None = None
 
     def state(self, version: CertifiedVersion | None) -> GateState:
-        """Return the state of the gate for a version; None stands for a task without a version."""
+        """Return the state of the gate for a version; None means that there is none."""
         if version is None:
             return GateState(Reason.NO_VERSION, _NO_VERSION)
         if not version.certificate.certified:

@@ -13,7 +13,7 @@ from tracer_serve.components.teachers._health import Health
 from tracer_serve.errors import ArtifactError, StoreError
 from tracer_serve.gate.monitor import anytime_lower_bound
 from tracer_serve.lifecycle.certificates import certificate_of
-from tracer_serve.lifecycle.refit_history import refits_told
+from tracer_serve.lifecycle.refit_history import refits_as_json
 from tracer_serve.lifecycle.triggers import REQUEST
 from tracer_serve.server.dashboard.forwarded import forwarded_of
 from tracer_serve.server.dashboard.recent import LOOKED_AT, recent_of
@@ -74,7 +74,7 @@ def status_of(runtime: Runtime, now: datetime | None = None) -> dict[str, Any]:
         facts["versions"] = _versions(runtime)
         facts["forwarded"] = forwarded_of(runtime.store)
         facts["refit_requested"] = runtime.store.values.get(REQUEST) is not None
-        facts["refits"] = refits_told(runtime.store, _REFITS, under_way=refitting(runtime))
+        facts["refits"] = refits_as_json(runtime.store, _REFITS, under_way=refitting(runtime))
     except (StoreError, ArtifactError) as error:
         if str(error) not in facts["problems"]:
             facts["problems"].append(str(error))

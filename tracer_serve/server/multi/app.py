@@ -1,7 +1,7 @@
-"""Several tasks side by side: each has the application that it would have alone, and the model's name picks one.
+"""Serve several tasks in one application: each has an application of its own, selected by the model's name.
 
-Everything of a task is under ``/t/NAME/``. What a client asks without that prefix goes to the task that it names as its
-model; what none of them knows goes to the endpoint of the first task that has one.
+A task's routes are below ``/t/NAME/``. A request without that prefix goes to the task that it names as its model. A
+chat call that no task recognises is forwarded to the endpoint of the first task that has one.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -26,7 +26,7 @@ from tracer_serve.server.http.errors import RefusalError
 from tracer_serve.server.http.request_body import read_body, require_json
 from tracer_serve.server.http.request_tracing import name_tasks
 from tracer_serve.server.multi.dispatch import by_endpoint, by_form, by_model
-from tracer_serve.server.multi.mounted_task import MountedTask, sides_of
+from tracer_serve.server.multi.mounted_task import MountedTask, open_tasks
 from tracer_serve.server.multi.overview import (
     docs,
     docs_page,
@@ -41,8 +41,8 @@ from tracer_serve.server.multi.overview import (
 from tracer_serve.server.routes import health
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-_ASKED_BY_MODEL = ("classify", "feedback")
-_OF_A_TASK = ("/v1/explain", "/status.json", "/versions/{path:path}", "/admin/{path:path}")
+_BY_MODEL = ("classify", "feedback")
+_TASK_ROUTES = ("/v1/explain", "/status.json", "/versions/{path:path}", "/admin/{path:path}")
 _OUTER = ("path", "raw_path", "path_params", "endpoint", "route", "router", "app")
 
 
@@ -53,16 +53,16 @@ def make_apps(tasks: Sequence[Task], *, schedule: bool = True) -> Starlette:
     ----------
     schedule : whether this process may start refits
     """
-    sides = tuple(MountedTask(task, make_app(task, schedule=schedule, alone=False)) for task in tasks)
+    mounts = tuple(MountedTask(task, make_app(task, schedule=schedule, alone=False)) for task in tasks)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        app.state.sides = sides
+        app.state.tasks = mounts
         name_tasks()
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(spans(",".join(side.name for side in sides)))
-            for side in sides:
-                await stack.enter_async_context(side.app.router.lifespan_context(side.app))
+            await stack.enter_async_context(spans(",".join(mount.name for mount in mounts)))
+            for mount in mounts:
+                await stack.enter_async_context(mount.app.router.lifespan_context(mount.app))
             yield
 
     servers = [task.spec.server for task in tasks]
@@ -74,48 +74,48 @@ def make_apps(tasks: Sequence[Task], *, schedule: bool = True) -> Starlette:
     return app
 
 
-async def _below(request: Request) -> Response:
-    """Hand a request below ``/t/NAME/`` to that task."""
+async def _mounted(request: Request) -> Response:
+    """Dispatch a request below ``/t/NAME/`` to that task."""
     name, path = request.path_params["task"], request.path_params["path"]
-    side = next((side for side in request.app.state.sides if side.name == name), None)
-    if side is None:
-        known = ", ".join(side.name for side in sides_of(request))
+    mount = next((mount for mount in request.app.state.tasks if mount.name == name), None)
+    if mount is None:
+        known = ", ".join(mount.name for mount in open_tasks(request))
         raise RefusalError(404, f"there is no task {name!r} here; there are {known}", code="not_found")
-    return _Handed(side, f"/{path}")
+    return _Dispatched(mount, f"/{path}")
 
 
-async def _asked_by_model(request: Request, *, path: str) -> Response:
-    sides = sides_of(request)
+async def _by_model(request: Request, *, path: str) -> Response:
+    mounts = open_tasks(request)
     require_json(request)
-    body = await _body(request, sides)
-    return _Handed(by_model(sides, body), path, body)
+    body = await _body(request, mounts)
+    return _Dispatched(by_model(mounts, body), path, body)
 
 
 async def _call(request: Request, *, face: Face) -> Response:
-    sides = sides_of(request)
+    mounts = open_tasks(request)
     require_json(request)
-    body = await _body(request, sides)
-    side = by_form(sides, body, face)
-    to = side or by_endpoint(sides, body, face.path, face.protocol)
-    return _Handed(to, f"/v1/{face.path}", body, own=side is not None)
+    body = await _body(request, mounts)
+    mount = by_form(mounts, body, face)
+    to = mount or by_endpoint(mounts, body, face.path, face.protocol)
+    return _Dispatched(to, f"/v1/{face.path}", body, own=mount is not None)
 
 
 async def _others(request: Request) -> Response:
-    sides, path = sides_of(request), request.path_params["path"]
+    mounts, path = open_tasks(request), request.path_params["path"]
     if path == "models" or request.method != "POST":
         raise HTTPException(405)
-    body = await _body(request, sides)
-    return _Handed(by_endpoint(sides, body, path), f"/v1/{path}", body)
+    body = await _body(request, mounts)
+    return _Dispatched(by_endpoint(mounts, body, path), f"/v1/{path}", body)
 
 
-async def _of_a_task(request: Request) -> Response:
-    name = sides_of(request)[0].name
+async def _wrong_path(request: Request) -> Response:
+    name = open_tasks(request)[0].name
     path = request.url.path
     raise RefusalError(404, f"several tasks are served here; this is at /t/NAME{path}, such as /t/{name}{path}")
 
 
-async def _nothing(request: Request) -> Response:
-    sides_of(request)
+async def _not_found(request: Request) -> Response:
+    open_tasks(request)
     raise HTTPException(404)
 
 
@@ -123,35 +123,35 @@ async def _slash(request: Request) -> Response:
     return RedirectResponse(f"/t/{request.path_params['task']}/")
 
 
-async def _body(request: Request, sides: Sequence[MountedTask]) -> bytes:
-    """Read a body that at least one of the tasks would read; the one that is picked has a limit of its own."""
-    return await read_body(request, max(side.runtime.max_body for side in sides))
+async def _body(request: Request, mounts: Sequence[MountedTask]) -> bytes:
+    """Read a body up to the largest limit of all tasks; the selected task checks its own limit."""
+    return await read_body(request, max(mount.runtime.max_body for mount in mounts))
 
 
-class _Handed(Response):
-    """The answer of a task's own application.
+class _Dispatched(Response):
+    """The response of a task's application.
 
     Parameters
     ----------
-    path : what it is asked for
-    body : what was read of the request already
-    own : whether the call may be the task's own; else it is passed on
+    path : of the request in that application
+    body : the request's body, if it was read already
+    own : whether the call may be the task's; otherwise it is forwarded
     """
 
-    def __init__(self, side: MountedTask, path: str, body: bytes | None = None, *, own: bool = True) -> None:
-        self.side, self.path, self.read, self.own = side, path, body, own
+    def __init__(self, mount: MountedTask, path: str, body: bytes | None = None, *, own: bool = True) -> None:
+        self.mount, self.path, self.read, self.own = mount, path, body, own
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Ask it."""
+        """Call the application."""
         inner = {key: value for key, value in scope.items() if key not in _OUTER}
-        TASK.set(self.side.name)
+        TASK.set(self.mount.name)
         inner |= {"path": self.path, "raw_path": self.path.encode(), FOREIGN: not self.own}
-        await self.side.app(inner, receive if self.read is None else _again(self.read, receive), send)
+        await self.mount.app(inner, receive if self.read is None else _replayed(self.read, receive), send)
 
 
-def _again(body: bytes, receive: Receive) -> Receive:
-    """Give a body that was read once more, and then whatever comes after it."""
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that gives the body again, and then later messages."""
     pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def give() -> Message:
@@ -161,14 +161,14 @@ def _again(body: bytes, receive: Receive) -> Receive:
 
 
 ROUTES = [
-    *(Route(f"/v1/{name}", partial(_asked_by_model, path=f"/v1/{name}"), methods=["POST"]) for name in _ASKED_BY_MODEL),
+    *(Route(f"/v1/{name}", partial(_by_model, path=f"/v1/{name}"), methods=["POST"]) for name in _BY_MODEL),
     *(Route(f"/v1/{face.path}", partial(_call, face=face), methods=["POST"]) for face in FACES),
     Route("/v1/models", models),
     Route("/v1/models/{name:path}", one_model),
-    *(Route(path, _of_a_task, methods=_METHODS) for path in _OF_A_TASK),
+    *(Route(path, _wrong_path, methods=_METHODS) for path in _TASK_ROUTES),
     Route("/v1/{path:path}", _others, methods=_METHODS),
     Route("/t/{task}", _slash),
-    Route("/t/{task}/{path:path}", _below, methods=_METHODS),
+    Route("/t/{task}/{path:path}", _mounted, methods=_METHODS),
     Route("/livez", health.livez),
     Route("/readyz", readyz),
     Route("/healthz", healthz),
@@ -177,5 +177,5 @@ ROUTES = [
     Route("/docs.json", docs),
     Route("/docs", docs_page),
     Route("/", index),
-    Route("/{path:path}", _nothing, methods=_METHODS),
+    Route("/{path:path}", _not_found, methods=_METHODS),
 ]

@@ -1,4 +1,4 @@
-"""Which of several tasks a call is for."""
+"""Select the task that a request is for."""
 
 import json
 from collections.abc import Sequence
@@ -10,23 +10,23 @@ from tracer_serve.server.http.errors import RefusalError
 from tracer_serve.server.multi.mounted_task import MountedTask
 
 
-def by_model(sides: Sequence[MountedTask], body: bytes) -> MountedTask:
+def by_model(mounts: Sequence[MountedTask], body: bytes) -> MountedTask:
     """Return the task that a body names.
 
     Raises
     ------
     RefusalError
-        400 where it names none, 404 where there is none of this name.
+        400 if it names none, 404 if there is none of this name.
     """
     asked = _model_of(body)
-    found = _named(sides, asked)
+    found = _named(mounts, asked)
     if found is not None:
         return found
-    known = ", ".join(repr(side.name) for side in sides)
+    known = ", ".join(repr(mount.name) for mount in mounts)
     if asked is None:
         raise RefusalError(
             400,
-            f"'model' has to say for which task this is, {known}; or ask under /t/NAME/",
+            f"'model' must name the task, one of {known}; or use the path /t/NAME/",
             code="missing_field",
             param="model",
         )
@@ -35,14 +35,14 @@ def by_model(sides: Sequence[MountedTask], body: bytes) -> MountedTask:
     )
 
 
-def by_form(sides: Sequence[MountedTask], body: bytes, face: Face) -> MountedTask | None:
-    """Return the task of whose known forms a call is; None where it is of none, or of several tasks'."""
-    claims = [side for side in sides if isinstance(side.chat.recogniser.read(body, face.api), TaskCall)]
+def by_form(mounts: Sequence[MountedTask], body: bytes, face: Face) -> MountedTask | None:
+    """Return the task that recognises a call by its form; None if none does, or several do."""
+    claims = [mount for mount in mounts if isinstance(mount.chat.recogniser.read(body, face.api), TaskCall)]
     return claims[0] if len(claims) == 1 else None
 
 
-def by_endpoint(sides: Sequence[MountedTask], body: bytes, path: str, protocol: str | None = None) -> MountedTask:
-    """Return the task to whose teacher a foreign call is passed on: one that asks this model, else the first.
+def by_endpoint(mounts: Sequence[MountedTask], body: bytes, path: str, protocol: str | None = None) -> MountedTask:
+    """Return the task whose endpoint a foreign call is forwarded to: one with this model, else the first.
 
     Parameters
     ----------
@@ -51,25 +51,25 @@ def by_endpoint(sides: Sequence[MountedTask], body: bytes, path: str, protocol: 
     Raises
     ------
     RefusalError
-        404 where none passes calls on.
+        404 if none forwards calls.
     """
     asked = _model_of(body)
-    forwarders = [(side, side.chat.forwarder) for side in sides]
-    able = [(side, forwarder) for side, forwarder in forwarders if takes(forwarder, path, protocol)]
+    forwarders = [(mount, mount.chat.forwarder) for mount in mounts]
+    able = [(mount, forwarder) for mount, forwarder in forwarders if takes(forwarder, path, protocol)]
     if not able:
         model = "" if asked is None else f" of the model {asked[:64]!r}"
-        known = ", ".join(repr(side.name) for side in sides)
+        known = ", ".join(repr(mount.name) for mount in mounts)
         raise RefusalError(
             404,
-            f"this call{model} is for none of the tasks {known}, and none of them has an endpoint to pass it on to",
+            f"this call{model} is for none of the tasks {known}, and none of them has an endpoint to forward it to",
             code="model_not_found",
             param="model",
         )
-    return next((side for side, forwarder in able if forwarder.model == asked), able[0][0])
+    return next((mount for mount, forwarder in able if forwarder.model == asked), able[0][0])
 
 
-def _named(sides: Sequence[MountedTask], name: str | None) -> MountedTask | None:
-    return next((side for side in sides if side.name == name), None)
+def _named(mounts: Sequence[MountedTask], name: str | None) -> MountedTask | None:
+    return next((mount for mount in mounts if mount.name == name), None)
 
 
 def _model_of(body: bytes) -> str | None:

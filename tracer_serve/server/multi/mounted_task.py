@@ -1,4 +1,4 @@
-"""One of several tasks that are served side by side."""
+"""One of several tasks in one server."""
 
 from dataclasses import dataclass, field
 
@@ -14,7 +14,7 @@ from tracer_serve.serving.runtime import Runtime
 
 @dataclass(frozen=True, slots=True)
 class MountedTask:
-    """A task with the application that it would have alone: its own keys, limits, store, versions and schedule."""
+    """A task with an application of its own: keys, limits, store, versions and schedule."""
 
     task: Task
     app: Starlette
@@ -30,33 +30,33 @@ class MountedTask:
 
     @property
     def runtime(self) -> Runtime:
-        """What the application holds while it runs."""
+        """The runtime of the application while it runs."""
         runtime: Runtime = self.app.state.runtime
         return runtime
 
     @property
     def chat(self) -> Chat:
-        """How it recognises its calls, and where it passes others on to."""
+        """Its chat route: how it recognises its calls, and where it forwards others."""
         chat: Chat = self.app.state.chat
         return chat
 
 
-def sides_of(request: Request) -> tuple[MountedTask, ...]:
-    """Return the tasks that the caller's key opens. Nothing is said about the others.
+def open_tasks(request: Request) -> tuple[MountedTask, ...]:
+    """Return the tasks that the caller's key may use; the others are not disclosed.
 
     Raises
     ------
     RefusalError
-        401 where there are none.
+        401 if there are none.
     """
     given = presented_key(request.headers)
     # compare with all keys of all tasks, so that the time reveals nothing
-    known = [side.keys.caller(given) is not None for side in request.app.state.sides]
+    known = [mount.keys.caller(given) is not None for mount in request.app.state.tasks]
     opened = [
-        has_key or not side.task.spec.server.api_keys
-        for side, has_key in zip(request.app.state.sides, known, strict=True)
+        has_key or not mount.task.spec.server.api_keys
+        for mount, has_key in zip(request.app.state.tasks, known, strict=True)
     ]
-    found = tuple(side for side, open_ in zip(request.app.state.sides, opened, strict=True) if open_)
+    found = tuple(mount for mount, open_ in zip(request.app.state.tasks, opened, strict=True) if open_)
     if not found:
         raise unknown_key(request.url.path, request.headers)
     return found

@@ -1,4 +1,4 @@
-"""What several tasks say together: each caller sees those that its key opens."""
+"""Routes that combine several tasks; a caller sees the tasks that its key may use."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -12,7 +12,7 @@ from tracer_serve.server.api_page import api_page
 from tracer_serve.server.dashboard.traffic import traffic_of
 from tracer_serve.server.documents import bento_schema, listed, named
 from tracer_serve.server.http.json_response import JsonAnswer
-from tracer_serve.server.multi.mounted_task import sides_of
+from tracer_serve.server.multi.mounted_task import open_tasks
 from tracer_serve.server.openapi import openapi
 from tracer_serve.server.routes.health import health, readiness
 from tracer_serve.server.routes.report_pages import page_headers
@@ -22,42 +22,42 @@ from tracer_serve.serving.runtime import Runtime
 
 def models(request: Request) -> Response:
     """Answer with the tasks, each as a model."""
-    return JSONResponse(listed([side.task for side in sides_of(request)]))
+    return JSONResponse(listed([mount.task for mount in open_tasks(request)]))
 
 
 def one_model(request: Request) -> Response:
     """Answer with the task that is named, as a model."""
-    return JSONResponse(named([side.task for side in sides_of(request)], request.path_params["name"]))
+    return JSONResponse(named([mount.task for mount in open_tasks(request)], request.path_params["name"]))
 
 
 async def readyz(request: Request) -> Response:
-    """Answer that requests to all of the tasks are answered."""
-    tasks = {side.name: readiness(side.runtime) for side in request.app.state.sides}
+    """Answer whether all tasks answer requests."""
+    tasks = {mount.name: readiness(mount.runtime) for mount in request.app.state.tasks}
     return JSONResponse({"status": "ready", "tasks": tasks})
 
 
 def healthz(request: Request) -> Response:
     """Answer with the details of each task; degraded as soon as one is."""
-    tasks = {side.name: health(side.runtime) for side in sides_of(request)}
+    tasks = {mount.name: health(mount.runtime) for mount in open_tasks(request)}
     ok = all(task["status"] == "ok" for task in tasks.values())
     return JsonAnswer({"status": "ok" if ok else "degraded", "tasks": tasks})
 
 
 def metrics(request: Request) -> Response:
-    """Answer Prometheus; the label `task` tells the tasks apart."""
-    several = [side.runtime.metrics for side in request.app.state.sides]
+    """Answer Prometheus; the label `task` distinguishes the tasks."""
+    several = [mount.runtime.metrics for mount in request.app.state.tasks]
     return Response(render(several), headers={"content-type": CONTENT_TYPE})
 
 
 def schema(request: Request) -> Response:
     """Answer in the format of BentoML's own schema route."""
-    sides_of(request)
+    open_tasks(request)
     return JSONResponse(bento_schema("tracer-serve", request.app))
 
 
 def docs(request: Request) -> Response:
     """Answer with the OpenAPI document: a task's own routes are below its prefix."""
-    names = [side.name for side in sides_of(request)]
+    names = [mount.name for mount in open_tasks(request)]
     below = {"url": "/t/{task}", "variables": {"task": {"default": names[0], "enum": names}}}
     return JSONResponse(openapi() | {"servers": [below]})
 
@@ -69,15 +69,15 @@ def docs_page(request: Request) -> Response:
 
 
 def index(request: Request) -> Response:
-    """Answer with a page that leads to the tasks' dashboards."""
-    tasks = [health(side.runtime) | {"today": _today(side.runtime)} for side in sides_of(request)]
+    """Answer with a page of links to the tasks' dashboards."""
+    tasks = [health(mount.runtime) | {"today": _today(mount.runtime)} for mount in open_tasks(request)]
     title = f"{len(tasks)} task{'' if len(tasks) == 1 else 's'}"
     html, policy = page("overview.html", (), {}, styles=("report", "dashboard"), title=title, tasks=tasks)
     return HTMLResponse(html, headers=page_headers(policy))
 
 
 def _today(runtime: Runtime) -> dict[str, Any] | None:
-    """Return today's counts, None while the store does not answer, which `health` tells as a problem."""
+    """Return today's counts, None while the store does not answer, which `health` reports as a problem."""
     try:
         return dict(traffic_of(runtime.store, None, datetime.now(UTC))["today"])
     except StoreError:

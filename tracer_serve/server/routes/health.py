@@ -114,7 +114,7 @@ def _repair(runtime: Runtime, *, under_way: bool) -> dict[str, Any] | None:
     if next_ is None:
         return None
     facts = {"rows": next_.rows, "needed": next_.needed, "tried_at": next_.before or None}
-    return facts | {"words": next_.words(under_way=under_way)}
+    return facts | {"words": next_.describe(under_way=under_way)}
 
 
 def _monitor(runtime: Runtime) -> dict[str, Any] | None:

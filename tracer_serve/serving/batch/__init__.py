@@ -1,4 +1,4 @@
-"""Whole files instead of requests: read, classify and write in a stream, resumable after any interruption."""
+"""Classify whole files: read, classify and write in a stream that can be resumed after an interruption."""
 
 from tracer_serve.serving.batch.classify_file import FileSummary, classify, classify_asking
 from tracer_serve.serving.batch.input_lines import InputLine, lines_of

@@ -20,24 +20,24 @@ from tracer_serve.policy.decision import CERTIFIED, decide
 from tracer_serve.serving.active_version import ActiveVersion
 from tracer_serve.serving.batch.input_lines import InputLine
 from tracer_serve.serving.batch.output_files import ADDED, Row, Sink
-from tracer_serve.serving.batch.prefetch import ahead
+from tracer_serve.serving.batch.prefetch import prefetch
 from tracer_serve.serving.router import Result, Router
 from tracer_serve.types import Text, Vectors
 
 BATCH = 2_048
-"""Texts that are embedded and written together: enough to sort by length, seconds of work to lose at most."""
+"""Texts that are embedded and written together; an interruption loses at most one batch, seconds of work."""
 
 Batch = Sequence[InputLine]
 
 
 @dataclass(slots=True)
 class FileSummary:
-    """What became of the rows.
+    """Counts of the classified rows.
 
     Parameters
     ----------
     rows : written in this run
-    decisions : rows by decision: ``handled``, ``deferred``, ``refused`` (no text in it), ``error``
+    decisions : rows by decision: ``handled``, ``deferred``, ``refused`` (without a text), ``error``
     reasons : rows that the surrogate did not answer, by reason
     """
 
@@ -55,12 +55,12 @@ class FileSummary:
 def classify(
     lines: Iterable[InputLine], router: Router, sink: Sink, *, batch: int = BATCH
 ) -> Generator[FileSummary, None, None]:
-    """Write every line with its decision, and yield the tally after each batch; the teacher is not asked.
+    """Write every line with its decision, and yield the counts after each batch; the teacher is not asked.
 
-    Deferred rows have no label, and no row becomes a trace, since there is no teacher's answer.
+    Deferred rows have no label. No row becomes a trace, since there is no teacher's answer.
     """
     tally = FileSummary()
-    for part in ahead(_embedded(ahead(_batches(lines, sink, batch)), router)):
+    for part in prefetch(_embedded(prefetch(_batches(lines, sink, batch)), router)):
         rows = _decided(router, *part)
         sink.write(rows)
         tally.add(rows)
@@ -71,16 +71,16 @@ def classify(
 async def classify_asking(
     lines: Iterable[InputLine], router: Router, sink: Sink, *, at_once: int, batch: int = BATCH
 ) -> AsyncIterator[FileSummary]:
-    """Do the same through the router: the teacher labels what is deferred, and every row becomes a trace.
+    """Classify through the router: the teacher labels deferred rows, and every row becomes a trace.
 
     Parameters
     ----------
-    at_once : most texts under way
+    at_once : most concurrent texts
 
     Raises
     ------
     TeacherError
-        Where the teacher is down: what was written stays, and the same call goes on from there.
+        If the teacher is down. Written rows are kept, and the same call continues after them.
     """
     tally, calls = FileSummary(), BoundedCalls(at_once)
 
@@ -101,7 +101,7 @@ async def classify_asking(
         results = await asyncio.gather(*map(ask, part))
         before_outage = itertools.takewhile(lambda pair: not _is_down(pair[1]), zip(part, results, strict=True))
         rows = [_refused(line) if result is None else _routed(line, result) for line, result in before_outage]
-        await asyncio.to_thread(sink.write, rows)  # those before an outage too: they are paid for
+        await asyncio.to_thread(sink.write, rows)  # including answers before an outage, which were paid for
         tally.add(rows)
         yield tally
         if problem := next(filter(_is_down, results), None):
@@ -110,7 +110,7 @@ async def classify_asking(
 
 
 def _batches(lines: Iterable[InputLine], sink: Sink, size: int) -> Iterator[Batch]:
-    """Group the lines behind those that an earlier run has written."""
+    """Group the lines after those that an earlier run has written."""
     rest = islice(lines, sink.rows, None)
     while part := list(islice(rest, size)):
         yield part
@@ -119,7 +119,7 @@ def _batches(lines: Iterable[InputLine], sink: Sink, size: int) -> Iterator[Batc
 def _embedded(
     parts: Iterable[Batch], router: Router
 ) -> Iterator[tuple[Batch, ActiveVersion | None, list[Text], Vectors | None]]:
-    """Give each batch the version that is live, its texts as surrogates may see them, and the first stage's vectors."""
+    """Yield each batch with the current version, its redacted texts, and the first stage's vectors."""
     for part in parts:
         loaded, redact = router.live.loaded, router.redact
         texts = [line.text if redact is None else redact(line.text) for line in part if line.text is not None]
@@ -130,19 +130,19 @@ def _embedded(
 def _decided(
     router: Router, part: Batch, loaded: ActiveVersion | None, texts: list[Text], vectors: Vectors | None
 ) -> list[Row]:
-    """Return the rows of a batch, with what the policy says of each text."""
+    """Return the output rows of a batch, by the policy's verdicts."""
     if loaded is None or vectors is None:
         return [_refused(line) if line.text is None else _row(line, "deferred", "no_version") for line in part]
     policy = loaded.policy
-    seen = policy.score(texts, {policy.stages[0].view: vectors})
-    labels = policy.classes[seen.top].tolist()
-    said = zip(texts, labels, seen.score.tolist(), seen.reason.tolist(), strict=True)
+    found = policy.score(texts, {policy.stages[0].view: vectors})
+    labels = policy.classes[found.top].tolist()
+    verdicts = zip(texts, labels, found.score.tolist(), found.reason.tolist(), strict=True)
     rows = []
     for line in part:
         if line.text is None:
             rows.append(_refused(line))
             continue
-        text, label, score, reason = next(said)
+        text, label, score, reason = next(verdicts)
         facts = {"score": score, "version": loaded.number}
         reason = decide(reason, router.conditions(loaded, line.user), in_burst=router.watch.bursts.defers(text))
         if text is WITHHELD:

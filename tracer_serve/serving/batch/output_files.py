@@ -19,39 +19,39 @@ from tracer_serve.errors import ArtifactError, BadInputError
 
 Row = dict[str, Any]
 ADDED = ("tracer_line", "tracer_label", "tracer_decision", "tracer_score", "tracer_reason", "tracer_version")
-"""What each row of the output has beside the fields of the input."""
+"""Columns of the output after those of the input."""
 
 
 def open_sink(out: Path, source: Path, key: dict[str, Any]) -> "Sink":
-    """Return the sink for a file's ending, behind what an earlier run has written.
+    """Return the sink for a file's extension, positioned after the rows of an earlier run.
 
     Parameters
     ----------
-    source : the input; the output of another one, or of one that changed, is not continued
-    key : what else must be the same for a continuation
+    source : the input; the output of another or changed input is not continued
+    key : further values that must be equal for a continuation
 
     Raises
     ------
     BadInputError
-        Where the output exists already, belongs to another input, or its ending is unknown.
+        If the output exists already, belongs to another input, or its extension is unknown.
     """
     kinds: dict[str, type[Sink]] = {".jsonl": Jsonl, ".ndjson": Jsonl, ".csv": Csv, ".parquet": Parquet}
     kind = kinds.get(out.suffix.lower())
     if kind is None:
         raise BadInputError(f"{out}: the output's name must end in one of {', '.join(kinds)}")
     if out.exists():
-        raise BadInputError(f"{out} exists, and is whole; to classify again remove it: rm {out}")
+        raise BadInputError(f"{out} exists and is complete; to classify again, remove it: rm {out}")
     seen = source.stat()
     return kind(out, source, {"input": str(source.resolve()), "size": seen.st_size, "mtime": seen.st_mtime_ns, **key})
 
 
 class Sink(ABC):
-    """Rows on their way to a file.
+    """Writes rows to a file.
 
     Attributes
     ----------
-    rows : rows that are on disk
-    mark : what of the partial file is whole: bytes, or parts
+    rows : number of rows on disk
+    mark : size of the complete part of the partial file: bytes, or parts
     fields : names of the columns, known from the first row on
     """
 
@@ -60,7 +60,7 @@ class Sink(ABC):
         self.partial, self._progress = (out.with_name(out.name + ending) for ending in (".partial", ".progress"))
         self.rows, self.mark = 0, 0
         self.fields: list[str] = []
-        if self._progress.exists() and self.partial.exists():  # the one alone: of a run that was stopped at its end
+        if self._progress.exists() and self.partial.exists():  # only one of them: the run was interrupted at its end
             self._resume()
 
     def write(self, rows: Sequence[Row]) -> None:
@@ -71,13 +71,13 @@ class Sink(ABC):
             self.fields = [*_names(rows), *ADDED]
         self.mark = self._append(rows)
         self.rows += len(rows)
-        told = {"key": self._key, "rows": self.rows, "mark": self.mark, "fields": self.fields}
+        progress = {"key": self._key, "rows": self.rows, "mark": self.mark, "fields": self.fields}
         aside = self._progress.with_name(self._progress.name + ".new")
-        aside.write_text(json.dumps(told), encoding="utf-8")
+        aside.write_text(json.dumps(progress), encoding="utf-8")
         aside.replace(self._progress)
 
     def finish(self) -> None:
-        """Make the output from what was written; stopped anywhere, the same run again makes all of it."""
+        """Complete the output; after an interruption, the same run completes it."""
         self._complete()
         self._progress.unlink(missing_ok=True)
         if self.partial.exists():
@@ -85,22 +85,23 @@ class Sink(ABC):
 
     @abstractmethod
     def _append(self, rows: Sequence[Row]) -> int:
-        """Write rows behind the mark, durably, and return the new one."""
+        """Write rows after the mark, durably, and return the new mark."""
 
     @abstractmethod
     def _complete(self) -> None:
-        """Make the whole output of the partial one, which is moved or left as it is."""
+        """Build the output from the partial one."""
 
     def _resume(self) -> None:
         try:
-            told = json.loads(self._progress.read_text(encoding="utf-8"))
-            key, self.rows, self.mark, self.fields = told["key"], told["rows"], told["mark"], told["fields"]
+            progress = json.loads(self._progress.read_text(encoding="utf-8"))
+            key = progress["key"]
+            self.rows, self.mark, self.fields = progress["rows"], progress["mark"], progress["fields"]
         except (ValueError, KeyError) as error:
-            raise ArtifactError(f"{self._progress} is damaged; start again: rm -r {self._both()}") from error
+            raise ArtifactError(f"{self._progress} is damaged. To start again: rm -r {self._both()}") from error
         if key != self._key:
             raise BadInputError(
-                f"{self.partial} was begun from another input or task, or its input has changed since;"
-                f" to start again: rm -r {self._both()}"
+                f"{self.partial} belongs to another input or task, or its input has changed since."
+                f" To start again: rm -r {self._both()}"
             )
 
     def _both(self) -> str:
@@ -135,14 +136,14 @@ class Csv(Jsonl):
 
 
 class Parquet(Sink):
-    """A file of row groups; until it is whole, a folder with a small file for each."""
+    """Parquet; until it is complete, a folder with one file per batch."""
 
     def _append(self, rows: Sequence[Row]) -> int:
         arrow, parquet = _pyarrow(self.out)
         self.partial.mkdir(exist_ok=True)
-        sound = [_sound(row) for row in rows]
+        encodable = [_encodable(row) for row in rows]
         try:
-            table = arrow.Table.from_pylist(sound, schema=self._schema(sound))
+            table = arrow.Table.from_pylist(encodable, schema=self._schema(encodable))
             with self._part(self.mark).open("wb") as stream:
                 parquet.write_table(table, stream)
                 os.fsync(stream.fileno())
@@ -155,7 +156,7 @@ class Parquet(Sink):
     def _complete(self) -> None:
         _, parquet = _pyarrow(self.out)
         if not self.mark:
-            raise BadInputError(f"{self.source} holds no records")
+            raise BadInputError(f"{self.source} contains no records")
         whole = self.out.with_name(self.out.name + ".whole")
         with parquet.ParquetWriter(whole, parquet.read_schema(self._part(0))) as writer:
             for part in range(self.mark):
@@ -166,10 +167,10 @@ class Parquet(Sink):
         return self.partial / f"{number:06d}.parquet"
 
     def _schema(self, rows: Sequence[Row]) -> Any:
-        """Return the first part's schema; of the first one the input's, or what its records show.
+        """Return the schema of the first part, derived from the input's schema or its first records.
 
-        pyarrow puts a record into a schema by leaving out its other fields, and of 1.5 the half: no later one may have
-        what the schema has no place for.
+        pyarrow drops fields that a schema lacks, and truncates 1.5 to an integer. So a later part that does not fit the
+        first schema is an error.
         """
         arrow, parquet = _pyarrow(self.out)
         first = parquet.read_schema(self._part(0)) if self.mark else None
@@ -181,7 +182,7 @@ class Parquet(Sink):
         if first is not None:
             both = arrow.unify_schemas([first, given], promote_options="permissive")
             if not both.equals(first):
-                raise arrow.ArrowInvalid("a later one has other fields, or values of another kind")
+                raise arrow.ArrowInvalid("a later record has other fields, or values of another type")
             return first
         text, real, whole = arrow.string(), arrow.float64(), arrow.int64()
         fields = [field.with_type(text) if field.type == arrow.null() else field for field in given]
@@ -191,24 +192,24 @@ class Parquet(Sink):
 
 
 def _names(rows: Sequence[Row]) -> list[str]:
-    """Return the input's fields in the order in which they come up."""
+    """Return the input's fields in order of first appearance."""
     return list(dict.fromkeys(name for row in rows for name in row if name not in ADDED))
 
 
-def _sound(value: Any) -> Any:
-    """Write half of a character, which UTF-8 cannot say, as its escape."""
+def _encodable(value: Any) -> Any:
+    """Escape lone surrogates, which UTF-8 cannot encode."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, dict):
-        return {_sound(name): _sound(inner) for name, inner in value.items()}
-    return [_sound(inner) for inner in value] if isinstance(value, list) else value
+        return {_encodable(name): _encodable(inner) for name, inner in value.items()}
+    return [_encodable(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _append(file: Path, at: int, data: str) -> int:
     with file.open("r+b" if file.exists() else "xb") as stream:
         stream.truncate(at)
         stream.seek(at)
-        stream.write(data.encode("utf-8", "backslashreplace"))  # of half a character, which JSON knows as an escape
+        stream.write(data.encode("utf-8", "backslashreplace"))  # escapes lone surrogates
         stream.flush()
         os.fsync(stream.fileno())
         return stream.tell()

@@ -1,4 +1,4 @@
-"""One stage of a pipeline: the next items are made while the last one is used."""
+"""Produce the next items of an iterable in a thread while the last one is used."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -9,20 +9,20 @@ T = TypeVar("T")
 
 
 class _End:
-    """Follows the last item."""
+    """Marks the end."""
 
 
-def ahead(items: Iterable[T], depth: int = 2) -> Iterator[T]:
-    """Yield the items in order, up to `depth` of them made in advance by a thread.
+def prefetch(items: Iterable[T], depth: int = 2) -> Iterator[T]:
+    """Yield the items in order, up to `depth` of them produced in advance by a thread.
 
-    What making an item raises is raised where that item would have come.
+    An exception while producing an item is raised in its place.
 
     Examples
     --------
-    >>> list(ahead(n * n for n in range(4)))
+    >>> list(prefetch(n * n for n in range(4)))
     [0, 1, 4, 9]
     """
-    iterator, pool = iter(items), ThreadPoolExecutor(1, "tracer-ahead")
+    iterator, pool = iter(items), ThreadPoolExecutor(1, "tracer-prefetch")
     pending: deque[Future[T | type[_End]]] = deque()
     try:
         pending.extend(pool.submit(next, iterator, _End) for _ in range(depth))

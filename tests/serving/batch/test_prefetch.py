@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tracer_serve.serving.batch.prefetch import ahead
+from tracer_serve.serving.batch.prefetch import prefetch
 
 
 def test_order_is_kept_and_an_error_comes_where_its_item_would() -> None:
@@ -15,7 +15,7 @@ def test_order_is_kept_and_an_error_comes_where_its_item_would() -> None:
         yield from range(5)
         raise ValueError("the sixth")
 
-    items = ahead(produce())
+    items = prefetch(produce())
     assert [next(items) for _ in range(5)] == list(range(5))
     with pytest.raises(ValueError, match="the sixth"):
         next(items)
@@ -30,7 +30,7 @@ def test_never_further_ahead_than_its_depth_and_no_thread_stays() -> None:
             made.append(n)
             yield n
 
-    items = ahead(produce(), depth=3)
+    items = prefetch(produce(), depth=3)
     assert [next(items), next(items)] == [0, 1]
     items.close()  # type: ignore[attr-defined]
     assert len(made) <= 5

@@ -70,7 +70,7 @@ def test_nothing_is_trained_where_the_cheap_ones_leave_nothing(tmp_path: Path) -
     """On an easy task it is not even begun, and the result says what it could have bought."""
     found = outcome(tmp_path, planted(800, noise=0.0))
     assert (found.status, FITS) == ("skipped", [])
-    assert "at most the 0.0% of traffic" in found.reason
+    assert "at most the 0.0 % of traffic" in found.reason
     assert "fit.heavy_floor of 10.0 %" in found.reason
 
 
@@ -85,7 +85,7 @@ def test_one_training_tells_that_the_others_do_not_fit() -> None:
     part = cheap_part()
     claim = Budget(spec, np.ones(100, bool)).admit(100.0, [part], 50, never)
     time.sleep(0.05)
-    with pytest.raises(NotWorthItError, match=r"50 more do not fit .* at most the 100\.0% of traffic"):
+    with pytest.raises(NotWorthItError, match=r"50 more do not fit .* at most the 100\.0 % of traffic"):
         claim.trained()
 
 

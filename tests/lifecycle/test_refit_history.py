@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tracer_serve.lifecycle.refit_history import LAST, last_refit, refits_told
+from tracer_serve.lifecycle.refit_history import LAST, last_refit, refits_as_json
 from tracer_serve.storage.traces import Refit, TraceStore, open_store
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -47,8 +47,12 @@ def test_a_refit_without_an_end_was_killed_unless_it_runs(store: TraceStore) -> 
     note(store, 9, None)
     note(store, 5, "abstained", 3)
     note(store, 1, None)
-    assert [entry["outcome"] for entry in refits_told(store, 8, under_way=True)] == [None, "abstained", "killed"]
-    assert [entry["outcome"] for entry in refits_told(store, 8, under_way=False)] == ["killed", "abstained", "killed"]
+    assert [entry["outcome"] for entry in refits_as_json(store, 8, under_way=True)] == [None, "abstained", "killed"]
+    assert [entry["outcome"] for entry in refits_as_json(store, 8, under_way=False)] == [
+        "killed",
+        "abstained",
+        "killed",
+    ]
     running, killed = last_refit(store, under_way=True), last_refit(store, under_way=False)
     assert running is not None
     assert killed is not None

@@ -92,7 +92,7 @@ def test_an_alarm_that_nobody_lived_to_tell_closes_the_gate(store: TraceStore, l
     watch = watching(store, loaded)
     for _ in range(6):
         watch.note_audit(7, agree=False)
-    watch._fold()
+    watch._store_audits()
     assert closing_of(store) is None
     other = watching(store, loaded)
     other.refresh()

@@ -21,6 +21,7 @@ from tracer_serve.types import Ints, Text
 SIMILARITY = 0.7  # share of words in place; Banking77's 10,003 texts form 8,900 groups, with .6 8,300
 _NUMBER, _SLOT = "0", 0  # is itself masked as a number
 _LONG = 32  # characters of a long word with its space
+_FEW = 2_000  # templates of one length that are all compared: faster than an index
 _FRAME = 3  # words that make a template; in shorter texts the numbers are what is said
 
 
@@ -132,10 +133,15 @@ class _SameLength:
     def nearest(self, words: Ints, similarity: float) -> int | None:
         """Return the place of the most similar template, None where none is similar enough."""
         needed = math.ceil(similarity * np.count_nonzero(words))
-        places = self._candidates(words, self.length - needed + 1)
-        same = ((self._words[places] == words) & (words != _SLOT)).sum(axis=1)
-        best = int(same.argmax()) if len(same) else -1
-        return int(places[best]) if best >= 0 and same[best] >= needed else None
+        places = self._sharing(words, self.length - needed + 1)
+        if not self.ids or (places is not None and not len(places)):
+            return None
+        rows = self._words[: len(self.ids)] if places is None else self._words[places]
+        same = ((rows == words) & (words != _SLOT)).sum(axis=1)
+        best = int(same.argmax())
+        if same[best] < needed:
+            return None
+        return best if places is None else int(places[best])
 
     def append(self, words: Ints, number: int) -> None:
         """Add a template."""
@@ -150,8 +156,10 @@ class _SameLength:
         """Turn the words that differ into slots."""
         self._words[place, self._words[place] != words] = _SLOT
 
-    def _candidates(self, words: Ints, blocks: int) -> Ints:
-        """Return the places, ascending, of all templates that share a block with a text, and maybe others."""
+    def _sharing(self, words: Ints, blocks: int) -> Ints | None:
+        """Return the places, ascending, of the templates that share a block with a text; None to compare all."""
+        if len(self.ids) <= _FEW:
+            return None
         index = self._by_block.get(blocks)
         if index is None:
             index = self._by_block[blocks] = {}
@@ -159,7 +167,7 @@ class _SameLength:
                 _add(index, self._words[place], blocks, place)
         sharing = [index[key] for key in _keys(words, blocks) if key in index]
         if 4 * sum(map(len, sharing)) > len(self.ids):
-            return np.arange(len(self.ids))
+            return None
         return np.array(sorted({*chain.from_iterable(sharing)}), np.int64)
 
 

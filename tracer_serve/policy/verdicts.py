@@ -1,7 +1,7 @@
 """Verdicts on a batch of inputs, in columns: label, score and reason of each row."""
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -47,7 +47,7 @@ class Verdicts:
         ----------
         rows : indices of the m rows of `later`, shape (m,)
         """
-        columns = {}
+        columns: dict[str, Any] = {}
         for name in ("proba", "top", "score", "scope", "reason", "stage"):
             columns[name] = np.array(getattr(self, name))
             columns[name][rows] = getattr(later, name)

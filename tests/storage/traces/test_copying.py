@@ -117,7 +117,7 @@ def test_mistakes_are_told(tmp_path: Path, task: str) -> None:
         target.users.forget("u")
         target.close()
 
-    with pytest.raises(StoreError, match=r"9 rows of .* were read and 3 are there"):
+    with pytest.raises(StoreError, match=r"9 rows of .* were read, but 3 are in the target"):
         copy_task(tmp_path / "source.db", tmp_path / "target.db", task, forget)
     store.close()
 

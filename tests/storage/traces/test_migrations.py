@@ -91,7 +91,7 @@ def test_a_breaking_migration_is_refused_by_older_releases(database: Path) -> No
     newer = Database(database)
     migrate(newer, (*MIGRATIONS, Migration(9002, "texts elsewhere", (), breaking=True)))
     newer.close()
-    with pytest.raises(StoreError, match=r"migration 9002, 'texts elsewhere'.*Take the release that did"):
+    with pytest.raises(StoreError, match=r"migration 9002, 'texts elsewhere'.*Install the newer release"):
         open_store(database, "task")
 
 

@@ -168,7 +168,7 @@ def test_a_copy_knows_what_went(tmp_path: Path, location: Path | str, task: str)
         )
         assert target.retention.pruned_until() == source.retention.pruned_until()
     sum(target.retention.prune(later(2)))
-    with pytest.raises(StoreError, match=r"would come back.*traces prune"):
+    with pytest.raises(StoreError, match=r"would restore them.*traces prune"):
         copy_task(location, tmp_path / "target.db", task, lambda *_: None)
     for store in (source, target):
         store.close()

@@ -89,7 +89,7 @@ def test_an_unknown_version_lists_what_there_is(tmp_path: Path) -> None:
 def test_a_current_that_is_no_number_is_an_error(tmp_path: Path) -> None:
     """Somebody's edit of `current` is told, not guessed at."""
     (tmp_path / "current").write_text("latest", encoding="ascii")
-    with pytest.raises(ArtifactError, match="holds b'latest'"):
+    with pytest.raises(ArtifactError, match="contains b'latest'"):
         LocalVersions(tmp_path).current()
 
 

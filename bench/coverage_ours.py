@@ -145,7 +145,9 @@ def _ask(policy: Policy, part: Part) -> Verdicts:
 def _handled(policy: Policy, asked: Verdicts) -> Bools:
     (stage,), threshold = policy.stages, class_thresholds(policy.certificate, policy.classes)
     passes: Bools = np.isfinite(asked.score) & (asked.score >= threshold[asked.top])
-    return passes & stage.open[asked.top] & (asked.scope >= stage.scope_threshold) & ~stage.vetoed(asked.proba, asked.top)
+    return (
+        passes & stage.open[asked.top] & (asked.scope >= stage.scope_threshold) & ~stage.vetoed(asked.proba, asked.top)
+    )
 
 
 def _decide(policy: Policy, part: Part) -> tuple[Bools, Labels, Bools]:

@@ -83,7 +83,8 @@ def _paths(policy: Policy, test: Rows, vectors: Vectors, classes: Labels) -> Pat
         agreed=classes[top] == test.labels,
         top=top,
         second=second,
-        eligible=np.stack([(one.scope >= stage.scope_threshold) & stage.open[one.top] for stage, one in pairs]) & ~vetoed,
+        eligible=np.stack([(one.scope >= stage.scope_threshold) & stage.open[one.top] for stage, one in pairs])
+        & ~vetoed,
         vetoed=vetoed,
         scope=np.stack([one.scope for one in asked]),
     )

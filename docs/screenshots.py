@@ -1,4 +1,4 @@
-"""Photograph the dashboard and the report of the shipped task: ``python -m docs.screenshots [URL of a running server]``."""
+"""Photograph the dashboard and the report of the shipped task: ``python -m docs.screenshots [URL of a server]``."""
 
 import json
 import os
@@ -31,7 +31,7 @@ def server() -> Iterator[str]:
             str(ROOT / "configs" / "banking.yaml"),
             f"--port={PORT}",
         ]
-        process = subprocess.Popen(words, env=os.environ | {"TRACER_SERVE_STATE": state})
+        process = subprocess.Popen(words, env=os.environ | {"TRACER_SERVE_STATE": state})  # noqa: S603  # ours
         try:
             until(lambda: ready(f"http://127.0.0.1:{PORT}"), FIT_S)
             yield f"http://127.0.0.1:{PORT}"

@@ -64,7 +64,7 @@ def docs(request: Request) -> Response:
 
 def docs_page(request: Request) -> Response:
     """Answer with the OpenAPI document as a page."""
-    sides_of(request)
+    open_tasks(request)
     return api_page(request)
 
 

@@ -70,12 +70,17 @@ class EndpointError(TracerServeError):
     problem : what happened
     reason : one of `TEACHER_REASONS`
     retry_after_s : seconds after which asking again may help
+
+    Attributes
+    ----------
+    status : HTTP status of the answer; None where there was none
     """
 
     http_status = 503
 
     def __init__(self, problem: str, *, reason: str, retry_after_s: float | None = None) -> None:
         self.reason, self.retry_after_s = reason, retry_after_s
+        self.status: int | None = None
         super().__init__(problem)
 
 

@@ -34,6 +34,7 @@ from tests.support.stub_apis import Messages, Responses
 
 Pair = tuple[str, str]
 Body = dict[str, Any]
+FORMATS = ("json_schema", "json_object", "tool")
 NONSENSE = "As a large language model, I would say it depends."
 REFUSAL = "I'm sorry, I can't help with that."
 
@@ -67,6 +68,8 @@ class StubLLM:
     default : label of a text that is not in `labels`; None answers nonsense
     requests : what arrived, newest last: ``{"path", "headers", "body"}``
     in_flight, peak : requests under way, and the most there ever were at a time
+    formats : structured outputs that chat completions take
+    unsupported : status of an answer to another one; 0 ignores it, as some servers do
     """
 
     labels: Mapping[Any, str] = field(default_factory=dict)
@@ -80,6 +83,8 @@ class StubLLM:
     peak: int = 0
     script: deque[str] = field(default_factory=deque)
     release: threading.Event = field(default_factory=threading.Event)
+    formats: tuple[str, ...] = FORMATS
+    unsupported: int = 400
 
     def reset(self) -> None:
         """Release held requests, wait until all have ended, and forget requests and faults; labels stay."""
@@ -92,6 +97,7 @@ class StubLLM:
         self.script.clear()
         self.count = self.peak = 0
         self.faults, self.default = Faults(), None
+        self.formats, self.unsupported = FORMATS, 400
         self._chance = random.Random(0)
 
     def hold(self) -> None:
@@ -134,6 +140,7 @@ def app(stub: StubLLM) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     """Return the ASGI application; faults below HTTP are made around Starlette."""
     routes = [
         Route("/v1/chat/completions", _Chat(stub).reply, methods=["POST"]),
+        Route("/openai/deployments/{model}/chat/completions", _Chat(stub).azure, methods=["POST"]),
         Route("/v1/responses", _Other(stub, Responses()).reply, methods=["POST"]),
         Route("/v1/messages", _Other(stub, Messages()).reply, methods=["POST"]),
         Route("/v1/embeddings", _embed, methods=["POST"]),
@@ -268,6 +275,11 @@ class _Chat:
             return Response(text, status, media_type=media_type)
         if fault == "quota" or fault.isdigit():
             return self._refuse(fault, request)
+        wanted = "tool" if body.get("tools") else (body.get("response_format") or {}).get("type")
+        if wanted in FORMATS and wanted not in self.stub.formats:
+            if self.stub.unsupported:
+                return self._refuse(str(self.stub.unsupported), request)
+            body = {name: value for name, value in body.items() if name not in ("tools", "response_format")}
         message, finish = _said(self.stub, body, fault)
         usage = _usage(body, message)
         if body.get("stream"):
@@ -275,10 +287,18 @@ class _Chat:
         choice = {"index": 0, "message": message, "finish_reason": finish, "logprobs": None}
         return JSONResponse({**_head(body, "chat.completion"), "choices": [choice], "usage": usage})
 
+    async def azure(self, request: Request) -> Response:
+        """Answer as Azure OpenAI does: the deployment in the path, the version in the query, the key in its header."""
+        if "api-version" not in request.query_params:
+            return JSONResponse(self.api.error(404, "Resource not found", "404"), 404)
+        if "api-key" not in request.headers:
+            return self._refuse("401", request)
+        return await self.reply(request)
+
     def _refuse(self, fault: str, request: Request) -> Response:
         status = 429 if fault == "quota" else int(fault)
         # like some servers, quote the credentials that were sent
-        sent = request.headers.get("authorization") or request.headers.get("x-api-key", "no key")
+        sent = next((v for k in _KEYS if (v := request.headers.get(k))), "no key")
         error = self.api.error(status, f"refused with {status}; you sent {sent}", _CODES.get(fault))
         after = self.stub.faults.retry_after
         headers = {"Retry-After": after} if after is not None and status in (429, 503, 529) else {}
@@ -313,6 +333,7 @@ class _Other(_Chat):
         return StreamingResponse(written, media_type=_SSE)
 
 
+_KEYS = ("authorization", "x-api-key", "api-key")
 _CODES = {"401": "invalid_api_key", "429": "rate_limit_exceeded", "quota": "insufficient_quota"}
 
 
@@ -353,6 +374,8 @@ def _message(body: Body, label: str) -> tuple[Body, str]:
     wanted = body.get("response_format") or {}
     if wanted.get("type") == "json_schema":
         label = json.dumps(_fill(wanted["json_schema"]["schema"], label))
+    elif wanted.get("type") == "json_object" and "schema" in wanted:  # as llama.cpp takes it
+        label = json.dumps(_fill(wanted["schema"], label))
     return {"role": "assistant", "content": label, "refusal": None}, "stop"
 
 

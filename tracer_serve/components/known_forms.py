@@ -34,13 +34,19 @@ class KnownForms:
     fixed : all but the teacher's own
     teacher : returns the teacher's own form, which changes while an open task finds new labels; None without a prompt
     turns : turns of a conversation that are the text; None where the task classifies no conversations
+    api : of calls that do not say it, as in `forms.calls.parse`: that of the teacher
     """
 
     def __init__(
-        self, fixed: Sequence[KnownForm], teacher: Callable[[], KnownForm | None], turns: int | None = None
+        self,
+        fixed: Sequence[KnownForm],
+        teacher: Callable[[], KnownForm | None],
+        turns: int | None = None,
+        api: str | None = None,
     ) -> None:
         self._fixed, self._teacher, self._turns = tuple(fixed), teacher, turns
         self.adopted: tuple[KnownForm, ...] = ()
+        self.api = api
 
     def __iter__(self) -> Iterator[KnownForm]:
         teacher = self._teacher()
@@ -74,20 +80,26 @@ def make_forms(task: Task, teacher: Teacher) -> KnownForms:
     spec = task.spec
     pair, own = spec.input == "pair", Form(CHAT, spec.name)
     fixed = []
-    asked = _model_of(teacher)
+    asked, api = _model_of(teacher), _api_of(teacher)
     if asked != spec.name:  # else a call of that model is one of the LLM itself
         native = own.wrapped(*_PAIR) if pair else own
         fixed.append(KnownForm(NATIVE, native, NATIVE, NATIVE, any_shape=True))
     roots = {"native": NATIVE, "teacher": NATIVE}
     for i, form in enumerate(spec.forms):
-        made = _declared(task, form, asked, pair, f"forms[{i}]")
+        made = _declared(task, form, teacher, f"forms[{i}]")
         root = roots[form.same_as] if form.same_as else made.fingerprint
         roots[form.name] = root
         exact = form.request is not None
         given = form.when_handled
         fixed.append(KnownForm(form.name, made, made.fingerprint, root, exact=exact, when_handled=given))
     turns = spec.turns if spec.input == "conversation" else None
-    return KnownForms(fixed, lambda: _of_teacher(teacher, pair, turns is not None), turns)
+    return KnownForms(fixed, lambda: _of_teacher(teacher, pair, turns is not None), turns, api)
+
+
+def _api_of(teacher: Teacher) -> str | None:
+    """Return the API of a teacher that has only one; None: any of OpenAI's."""
+    api = getattr(teacher, "api", CHAT)
+    return None if api == CHAT else str(api)
 
 
 def _model_of(teacher: Teacher) -> str:
@@ -102,34 +114,35 @@ def _of_teacher(teacher: Teacher, pair: bool, conversation: bool) -> KnownForm |
     if not isinstance(teacher, Asking):
         return None
     try:
-        form = slotted(teacher.request(_marked(pair)), _MARK, 1 + pair)
+        form = slotted(teacher.request(_marked(pair)), _MARK, 1 + pair, _api_of(teacher))
     except NotACallError:  # a prompt that quotes the text twice has no slot
         return None
     # a conversation as turns is another question than the same one rendered as a text
     return KnownForm("teacher", form, form.fingerprint, form.fingerprint if conversation else NATIVE)
 
 
-def _declared(task: Task, form: FormSpec, model: str, pair: bool, path: str) -> Form:
+def _declared(task: Task, form: FormSpec, teacher: Teacher, path: str) -> Form:
+    api, pair = _api_of(teacher), task.spec.input == "pair"
     if form.request is not None:
-        return _recorded(task, form, form.request, path)
+        return _recorded(task, form, form.request, path, api)
     described = task.spec.labels if isinstance(task.spec.labels, dict) else {}
     prompt = Prompt(form.prompt, task.spec.label_names, described)
-    asked = form.model or model
+    asked = form.model or _model_of(teacher)
     if not asked:
         raise SpecError("is required: the teacher names no model", file=task.file, path=f"{path}.model")
     body = {**form.options, "model": asked, "messages": prompt.messages(_marked(pair))}
     try:
-        return slotted(body, _MARK, 1 + pair)
+        return slotted(body, _MARK, 1 + pair, api)
     except NotACallError as error:
         raise SpecError(str(error).replace(_MARK, "{text}"), file=task.file, path=f"{path}.prompt") from None
 
 
-def _recorded(task: Task, form: FormSpec, request: Path, path: str) -> Form:
+def _recorded(task: Task, form: FormSpec, request: Path, path: str, api: str | None) -> Form:
     file = task.resolve(request)
     try:
         body = json.loads(file.read_text(encoding="utf-8"))
         model = {"model": form.model} if form.model else {}
-        return slotted(body | model, form.slot, 1 + (task.spec.input == "pair"))
+        return slotted(body | model, form.slot, 1 + (task.spec.input == "pair"), api)
     except OSError as error:
         raise SpecError(f"{file} cannot be read: {error.strerror}", file=task.file, path=f"{path}.request") from None
     except (ValueError, TypeError) as error:  # no JSON, no object, or no call

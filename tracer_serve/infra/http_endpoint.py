@@ -80,6 +80,11 @@ class HttpEndpoint:
 
     def refusal(self, status: int, headers: httpx.Headers, body: str) -> EndpointError:
         """Return the error for a status other than 200."""
+        error = self._refusal(status, headers, body)
+        error.status = status
+        return error
+
+    def _refusal(self, status: int, headers: httpx.Headers, body: str) -> EndpointError:
         problem, code = _problem(body)
         said = f"{self.name} answered {status}: {self.hide(problem)[:_EXCERPT]}"
         if status == httpx.codes.TOO_MANY_REQUESTS and code != "insufficient_quota":

@@ -105,20 +105,21 @@ def request(name: str, headers: Mapping[str, str]) -> Iterator[Callable[[Mapping
 
 @contextmanager
 def model_call(
-    model: str, host: str, port: int | None, asked: Mapping[str, Any]
+    model: str, host: str, port: int | None, asked: Mapping[str, Any], provider: str
 ) -> Iterator[Callable[[ResponseFacts], None]]:
     """Record a model call as a span; yield a function that records its outcome.
 
     Parameters
     ----------
     asked : the request's body
+    provider : as OpenTelemetry's conventions name it
     """
     if _tracer is None:
         yield lambda _: None
         return
     from opentelemetry.trace import SpanKind, StatusCode  # noqa: PLC0415
 
-    attributes = _of_request(model, host, port, asked)
+    attributes = _of_request(model, host, port, asked) | {"gen_ai.provider.name": provider}
     with _tracer.start_as_current_span(f"chat {model}", kind=SpanKind.CLIENT, attributes=attributes, **_QUIET) as span:
         try:
             yield lambda outcome: span.set_attributes(_of_outcome(outcome))
@@ -141,7 +142,6 @@ def propagated() -> dict[str, str]:
 def _of_request(model: str, host: str, port: int | None, asked: Mapping[str, Any]) -> dict[str, Any]:
     attributes: dict[str, Any] = {
         "gen_ai.operation.name": "chat",
-        "gen_ai.provider.name": "openai",
         "gen_ai.request.model": model,
         "server.address": host,
     }

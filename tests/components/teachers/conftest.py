@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.stub_llm import StubLLM
 from tracer_serve.components.registry import teachers
-from tracer_serve.components.teachers.openai import OpenAI
+from tracer_serve.components.teachers._llm_teacher import LlmTeacher
 
 KNOWN = {
     "Where is my card?": "card_arrival",
@@ -23,14 +23,14 @@ MakeTeacher = Callable[..., Any]
 
 @pytest.fixture
 def teacher(stub_llm: StubLLM) -> MakeTeacher:
-    """Return a context manager that makes an ``openai`` teacher of the stub and closes it."""
+    """Return a context manager that makes a teacher of the stub, ``openai`` or another, and closes it."""
     stub_llm.labels = KNOWN
 
     @asynccontextmanager
-    async def make(**params: Any) -> AsyncIterator[OpenAI]:
+    async def make(kind: str = "openai", **params: Any) -> AsyncIterator[LlmTeacher]:
         given = {"base_url": stub_llm.url, "model": "stub-1", "api_key": KEY, "labels": LABELS, **params}
-        made = teachers.build("openai", given)
-        assert isinstance(made, OpenAI)
+        made = teachers.build(kind, given)
+        assert isinstance(made, LlmTeacher)
         made.retry.base_s = 0.001  # pauses of milliseconds, the rules stay
         try:
             yield made

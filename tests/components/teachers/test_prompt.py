@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracer_serve.components.teachers._prompt import Prompt, response_format
+from tracer_serve.components.teachers._answer_format import label_schema
+from tracer_serve.components.teachers._prompt import Prompt
 from tracer_serve.errors import PluginError
 from tracer_serve.infra.caller import KEY_ID
 
@@ -104,5 +105,5 @@ def test_an_open_prompt_stays_a_prompt() -> None:
 @pytest.mark.parametrize("labels", [["a", "b"], []])
 def test_the_schema_closes_the_set(labels: list[str]) -> None:
     """The schema asks for one property whose enum is the label set; an open task has no enum."""
-    label = response_format(labels)["json_schema"]["schema"]["properties"]["label"]
+    label = label_schema(labels)["properties"]["label"]
     assert label.get("enum", []) == labels

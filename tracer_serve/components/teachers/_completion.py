@@ -8,9 +8,23 @@ from tracer_serve.errors import TeacherError
 from tracer_serve.infra.tracing import ResponseFacts
 
 
+class _Function(BaseModel):
+    arguments: str
+
+
+class _Call(BaseModel):
+    function: _Function
+
+
 class _Message(BaseModel):
     content: str | None = None
     refusal: str | None = None
+    tool_calls: list[_Call] | None = None
+
+    @property
+    def said(self) -> str:
+        """The arguments of the first tool that is called, else the content."""
+        return self.tool_calls[0].function.arguments if self.tool_calls else self.content or ""
 
 
 class _Choice(BaseModel):
@@ -60,11 +74,11 @@ class Completion(BaseModel):
     def outcome(self) -> ResponseFacts:
         """Return model, tokens and finish reason for the tracing span."""
         choice = self.choices[0]
-        return ResponseFacts(self.model, self.tokens, choice.finish_reason, choice.message.content)
+        return ResponseFacts(self.model, self.tokens, choice.finish_reason, choice.message.said)
 
     @property
     def content(self) -> str:
-        """Return the model's answer.
+        """Return the model's answer, or the arguments of the tool that it calls.
 
         Raises
         ------
@@ -72,7 +86,7 @@ class Completion(BaseModel):
             ``rejected`` for a refusal or a content filter, ``unknown_label`` for an answer that was cut short or empty.
         """
         choice = self.choices[0]
-        content = choice.message.content or ""
+        content = choice.message.said
         if choice.message.refusal or choice.finish_reason == "content_filter":
             refusal = choice.message.refusal or content
             raise TeacherError("the teacher refused to answer this text", reason="rejected", answer=refusal)

@@ -66,6 +66,14 @@ class LabelSet:
             )
         return label
 
+    def names(self, answer: str) -> bool:
+        """Return whether an answer is a JSON object that names a label: one in a structured format."""
+        try:
+            self.parse(answer)
+        except TeacherError:
+            return False
+        return answer.lstrip().startswith("{")
+
     def _unwrap(self, answer: str) -> str:
         """Return the label inside a JSON object of the schema, any other answer unchanged."""
         if not answer.lstrip().startswith("{"):

@@ -7,6 +7,8 @@ from pydantic import Field, SecretStr
 
 from tracer_serve.config.base import Frozen
 
+_API_VERSION = r"^[A-Za-z0-9.-]+$"
+
 
 class Price(Frozen):
     """Price of the teacher's tokens, as published by its provider."""
@@ -37,6 +39,9 @@ class Fallback(Frozen):
         default=None, description="Its own key, only as ${ENV}; the first endpoint's key is not sent."
     )
     headers: dict[str, SecretStr] = Field(default_factory=dict, description="Further request headers.")
+    api_version: str | None = Field(
+        default=None, pattern=_API_VERSION, description="Of an Azure OpenAI endpoint: base_url is the resource's root."
+    )
 
 
 class BreakerParams(Frozen):

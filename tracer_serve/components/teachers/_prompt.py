@@ -106,10 +106,3 @@ class Prompt:
         if self.takes_text:
             return [{"role": "user", "content": filled}]
         return [{"role": "system", "content": filled}, {"role": "user", "content": body}]
-
-
-def response_format(labels: Sequence[str]) -> dict[str, Any]:
-    """Return the structured-output request for ``{"label": one of the labels}``."""
-    label = {"type": "string", "enum": list(labels)} if labels else {"type": "string"}
-    schema = {"type": "object", "properties": {"label": label}, "required": ["label"], "additionalProperties": False}
-    return {"type": "json_schema", "json_schema": {"name": "label", "strict": True, "schema": schema}}

@@ -19,6 +19,7 @@ class RecordedPrompt:
     Parameters
     ----------
     file : JSON of the body, with `SLOT` once in its last message
+    api : whose request it is, as in `forms.calls.parse`
 
     Raises
     ------
@@ -26,11 +27,12 @@ class RecordedPrompt:
         Where the file cannot be read, or is no such call.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, api: str) -> None:
         try:
             self.template = file.read_text(encoding="utf-8")
             body = json.loads(self.template)
-            before, after = (parse(body).message or "").split(SLOT)
+            call = parse(body, api)
+            before, after = (call.message or "").split(SLOT)
         except OSError as error:
             raise PluginError(f"parameter 'request': {file} cannot be read: {error.strerror}") from None
         except NotACallError as error:
@@ -41,7 +43,7 @@ class RecordedPrompt:
         self.options: dict[str, Any] = {
             name: value for name, value in body.items() if name not in NOT_ASKED or name in _KEPT
         }
-        enum = answer_enum(self.options)
+        enum = answer_enum(call.form.option_values)
         self.label_path = () if enum is None else enum.path
         """Names of the fields that lead to the label in the answer."""
         *self._before, self._last = body["messages"]

@@ -26,7 +26,7 @@ _PASSED_ON = {
     *(b"accept", b"content-encoding", b"content-type", _ONCE, b"traceparent"),
     *(b"openai-beta", b"openai-organization", b"openai-project", b"anthropic-version", b"anthropic-beta"),
 }
-_KEYS = frozenset({b"authorization", b"x-api-key"})
+_KEYS = frozenset({b"authorization", b"x-api-key", b"api-key"})
 """Headers with the caller's key: kept only in memory, and only for the call and its audit."""
 
 
@@ -35,6 +35,7 @@ class ForwardTarget(Protocol):
 
     name: str
     protocol: str
+    query: bytes
     model: str
     client: httpx.AsyncClient
     breaker: Breaker
@@ -101,7 +102,8 @@ class Forwarder:
             for endpoint, breaker, client in self._doors:
                 # not joined: what looks like a URL of its own would take the spec's key there
                 target = client.base_url.raw_path + path.encode("ascii")
-                url = client.base_url.copy_with(raw_path=target + b"?" + query if query else target)
+                asked = b"&".join(filter(None, (endpoint.query, query)))
+                url = client.base_url.copy_with(raw_path=target + b"?" + asked if asked else target)
                 kept = headers if endpoint.pass_through else [one for one in headers if one[0] not in _KEYS]
                 sent = client.build_request("POST", url, content=body, headers=kept)
                 try:

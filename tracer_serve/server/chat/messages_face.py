@@ -4,13 +4,11 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tracer_serve.components.teachers._message import as_completion
 from tracer_serve.errors import TeacherError
 from tracer_serve.forms.calls import MESSAGES
 from tracer_serve.server.chat.face import Face, Reply, named_events
-from tracer_serve.server.chat.read_answer import MALFORMED, LlmAnswer, require_end, stream_events, token_counts
-
-_CUT = ("max_tokens", "model_context_window_exceeded", "pause_turn")
-_INPUT = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+from tracer_serve.server.chat.read_answer import MALFORMED, LlmAnswer, answer_of, stream_events
 
 
 def _answer(reply: Reply) -> dict[str, Any]:
@@ -67,26 +65,11 @@ def _stream(reply: Reply) -> Iterator[dict[str, Any]]:
     yield {"type": "message_stop"}
 
 
-def read_message(body: bytes | str, *, stream: bool = False) -> LlmAnswer:
-    """Parse the body of an answer of the Messages API, as `read_answer.read_answer` does of a chat completion.
-
-    Cached input tokens count as prompt tokens.
-    """
+def _read(body: bytes, *, stream: bool) -> LlmAnswer:
     try:
-        whole = _joined(body if isinstance(body, bytes) else body.encode()) if stream else json.loads(body)
-        reason, given, blocks = whole["stop_reason"], whole.get("usage") or {}, whole["content"]
-        said = "".join(block["text"] for block in blocks if block["type"] == "text")
-        calls = [
-            {"function": {"name": block["name"], "arguments": json.dumps(block["input"])}}
-            for block in blocks
-            if block["type"] == "tool_use"
-        ]
-        prompt = sum(given.get(name) or 0 for name in _INPUT)
-        usage = {"prompt_tokens": prompt, "completion_tokens": given.get("output_tokens")}
+        return answer_of(as_completion(_joined(body) if stream else json.loads(body)))
     except MALFORMED:
         raise TeacherError("the answer is no message with content", reason="unavailable") from None
-    require_end(refused=reason == "refusal", cut=reason in _CUT)
-    return LlmAnswer({"content": said or None, "tool_calls": calls}, token_counts(usage))
 
 
 def _joined(body: bytes) -> dict[str, Any]:
@@ -124,5 +107,5 @@ def _add(block: dict[str, Any], written: dict[int, str], event: Mapping[str, Any
         written[event["index"]] = written.get(event["index"], "") + delta["partial_json"]
 
 
-MESSAGES_API = Face(MESSAGES, "messages", "anthropic", "messages", _answer, _events, read_message)
+MESSAGES_API = Face(MESSAGES, "messages", "anthropic", "messages", _answer, _events, _read)
 """The face of the Messages API."""

@@ -42,14 +42,24 @@ def read_answer(body: bytes, *, stream: bool) -> LlmAnswer:
         ``unavailable`` where it is no completion, ``rejected`` for a refusal, ``unknown_label`` for one cut short.
     """
     try:
-        whole = _joined(body) if stream else json.loads(body)
-        (choice,) = whole["choices"]
-        message, finish = choice["message"], choice.get("finish_reason")
-        refused = message.get("refusal")
+        return answer_of(_joined(body) if stream else json.loads(body))
     except MALFORMED:
         raise TeacherError("the answer is no chat completion with one choice", reason="unavailable") from None
-    require_end(refused=bool(refused) or finish == "content_filter", cut=finish == "length")
-    return LlmAnswer(message, token_counts(whole.get("usage")))
+
+
+def answer_of(completion: Mapping[str, Any]) -> LlmAnswer:
+    """Return what a chat completion says.
+
+    Raises
+    ------
+    TeacherError
+        ``rejected`` for a refusal, ``unknown_label`` for one cut short; one of `MALFORMED` where it is none.
+    """
+    (choice,) = completion["choices"]
+    message, finish = choice["message"], choice.get("finish_reason")
+    refused = bool(message.get("refusal")) or finish == "content_filter"
+    require_end(refused=refused, cut=finish == "length")
+    return LlmAnswer(message, token_counts(completion.get("usage")))
 
 
 def require_end(*, refused: bool, cut: bool) -> None:

@@ -67,10 +67,10 @@ class Recogniser:
 
         Parameters
         ----------
-        api : as in `forms.calls.parse`
+        api : as in `forms.calls.parse`; None: that of the forms
         """
         try:
-            call = parse(body, api)
+            call = parse(body, api or self.forms.api)
         except NotACallError as error:
             return ForeignCall(NOT_A_CALL, NATIVE, str(error))
         if self._pair and call.form.model == self.name:

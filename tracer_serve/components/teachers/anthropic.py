@@ -1,0 +1,126 @@
+"""Teacher behind Anthropic's Messages API."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr
+
+from tracer_serve.components.registry import teachers
+from tracer_serve.components.teachers._answer_format import ForcedTool
+from tracer_serve.components.teachers._dialect import ANTHROPIC
+from tracer_serve.components.teachers._endpoint import TeacherEndpoint
+from tracer_serve.components.teachers._labels import LabelSet
+from tracer_serve.components.teachers._llm_teacher import CallLimits, Count, LlmTeacher, Seconds, digest
+from tracer_serve.components.teachers._params import BreakerParams, CacheParams, Fallback, Price
+from tracer_serve.components.teachers._prompt import Prompt
+from tracer_serve.components.teachers._recorded import RecordedPrompt
+from tracer_serve.errors import PluginError
+from tracer_serve.forms.calls import MESSAGES
+from tracer_serve.types import Text
+
+
+@teachers.register("anthropic")
+class Anthropic(LlmTeacher):
+    """Ask a model of Anthropic's for the label, by its native API; cache, coalesce, limit, retry and fall back.
+
+    Parameters
+    ----------
+    model : the model's name at the endpoint
+    base_url : root of the API
+    api_key : sent as ``x-api-key``; never shown in errors, logs or a repr. ``pass_through``: drop-in calls go upstream
+        with their callers' own keys, which are not stored; direct calls and files then have no key
+    request : instead of prompt, a JSON file with the body of one call exactly as callers send it, with ``{text}`` in
+        place of the text: its messages and all other fields, the temperature included
+    prompt : template with ``{labels}``, ``{descriptions}``, ``{text}``; without ``{text}`` it is the system message and
+        the text is the user message. Default: a plain classification prompt
+    temperature : None leaves it out of the request, for models that reject it
+    response : ``tool`` forces the call of a tool whose only parameter is the label; ``label`` asks for the bare label
+    max_tokens : limit of an answer, which the API requires
+    timeout_s : seconds for one try, from connecting to the last byte
+    deadline_s : seconds for the whole call: queue, tries and pauses
+    retries : further rounds after a 429, a 5xx, a timeout or a broken connection
+    max_concurrency : maximum number of calls in flight
+    queue : maximum number of calls waiting for a slot; further calls fail at once as ``overloaded``
+    price : price of tokens; cached input tokens count as prompt tokens at the full price
+    headers : further request headers, as secret as the key
+    extra : further fields of the request
+    fallbacks : endpoints that serve the same model, in order of preference
+    breaker, cache : when an endpoint counts as down; number and lifetime of cached answers
+    labels, descriptions : the task's closed label set; empty for an open task
+    known : labels in an open task's traces; the prompt offers them, and labels that recur later
+
+    Examples
+    --------
+    >>> teacher = Anthropic("claude-haiku-4-5", labels=("no", "yes"))
+    >>> teacher.request("Is it?")["tool_choice"]
+    {'type': 'tool', 'name': 'label'}
+    """
+
+    api = MESSAGES
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        base_url: str = "https://api.anthropic.com/v1",
+        api_key: SecretStr | None = None,
+        prompt: str | None = None,
+        request: Path | None = None,
+        temperature: Annotated[float, Field(ge=0, le=1)] | None = 0.0,
+        response: Literal["tool", "label"] = "tool",
+        max_tokens: Annotated[int, Field(ge=1)] = 256,
+        timeout_s: Seconds = 20.0,
+        deadline_s: Seconds = 60.0,
+        retries: Count = 3,
+        max_concurrency: Annotated[int, Field(ge=1)] = 16,
+        queue: Count = 256,
+        price: Price | None = None,
+        headers: dict[str, SecretStr] | None = None,
+        extra: dict[str, Any] | None = None,
+        fallbacks: tuple[Fallback, ...] = (),
+        breaker: BreakerParams = BreakerParams(),  # noqa: B008  # frozen
+        cache: CacheParams = CacheParams(),  # noqa: B008  # frozen
+        labels: tuple[str, ...] = (),
+        descriptions: dict[str, str] | None = None,
+        known: tuple[str, ...] = (),
+    ) -> None:
+        names, described = sorted(labels), dict(descriptions or {})
+        if prompt is not None and request is not None:
+            raise PluginError("parameters 'prompt' and 'request': give one of them")
+        if any(block.api_version is not None for block in fallbacks):
+            raise PluginError("parameter 'fallbacks': api_version belongs to Azure OpenAI, not to this API")
+        recorded = None if request is None else RecordedPrompt(request, MESSAGES)
+        asked = recorded or Prompt(prompt, names, described, known)
+        label_set = LabelSet(names, recorded.label_path if recorded else ())
+        self._body: dict[str, Any] = {"max_tokens": max_tokens}
+        if recorded is not None:
+            self._body |= recorded.options
+            response, temperature = "label", recorded.options.get("temperature")  # its format is in the file
+        elif temperature is not None:
+            self._body["temperature"] = temperature
+        self._body |= extra or {}
+        first = Fallback(base_url=base_url, model=model, api_key=api_key, headers=headers or {})
+        endpoints = [
+            TeacherEndpoint(
+                block,
+                ANTHROPIC,
+                ForcedTool(names, response, label_set.names),
+                model=model,
+                timeout_s=timeout_s,
+                breaker=breaker,
+                connections=max_concurrency,
+            )
+            for block in (first, *fallbacks)
+        ]
+        models = sorted({endpoint.model for endpoint in endpoints[1:]} - {model})
+        asks = {**self._body, "response": response}
+        self.fingerprint = digest([MESSAGES, model, models, asked.template, names, described, asks])
+        limits = CallLimits(deadline_s, retries, max_concurrency, queue)
+        super().__init__(asked, label_set, endpoints, limits, price=price, cache=cache, repeatable=temperature == 0)
+
+    def body(self, text: Text) -> dict[str, Any]:
+        """Return the body of the call that asks about a text, without the fields of its answer's format."""
+        *before, last = self.prompt.messages(text)
+        system = [message["content"] for message in before if message["role"] == "system"]
+        others = [message for message in before if message["role"] != "system"]
+        return {**self._body, **({"system": "\n".join(system)} if system else {}), "messages": [*others, last]}

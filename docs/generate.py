@@ -139,8 +139,8 @@ def http() -> str:
         for method, operation in methods.items():
             if method in ("get", "post", "delete", "put"):
                 codes = ", ".join(sorted(operation["responses"]))
-                rows += f"| `{method.upper()} {path}` | {_cell(operation['summary'])} | {codes} |\n"
-    return f"# HTTP routes\n\n| route | what it does | status codes |\n| --- | --- | --- |\n{rows}"
+                rows += f"* `{method.upper()} {path}`: {_cell(operation['summary'])} {codes}\n"
+    return f"# HTTP routes\n\nEach with its status codes; a 503 has `Retry-After`.\n\n{rows}"
 
 
 def metrics() -> str:
@@ -149,17 +149,15 @@ def metrics() -> str:
     helps = dict(re.findall(r"^# HELP (tracer_\w+) (.*)$", shown, re.MULTILINE))
     kinds = dict(re.findall(r"^# TYPE (tracer_\w+) (\w+)$", shown, re.MULTILINE))
     rows = "".join(
-        f"| `{name}` | {kinds[name]} | {_labels(name, shown)} | {_cell(text)} |\n"
-        for name, text in sorted(helps.items())
+        f"* `{name}` ({kinds[name]}{_labels(name, shown)}): {_cell(text)}\n" for name, text in sorted(helps.items())
     )
-    rows += "".join(f"| `{name}` | gauge | | {_cell(text)} |\n" for name, text in VERSION_METRICS.items())
-    reasons = "".join(f"| `{reason}` | {_cell(text)} |\n" for reason, text in BRIEF.items())
+    rows += "".join(f"* `{name}` (gauge): {_cell(text)}\n" for name, text in VERSION_METRICS.items())
+    reasons = "".join(f"* `{reason}`: {_cell(text)}\n" for reason, text in BRIEF.items())
     return (
         "# Metrics and reasons\n\n## Metrics\n\nEach has the label `task`; gauges are exposed while a version serves."
         " No label's value comes from a user's text. There is a [dashboard](../../deploy/grafana/tracer-serve.json) for"
         " Grafana, and [alert rules](../../deploy/prometheus/alerts.yaml) ([what to do](../how-to/alerts.md)).\n\n"
-        f"| metric | type | label | meaning |\n| --- | --- | --- | --- |\n{rows}"
-        f"\n## Reasons of a decision\n\n| `reason` | meaning |\n| --- | --- |\n{reasons}"
+        f"{rows}\n## Reasons of a decision\n\n{reasons}"
     )
 
 
@@ -170,7 +168,7 @@ def _labels(name: str, shown: str) -> str:
         for label, value in re.findall(r'(\w+)="([^"]*)"', inside):
             if label != "task":
                 values.setdefault(label, []).append(value)
-    return "; ".join(f"`{label}`: {', '.join(dict.fromkeys(several))}" for label, several in values.items())
+    return "".join(f", by `{label}`: {', '.join(dict.fromkeys(several))}" for label, several in values.items())
 
 
 def cli() -> str:

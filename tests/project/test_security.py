@@ -1,4 +1,4 @@
-"""SECURITY.md and docs/security-tests.md claim what tests hold, and name them."""
+"""SECURITY.md and tests/attacks.md claim what tests hold, and name them."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ from tracer_serve.server.http.idle_connections import Limits
 
 ROOT = Path(__file__).parents[2]
 SECURITY = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
-ATTACKS = (ROOT / "docs" / "security-tests.md").read_text(encoding="utf-8")
+ATTACKS = (ROOT / "tests" / "attacks.md").read_text(encoding="utf-8")
 TESTS = {
     name
     for file in (ROOT / "tests").rglob("test_*.py")

@@ -28,7 +28,6 @@ from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.execution import computing, travelling
 from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.fit.result import Fitted
-from tracer_serve.infra import parallel as compute
 from tracer_serve.infra.parallel import cores, cpu_time, spread
 from tracer_serve.lifecycle.certificates import certificate_of
 from tracer_serve.lifecycle.refit import refit
@@ -175,18 +174,17 @@ def test_what_a_thread_raises_ends_the_others(monkeypatch: pytest.MonkeyPatch) -
     assert len(begun) < 50
 
 
-@pytest.mark.parametrize(("quota", "told"), [("150000 100000", 2), ("max 100000", 64), ("junk", 64)])
+@pytest.mark.parametrize(("quota", "expected"), [("150000 100000", 2), ("max 100000", 64), ("junk", 64)])
 def test_a_container_s_quota_bounds_the_cores(
-    quota: str, told: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quota: str, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On 64 cores of which a container may use one and a half, two are kept busy; OMP_NUM_THREADS has the last word."""
     (tmp_path / "cpu.max").write_text(quota + "\n")
-    monkeypatch.setattr(compute, "_QUOTA", tmp_path / "cpu.max")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    assert cores() == told
+    assert cores(tmp_path / "cpu.max") == expected
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    assert cores() == 5
+    assert cores(tmp_path / "cpu.max") == 5
 
 
 def _divide(begun: list[int], by: int) -> float:
@@ -244,9 +242,8 @@ def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         write_task(tmp_path, compute={"engine": "dask"})
     task = write_task(tmp_path, compute={"engine": "dask", "address": "tcp://127.0.0.1:9"})
     module = pytest.importorskip("tracer_serve.fit.dask_cluster")
-    monkeypatch.setattr(module, "_CONNECT_S", 0.2)
-    with pytest.raises(FitError, match=r"no Dask scheduler answers at tcp://127.0.0.1:9"), computing(task):
-        pytest.fail("it computed")
+    with pytest.raises(FitError, match=r"no Dask scheduler answers at tcp://127.0.0.1:9"):
+        module.DaskCluster("tcp://127.0.0.1:9", connect_s=0.2)
     monkeypatch.delitem(sys.modules, "tracer_serve.fit.dask_cluster")
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(PluginError, match=r"pip install '.\[dask\]' in a checkout of tracer-serve"), computing(task):

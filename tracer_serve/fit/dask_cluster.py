@@ -1,7 +1,7 @@
 """Work on the processes of a Dask cluster; imported only where `compute.engine` asks for it.
 
-The shared part of the work is sent to every worker once. What a lost worker had is done again by the others: its jobs
-by Dask itself; where the shared part went down with the last worker that had it, it is sent anew.
+The shared part of the work is sent to every worker once. Dask repeats the jobs of a lost worker on others; if the last
+worker with the shared part is lost, it is sent again.
 """
 
 import queue
@@ -15,7 +15,7 @@ import distributed
 from tracer_serve.components.plugins import load_plugin
 from tracer_serve.errors import FitError
 
-_CONNECT_S, _WORKERS_S, _LOOK_S = 20.0, 120.0, 1.0
+_WORKERS_S, _LOOK_S = 120.0, 1.0
 _SENDINGS = 5  # of the shared part, until one gives up
 
 
@@ -46,6 +46,7 @@ class DaskCluster:
     ----------
     address : of the scheduler, such as ``tcp://scheduler:8786``
     plugins : files that register a task's own components
+    connect_s : seconds to wait for the scheduler
 
     Raises
     ------
@@ -53,12 +54,12 @@ class DaskCluster:
         Where the scheduler or its workers cannot be reached.
     """
 
-    def __init__(self, address: str, plugins: Sequence[Path] = ()) -> None:
+    def __init__(self, address: str, plugins: Sequence[Path] = (), *, connect_s: float = 20.0) -> None:
         self.cpu_s = 0.0
         self._address, self._shared = address, None
         self._sent: tuple[object, Any] | None = None
         try:
-            self._client = distributed.Client(address, timeout=_CONNECT_S, set_as_default=False)
+            self._client = distributed.Client(address, timeout=connect_s, set_as_default=False)
         except OSError as error:
             raise FitError(
                 f"compute.address: no Dask scheduler answers at {address} ({error}). Start one: dask scheduler"
@@ -78,7 +79,7 @@ class DaskCluster:
         )
 
     def close(self) -> None:
-        """Leave the cluster; it goes on without us."""
+        """Disconnect; the cluster keeps running."""
         self._sent = None
         self._client.close()
 

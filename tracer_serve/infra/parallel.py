@@ -17,8 +17,6 @@ HEAVY = 20.0
 """From this `cost` on, in units of a logreg fit, a surrogate trains alone, and only if `fit.heavy_floor` allows."""
 _MOST_THREADS = 8  # each holds a fold's model and vectors
 
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-
 
 class Cluster(Protocol):
     """Workers on other machines.
@@ -78,18 +76,21 @@ def here(work: Callable[[S, J], R], shared: S, jobs: Sequence[J], *, abreast: bo
             pool.shutdown(cancel_futures=True)
 
 
-def cores() -> int:
+def cores(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     """Return how many cores this process may use: ``OMP_NUM_THREADS``, else all that it may run on.
 
-    Those are what the scheduler lets it use, and no more than the quota of its container, which the scheduler's list
-    does not show (control groups, version 2).
+    That is the scheduler's list, limited by the quota of the container (control groups, version 2).
+
+    Parameters
+    ----------
+    quota_file : with the container's quota and period
     """
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    if told.isdigit() and int(told):
-        return int(told)
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    if threads.isdigit() and int(threads):
+        return int(threads)
     free = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        quota, period = _QUOTA.read_text(encoding="ascii").split()
+        quota, period = quota_file.read_text(encoding="ascii").split()
     except (OSError, ValueError):  # another system
         return free
     return free if quota == "max" else min(free, math.ceil(int(quota) / int(period)))

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from tests.support.tasks import banking
-from tracer_serve.forms import grouping
 from tracer_serve.forms.answer_enum import AnswerEnum, answer_enum
 from tracer_serve.forms.calls import parse
 from tracer_serve.forms.grouping import CallGroups
@@ -84,10 +83,9 @@ def test_prompts_under_one_system_message_are_separated_later() -> None:
     assert set(rude.labels) == {"y", "n"}
 
 
-def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_bounded() -> None:
     """However many calls and forms come, as many texts are kept as are allowed, and a fair sample of them."""
-    monkeypatch.setattr(grouping, "_FORMS", 30)
-    groups = CallGroups()
+    groups = CallGroups(most_forms=30)
     for n in range(3 * SAMPLE):
         groups.add(seen(f"{ASK}number {n}{END}", "xy"[n % 2]))
     for n in range(200):

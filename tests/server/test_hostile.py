@@ -125,7 +125,7 @@ def test_stalled_bodies_end_in_a_408_and_add_up_to_a_bound(task: MakeTask) -> No
         for client in clients:
             client.sendall(head("content-length: 3500000") + b"x" * 3_000_000)
         server.answers()
-        assert server.memory_mb < before + 1.5 * body._MOST_HELD / 1e6
+        assert server.memory_mb < before + 1.5 * body.MOST_IN_MEMORY / 1e6
         told = [client.recv(4096)[9:12] for client in clients]
         server.answers()
     assert set(told) == {b"408", b"503"}
@@ -209,21 +209,21 @@ async def test_a_client_that_leaves_in_the_middle_of_a_body_is_no_bug_of_ours() 
 
     with pytest.raises(RefusalError, match="left"):
         await body.read_body(Request({"type": "http", "headers": []}, receive), 100)
-    assert body._held.bytes == 0
+    assert body.in_memory.bytes == 0
 
 
 @pytest.mark.anyio
 async def test_bodies_under_way_have_a_bound_together(task: MakeTask, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond it a body is refused with 503; once the others are read, the same one is taken."""
-    monkeypatch.setattr(body._held, "bytes", body._MOST_HELD)
+    monkeypatch.setattr(body.in_memory, "bytes", body.MOST_IN_MEMORY)
     async with serving(task()) as (client, _):
         refused = await client.post("/v1/classify", json={"input": "a"})
-        body._held.bytes = 0
+        body.in_memory.bytes = 0
         taken = await client.post("/v1/models/x", json={"input": "a"})
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
     assert ErrorBody.model_validate(refused.json()).error.code == "overloaded"
     assert taken.status_code != 503
-    assert body._held.bytes == 0
+    assert body.in_memory.bytes == 0
 
 
 @pytest.mark.anyio

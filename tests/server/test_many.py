@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing
 from dataclasses import replace
 from pathlib import Path
@@ -268,11 +268,17 @@ async def test_mangled_bodies_are_the_callers_fault(tasks: Any) -> None:
                 ErrorBody.model_validate(answer.json())
 
 
-async def test_log_lines_name_their_task(
-    tasks: Any, stub_llm: StubLLM, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def record_factory() -> Iterator[None]:
+    """Restore the factory of log records afterwards."""
+    before = logging.getLogRecordFactory()
+    yield
+    logging.setLogRecordFactory(before)
+
+
+@pytest.mark.usefixtures("record_factory")
+async def test_log_lines_name_their_task(tasks: Any, stub_llm: StubLLM, caplog: pytest.LogCaptureFixture) -> None:
     """Where several tasks are served, what is logged for one begins with its name: by requests and by its threads."""
-    monkeypatch.setattr(logging, "_logRecordFactory", logging.getLogRecordFactory())  # set back afterwards
     stub_llm.default = "none of their labels"
     with caplog.at_level("INFO", "tracer_serve"):
         async with serving(tasks()) as client:

@@ -11,7 +11,6 @@ from tracer_serve.forms.slot import CHAIN, FEWEST, Slot, split_prompts
 _WAITING = 160  # calls of one form whose prompt is not known yet
 _WAITING_BYTES = 64_000_000  # characters of the waiting calls of all forms
 _LOOKS = frozenset(100 * 4**n for n in range(12))  # numbers of calls at which a group is looked at again
-_FORMS = 2000  # forms that are watched; the one that was silent longest is dropped
 
 
 @dataclass(slots=True)
@@ -32,7 +31,8 @@ class CallGroups:
 
     Parameters
     ----------
-    keep : applied to a text before it is kept; returns None for a text that must not be
+    keep : applied to a text before it is stored; returns None for a text that must not be stored
+    most_forms : forms that are kept; of more, the least recently used is dropped
 
     Examples
     --------
@@ -47,8 +47,10 @@ class CallGroups:
     [('Number: ', 40, ('no', 'yes'))]
     """
 
-    def __init__(self, keep: Callable[[str], str | None] = lambda text: text, *, seed: int = 0) -> None:
-        self._keep, self._chance = keep, random.Random(seed)
+    def __init__(
+        self, keep: Callable[[str], str | None] = lambda text: text, *, seed: int = 0, most_forms: int = 2_000
+    ) -> None:
+        self._keep, self._chance, self._most_forms = keep, random.Random(seed), most_forms
         self._heads: OrderedDict[str, _Head] = OrderedDict()
         self._waiting = 0
         self.totals = Totals()
@@ -114,7 +116,7 @@ class CallGroups:
         head = self._heads.get(fingerprint)
         if head is None:
             head = self._heads[fingerprint] = _Head()
-            if len(self._heads) > _FORMS:
+            if len(self._heads) > self._most_forms:
                 quiet = next((key for key, one in self._heads.items() if not one.groups), next(iter(self._heads)))
                 self._waiting -= sum(len(message) for message, *_ in self._heads.pop(quiet).waiting)
         self._heads.move_to_end(fingerprint)

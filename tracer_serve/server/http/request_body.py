@@ -1,4 +1,4 @@
-"""Request bodies: JSON only, bounded, and no slower than a person on a bad line."""
+"""Read request bodies: JSON only, with limits on size, memory and time."""
 
 import asyncio
 from typing import Annotated, TypeVar
@@ -10,20 +10,18 @@ from tracer_serve.errors import OverloadedError
 from tracer_serve.server.http.errors import RefusalError
 
 _PATIENCE_S = 30.0
-_MOST_TOLD = 1_000  # faults of a body that are looked through: each is an object, and a million are said in no time
-_MOST_HELD = 256_000_000  # bytes of all bodies that are being read: slow ones add up
+_MOST_TOLD = 1_000  # validation errors of a body that are examined
+MOST_IN_MEMORY = 256_000_000
+"""Most bytes of all bodies that are being read."""
 
 WHOLE = "tracer.whole"
-"""Set in the scope of a request whose body is all there, as `protocol` knows: a small one that came with its head.
-
-It need not be waited for, so no clock is set, which would cost more than reading it.
-"""
+"""Key in the scope of a request whose whole body arrived with its head; it is read without a timeout."""
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
 
 Briefly = Annotated[T, Field(fail_fast=True)]
-"""A list of a body, of which the first wrong item is told: an error for each of a million would take gigabytes."""
+"""A list in a body; only its first invalid item is reported, since errors for a million items would take gigabytes."""
 
 
 async def read_model(request: Request, model: type[M], limit: int) -> M:
@@ -42,7 +40,7 @@ async def read_model(request: Request, model: type[M], limit: int) -> M:
 
 
 async def read_json(request: Request, limit: int) -> bytes:
-    """Read a body that says it is JSON.
+    """Read a body that is declared as JSON.
 
     Raises
     ------
@@ -54,7 +52,7 @@ async def read_json(request: Request, limit: int) -> bytes:
 
 
 def require_json(request: Request) -> None:
-    """Check what a body says it is.
+    """Check that a body is declared as JSON.
 
     Raises
     ------
@@ -86,7 +84,7 @@ async def read_body(request: Request, limit: int) -> bytes:
     if declared.isdecimal() and int(declared) > limit:
         raise _too_large(limit)
     if request.scope.get(WHOLE):
-        body: bytes = (await request.receive()).get("body", b"")  # none where the client has left meanwhile
+        body: bytes = (await request.receive()).get("body", b"")  # none if the client has disconnected
         if len(body) > limit:
             raise _too_large(limit)
         return body
@@ -96,28 +94,28 @@ async def read_body(request: Request, limit: int) -> bytes:
         async with asyncio.timeout(_PATIENCE_S):
             async for part in request.stream():
                 size += len(part)
-                _held.bytes += len(part)
+                in_memory.bytes += len(part)
                 if size > limit:
                     raise _too_large(limit)
-                if _held.bytes > _MOST_HELD:
-                    raise OverloadedError("too many bodies are on their way; ask again later")
+                if in_memory.bytes > MOST_IN_MEMORY:
+                    raise OverloadedError("too many request bodies are being read; retry later")
                 parts.append(part)
     except TimeoutError:
         raise RefusalError(408, f"the body did not arrive within {_PATIENCE_S:.0f} s") from None
-    except ClientDisconnect:  # nobody reads this, but a traceback for each of them would fill the log
+    except ClientDisconnect:  # without this, a traceback for each of them would fill the log
         raise RefusalError(400, "the client left before the end of the body") from None
     finally:
-        _held.bytes -= size
+        in_memory.bytes -= size
     return b"".join(parts)
 
 
-class _Held:
+class _InMemory:
     """Bytes of bodies that this process is reading."""
 
     bytes = 0
 
 
-_held = _Held()
+in_memory = _InMemory()
 
 
 def _too_large(limit: int) -> RefusalError:

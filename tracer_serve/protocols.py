@@ -1,4 +1,4 @@
-"""Every seam on one page. A plugin is a class that fits one of these; nothing is inherited.
+"""The interface of every kind of component. A plugin is a class that fits one of these; nothing is inherited.
 
 The parameters of a component's ``__init__`` are the schema of its block in the YAML.
 """
@@ -65,7 +65,7 @@ class RowScaled(Protocol):
 
 @runtime_checkable
 class HoldsOut(Protocol):
-    """A surrogate so dear that it is trained once, on all but some rows of its fit, which tell it when to stop.
+    """An expensive surrogate that is trained once and holds out some of its rows to decide when to stop.
 
     `held_out_` are the indices of those rows, shape (h,), after `fit`: a blend reads its weights off them.
     """
@@ -75,11 +75,11 @@ class HoldsOut(Protocol):
 
 @runtime_checkable
 class Resumable(Protocol):
-    """A surrogate so dear that it goes on from an earlier version's, in `gate.mode: strict`.
+    """An expensive surrogate that continues from an earlier version's weights, in `gate.mode: strict`.
 
     `resumes` says whether it does; a blend does where a member does. `resume` is called before the final fit, with the
     folder of the earlier one (None: there is none) and hashes of the rows that this fit will see and of those that the
-    certificate stands on. It must not go on from a model that has seen one of the latter.
+    certificate is based on. It must not continue from a model that has seen one of the latter.
     """
 
     @property
@@ -91,9 +91,9 @@ class Acceptor(Protocol):
     """Scores how safe the surrogate's answer is.
 
     `features` learns nothing: evidence to float32 of shape (n, f), so that rows of different folds can be stacked.
-    `fit` learns from features and whether the teacher agreed; `score` returns shape (n,), higher is safer,
-    NaN where nothing can be said (never handled). One whose score owes nothing to `agreed` may say ``learnt = False``:
-    a learnt score must show that it tells agreements from disagreements (`fit.scoring.cross_score`).
+    `fit` learns from features and whether the teacher agreed; `score` returns shape (n,), higher is safer, NaN where
+    nothing can be said (never handled). One whose score does not depend on `agreed` may set ``learnt = False``: a
+    learnt score is used only if it ranks agreements above disagreements (`fit.scoring.cross_score`).
     """
 
     def features(self, evidence: Evidence) -> Vectors: ...
@@ -116,7 +116,7 @@ class Teacher(Protocol):
 
 @runtime_checkable
 class Remembering(Protocol):
-    """A teacher that remembers its answers; a text that is forgotten is asked about anew."""
+    """A teacher that caches its answers; `forget` drops a text's answer."""
 
     def forget(self, text: Text) -> None: ...
 

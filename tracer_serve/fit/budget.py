@@ -1,7 +1,6 @@
-"""Whether a heavy candidate is worth its time.
+"""Decide whether a heavy candidate is worth its time.
 
-It is where the cheap ones leave much over, or leave something and no longer grow with the traces, and where there is
-time left.
+It is if cheap candidates defer much, or defer something and no longer improve with more traces, and if time is left.
 """
 
 import time
@@ -17,7 +16,7 @@ from tracer_serve.types import Bools
 _LEAST = 0.02  # share of traffic under which nothing is worth minutes, unless the floor says so
 
 
-_GAIN = 0.1  # share of what they defer that twice the traces must spare, or they have plateaued
+_GAIN = 0.1  # least relative reduction of what they defer with twice the traces; otherwise they have plateaued
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,7 @@ class Growth:
 
     @property
     def plateaued(self) -> bool:
-        """Whether twice the traces would spare next to nothing of it."""
+        """Whether twice the traces would hardly reduce it."""
         return self.whole - self.at_twice < _GAIN * self.whole
 
     def __str__(self) -> str:
@@ -54,7 +53,7 @@ class Growth:
 
 
 class NotWorthItError(Exception):
-    """Ends a heavy candidate's cross-fit; the message is for the report."""
+    """Raised to end a heavy candidate's cross-fit; the message is for the report."""
 
 
 @dataclass(slots=True)
@@ -84,14 +83,14 @@ class Budget:
         Parameters
         ----------
         cost : CPU of a fit in units of logreg's
-        before : what cheaper candidates came to
+        before : results of cheaper candidates
         trainings : how many its comparison takes
-        at_half : compares a cheaper candidate on half of the rows; asked only where the answer hangs on it
+        at_half : compares a cheaper candidate on half of the rows; called only if the decision depends on it
 
         Raises
         ------
         NotWorthItError
-            Where the budget is spent, or it is heavy and could buy too little.
+            If the budget is spent, or a heavy candidate could gain too little.
         """
         claim, fit = Claim(self, trainings), self.spec.fit
         if not before:

@@ -1,4 +1,4 @@
-"""The calibration set of a fit: rows as the certificate sees them, out of fold or held out, never as trained on."""
+"""The calibration set of a fit: rows with predictions of models that were not trained on them."""
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from tracer_serve.types import Bools, Floats, Ints, Labels
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
-    """Labelled rows that the policy to serve has not been trained on, n of them.
+    """n labelled rows, scored by models that were not trained on them.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class Calibration:
     predicted : P(agree) of each stage and row, fitted on rows that are not among these, shape (s, n); None spends a
         pilot (`gate.pilot`)
     rivals : surrogates that were compared on these rows
-    spare : leading stages of the paths that the policy to serve does not have
+    spare : number of leading stages in the paths that the served policy does not have
     segment : segment of each row, shape (n,); None without ``gate.segments``
     outdated : rows that were fair, and came before a drop in agreement (`gate.drift_window`)
     """
@@ -82,7 +82,7 @@ class Calibration:
         )
 
     def answered(self, found: Certificate) -> "Answered":
-        """Return each row as the stage answers it that would handle it under a certificate."""
+        """Return each row as answered by the stage that would handle it under a certificate."""
         stage = self.paths.answering(thresholds_of(found, self.classes, self.paths.top, self.segment))
         each = np.arange(len(stage))
         seen = {part.name: getattr(self.paths, part.name)[stage, each] for part in fields(Paths)}

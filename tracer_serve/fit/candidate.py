@@ -1,4 +1,4 @@
-"""What is compared: surrogate with acceptor, alone or two of them as a cascade, with their cross-fitted scores."""
+"""Candidates: a surrogate with an acceptor, or two of them as a cascade, with cross-fitted scores."""
 
 import math
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class CandidateStage:
     score : cross-fitted scores, shape (n,)
     guard : least scope score that it may answer, where it is alone
     open : rows whose predicted class the class floor lets pass, shape (n,)
-    flat : whether the acceptor's score told nothing, so that all rows are served the same score instead
+    flat : whether the acceptor's score is uninformative, so that all rows get the same score instead
     vetoed : rows that may carry a protected label and would get another one (`fit.protection`), shape (n,)
     limits : probability of each protected label above which the served policy vetoes, shape (p,)
     """
@@ -111,7 +111,7 @@ class Candidate:
     def cascade(
         cls, first: CandidateStage, second: CandidateStage, fold: Ints, *, kept: float, keep: float
     ) -> "Candidate":
-        """Put two parts' scores on one path: each row by scales fitted on the other folds, new rows by all.
+        """Put the scores of two parts on one scale, fitted for each row on the other folds, and for new rows on all.
 
         Parameters
         ----------
@@ -130,7 +130,7 @@ class Candidate:
 
     @cached_property
     def paths(self) -> Paths:
-        """What the stages say of each row."""
+        """The stages' results on each row."""
 
         def stack(value: Callable[[CandidateStage], Any]) -> Any:
             return np.stack([value(part) for part in self.parts])
@@ -156,7 +156,7 @@ def _scales(first: CandidateStage, second: CandidateStage, rows: Bools, kept: fl
 
 
 def reach(paths: Paths, alpha: float, delta: float) -> float:
-    """Return the largest share of rows, best first, whose agreement is at least alpha with an exact bound at delta.
+    """Return the largest share of best rows whose agreement is at least alpha by an exact bound at delta.
 
     A yardstick for comparing candidates, not a certificate: it looks at every threshold on the same rows.
     """

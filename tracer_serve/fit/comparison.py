@@ -1,4 +1,4 @@
-"""Which candidates there are and how they fare: cross-fitted, cheap ones first, within the budget."""
+"""Cross-fit all candidates, cheap ones first, within the time budget."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -91,7 +91,7 @@ def compare(
     Raises
     ------
     FitError
-        Where every surrogate failed.
+        If every surrogate failed.
     """
     spec = task.spec
     folds = Folds(rows, embedders[0], spec.fit.folds, spec.fit.seed, priced="cascade" in spec.gate.families)
@@ -134,7 +134,7 @@ def compare(
 def select(
     task: Task, compared: Compared, fair: Bools, alpha: float | None = None
 ) -> tuple[Choice, tuple[CandidateResult, ...]]:
-    """Choose a candidate at alpha (the task's by default) and return what became of each."""
+    """Choose a candidate at alpha (the task's by default) and return the outcome of each."""
     gate = task.spec.gate
     cascade = "cascade" in gate.families
     chooser = Chooser(
@@ -177,7 +177,7 @@ def _parts(
 
 
 def _at_half(task: Task, views: Sequence[Folds], refit_rows: int | None, part: CandidateStage) -> Paths:
-    """Cross-fit a part's surrogate anew on a random half of the rows; what it says of the fair ones among them."""
+    """Cross-fit a part's surrogate on a random half of the rows; return its results on the fair rows among them."""
     folds = views[task.spec.view_of(part.surrogate)]
     rows = np.random.default_rng(folds.seed).permutation(len(folds.rows))[: len(folds.rows) // 2]
     half = folds.take(np.sort(rows))

@@ -1,4 +1,4 @@
-"""Out-of-fold predictions: what each surrogate says of rows that it has not seen."""
+"""Out-of-fold predictions of a surrogate."""
 
 import time
 import warnings
@@ -79,7 +79,7 @@ def cross_fit(
     *,
     protect: Sequence[str] = (),
 ) -> OutOfFold:
-    """Fit a surrogate once per fold and collect what it says of the held-out rows.
+    """Fit a surrogate once per fold and collect its predictions on the held-out rows.
 
     Parameters
     ----------
@@ -144,7 +144,7 @@ class _Job:
 
 @dataclass(frozen=True, slots=True)
 class _HeldOut:
-    """What the model of a fold says of its m held-out rows, as in `OutOfFold`.
+    """Predictions of one fold's model on its m held-out rows, as in `OutOfFold`.
 
     Parameters
     ----------
@@ -203,7 +203,7 @@ def _fit(surrogate: Surrogate, inputs: Inputs, labels: Labels, refit_rows: int) 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what scikit-learn warns of and is meant: many labels with one row each (few traces), few passes."""
+    """Suppress expected warnings of scikit-learn: many labels with one row each, and few passes."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%", UserWarning)
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -211,7 +211,7 @@ def _quiet() -> Iterator[None]:
 
 
 def aligned(evidence: Evidence, present: Labels, classes: Labels) -> Evidence:
-    """Return evidence with columns for all `classes`; a class that the fold has not seen gets probability 0."""
+    """Return evidence with columns for all `classes`; a class without rows in the fold gets probability 0."""
     if len(present) == len(classes):
         return evidence
     columns = np.searchsorted(classes, present)

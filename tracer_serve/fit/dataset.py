@@ -1,4 +1,4 @@
-"""What a fit works on: labelled rows."""
+"""Labelled rows, the input of a fit."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

@@ -1,6 +1,6 @@
-"""When nothing certifies: too few rows, a representation that is too weak, or a teacher that is too noisy.
+"""Diagnose why nothing certifies: too few rows, a weak representation, or a noisy teacher.
 
-The three are told apart by numbers. No test could pass on so few rows: rows. Else, what the teacher repeats of its own
+The three are distinguished by numbers. No test can pass on so few rows: rows. Else, what the teacher repeats of its own
 labels, by replay (`tracer-serve check --teacher-noise`) or over duplicates, puts alpha out of reach even at the upper
 end of its interval: teacher. Else what was seen at the first test, or, where something passed but too little, on the
 least share of the traffic that is worth serving, would pass with more rows: rows. Else the surrogate does not see what
@@ -24,14 +24,14 @@ _MOST_MORE = 20  # times today's rows: more than that is no advice
 def diagnose(
     found: Certificate, seen: Answered, noise: TeacherNoise | None, duplicates: TeacherNoise, least: float = 0.0
 ) -> Diagnosis:
-    """Say why a certificate abstained.
+    """Return why a certificate abstained.
 
     Parameters
     ----------
     seen : the rows that entered the certificate
-    noise : by replay, None where it was never asked for
-    duplicates : by texts that occur in the traces twice
-    least : coverage that is worth a deployment (``gate.min_coverage``)
+    noise : measured by replay, None if it never was
+    duplicates : measured by texts that occur in the traces twice
+    least : least coverage that is worth a deployment (``gate.min_coverage``)
     """
     needed = n_min(found.alpha, found.delta) if 0 < found.delta < 1 else 0
     overall = float(seen.agreed.mean()) if len(seen.agreed) else 0.0

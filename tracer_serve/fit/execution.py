@@ -14,14 +14,14 @@ from tracer_serve.infra.parallel import active_cluster
 
 @contextmanager
 def computing(task: Task) -> Iterator[None]:
-    """Let `spread` use what the task's `compute` names, until the block ends.
+    """Let `spread` use the engine of the task's `compute` within the block.
 
     Raises
     ------
     PluginError
-        Where Dask is not installed.
+        If Dask is not installed.
     FitError
-        Where the cluster cannot be reached, or is lost for good.
+        If the cluster cannot be reached, or is lost.
     """
     spec = task.spec.compute
     if spec.engine == "local":

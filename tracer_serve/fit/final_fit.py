@@ -1,4 +1,4 @@
-"""The candidate that was chosen, fitted on all training rows: the policy to serve, before the gate has looked at it."""
+"""Fit the chosen candidate on all training rows: the policy to serve, not certified yet."""
 
 from collections.abc import Sequence
 
@@ -67,7 +67,7 @@ def finish(
 
 
 def _view(embedder: Embedder, rows: Rows, codes: Ints, seed: int) -> tuple[View, Inputs]:
-    """Fit an embedder and index the rows; return them as it sees them, too."""
+    """Fit an embedder and index the rows; return their vectors too."""
     if embedder.trainable:
         embedder = embedder.fit(rows.texts)
     inputs = Inputs(rows.texts, embedder.embed(rows.texts))
@@ -93,7 +93,7 @@ def _registered(task: Task, part: CandidateStage) -> tuple[str, str | None]:
 
 
 def _open(task: Task, part: CandidateStage, served: Labels, classes: Labels) -> Bools:
-    """Return which of the served classes the class floor lets be answered; one that was never predicted is not."""
+    """Return which served classes the class floor allows; one that was never predicted is not allowed."""
     gate = task.spec.gate
     if not gate.class_floor:
         return np.ones(len(served), bool)

@@ -1,4 +1,4 @@
-"""Rows divided into folds, and what a model of each fold sees: vectors and neighbours without the held-out part."""
+"""Rows divided into folds, with vectors and neighbours for each fold that exclude its held-out part."""
 
 import time
 from collections.abc import Sequence
@@ -15,16 +15,16 @@ from tracer_serve.fit.folds import random_folds
 from tracer_serve.protocols import Embedder
 from tracer_serve.types import Inputs, Ints, Labels, Neighbours, Text, Vectors
 
-_SAMPLE = 64  # texts that tell what embedding costs
+_SAMPLE = 64  # texts from which the cost of embedding is measured
 
 
 @dataclass(slots=True)
 class Folds:
-    """The K splits of some rows, each with vectors and neighbours that know nothing of the held-out part.
+    """K splits of some rows, each with vectors and neighbours that are independent of its held-out part.
 
     Parameters
     ----------
-    embedder : a frozen one is asked once; a trainable one is fitted anew on each fold's training texts
+    embedder : a frozen one is used once; a trainable one is fitted on each fold's training texts
     priced : whether to find out what embedding a text costs
     """
 
@@ -64,7 +64,7 @@ class Folds:
         return some
 
     def inputs(self, fold: int) -> Inputs:
-        """Return all rows as a model of this fold may see them."""
+        """Return the inputs of all rows for a model of this fold."""
         key = self._key(fold)
         if key not in self._vectors:
             embedder = self.embedder
@@ -84,7 +84,7 @@ class Folds:
         return [self.rows.texts[i] for i in rows]
 
     def prepare(self) -> None:
-        """Do what all folds share, a frozen embedder's work, before threads or workers would each do it."""
+        """Compute what all folds share, a frozen embedder's vectors, before threads or workers start."""
         if not self.embedder.trainable:
             self.inputs(0)
 
@@ -110,7 +110,7 @@ class Folds:
         return self._embedding[self._key(fold)] + self._searching[fold] if self.priced else 0.0
 
     def __getstate__(self) -> dict[str, Any]:
-        """Travel with the vectors instead of a frozen embedder: workers need not have its model."""
+        """Pickle the vectors instead of a frozen embedder, so that workers do not need its model."""
         state: dict[str, Any] = {part.name: getattr(self, part.name) for part in fields(self)}
         # new ones: other threads may be adding to these
         state |= {"_vectors": {}, "_held_out": {}, "_embedding": {}, "_searching": {}}
@@ -129,7 +129,7 @@ class Folds:
 def price_of(embedder: Embedder, texts: Sequence[Text]) -> float:
     """Return the seconds per text that a fitted embedder takes for a batch: of CPU; of an endpoint, of waiting.
 
-    A cache is passed by: a new text is not in it.
+    It bypasses a cache, since new texts are not in it.
     """
     bare: Embedder = getattr(embedder, "uncached", embedder)
     clock = time.thread_time if bare.trainable else time.process_time  # other threads may be at other folds
@@ -142,7 +142,7 @@ def price_of(embedder: Embedder, texts: Sequence[Text]) -> float:
 
 @dataclass(slots=True)
 class _Known:
-    """Stands for a frozen embedder that has embedded everything."""
+    """Placeholder for a frozen embedder that has embedded all rows."""
 
     fingerprint: str
     trainable: bool = False

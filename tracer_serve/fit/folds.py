@@ -10,7 +10,7 @@ from tracer_serve.types import Bools, Floats, Ints, Text
 
 
 def random_folds(groups: Ints, folds: int, seed: int) -> Ints:
-    """Deal the groups into folds of about equally many groups; random, not stratified.
+    """Assign the groups at random to folds of about equally many groups; not stratified.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The one gate call of a fit, and what the certificate says beside the promise."""
+"""Call the gate, and add facts on classes and stages to the certificate."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +22,7 @@ FIRST = Ordinal()
 
 
 def settings_of(task: Task, mode: Mode, *, ordinal: Ordinal = FIRST, rivals: int = 1) -> GateSettings:
-    """Return the promise that the spec asks for.
+    """Return the gate settings of the spec.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def window_of(task: Task) -> int:
 
 
 def certified(task: Task, rows: Calibration, stages: Sequence[StageFacts], ordinal: Ordinal) -> Certificate:
-    """Certify the rows, and add what the certificate says of classes and stages.
+    """Certify the rows, and add facts on classes and stages.
 
     Parameters
     ----------

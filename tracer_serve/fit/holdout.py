@@ -1,4 +1,4 @@
-"""`gate.mode: strict`: a part of the rows neither trains nor chooses, and is all that the certificate stands on."""
+"""`gate.mode: strict`: certify on held-out rows that neither train nor choose."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Labelled rows to a certified policy: cross-fit the candidates, choose one, refit it, one gate call."""
+"""From labelled rows to a certified policy: cross-fit the candidates, choose one, refit it, call the gate once."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -40,10 +40,10 @@ def fit_policy(
     ----------
     rows : labelled traces; every one trains, the fair ones calibrate
     embedder : the task's embedder; a trainable one is fitted here, as are those `beside`
-    progress : called as the work goes on
+    progress : called with the progress of the work
     ordinal : which certificate of the task this is; matters with ``gate.spend: series`` and after an alarm
     noise : how far the teacher agrees with itself, where it was asked; for the diagnosis if nothing certifies
-    earlier : folder of the policy that serves, from which a dear surrogate may go on (`fit.resume`)
+    earlier : folder of the policy that serves, from which an expensive surrogate may continue (`fit.resume`)
     beside : embedders that surrogates name for themselves, the rest of `Spec.embedders`; made here if not given
 
     Raises

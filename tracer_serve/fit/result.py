@@ -1,4 +1,4 @@
-"""What a fit hands on, to the version and to its report."""
+"""The result of a fit, for the version and its report."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from tracer_serve.types import Ints, Vectors
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A fit's outcome: the policy to serve, what it was certified on, and who else was considered.
+    """A fit's outcome: the policy to serve, its calibration set, and all candidates.
 
     Parameters
     ----------
@@ -30,10 +30,10 @@ class Fitted:
 
     @property
     def certificate(self) -> Certificate:
-        """The gate's finding."""
+        """The certificate."""
         return self.policy.certificate
 
     @property
     def answered(self) -> Answered:
-        """The calibration rows as the policy answers them."""
+        """The calibration rows as answered by the policy."""
         return self.calibration.answered(self.certificate)

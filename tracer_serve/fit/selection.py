@@ -1,4 +1,4 @@
-"""Which candidate to certify, compared on cross-fitted coverage at alpha.
+"""Choose the candidate to certify by cross-fitted coverage at alpha.
 
 The choice is cross-fitted too: the rows of a fold are scored by the candidate that the *other* folds prefer. A row's
 label therefore never helps to choose the candidate that speaks for it (gate.md, section 2). Rows of different folds
@@ -38,7 +38,7 @@ class Choice:
 
 @dataclass(slots=True)
 class Chooser:
-    """Compares the parts alone, and, where asked for, as cascades of a cheap one and a stronger one.
+    """Compare the parts alone and, if enabled, as cascades of a cheap one and a stronger one.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class Chooser:
         return [*self._single.values(), *self._shown.values()]
 
     def best(self, rows: Bools) -> Candidate:
-        """Return the candidate that these rows prefer: a cascade that reaches no less, else the best part.
+        """Return the best candidate on these rows: a cascade that reaches no less, else the best part.
 
         Of parts that reach the same it is the one that agrees more often on all rows.
         """
@@ -119,7 +119,7 @@ class Chooser:
     def _pair(self, judged: list[tuple[float, float]]) -> tuple[int, int] | None:
         """Return the best part, and before it the one that makes a request cheapest of those that cost much less.
 
-        So few cascades are looked at, not all pairs. How much the first would keep is guessed from what it reaches.
+        So few cascades are compared instead of all pairs. The share that the first keeps is estimated from its reach.
         """
         usable = [i for i, part in enumerate(self.parts) if part.acceptor is not None]
         if not usable:
@@ -134,7 +134,7 @@ class Chooser:
         return (min(cheap, key=lambda i: (cost(i), -judged[i][1])), second) if cheap else None
 
     def _spares(self, first: int, second: int) -> bool:
-        """Say whether a part costs much less than another; embedding counts where they do not share it."""
+        """Return whether a part costs much less than another, including its embedding if they do not share it."""
         one, other = self.parts[first].oof, self.parts[second].oof
         apart = one.view != other.view
         return one.cpu_ms + apart * one.embed_ms <= (other.cpu_ms + apart * other.embed_ms) / _WORTH_A_STAGE

@@ -1,9 +1,9 @@
-"""How far the teacher agrees with itself, and what that allows a surrogate.
+"""The teacher's agreement with itself, and the bound that follows for any surrogate.
 
 Ask a teacher twice about one input x and it gives label l with probability p(l | x) each time. The two answers agree
 with probability q = E[sum_l p(l | x)^2]; the best any surrogate can do is to give the likeliest label, and it then
 agrees with the teacher on E[max_l p(l | x)]. As max p <= sqrt(sum p^2) and the root is concave, that is at most sqrt(q)
-(Jensen), and at least q. Deferring helps only where it takes inputs on which the teacher wavers: of handled share c,
+(Jensen), and at least q. Deferring helps only for inputs on which the teacher is inconsistent: of handled share c,
 disagreements on the rest weigh at most 1 - c, so agreement alpha among the handled needs c <= sqrt(q) / alpha.
 """
 
@@ -18,7 +18,7 @@ from tracer_serve.gate.wording import percent
 from tracer_serve.types import Labels, Text
 
 KEY = "teacher_noise"
-"""Under this key the trace store keeps the estimate."""
+"""Key of the estimate in the trace store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class TeacherNoise:
     ----------
     asked : inputs with two answers
     agreed : on how many the answers are the same
-    source : ``replay`` (asked again on purpose) or ``duplicates`` (the same text stood in the traces twice)
+    source : ``replay`` (asked again on purpose) or ``duplicates`` (the same text occurs in the traces twice)
     teacher : fingerprint of the teacher that was asked again; empty for duplicates
     failed : inputs to which it gave no label when asked again
     """
@@ -62,11 +62,11 @@ class TeacherNoise:
         return math.sqrt(self.interval(delta)[1])
 
     def forbids(self, alpha: float, delta: float = 0.05) -> bool:
-        """Say whether alpha is above what any surrogate could reach on all traffic."""
+        """Return whether alpha is above what any surrogate can reach on all traffic."""
         return alpha > self.ceiling(delta)
 
     def sentence(self, alpha: float) -> str:
-        """Return the finding, and what it means for alpha."""
+        """Return the finding and its consequence for alpha, for people."""
         low, high = self.interval()
         found = (
             f"asked again, the teacher repeats {self.agreed:,} of {self.asked:,} labels"
@@ -86,7 +86,7 @@ class TeacherNoise:
 
     @classmethod
     def from_json(cls, value: dict[str, Any] | None) -> Self | None:
-        """Read back what `to_json` gave; None for None."""
+        """Read what `to_json` returned; None for None."""
         return None if value is None else cls(**value)
 
 

@@ -1,4 +1,4 @@
-"""Going on from an earlier version's weights, without ever certifying on rows that they have seen.
+"""Continue from an earlier version's weights, without certifying on rows that it was trained on.
 
 Only in `gate.mode: strict`: a cross-fit certifies on every row, and the earlier version was trained on all of them. The
 held-out fifth is chosen by hash, so that it stays held out as traces come.
@@ -18,19 +18,19 @@ from tracer_serve.types import Ints
 
 
 def can_resume(task: Task) -> bool:
-    """Say whether one of the task's surrogates goes on from earlier ones."""
+    """Return whether one of the task's surrogates continues from earlier ones."""
     made = (make_surrogate(task, s) for s in range(len(task.spec.surrogates)))
     return any(isinstance(one, Resumable) and one.resumes for one in made)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Resume:
-    """What a surrogate is told before its final fit.
+    """Arguments of `Resumable.resume` before a final fit.
 
     Parameters
     ----------
     folder : the earlier policy's, None for the first one
-    seen, apart : hashes of the rows that train, and of those held out, on some of which the certificate stands
+    seen, apart : hashes of the training rows, and of the held-out rows, some of which certify
     """
 
     folder: Path | None
@@ -43,12 +43,12 @@ class Resume:
         return cls(folder, row_hashes(training.texts), row_hashes(held_out.texts))
 
     def tell(self, surrogate: Surrogate, name: str) -> None:
-        """Tell one that can go on; `name` is its registry name, by which the earlier one is found."""
+        """Call `resume` of a surrogate that has it; `name` is its registry name, by which the earlier one is found."""
         if isinstance(surrogate, Resumable) and surrogate.resumes:
             surrogate.resume(self._earlier(name), self.seen, self.apart)
 
     def _earlier(self, name: str) -> Path | None:
-        # the dearest comes last: of two blends in a cascade it is the one that holds an encoder
+        # the most expensive comes last: of two blends in a cascade, the one with an encoder
         stages = sorted(self.folder.glob("stage_*/stage.json"), reverse=True) if self.folder else []
         found = (file.parent / "surrogate" for file in stages if json.loads(file.read_text())["surrogate"] == name)
         return next(found, None)

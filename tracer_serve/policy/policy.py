@@ -1,4 +1,4 @@
-"""The immutable policy: stages and certificate, from texts to verdicts."""
+"""The immutable policy: stages and certificate; it turns texts into verdicts."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -125,8 +125,8 @@ class Policy:
             raise ArtifactError(f"{folder}/policy.json cannot be read: {error}") from error
         except (ValueError, KeyError, TypeError) as error:
             raise ArtifactError(
-                f"{folder}/policy.json is not as this release writes it ({' '.join(repr(error).split())}). Another one"
-                " may have: `tracer-serve refit TASK.yaml` writes a version anew"
+                f"{folder}/policy.json was not written by this release ({' '.join(repr(error).split())})."
+                " `tracer-serve refit TASK.yaml` writes a new version"
             ) from error
         views = [View.load(folder / f"view_{number}", embedders) for number in numbers[0]]
         stages = tuple(Stage.load(folder / f"stage_{number}", views) for number in numbers[1])

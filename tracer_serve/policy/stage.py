@@ -1,8 +1,8 @@
 """One stage of a policy: a surrogate, its acceptor, its scope guard, and where its score lies on the policy's path.
 
 A policy has one stage, or several for a cascade: a later stage is asked only for what the earlier ones defer. They
-share the path on which the policy's threshold lies (`scale.Scale`). Everything else is the stage's own: what it sees of
-a text (`views.View`), and what is out of its scope.
+share the path on which the policy's threshold lies (`score_scale.Scale`). Everything else is the stage's own: its view
+(`view.View`) and its scope guard.
 """
 
 import json
@@ -30,7 +30,7 @@ from tracer_serve.types import Bools, Evidence, Floats, Inputs, Ints, Neighbours
 
 
 def gather(surrogate: Surrogate, inputs: Inputs, neighbours: Neighbours) -> Evidence:
-    """Ask the surrogate, and each member of a blend, about a batch."""
+    """Predict a batch by the surrogate and, for a blend, by each member."""
     if _is_ensemble(type(surrogate)):
         ensemble = cast("Ensemble", surrogate)
         members = ensemble.predict_members(inputs)
@@ -43,7 +43,7 @@ def gather(surrogate: Surrogate, inputs: Inputs, neighbours: Neighbours) -> Evid
 
 @cache
 def _is_ensemble(kind: type) -> bool:
-    return issubclass(kind, Ensemble)  # once per class: asking a protocol takes as long as a small product
+    return issubclass(kind, Ensemble)  # cached: the check of a protocol is slow
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Stage:
 
     Parameters
     ----------
-    view : what it sees of a text
+    view : its embedder and neighbour index
     acceptor : None for the family `global`, which scores every row 0
     names : registry names of surrogate and acceptor
     open : classes that this stage may answer, shape (k,); the class floor closes the others

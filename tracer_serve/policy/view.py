@@ -1,4 +1,4 @@
-"""What a stage sees of a text: its vector by one embedder, and the nearest training rows in that embedder's space."""
+"""A stage's view of a text: its vector by one embedder, and the nearest training rows in that embedder's space."""
 
 import json
 import time
@@ -92,7 +92,7 @@ def _parts(order: list[int], lengths: list[int]) -> Iterator[list[int]]:
 
 @dataclass(slots=True)
 class Batch:
-    """n texts as the views see them: each embeds when it is first asked, and no more rows than it is asked about.
+    """n texts and their vectors by view; a view embeds only the rows that it is asked about.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ class Batch:
     _seen: dict[View, tuple[Ints, Inputs, Neighbours]] = field(default_factory=dict)
 
     def seen_by(self, view: View, rows: Ints) -> tuple[Inputs, Neighbours]:
-        """Return some rows and their nearest training rows; what is asked later must be among what was asked first.
+        """Return some rows and their nearest training rows; later rows must be among the first ones.
 
         Parameters
         ----------

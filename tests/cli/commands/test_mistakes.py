@@ -127,7 +127,7 @@ def test_a_version_of_another_release_is_printed_as_that(tmp_path: Path, capsys:
     (folder / "manifest.json").write_text(whole.as_json(), encoding="utf-8")
     ManifestDigests(lambda: closing(store_of(task))).record(whole)
     error = failing(capsys, "classify", str(task.file), str(tmp_path / "rows.jsonl"), str(tmp_path / "out.jsonl"))
-    assert re.search(r"version 1 does not load: .+policy\.json is not as this release writes it .+refit TASK", error)
+    assert re.search(r"version 1 does not load: .+policy\.json was not written by this release .+refit TASK", error)
 
 
 def test_nothing_to_roll_back_to(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,7 +42,7 @@ def test_it_answers_the_calls_that_it_was_found_from(
     monkeypatch.setenv("TRACER_SERVE_STATE", str(tmp_path / "state"))
     stub_llm.labels = dict(zip(TEXTS, LABELS, strict=True))
     log, tasks = tmp_path / "log.jsonl", tmp_path / "tasks"
-    known = 1400
+    known = 900
     log.write_text("".join(map(log_line, TEXTS[:known], LABELS[:known])), encoding="utf-8")
     words = ["--write", str(tasks), "--base-url", stub_llm.url, "--alpha", "0.8", "--no-projection"]
     assert main(["discover", str(log), *words]) == 0
@@ -50,6 +50,7 @@ def test_it_answers_the_calls_that_it_was_found_from(
     quick = {
         "surrogates": ["logreg"],
         "acceptors": ["top1"],
+        "fit": {"folds": 4},
         "traces": {"audit_rate": 0.0, "import": ["intent.traces.jsonl"]},
     }
     file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text(encoding="utf-8")) | quick), encoding="utf-8")

@@ -6,6 +6,7 @@ A version is certified with these packages. A newly resolved lock could change i
 import ast
 import sys
 from collections.abc import Iterable, Iterator
+from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tracer_serve.errors import PluginError
 _ITSELF = canonicalize_name("tracer-serve")
 _BY_SCHEME = {"postgresql": "postgres", "s3": "s3", "gs": "gcs"}
 _ON_ONNX = {"sentence_transformers", "encoder"}
+_owners = cache(packages_distributions)  # reads the metadata of everything that is installed
 
 
 def needs(task: Task, extras: Iterable[str] = ()) -> list[str]:
@@ -42,13 +44,12 @@ def needs(task: Task, extras: Iterable[str] = ()) -> list[str]:
 
 def imported_by(plugin: Path) -> Iterator[str]:
     """Yield the distributions that a plugin file imports, except the standard library and this package."""
-    owners = packages_distributions()
     for node in ast.walk(ast.parse(plugin.read_bytes(), str(plugin))):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names = [node.module]
         for top in {name.split(".")[0] for name in names} - sys.stdlib_module_names - {"tracer_serve"}:
-            yield from owners.get(top, ())[:1]
+            yield from _owners().get(top, ())[:1]
 
 
 def pins(roots: Iterable[str]) -> list[str]:

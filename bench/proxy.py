@@ -4,7 +4,8 @@
 the task without a version, which is deferred: asked with the task's own prompt and stored before it is answered),
 through ``tracer-serve proxy``, which observes every call, and through LiteLLM's proxy. Neither teacher nor embedding
 time is in it: the stub answers at once, and nothing is embedded.
-The systems take turns within each round, in an order of chance; what is added is the difference within a round.
+The systems take turns within each round, in an order of chance; what is added is the difference within a round. Four
+rounds take a minute and a half; ``--minutes 60`` goes on for an hour. Every load prints a line when it is done.
 """
 
 import argparse
@@ -152,19 +153,29 @@ def _litellm(folder: Path, stub: int) -> Path:
     return file
 
 
-def measure(made: Sequence[System], rounds: int, seconds: float, seed: int) -> list[Row]:
-    """Let the systems take turns, and return what each added to the first, which is the stub."""
+def measure(made: Sequence[System], rounds: int, seconds: float, seed: int, minutes: float = 0.0) -> list[Row]:
+    """Let the systems take turns, and return what each added to the first, which is the stub.
+
+    Parameters
+    ----------
+    rounds, minutes : rounds go on until there were so many and so much time has passed
+    """
     chance, met = random.Random(seed), dict[tuple[str, int], list[Met]]()
     for system in made:
         _wake(system)
-    for number in range(rounds):
+    number, until = 0, time.monotonic() + 60 * minutes
+    while number < rounds or time.monotonic() < until:
+        number += 1
         for clients in CLIENTS:
             for system in chance.sample(list(made), len(made)):
-                print(f"\rround {number + 1} of {rounds}  {system.name:<28}", end="", file=sys.stderr, flush=True)
-                load = Load(system.port, _PATH, _bodies(system.model), clients, seconds, warm_s=1.0)
-                met.setdefault((system.name, clients), []).append(put(load))
-    print(file=sys.stderr)
+                load = Load(system.port, _PATH, _bodies(system.model), clients, seconds)
+                met.setdefault((system.name, clients), []).append(found := put(load))
+                _say(f"round {number}, {clients:>2} clients  {system.name:<26} p50 {found.p50_ms:.2f} ms")
     return [_row(system.name, clients, met) for clients in CLIENTS for system in made]
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _wake(system: System) -> None:
@@ -206,16 +217,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.proxy", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--systems", default="tracer-serve,observe,litellm", help="of these, in front of the stub")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.5, help="of each load, after one to warm up")
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--minutes", type=float, default=0.0, help="go on for so long; 60 for an hour of traffic")
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each load, after half a one to warm up")
     parser.add_argument("--seed", type=int, default=0, help="of the order in which they take turns")
     parser.add_argument("--json", action="store_true", help="print rows as JSON, and nothing else")
     options = parser.parse_args(arguments)
     wanted = options.systems.split(",")
     if "litellm" in wanted:
+        _say(f"making an environment with {LITELLM}, once")
         environment("litellm", LITELLM)
+    _say(f"starting the stub, {', '.join(wanted)}")
     with tempfile.TemporaryDirectory(prefix="proxy-") as name, systems(wanted, Path(name)) as made:
-        rows = measure(made, options.rounds, options.seconds, options.seed)
+        rows = measure(made, options.rounds, options.seconds, options.seed, options.minutes)
     if options.json:
         print(json.dumps([asdict(row) for row in rows], indent=1))
         return

@@ -99,7 +99,7 @@ def _of_policy(policy: Policy, given: Sequence[str]) -> list[tuple[str, float, f
     def guarding(batch: Inputs) -> Callable[[], object]:
         near = policy.view.index.near(batch)
         proba = gather(stage.surrogate, batch, near).proba
-        return lambda: scope_scores(proba, near.similarity)
+        return lambda: scope_scores(proba, near.similarity, policy.inputs.compare(batch.texts).rarity)
 
     found += [both("acceptor", accepting), both("scope guard", guarding)]
 

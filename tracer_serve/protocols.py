@@ -26,6 +26,15 @@ class Embedder(Protocol):
     def embed(self, texts: Sequence[Text]) -> Vectors: ...
 
 
+class Truncating(Protocol):
+    """An embedder or a surrogate that may read only a part of a long text; such texts are deferred.
+
+    `truncates` returns shape (n,), and is quick for short texts: it is asked about every text.
+    """
+
+    def truncates(self, texts: Sequence[Text]) -> Bools: ...
+
+
 class Surrogate(Protocol):
     """A cheap model that imitates the teacher.
 

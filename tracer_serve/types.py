@@ -186,7 +186,7 @@ class Decision:
     kind : ``handled``, ``deferred`` or ``degraded``
     reason : why it was handled or not, as in `Verdict`, or ``gate_closed``, ``observe``, ``canary``,
         ``burst_disagreed``, ``no_version``, ``policy_failed``, ``teacher_down``, ``form_not_certified``,
-        ``unfillable_schema``
+        ``form_disagrees``, ``unfillable_schema``
     version : the version that decided, None before the first
     """
 

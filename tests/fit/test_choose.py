@@ -17,7 +17,7 @@ ALPHA, DELTA = 0.95, 0.05
 
 def part(agreed: Bools, score: Floats, number: int = 0, cpu_ms: float = 1.0) -> CandidateStage:
     n = len(agreed)
-    oof = OutOfFold(np.full(n, number), np.zeros(n, int), agreed, np.zeros(n), (), cpu_ms)
+    oof = OutOfFold(np.full(n, number), np.zeros(n, int), agreed, np.zeros(n), np.zeros(n, bool), (), cpu_ms)
     return CandidateStage(number, 0, oof, score, -np.inf, np.ones(n, bool))
 
 

@@ -97,7 +97,7 @@ def cascade(tmp_path_factory: pytest.TempPathFactory) -> Fitted:
 def test_both_views_are_certified_as_one_policy(tmp_path: Path, mode: str) -> None:
     """Both stages answer, the promise holds on new rows, and the certificate says what each costs with its embedder."""
     known = rows(1500)
-    fitted = fit_policy(task_in(tmp_path, mode=mode), known, Dear())
+    fitted = fit_policy(task_in(tmp_path, mode=mode, keep=1.0), known, Dear())
     found, new = fitted.certificate, rows(2000, seed=1)
     assert found.certified
     assert [row.surrogate for row in found.stages] == ["logreg on cheap", "logreg"]
@@ -147,10 +147,11 @@ def served_by_hand(policy: Policy, text: Text) -> tuple[str, bool, int]:
         assert stage.acceptor is not None
         score = float(stage.scale(stage.acceptor.score(stage.acceptor.features(seen)))[0])
         mean = float(seen.neighbours.similarity[0][np.isfinite(seen.neighbours.similarity[0])].mean())
-        scope = float(np.log(seen.proba[0].max()) + 5 * mean)
+        scope = float(np.log(seen.proba[0].max()) + 5 * mean - 0.75 * policy.inputs.of([text])[0])
         threshold = float(class_thresholds(policy.certificate, policy.classes)[top])
         label = str(policy.classes[top])
         handled = scope >= stage.scope_threshold and bool(stage.open[top]) and score >= threshold
+        handled = handled and len(str(text)) <= policy.inputs.longest
         if handled:
             break
     return label, handled, asked

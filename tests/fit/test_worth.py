@@ -133,5 +133,5 @@ def cheap_part(rows: int = 100, reaches: float = 0.0) -> CandidateStage:
     """What a candidate came to that agrees on that share of the rows and scores them higher, and on no other."""
     zero, all_rows = np.zeros(rows, np.int64), np.ones(rows, bool)
     agreed = np.arange(rows) < rows * reaches
-    oof = OutOfFold(zero, zero, agreed, np.zeros(rows), ())
+    oof = OutOfFold(zero, zero, agreed, np.zeros(rows), np.zeros(rows, bool), ())
     return CandidateStage(0, None, oof, agreed.astype(float), -np.inf, all_rows)

@@ -7,21 +7,23 @@ from tracer_serve.gate.scope_guard import scope_scores, scope_threshold, scope_t
 from tracer_serve.types import Floats
 
 
-def test_scope_score_is_log_top_plus_five_cosines() -> None:
-    """The score is log(top probability) + 5 x mean cosine over the neighbours there are."""
+def test_scope_score_is_log_top_plus_five_cosines_minus_rarity() -> None:
+    """The score is log(top probability) + 5 x mean cosine over the neighbours there are - 0.75 x rarity."""
     proba = np.array([[0.2, 0.8], [0.5, 0.5]], np.float32)
     similarity = np.array([[0.9, 0.7], [0.6, -np.inf]], np.float32)
-    assert scope_scores(proba, similarity) == pytest.approx([np.log(0.8) + 4.0, np.log(0.5) + 3.0], rel=1e-6)
+    assert scope_scores(proba, similarity, np.array([0.0, 4.0])) == pytest.approx(
+        [np.log(0.8) + 4.0, np.log(0.5)], rel=1e-6
+    )
 
 
 def test_without_neighbours_a_row_is_out_of_scope() -> None:
     """A row that nothing was ever compared with is under every finite threshold."""
-    assert scope_scores(np.ones((1, 1)), np.full((1, 3), -np.inf)).tolist() == [-np.inf]
+    assert scope_scores(np.ones((1, 1)), np.full((1, 3), -np.inf), np.zeros(1)).tolist() == [-np.inf]
 
 
 def test_a_broken_probability_passes_no_guard() -> None:
     """NaN probabilities give a NaN scope score, which no threshold lets pass."""
-    assert not (scope_scores(np.array([[np.nan, 0.1]]), np.ones((1, 2))) >= -np.inf).any()
+    assert not (scope_scores(np.array([[np.nan, 0.1]]), np.ones((1, 2)), np.zeros(1)) >= -np.inf).any()
 
 
 @given(st.integers(1, 400), st.floats(0.5, 0.999), st.integers(0, 2**32 - 1))

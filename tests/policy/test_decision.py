@@ -56,6 +56,7 @@ def test_a_served_rows_reason_is_the_reports_reason(tmp_path: Path, spec: dict[s
             st.booleans(),
             st.booleans(),
             st.booleans(),
+            st.booleans(),
         ),
         min_size=1,
         max_size=20,
@@ -65,19 +66,18 @@ def test_a_served_rows_reason_is_the_reports_reason(tmp_path: Path, spec: dict[s
     per_class=st.booleans(),
 )
 def test_a_row_is_certified_exactly_where_every_guard_and_the_threshold_pass(
-    rows: list[tuple[float, int, bool, bool, bool]], threshold: float, certified: bool, per_class: bool
+    rows: list[tuple[float, int, bool, bool, bool, bool]], threshold: float, certified: bool, per_class: bool
 ) -> None:
     """`certified` is given to a row of a certified version that passes threshold and guards."""
     table = (ClassRow("a", 9, 9, 9, 0.9, threshold, certified=True), ClassRow("b", 9, 9, 9, 0.9, np.inf))
     found = Certificate(
         certified, "x", 0.9, 0.05, "strict", 9, 9, 9, 0.9, threshold, 0.5, per_class=per_class, classes=table
     )
-    score, top, in_scope, open_, vetoed = (np.array(part) for part in zip(*rows, strict=True))
-    reasons = certificate_reasons(
-        found, np.array(["a", "b", "c"]), score=score, top=top, in_scope=in_scope, open_=open_, vetoed=vetoed
-    )
-    for (value, label, inside, allowed, barred), reason in zip(rows, reasons.tolist(), strict=True):
-        passes = np.isfinite(value) and value >= threshold and inside and allowed and not barred
+    score, top, too_long, in_scope, open_, vetoed = (np.array(part) for part in zip(*rows, strict=True))
+    guards = {"too_long": too_long, "in_scope": in_scope, "open_": open_, "vetoed": vetoed}
+    reasons = certificate_reasons(found, np.array(["a", "b", "c"]), score=score, top=top, **guards)
+    for (value, label, long, inside, allowed, barred), reason in zip(rows, reasons.tolist(), strict=True):
+        passes = np.isfinite(value) and value >= threshold and not long and inside and allowed and not barred
         passes &= label == 0 or not per_class
         assert (reason == CERTIFIED) == (certified and passes)
         assert reason in REASONS

@@ -47,6 +47,21 @@ def known_traces(task: Task) -> list[str]:
     return [row.id for row in rows]
 
 
+async def test_mode_observe_tells_what_would_have_been_handled_and_saved(task: MakeTask, stub_llm: StubLLM) -> None:
+    """Share of the requests, agreement with the teacher, and the cost of the teacher's answers."""
+    spec = task(mode="observe", teacher=PRICED | {"base_url": stub_llm.url})
+    make_version(spec)
+    async with serving(spec) as (client, runtime):
+        before = (await client.get("/status.json")).json()["traffic"]["held_back"]
+        await client.post("/v1/classify", json={"input": [*RED[:6], DEFERRED, f"{DEFERRED} again"]})
+        runtime.watch.refresh()
+        found = (await client.get("/status.json")).json()["traffic"]
+    assert before == {"texts": 0, "agreed": 0, "share": None, "cost": None, "currency": "EUR"}
+    held, today = found["held_back"], found["today"]
+    assert (today["handled"], held["texts"], held["agreed"], held["share"]) == (0, 6, 6, 0.75)
+    assert held["cost"] == pytest.approx(6 * found["money"]["per_call"], rel=0.2)
+
+
 async def test_numbers_are_those_of_the_traffic(task: MakeTask, stub_llm: StubLLM) -> None:
     """Requests, decisions, audits, reasons, money and the anytime bound add up to what was asked."""
     spec = task(traces={"audit_rate": 1.0}, teacher=PRICED | {"base_url": stub_llm.url})

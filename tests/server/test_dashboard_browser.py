@@ -75,7 +75,7 @@ def test_every_section_renders_without_a_console_error(browser: Any, served: str
         "return [...document.querySelectorAll('.chart')].map((c) => [c.id, !!c.querySelector('canvas')])"
     )
     assert drawn == [["hours-chart", True], ["reasons-chart", True]]
-    for section in browser.find_elements("css selector", "main section"):
+    for section in browser.find_elements("css selector", "main section:not([hidden])"):
         assert section.find_element("tag name", "h2").text
     assert len(browser.find_elements("css selector", "#versions-rows tr")) == 2
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
@@ -139,6 +139,36 @@ def test_a_version_that_answers_nobody_is_not_said_to_serve(browser: Any, served
         assert ", none now; " in text_of(browser, "coverage-note")
         assert not text_of(browser, "verdict").startswith("Yes")
         assert browser.find_element("css selector", "#versions-rows .pill").text == pill
+
+
+def test_mode_observe_says_what_would_have_been_saved(browser: Any, served: str) -> None:
+    """Coverage and money of the answers that were held back, not 0 %."""
+    open_page(browser, served)
+    browser.execute_script("window.fetch = () => new Promise(() => {})")
+    held = "held_back: {texts: 6, agreed: 6, share: 0.6, cost: 0.0123, currency: 'EUR'}"
+    browser.execute_script(f"facts = {{...facts, mode: 'observe', traffic: {{...facts.traffic, {held}}}}}; show()")
+    assert text_of(browser, "headline").startswith("Only observing: 60.0 % of today's requests would have been")
+    assert (text_of(browser, "coverage-name"), text_of(browser, "coverage")) == (
+        "Would be answered without the teacher",
+        "60.0 %",
+    )
+    assert (text_of(browser, "saved-name"), text_of(browser, "saved")) == ("Would have saved today", "€0.0123")
+
+
+def test_calls_that_were_not_recognised_are_shown_with_the_next_step(browser: Any, served: str) -> None:
+    """Why, how many, what differs, and what to write; and the audits by form where one is suspended."""
+    open_page(browser, served)
+    browser.execute_script("window.fetch = () => new Promise(() => {})")
+    one = "{reason: 'unknown_prompt', calls: 17, detail: 'another system prompt', labels: {red: 2}, advice: 'name it',"
+    one += " form: 'Sort.'}"
+    watched = "forms: [{form: 'app', audits: 9, agreements: 3, agreement: 1 / 3, suspended: true}]"
+    browser.execute_script(
+        f"facts = {{...facts, forwarded: [{one}], promise: {{...facts.promise, {watched}}}}}; show()"
+    )
+    assert text_of(browser, "forwarded-words").startswith("17 calls went to the teacher's endpoint")
+    cells = [cell.text for cell in browser.find_elements("css selector", "#forwarded-rows td")]
+    assert cells == ["17", "another system prompt", "red", "name it", "Sort."]
+    assert text_of(browser, "forms-watched").startswith("app: 3 of 9 audits agree; suspended")
 
 
 def test_few_audits_are_not_told_as_a_promise_kept(browser: Any, served: str) -> None:

@@ -66,7 +66,8 @@ class StubLLM:
     ----------
     labels : text or pair to label
     default : label of a text that is not in `labels`; None answers nonsense
-    requests : what arrived, newest last: ``{"path", "headers", "body"}``
+    requests : what arrived, newest last: ``{"path", "headers", "body"}``, and what was answered above the level of
+        sockets: ``{"status", "answer"}``
     in_flight, peak : requests under way, and the most there ever were at a time
     formats : structured outputs that chat completions take
     unsupported : status of an answer to another one; 0 ignores it, as some servers do
@@ -160,15 +161,23 @@ def app(stub: StubLLM) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
         stub.count += 1
         stub.in_flight += 1
         stub.peak = max(stub.peak, stub.in_flight)
-        stub.requests.append({"path": scope["path"], "headers": headers, "body": _loads(body)})
+        seen: Body = {"path": scope["path"], "headers": headers, "body": _loads(body)}
+        stub.requests.append(seen)
         fault = stub.next_fault(headers.get("x-stub-fault"))
         scope["stub_fault"] = fault
+
+        async def record(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                seen.update(status=message["status"], answer=bytearray())
+            else:
+                seen["answer"].extend(message.get("body", b""))
+            await send(message)
 
         async def answer() -> None:
             await asyncio.sleep(stub.faults.latency_s)
             while not stub.release.is_set():  # noqa: ASYNC110  # set from another thread
                 await asyncio.sleep(0.005)
-            await (_RAW[fault](send, stub.faults.slow_s) if fault in _RAW else starlette(scope, _replay(body), send))
+            await (_RAW[fault](send, stub.faults.slow_s) if fault in _RAW else starlette(scope, _replay(body), record))
 
         try:
             await _while_connected(answer(), receive)

@@ -114,10 +114,10 @@ def _hash(texts: Sequence[Text]) -> tuple[Hashes, Hashes]:
     start = np.concatenate(starts)
     row = np.array([i for i, _, _ in sides], np.uint64)[piece[start]]
     side = np.array([side for _, side, _ in sides], np.uint64)[piece[start]]
-    return row, _mix(np.concatenate(hashes) + side)
+    return row, mix(np.concatenate(hashes) + side)
 
 
-def _mix(hashes: Hashes) -> Hashes:
+def mix(hashes: Hashes) -> Hashes:
     """Spread a 64-bit hash and keep its upper half (finaliser of splitmix64, Steele et al. 2014)."""
     hashes = (hashes ^ (hashes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     hashes = (hashes ^ (hashes >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from tracer_serve.components.factory import make_acceptor, make_surrogate
+from tracer_serve.components.truncation import truncated
 from tracer_serve.config.load import Task
 from tracer_serve.errors import FitError
 from tracer_serve.fit.budget import Budget, Claim, NotWorthItError
@@ -22,6 +23,7 @@ from tracer_serve.fit.selection import Choice, Chooser
 from tracer_serve.gate.per_class import floor_eligible
 from tracer_serve.gate.scope_guard import scope_threshold
 from tracer_serve.infra.parallel import cpu_time
+from tracer_serve.policy.input_range import longer_than, longest_of
 from tracer_serve.policy.stage import name_of
 from tracer_serve.protocols import Embedder
 from tracer_serve.types import Bools
@@ -158,9 +160,9 @@ def _parts(
     oof = cross_fit(make, acceptors, folds, tick, refit_rows, protect=[*protect])
     oof = replace(oof, view=spec.view_of(surrogate))
     guard = scope_threshold(oof.scope, spec.gate.scope.keep)
-    may_answer = np.ones(len(oof.top), bool)
+    may_answer = ~(_too_long(folds) | oof.truncated)
     if spec.gate.class_floor:
-        may_answer = floor_eligible(
+        may_answer &= floor_eligible(
             oof.top, oof.agreed, folds.fold, len(folds.classes), floor=spec.gate.class_floor, delta=spec.gate.delta
         )
     chooser = VetoChooser.of(spec.gate, 1.0 if refit_rows is None else TESTED_SHARE)
@@ -174,6 +176,12 @@ def _parts(
     if "global" in spec.gate.families:
         found.append(CandidateStage(surrogate, None, oof, np.zeros(len(folds.rows)), guard, may_answer))
     return [with_veto(part, folds, chooser) for part in found] if protect else found
+
+
+def _too_long(folds: Folds) -> Bools:
+    """Return the rows that are longer than nearly all, or that the embedder reads only in part."""
+    texts = folds.rows.texts
+    return longer_than(texts, longest_of(texts)) | truncated(folds.embedder, texts)
 
 
 def _at_half(task: Task, views: Sequence[Folds], refit_rows: int | None, part: CandidateStage) -> Paths:

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
+from tracer_serve.components.truncation import truncated
 from tracer_serve.fit.fold_data import Folds
 from tracer_serve.gate.scope_guard import scope_scores
 from tracer_serve.infra.parallel import HEAVY, spread
@@ -50,6 +51,7 @@ class OutOfFold:
     top, second : class indices of the two most probable labels, shape (n,)
     agreed : whether the label is the teacher's
     scope : scope score
+    truncated : whether the surrogate reads only a part of the text
     features : per acceptor, shape (n, f)
     cpu_ms : CPU of predicting one row in batches, without embedding and nearest rows
     embed_ms : of these, where the folds are `priced`
@@ -62,6 +64,7 @@ class OutOfFold:
     second: Ints
     agreed: Bools
     scope: Floats
+    truncated: Bools
     features: tuple[Vectors, ...]
     cpu_ms: float = 0.0
     embed_ms: float = 0.0
@@ -98,8 +101,9 @@ def cross_fit(
             tick()
     found.sort(key=lambda part: part.fold)
     back = np.argsort(np.concatenate([folds.split(part.fold)[1] for part in found]))
-    top, second, scope = (
-        np.concatenate([getattr(part, name) for part in found])[back] for name in ("top", "second", "scope")
+    top, second, scope, cut = (
+        np.concatenate([getattr(part, name) for part in found])[back]
+        for name in ("top", "second", "scope", "truncated")
     )
     features = tuple(np.concatenate(part)[back] for part in zip(*(part.features for part in found), strict=True))
     risk = np.concatenate([part.risk for part in found], axis=1)[:, back]
@@ -110,6 +114,7 @@ def cross_fit(
         second=second,
         agreed=top == folds.codes,
         scope=scope,
+        truncated=cut,
         features=features,
         cpu_ms=cpu_ms,
         embed_ms=float(embed_ms),
@@ -156,6 +161,7 @@ class _HeldOut:
     top: Ints
     second: Ints
     scope: Floats
+    truncated: Bools
     features: tuple[Vectors, ...]
     risk: Vectors
     cpu_s: float
@@ -172,7 +178,8 @@ def _fit_fold(folds: Folds, job: _Job) -> _HeldOut:
     evidence = gather(surrogate, asked, near)
     cpu = job.clock() - began
     seen = aligned(evidence, surrogate.classes_, folds.classes)
-    scope = scope_scores(seen.proba, seen.neighbours.similarity)
+    scope = scope_scores(seen.proba, seen.neighbours.similarity, folds.rarity(job.fold))
+    cut = truncated(surrogate, asked.texts)
     features = tuple(acceptor.features(seen) for acceptor in job.acceptors)
     risk = np.where(job.protected[:, None] < 0, 0.0, seen.proba.T[job.protected])
     top, second = top_two(seen.proba)
@@ -181,6 +188,7 @@ def _fit_fold(folds: Folds, job: _Job) -> _HeldOut:
         top=top,
         second=second,
         scope=scope,
+        truncated=cut,
         features=features,
         risk=risk,
         cpu_s=cpu,

@@ -16,6 +16,7 @@ from tracer_serve.fit.selection import prices
 from tracer_serve.fit.warm_start import Resume
 from tracer_serve.gate.certificate import Certificate
 from tracer_serve.gate.per_class import class_floor
+from tracer_serve.policy.input_range import InputRange
 from tracer_serve.policy.policy import Policy
 from tracer_serve.policy.stage import Stage
 from tracer_serve.policy.view import View
@@ -63,7 +64,8 @@ def finish(
                 scope_threshold=guard,
             )
         )
-    return Policy(tuple(stages), _UNCERTIFIED), inputs.embeddings
+    known_range = InputRange(task.spec.fit.seed).fit(rows.texts)
+    return Policy(tuple(stages), _UNCERTIFIED, known_range), inputs.embeddings
 
 
 def _view(embedder: Embedder, rows: Rows, codes: Ints, seed: int) -> tuple[View, Inputs]:

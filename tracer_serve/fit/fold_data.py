@@ -9,11 +9,12 @@ from typing import Any, Self
 import numpy as np
 
 from tracer_serve.components.neighbour_index import NeighbourIndex
+from tracer_serve.components.ngram_rarity import NgramRarity
 from tracer_serve.errors import FitError
 from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.folds import random_folds
 from tracer_serve.protocols import Embedder
-from tracer_serve.types import Inputs, Ints, Labels, Neighbours, Text, Vectors
+from tracer_serve.types import Floats, Inputs, Ints, Labels, Neighbours, Text, Vectors
 
 _SAMPLE = 64  # texts from which the cost of embedding is measured
 
@@ -100,6 +101,11 @@ class Folds:
             self._held_out[fold] = inputs, near
         inputs, near = self._held_out[fold]
         return Inputs(inputs.texts, inputs.embeddings, dict(inputs.searched)), near
+
+    def rarity(self, fold: int) -> Floats:
+        """Return how rare the character n-grams of each held-out row are among the training rows of a fold."""
+        train, test = ([self.rows.texts[i] for i in rows] for rows in self.split(fold))
+        return NgramRarity(self.seed).fit(train).of(test)
 
     def price(self, fold: int) -> float:
         """Return the seconds that a text takes before any surrogate: of CPU; of an endpoint's embedder, of waiting.

@@ -84,7 +84,7 @@ def _paths(policy: Policy, test: Rows, vectors: Vectors, classes: Labels) -> Pat
         top=top,
         second=second,
         eligible=np.stack([(one.scope >= stage.scope_threshold) & stage.open[one.top] for stage, one in pairs])
-        & ~vetoed,
+        & ~(vetoed | policy.too_long(test.texts)),
         vetoed=vetoed,
         scope=np.stack([one.scope for one in asked]),
     )

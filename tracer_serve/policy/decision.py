@@ -18,6 +18,12 @@ Mode = Literal["observe", "canary", "enforce"]
 
 CERTIFIED = "certified"
 """The one reason with which the surrogate answers."""
+DEFERRED_REASONS = (
+    *("no_version", "no_certificate", "too_long", "out_of_scope", "class_not_certified", "segment_not_certified"),
+    *("protected_label", "no_score", "below_threshold", "gate_closed", "form_not_certified", "form_disagrees"),
+    *("observe", "canary", "burst_disagreed", "unfillable_schema", "policy_failed"),
+)
+"""Every reason with which a text is deferred."""
 _DTYPE = "<U21"  # the longest reason, segment_not_certified
 
 
@@ -27,6 +33,7 @@ def certificate_reasons(
     *,
     score: Floats,
     top: Ints,
+    too_long: Bools,
     in_scope: Bools,
     open_: Bools,
     vetoed: Bools,
@@ -39,6 +46,7 @@ def certificate_reasons(
     classes : the labels that `top` indexes, shape (k,)
     score : on the policy's path, shape (n,); rows whose score is not finite are never answered
     top : the most probable class, shape (n,)
+    too_long : rows longer than what was calibrated, or read only in part, shape (n,)
     in_scope : rows that the scope guard lets pass, shape (n,)
     open_ : rows whose predicted class the class floor lets pass, shape (n,)
     vetoed : rows that may carry a protected label other than the predicted class, shape (n,)
@@ -46,26 +54,27 @@ def certificate_reasons(
 
     Returns
     -------
-    ``certified``, ``no_certificate``, ``out_of_scope``, ``class_not_certified``, ``segment_not_certified``,
-    ``protected_label``, ``no_score`` or ``below_threshold``.
+    ``certified``, ``no_certificate``, ``too_long``, ``out_of_scope``, ``class_not_certified``,
+    ``segment_not_certified``, ``protected_label``, ``no_score`` or ``below_threshold``.
 
     Examples
     --------
     >>> found = Certificate(True, "certified", 0.9, 0.05, "strict", 100, 90, 88, 0.91, threshold=0.3, coverage=0.9)
-    >>> rows = dict(top=np.zeros(3, int), in_scope=np.ones(3, bool), open_=np.ones(3, bool), vetoed=np.zeros(3, bool))
+    >>> every, none = np.ones(3, bool), np.zeros(3, bool)
+    >>> rows = dict(top=np.zeros(3, int), too_long=none, in_scope=every, open_=every, vetoed=none)
     >>> certificate_reasons(found, np.array(["a"]), score=np.array([0.5, 0.1, np.nan]), **rows).tolist()
     ['certified', 'below_threshold', 'no_score']
     """
     if not certificate.certified:
         return np.full(len(score), "no_certificate", _DTYPE)
     threshold = thresholds_of(certificate, classes, top, segment)
-    handled = accepts(score, threshold) & in_scope & open_ & ~vetoed
+    handled = accepts(score, threshold) & ~too_long & in_scope & open_ & ~vetoed
     if handled.all():
         return np.full(len(score), CERTIFIED, _DTYPE)
     shut = "segment_not_certified" if certificate.segments else "class_not_certified"
     reasons = np.select(
-        [handled, ~in_scope, ~open_, threshold == np.inf, vetoed, ~np.isfinite(score)],
-        [CERTIFIED, "out_of_scope", "class_not_certified", shut, "protected_label", "no_score"],
+        [handled, too_long, ~in_scope, ~open_, threshold == np.inf, vetoed, ~np.isfinite(score)],
+        [CERTIFIED, "too_long", "out_of_scope", "class_not_certified", shut, "protected_label", "no_score"],
         "below_threshold",
     )
     return reasons.astype(_DTYPE)
@@ -81,12 +90,14 @@ class Conditions:
     mode : ``observe`` lets no certified answer count, ``canary`` those of a share of the users, ``enforce`` all
     in_canary : whether the request belongs to that share
     form_certified : whether the certificate covers the form of the call (see `forms`)
+    form_agrees : whether the audits of that form are as they should be
     """
 
     gate_closed: bool = False
     mode: Mode = "enforce"
     in_canary: bool = True
     form_certified: bool = True
+    form_agrees: bool = True
 
     @property
     def withheld(self) -> str | None:
@@ -95,6 +106,8 @@ class Conditions:
             return "gate_closed"
         if not self.form_certified:
             return "form_not_certified"
+        if not self.form_agrees:
+            return "form_disagrees"
         if self.mode == "observe":
             return "observe"
         return "canary" if self.mode == "canary" and not self.in_canary else None

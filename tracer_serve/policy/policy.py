@@ -2,18 +2,20 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
+from tracer_serve.components.persistence import load_component, save_component
 from tracer_serve.errors import ArtifactError
 from tracer_serve.gate.certificate import CERTIFICATE, Certificate
+from tracer_serve.policy.input_range import InputRange
 from tracer_serve.policy.stage import Stage, name_of
 from tracer_serve.policy.verdicts import Verdicts
 from tracer_serve.policy.view import Batch, View
 from tracer_serve.protocols import Acceptor, Embedder, Surrogate
-from tracer_serve.types import Labels, Text, Vectors, Verdict
+from tracer_serve.types import Bools, Labels, Text, Vectors, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +25,12 @@ class Policy:
     Parameters
     ----------
     stages : one, or several for a cascade, in the order in which they are asked; all of them know the same classes
+    inputs : the range of inputs that it was fitted on; what lies beyond is never handled
     """
 
     stages: tuple[Stage, ...]
     certificate: Certificate
+    inputs: InputRange = field(default_factory=InputRange)
 
     @property
     def classes(self) -> Labels:
@@ -72,22 +76,28 @@ class Policy:
         ----------
         known : vectors that the caller has already, shape (n, d), by view
         """
-        batch, first = Batch(texts, known or {}), self.stages[0]
-        found = first.ask(*batch.seen_by(first.view, np.arange(len(texts))), self.certificate)
+        batch, first, novelty = Batch(texts, known or {}), self.stages[0], self.inputs.compare(texts)
+        found = first.ask(*batch.seen_by(first.view, np.arange(len(texts))), novelty, self.certificate)
         for number, later in enumerate(self.stages[1:], start=1):
             rows = np.flatnonzero(~found.handled)
             if not len(rows):
                 break
-            found = found.updated(rows, later.ask(*batch.seen_by(later.view, rows), self.certificate, number))
+            asked = later.ask(*batch.seen_by(later.view, rows), novelty.take(rows), self.certificate, number)
+            found = found.updated(rows, asked)
         return replace(found, embed_s=batch.embed_s)
 
     def ask_all(self, texts: Sequence[Text], known: Mapping[View, Vectors]) -> tuple[Verdicts, ...]:
         """Ask every stage about every row, for a calibration; `known` as in `score`."""
-        batch, rows = Batch(texts, known), np.arange(len(texts))
+        batch, rows, novelty = Batch(texts, known), np.arange(len(texts)), self.inputs.compare(texts)
         return tuple(
-            stage.ask(*batch.seen_by(stage.view, rows), self.certificate, number)
+            stage.ask(*batch.seen_by(stage.view, rows), novelty, self.certificate, number)
             for number, stage in enumerate(self.stages)
         )
+
+    def too_long(self, texts: Sequence[Text]) -> Bools:
+        """Return which texts each stage defers for their length, shape (s, n)."""
+        beyond = self.inputs.compare(texts).too_long
+        return np.stack([beyond | stage.truncates(texts) for stage in self.stages])
 
     def decide(self, texts: Sequence[Text]) -> list[Verdict]:
         """Decide a batch of n texts: one verdict per text, in order."""
@@ -101,6 +111,7 @@ class Policy:
             view.save(folder / f"view_{number}")
         for number, stage in enumerate(self.stages):
             stage.save(folder / f"stage_{number}", views.index(stage.view))
+        save_component(self.inputs, folder / "inputs")
         facts = {
             "views": len(views),
             "stages": len(self.stages),
@@ -130,4 +141,4 @@ class Policy:
             ) from error
         views = [View.load(folder / f"view_{number}", embedders) for number in numbers[0]]
         stages = tuple(Stage.load(folder / f"stage_{number}", views) for number in numbers[1])
-        return cls(stages, certificate)
+        return cls(stages, certificate, load_component(InputRange, folder / "inputs"))

@@ -17,16 +17,18 @@ import numpy as np
 
 from tracer_serve.components.persistence import load_component, save_component
 from tracer_serve.components.registry import acceptors, surrogates
+from tracer_serve.components.truncation import truncated
 from tracer_serve.errors import ArtifactError
 from tracer_serve.gate.certificate import Certificate
 from tracer_serve.gate.scope_guard import scope_scores
 from tracer_serve.gate.segments import segment_of_rows
 from tracer_serve.policy.decision import certificate_reasons
+from tracer_serve.policy.input_range import Novelty
 from tracer_serve.policy.score_scale import Scale
 from tracer_serve.policy.verdicts import Verdicts
 from tracer_serve.policy.view import View
 from tracer_serve.protocols import Acceptor, Ensemble, Surrogate
-from tracer_serve.types import Bools, Evidence, Floats, Inputs, Ints, Neighbours, Vectors
+from tracer_serve.types import Bools, Evidence, Floats, Inputs, Ints, Neighbours, Text, Vectors
 
 
 def gather(surrogate: Surrogate, inputs: Inputs, neighbours: Neighbours) -> Evidence:
@@ -70,7 +72,9 @@ class Stage:
     scale: Scale
     scope_threshold: float = -math.inf
 
-    def ask(self, inputs: Inputs, neighbours: Neighbours, certificate: Certificate, number: int = 0) -> Verdicts:
+    def ask(
+        self, inputs: Inputs, neighbours: Neighbours, novelty: Novelty, certificate: Certificate, number: int = 0
+    ) -> Verdicts:
         """Predict, score and decide n inputs.
 
         Parameters
@@ -82,12 +86,13 @@ class Stage:
         score: Floats = np.zeros(len(inputs))
         if self.acceptor is not None:
             score = self.acceptor.score(self.acceptor.features(seen))
-        score, scope = self.scale(score), scope_scores(seen.proba, neighbours.similarity)
+        score, scope = self.scale(score), scope_scores(seen.proba, neighbours.similarity, novelty.rarity)
         reason = certificate_reasons(
             certificate,
             classes,
             score=score,
             top=top,
+            too_long=novelty.too_long | self.truncates(inputs.texts),
             in_scope=scope >= self.scope_threshold,
             open_=self.open[top],
             vetoed=self.vetoed(seen.proba, top),
@@ -95,6 +100,10 @@ class Stage:
         )
         stage = np.full(len(inputs), number, np.int64)
         return Verdicts(classes, seen.proba, top, score, scope, reason, stage)
+
+    def truncates(self, texts: Sequence[Text]) -> Bools:
+        """Return which texts its embedder or its surrogate reads only in part, shape (n,)."""
+        return truncated(self.view.embedder, texts) | truncated(self.surrogate, texts)
 
     def vetoed(self, proba: Vectors, top: Ints) -> Bools:
         """Return which inputs may have a protected label other than the most probable one, shape (n,).

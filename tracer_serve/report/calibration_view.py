@@ -76,17 +76,20 @@ class CalibrationView:
         seen = fitted.answered.take(rows)
         guards = np.array([stage.scope_threshold for stage in fitted.policy.stages])[seen.stage]
         in_scope, eligible = seen.scope >= guards, seen.eligible
+        shown = [texts[int(i)] for i in rows]
+        too_long = fitted.policy.too_long(shown)[seen.stage, np.arange(len(shown))]
         reason = certificate_reasons(
             certificate,
             calibration.classes,
             score=seen.score,
             top=seen.top,
+            too_long=too_long,
             in_scope=in_scope | eligible,
             open_=eligible | seen.vetoed,
             vetoed=seen.vetoed,
             segment=None if calibration.segment is None else calibration.segment[rows],
         )
-        shown, vectors = [texts[int(i)] for i in rows], fitted.vectors[rows]
+        vectors = fitted.vectors[rows]
         return cls(
             certificate=certificate,
             texts=shown,

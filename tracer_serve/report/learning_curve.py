@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tracer_serve.components.neighbour_index import NeighbourIndex
+from tracer_serve.components.ngram_rarity import NgramRarity
 from tracer_serve.config.load import Task
 from tracer_serve.fit.cross_fit import aligned, fit_surrogate, top_two
 from tracer_serve.fit.cross_score import cross_predicted, cross_score
@@ -104,7 +105,8 @@ def refit_point(task: Task, policy: Policy, seen: CalibrationView, traces: int, 
         acceptor = policy.acceptor
         crossed = cross_score(lambda: copy.deepcopy(acceptor), acceptor.features(evidence), agreed, fold)
         score = score if crossed is None else crossed
-    scope = scope_scores(evidence.proba, near.similarity)
+    known = NgramRarity(seed).fit([seen.texts[i] for i in train])
+    scope = scope_scores(evidence.proba, near.similarity, known.of([seen.texts[i] for i in test]))
     gate = task.spec.gate
     eligible = scope >= scope_threshold(scope, gate.scope.keep)
     rows = CalibrationRows(score, agreed, cross_predicted(score, agreed, fold), eligible)

@@ -1,6 +1,7 @@
 """What reports, dashboard and terminal call things: reasons for which a text is handled or not, shares, bounds."""
 
 SHORT = {
+    "too_long": "longer than what was calibrated",
     "out_of_scope": "outside the scope guard",
     "class_not_certified": "its label has no certificate",
     "segment_not_certified": "its segment has no certificate",
@@ -10,6 +11,7 @@ SHORT = {
 """Reasons of `REASONS` in a few words, those that need no further cause."""
 REASONS = {
     "certified": "answered under the certificate",
+    "too_long": "longer than what was calibrated, or than what the model reads: the teacher reads it whole",
     "out_of_scope": "unlike anything seen: the scope guard keeps it for the teacher",
     "class_not_certified": "the label it would get has no certificate of its own",
     "segment_not_certified": "texts of its segment have no certificate of their own",
@@ -27,6 +29,9 @@ BRIEF = SHORT | {
     "gate_closed": "the gate is closed",
     "observe": "mode observe",
     "canary": "outside the canary share",
+    "form_not_certified": "calls of this form are not certified yet",
+    "form_disagrees": "audits of this form disagree",
+    "unfillable_schema": "the call's schema wants more than a label",
     "burst_disagreed": "the teacher disagreed about a text like it",
     "policy_failed": "the model failed on the text",
     "teacher_down": "the teacher is down",

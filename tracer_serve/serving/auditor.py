@@ -84,6 +84,6 @@ class Auditor:
                 self._watch.bursts.disagree(trace.version, trace.input)
         else:
             self._metrics.audits["true" if agree else "false"].inc()
-            self._watch.note_audit(trace.version, agree, answer.label)
+            self._watch.note_audit(trace.version, agree, answer.label, trace.form)
         self._watch.note_label(answer.label)
         self._writer.label(trace.id, "audit", answer, question.fingerprint)

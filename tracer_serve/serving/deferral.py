@@ -6,6 +6,7 @@ from dataclasses import replace
 from tracer_serve.components.teachers._ask_many import DOWN
 from tracer_serve.errors import TeacherError
 from tracer_serve.infra.redaction import WITHHELD
+from tracer_serve.serving.held_back import BY_MODE
 from tracer_serve.serving.request_context import RequestContext
 from tracer_serve.storage.traces import new_id
 from tracer_serve.types import Answer, Decision, DecisionKind, Text, Trace, Verdict
@@ -50,12 +51,16 @@ class Deferral:
         """Take the teacher's answer; the row is on disk on return, where a disk can be written."""
         request, verdict, metrics = self._request, self.verdict, self._request.metrics
         metrics.requests["deferred"].inc()
+        metrics.deferred[self.reason].inc()
         metrics.seconds["teacher"].observe(answer.latency_ms / 1e3)
         metrics.cost["spent"].inc(answer.cost)
         request.audits.note_cost(answer.cost)
         request.watch.note_label(answer.label)
         if verdict is not None and verdict.handled:
-            metrics.shadow["true" if verdict.label == answer.label else "false"].inc()
+            agree = verdict.label == answer.label
+            metrics.shadow["true" if agree else "false"].inc()
+            if self.reason in BY_MODE:
+                request.watch.held_back.note(agree, answer.cost)
         if self._stored is WITHHELD:
             metrics.lost.inc()
         else:
@@ -84,6 +89,7 @@ class Deferral:
         request, verdict = self._request, self.verdict
         _log.warning("the teacher gave no usable label (%s): %s", error.reason, error)
         request.metrics.teacher_error(error.reason)
+        request.metrics.deferred[self.reason].inc()
         degrades = degrades and request.degrade and verdict is not None and error.reason in DOWN
         if self._stored is not WITHHELD:
             trace = self._row("degraded" if degrades else "deferred")

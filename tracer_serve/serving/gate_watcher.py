@@ -22,6 +22,8 @@ from tracer_serve.lifecycle.gate_state.state import GateState, Reason
 from tracer_serve.serving.active_version import ActiveVersion, VersionLoader
 from tracer_serve.serving.audit_rate import AuditBudget, Traffic, rate_in_force
 from tracer_serve.serving.burst_breaker import BurstBreaker
+from tracer_serve.serving.form_audits import FormAudits
+from tracer_serve.serving.held_back import HeldBack
 from tracer_serve.serving.label_watch import LabelWatch
 from tracer_serve.storage.traces import TraceStore, new_id
 
@@ -55,6 +57,8 @@ class GateWatcher:
         self.budget = AuditBudget(spec.traces.audit_budget)
         self.bursts = BurstBreaker()
         self.labels = LabelWatch(spec.gate)
+        self.forms = FormAudits(spec.gate)
+        self.held_back = HeldBack()
         self._proved = set[int]()
         self._rate = 0.0
         self.closing: Closing | None = None
@@ -108,8 +112,8 @@ class GateWatcher:
         if loaded is not None and label not in loaded.labels:
             self._on_new_label()
 
-    def note_audit(self, version: int | None, agree: bool, label: str = "") -> None:
-        """Record an audit with the teacher's label.
+    def note_audit(self, version: int | None, agree: bool, label: str = "", form: str | None = None) -> None:
+        """Record an audit with the teacher's label, and the form of its call.
 
         Audits of other versions, and audits while the gate is closed, are ignored.
         """
@@ -118,6 +122,8 @@ class GateWatcher:
             with self._guard:
                 self._pending[loaded.number].append(agree)
             self.labels.note(loaded.number, label, agree)
+            if form is not None:
+                self.forms.note(form, agree)
 
     def note_deferred(self, version: int | None, label: str) -> None:
         """Record the teacher's label of a deferred request that would have been audited, had it been handled."""
@@ -193,6 +199,8 @@ class GateWatcher:
             self._proved.add(loaded.number)
             _log.info("version %d is proved live after %d audits", loaded.number, monitor.proved_at)
         self.bursts.exchange(self._store, loaded.number)
+        self.forms.exchange(self._store, loaded.certified)
+        self.held_back.exchange(self._store)
         self._rate = self._next_rate(loaded, boosted=monitor.boosted)
 
     def _next_rate(self, loaded: ActiveVersion, *, boosted: bool) -> float:

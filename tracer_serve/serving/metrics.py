@@ -18,6 +18,7 @@ from tracer_serve.forms.known import FORWARD_REASONS
 from tracer_serve.gate.wording import bound_of
 from tracer_serve.infra.periodic import PeriodicTask
 from tracer_serve.lifecycle.gate_state.state import VOIDING
+from tracer_serve.policy.decision import DEFERRED_REASONS
 from tracer_serve.serving.active_version import ActiveVersion
 from tracer_serve.serving.gate_watcher import GateWatcher
 from tracer_serve.serving.metric_buffer import Count, Seconds
@@ -71,6 +72,8 @@ class Metrics:
 
         requests = counter("requests_total", "Texts answered, by decision.", "decision")
         self.requests = {kind: Count(requests.labels(task, kind)) for kind in _DECISIONS}
+        deferred = counter("deferred_total", "Texts that the surrogate did not answer, by why.", "reason")
+        self.deferred = {reason: Count(deferred.labels(task, reason)) for reason in DEFERRED_REASONS}
         seconds = Histogram(
             "tracer_request_duration_seconds",
             "Time to an answer, by stage.",
@@ -114,7 +117,7 @@ class Metrics:
         self.load_failures = counter(
             "version_load_failures_total", "Versions that did not load; the previous one serves."
         ).labels(task)
-        gathered = (self.requests, self.seconds, self.cost, self.remembered)
+        gathered = (self.requests, self.deferred, self.seconds, self.cost, self.remembered)
         self._gathered: list[Count | Seconds] = [series for kind in gathered for series in kind.values()]
         self._writing = threading.Lock()
         self._follower = PeriodicTask("tracer-metrics", self.write, _WRITE_S)

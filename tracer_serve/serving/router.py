@@ -137,11 +137,14 @@ class Router:
             found.append((verdict, reason, request.version))
         return found
 
-    def conditions(self, loaded: ActiveVersion, user: str | None, form: str = NATIVE) -> Conditions:
-        """Return what decides on a request of a user beside the version, by the form that certifies it."""
+    def conditions(
+        self, loaded: ActiveVersion, user: str | None, form: str = NATIVE, certified_as: str = NATIVE
+    ) -> Conditions:
+        """Return what decides on a request of a user beside the version, by its form and the one that certifies it."""
         return Conditions(
             gate_closed=self.watch.closed(loaded) is not None,
-            form_certified=form in loaded.forms,
+            form_certified=certified_as in loaded.forms,
+            form_agrees=form == certified_as or form not in self.watch.forms.suspended,
             mode=self.rollout.mode,
             in_canary=self.rollout.in_canary(user),
         )
@@ -164,7 +167,7 @@ class Router:
     ) -> RequestContext:
         conditions, certified = Conditions(), False
         if loaded is not None:
-            conditions = self.conditions(loaded, metadata.get("user"), question.certified_as)
+            conditions = self.conditions(loaded, metadata.get("user"), question.form, question.certified_as)
             certified = loaded.policy.certificate.certified
         return RequestContext(
             task=self.task,

@@ -35,6 +35,14 @@ def test_one_label_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "all 3 traces have the label 'red'" in warnings_of(tiny_task(tmp_path).file, capsys)
 
 
+def test_more_labels_than_the_fit_has_time_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Told with an estimate of the time; with the default budget nothing is said of a small task."""
+    write_rows(tmp_path / "rows.jsonl", [f"text {i}" for i in range(4000)], [f"label {i // 2}" for i in range(4000)])
+    said = warnings_of(tiny_task(tmp_path, surrogates=["blend"], fit={"folds": 5, "budget_s": 60}).file, capsys)
+    assert "2,000 labels and 4,000 traces are much: comparing the surrogates takes about" in said
+    assert "fit.budget_s is 60 s" in said
+
+
 @pytest.mark.parametrize(
     "embedder", [{"model": "somebody/some-model"}, {"model": "somebody/some-model", "backend": "torch"}]
 )

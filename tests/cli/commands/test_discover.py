@@ -10,8 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from openai import OpenAI
+from scipy.stats import binomtest
 
+from tests.server.chat.conftest import listening
+from tests.support.stub_llm import StubLLM
 from tracer_serve.cli.main import main
+from tracer_serve.config.load import Task, load_task
+from tracer_serve.lifecycle.refit import refit
 from tracer_serve.storage.importers.extract import label_of
 
 DATA = Path(os.environ.get("TRACER_BENCH_DATA", "missing"))
@@ -187,3 +194,64 @@ def written_calls(stem: Path) -> set[str]:
     traces = map(json.loads, stem.with_name(f"{stem.name}.traces.jsonl").read_text(encoding="utf-8").splitlines())
     messages = json.dumps(body["messages"])
     return {messages.replace("{text}", json.dumps(trace["input"])[1:-1]) for trace in traces}
+
+
+@needs_data
+@pytest.mark.slow
+def test_five_tasks_are_written_certified_and_answered(
+    tmp_path: Path, stub_llm: StubLLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What discovery writes passes `check`, certifies, and answers an unchanged client; the rest goes upstream."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-operator")
+    monkeypatch.setenv("TRACER_SERVE_STATE", str(tmp_path / "state"))
+    alpha, asked = 0.8, 60
+    tasks = five_tasks(1300)
+    held_out = {name: own[-asked:] for name, own in tasks.items()}
+    known = [call for own in tasks.values() for call in own[:-asked]]
+    log = [*known, *other_traffic(round(len(known) * 0.4 / 0.6))]
+    random.Random(2).shuffle(log)
+    folder = tmp_path / "tasks"
+    words = ["discover", str(write_log(tmp_path / "log.jsonl", log, as_litellm)), "--no-projection"]
+    assert main([*words, "--write", str(folder), "--base-url", stub_llm.url, "--alpha", f"{alpha}"]) == 0
+    files = sorted(folder.glob("*.yaml"))
+    assert len(files) == 5
+    for file in files:
+        assert main(["check", str(file)]) == 0
+        spec = yaml.safe_load(file.read_text(encoding="utf-8"))
+        spec["traces"]["audit_rate"] = 0.0  # the stub forgets its answers
+        file.write_text(yaml.safe_dump(spec, allow_unicode=True), encoding="utf-8")
+        task = load_task(file)
+        outcome = refit(task, "start")
+        assert outcome.certificate.certified, file.name
+        [(name, own)] = [(name, own) for name, own in held_out.items() if is_of(file, own[0])]
+        handled, agree = answered(task, stub_llm, own)
+        print(f"{file.stem} ({name}): {handled} of {len(own)} handled, {agree} agree")  # noqa: T201  # the figures
+        assert handled > 0.25 * len(own)
+        assert binomtest(agree, handled, alpha, alternative="less").pvalue > 0.01
+
+
+def is_of(file: Path, call: Call) -> bool:
+    """Return whether a call is of the form that a written task records."""
+    recorded = json.loads(file.with_name(f"{file.stem}.call.json").read_text(encoding="utf-8"))
+    before, after = recorded["messages"][-1]["content"].split("{text}")
+    (*turns, last) = call["body"]["messages"]
+    return turns == recorded["messages"][:-1] and last["content"].startswith(before) and last["content"].endswith(after)
+
+
+def answered(task: Task, stub: StubLLM, calls: list[Call]) -> tuple[int, int]:
+    """Ask a served task the calls of a log; return how many were handled, and how many of these agree."""
+    handled = agree = 0
+    with listening(task) as url, OpenAI(base_url=url, api_key="sk-of-the-caller", max_retries=0) as client:
+        for call in calls:
+            stub.reset()
+            stub.default = label_of(call["answer"])
+            got = client.chat.completions.with_raw_response.create(**call["body"])
+            message = got.parse().choices[0].message
+            said = message.tool_calls[0].function.arguments if message.tool_calls else message.content
+            if got.headers["x-tracer-decision"] == "handled":
+                handled += 1
+                agree += label_of(said or "") == stub.default
+            else:
+                assert label_of(said or "") == stub.default
+                assert [seen["body"] for seen in stub.requests] == [call["body"]]
+    return handled, agree

@@ -15,7 +15,7 @@ import pytest
 
 from tracer_serve.components import pretrained
 from tracer_serve.components.embedders import _onnx
-from tracer_serve.components.embedders.sentence_transformers import SentenceTransformers, _encoder
+from tracer_serve.components.embedders.sentence_transformers import SentenceTransformers, _model
 from tracer_serve.components.registry import embedders
 from tracer_serve.errors import ArtifactError, BadInputError, PluginError
 from tracer_serve.types import Vectors
@@ -52,6 +52,30 @@ def state(minilm: SentenceTransformers, tmp_path_factory: pytest.TempPathFactory
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TRACER_SERVE_STATE", str(folder))
         yield folder
+
+
+def test_texts_with_more_tokens_than_are_read_are_truncated(minilm: SentenceTransformers) -> None:
+    """Counted by the model's own tokenizer, its two special tokens included; `windows` reads all of every text."""
+    short, exact, long = "hi", "card " * 14, "card " * 15
+    some = SentenceTransformers(backend=minilm.backend, max_tokens=16)
+    assert some.truncates([short, exact, long]).tolist() == [False, False, True]
+    assert not SentenceTransformers(backend=minilm.backend, max_tokens=16, windows=True).truncates([long]).any()
+    assert minilm.truncates([long, "card " * 300]).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnx"])
+def test_windows_are_averaged(minilm: SentenceTransformers, state: Path, backend: Literal["torch", "onnx"]) -> None:
+    """A long text's vector is the mean of its windows' at unit norm; a short text's is the same as without windows."""
+    assert state.is_dir()
+    whole = SentenceTransformers(backend=backend, max_tokens=16, windows=True)
+    parts = ["I lost my bank card", "and the app will not let me order another one today"]
+    long = "lost card order help " * 6  # 24 words of one token each: three windows of two sentences
+    found = whole.embed([parts[0], long, parts[1]])
+    plain = SentenceTransformers(backend=backend, max_tokens=16).embed([*parts, "lost card order help " * 2])
+    np.testing.assert_allclose(found[[0, 2]], plain[:2], atol=1e-5)
+    np.testing.assert_allclose(found[1], plain[2], atol=1e-4)
+    assert whole.fingerprint != SentenceTransformers(backend=backend, max_tokens=16).fingerprint
+    assert minilm.fingerprint == SentenceTransformers(backend="torch").fingerprint
 
 
 def test_vectors_mean_what_they_should(vectors: Vectors) -> None:
@@ -334,8 +358,8 @@ def test_serving_an_export_needs_its_two_packages(state: Path, tiny: Path, monke
 def test_the_weights_are_in_memory_once(tiny: Path) -> None:
     """Embedders of one fingerprint, as several tasks of a process make them, hold one model between them."""
     made = [SentenceTransformers(folder=tiny, max_tokens=9, backend="torch") for _ in range(3)]
-    before = _encoder.cache_info().misses
+    before = _model.cache_info().misses
     for embedder in made:
         embedder.embed(["text"])
     assert len({embedder.fingerprint for embedder in made}) == 1
-    assert _encoder.cache_info().misses == before + 1
+    assert _model.cache_info().misses == before + 1

@@ -5,14 +5,16 @@ from collections.abc import Iterator, Mapping, Sequence
 import httpx
 
 from tracer_serve.components import pretrained
-from tracer_serve.components.factory import make_embedders
+from tracer_serve.components.factory import make_embedders, make_surrogate
 from tracer_serve.config.load import Task
+from tracer_serve.infra.parallel import HEAVY
 from tracer_serve.storage.importers import ImportSummary
 
 _SHOWN = 5
 _ENCODERS = ("sentence_transformers", "encoder")
 _TORCH = "torch"
 _PATIENCE_S = 1.0
+_UNIT_S = 2e-6  # CPU of a fit of cost 1 per row and label
 
 
 def check_warnings(task: Task, files: Sequence[ImportSummary]) -> list[str]:
@@ -22,14 +24,14 @@ def check_warnings(task: Task, files: Sequence[ImportSummary]) -> list[str]:
     ----------
     files : what the files under `traces.import` hold
     """
-    return [*_labels(task, files), *_encoders(task), *_torch(task), *_running(task)]
-
-
-def _labels(task: Task, files: Sequence[ImportSummary]) -> Iterator[str]:
     seen: dict[str, int] = {}
     for summary in files:
         for label, rows in summary.labels.items():
             seen[label] = seen.get(label, 0) + rows
+    return [*_labels(task, seen), *_fit_time(task, seen), *_encoders(task), *_torch(task), *_running(task)]
+
+
+def _labels(task: Task, seen: Mapping[str, int]) -> Iterator[str]:
     if not seen:
         return
     if len(seen) == 1:
@@ -41,6 +43,20 @@ def _labels(task: Task, files: Sequence[ImportSummary]) -> Iterator[str]:
         yield (
             f"{len(missing)} of {len(task.spec.label_names)} labels have no trace: {named}. Texts with these labels are"
             " answered with another label, or deferred, until the teacher has labelled some"
+        )
+
+
+def _fit_time(task: Task, seen: Mapping[str, int]) -> Iterator[str]:
+    """Warn where the first fit will take longer than its budget, which grows with rows times labels."""
+    fit, rows = task.spec.fit, min(sum(seen.values()), task.spec.fit.max_traces)
+    costs = [float(getattr(make_surrogate(task, s), "cost", 1.0)) for s in range(len(task.spec.surrogates))]
+    light = sum(cost for cost in costs if cost < HEAVY)  # a heavy one stops by itself
+    seconds = light * (fit.folds + 1) * rows * len(seen) * _UNIT_S
+    if seconds > fit.budget_s:
+        yield (
+            f"{len(seen):,} labels and {rows:,} traces are much: comparing the surrogates takes about"
+            f" {seconds / 60:,.0f} min of CPU, fit.budget_s is {fit.budget_s:g} s and skips all but the first. Fewer"
+            " labels, surrogates: [knn], or a smaller fit.max_traces make it shorter"
         )
 
 

@@ -13,11 +13,12 @@ from typing import Self
 
 import numpy as np
 
+from tracer_serve.components.truncation import truncated
 from tracer_serve.errors import ArtifactError
 from tracer_serve.infra.parallel import here, spread
 from tracer_serve.infra.private_files import make_private_folder
 from tracer_serve.protocols import Embedder
-from tracer_serve.types import Text, Vectors, sides_of
+from tracer_serve.types import Bools, Text, Vectors, sides_of
 
 _CHUNK = 4096  # texts per transaction: what a crash loses at most
 _ASKED = 500  # keys per query; SQLite allows 999 parameters in old builds
@@ -90,6 +91,10 @@ class CachedEmbedder:
                 _write(database, part, vectors)
                 out[[row[key] for key in part]] = vectors
         return out[[row[key] for key in keys]]
+
+    def truncates(self, texts: Sequence[Text]) -> Bools:
+        """Return which texts the embedder reads only in part."""
+        return truncated(self.embedder, texts)
 
     @property
     def file(self) -> Path:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from tracer_serve.components import pretrained
+from tracer_serve.components.embedders._token_windows import TokenWindows
 from tracer_serve.components.onnx_graph import OPSET, like_lengths, open_graph, padded, quantize
 from tracer_serve.errors import ArtifactError, PluginError
 from tracer_serve.types import Vectors
@@ -77,6 +78,12 @@ def fingerprint(folder: Path) -> list[str]:
     """Return what determines an export's vectors: hashes, maximum length and prompt."""
     meta = _meta(folder)
     return [meta["files"][_GRAPH], meta["files"][_TOKENIZER], str(meta["max_tokens"]), meta["prompt"]]
+
+
+def windows(folder: Path, max_tokens: int | None) -> TokenWindows:
+    """Return what cuts texts into windows of the model's length, or of `max_tokens`."""
+    meta = _meta(folder)
+    return TokenWindows(folder / _TOKENIZER, max_tokens or meta["max_tokens"], meta["prompt"])
 
 
 def load(folder: Path, max_tokens: int | None, *, alone: bool) -> Callable[[list[str], int], Vectors]:

@@ -9,9 +9,10 @@ import numpy as np
 
 from tracer_serve.components.persistence import load_component, save_component
 from tracer_serve.components.registry import embedders
+from tracer_serve.components.truncation import truncated
 from tracer_serve.errors import BadInputError
 from tracer_serve.protocols import Embedder
-from tracer_serve.types import Text, Vectors
+from tracer_serve.types import Bools, Text, Vectors
 
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)?")
 _NEGATIONS = frozenset(
@@ -79,6 +80,11 @@ class PairEmbedder:
         words = np.array([_lexical(*pair) for pair in pairs], np.float32).reshape(-1, LEXICAL)
         joined: Vectors = np.hstack([u, v, np.abs(u - v), product, product.sum(axis=1, keepdims=True), words])
         return joined
+
+    def truncates(self, texts: Sequence[Text]) -> Bools:
+        """Return which pairs have a side that the inner embedder reads only in part."""
+        sides = truncated(self.inner, [side for pair in texts for side in _sides(pair)])
+        return sides[0::2] | sides[1::2]
 
     def save(self, folder: Path) -> None:
         """Write the inner embedder and its registered name."""

@@ -15,7 +15,7 @@ from pydantic import Field
 from tracer_serve.components.hashed_ngrams import GramCounts, Grams, Weights, count_ngrams, learn_vocabulary, weigh
 from tracer_serve.components.registry import embedders
 from tracer_serve.errors import BadInputError, FitError
-from tracer_serve.types import Text, Vectors
+from tracer_serve.types import Bools, Text, Vectors
 
 _FEWEST_TEXTS = 2  # that an n-gram must be in, if any is in as many
 
@@ -96,6 +96,10 @@ class NGrams:
             vector = weights.value[row] @ self.components[weights.column[row]]
             out[i] = vector / max(float(np.sqrt(vector @ vector)), 1e-12)
         return out
+
+    def truncates(self, texts: Sequence[Text]) -> Bools:
+        """Return which texts are longer than `max_chars`."""
+        return np.array([len(text) > self.max_chars for text in texts], bool)
 
     def _count(self, texts: Sequence[Text]) -> GramCounts:
         if not all(isinstance(text, str) for text in texts):

@@ -7,18 +7,27 @@ from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
 import numpy as np
 from pydantic import Field
 
 from tracer_serve.components import pretrained
 from tracer_serve.components.embedders import _onnx
+from tracer_serve.components.embedders._token_windows import TokenWindows
+from tracer_serve.components.neighbour_index import unit
 from tracer_serve.components.registry import embedders
 from tracer_serve.errors import BadInputError, PluginError
-from tracer_serve.types import Text, Vectors
+from tracer_serve.types import Bools, Text, Vectors
 
 Encode = Callable[[list[str], int], Vectors]
+
+
+class _Model(NamedTuple):
+    """A loaded model, and what cuts texts to its length; None where its tokenizer is of an older kind."""
+
+    encode: Encode
+    windows: TokenWindows | None
 
 
 @embedders.register("sentence_transformers")
@@ -33,7 +42,9 @@ class SentenceTransformers:
     revision : commit or tag on the hub; None: the newest in the cache
     device : torch device, such as ``cpu`` or ``cuda``; None: torch's default
     batch_size : texts encoded at once
-    max_tokens : tokens of a text that are read; None: the model's own limit
+    max_tokens : tokens of a text that are read; None: the model's own limit. A text with more is deferred as
+        ``too_long``, unless `windows` are read
+    windows : read a longer text in windows of that many tokens, and average their vectors
     backend : ``onnx``: the vectors of torch (within 1e-5) without torch in the serving process, exported by the first
         fit. ``onnx-int8``: a quarter of the memory and two to four times the speed of torch, slightly different
         vectors. ``auto``: ``onnx`` if its packages are installed and no `device` is set, else ``torch``. The onnx
@@ -51,17 +62,19 @@ class SentenceTransformers:
         device: str | None = None,
         batch_size: Annotated[int, Field(ge=1, le=4096)] = 32,
         max_tokens: Annotated[int, Field(ge=8)] | None = None,
+        windows: bool = False,
         backend: Literal["auto", "torch", "onnx", "onnx-int8"] = "auto",
     ) -> None:
         self.model = model if folder is None else str(folder)
         self.revision, self.device = revision, device
         self.backend: str = _available(device) if backend == "auto" else backend
-        self.batch_size, self.max_tokens = batch_size, max_tokens
+        self.batch_size, self.max_tokens, self.windows = batch_size, max_tokens, windows
 
     @property
     def fingerprint(self) -> str:
         """Return a hash of weights, tokenizer, pooling, length and backend; the model's location is not part of it."""
-        parts = json.dumps([*self._source[1:], self.max_tokens, self.backend])
+        windows = ["windows"] if self.windows else []
+        parts = json.dumps([*self._source[1:], self.max_tokens, self.backend, *windows])
         return f"sentence_transformers-{self.backend}-" + hashlib.sha256(parts.encode()).hexdigest()[:24]
 
     @cached_property
@@ -98,8 +111,26 @@ class SentenceTransformers:
         """
         if not all(isinstance(text, str) for text in texts):
             raise BadInputError("sentence_transformers embeds single texts; for pairs wrap it in PairEmbedder")
-        encode = _encoder(self._source, self.device, self.max_tokens, self.backend)
-        return encode([pretrained.readable(str(text)) for text in texts], self.batch_size)
+        model = self._model
+        if not self.windows or model.windows is None:
+            return model.encode([pretrained.readable(str(text)) for text in texts], self.batch_size)
+        cut = [model.windows.cut(pretrained.readable(str(text))) for text in texts]
+        vectors = model.encode([window for windows in cut for window in windows], self.batch_size)
+        if len(vectors) == len(texts):
+            return vectors
+        starts = np.cumsum([0, *(len(windows) for windows in cut[:-1])])
+        return unit(np.add.reduceat(vectors, starts))
+
+    def truncates(self, texts: Sequence[Text]) -> Bools:
+        """Return which texts have more tokens than the model reads."""
+        windows = None if self.windows else self._model.windows
+        if windows is None:
+            return np.zeros(len(texts), bool)
+        return windows.exceeded([pretrained.readable(str(text)) for text in texts])
+
+    @property
+    def _model(self) -> "_Model":
+        return _model(self._source, self.device, self.max_tokens, self.backend)
 
 
 def _available(device: str | None) -> str:
@@ -110,14 +141,16 @@ def _available(device: str | None) -> str:
 
 
 @lru_cache(maxsize=32)  # several tasks may be served by one process
-def _encoder(source: tuple[str, ...], device: str | None, max_tokens: int | None, backend: str) -> Encode:
+def _model(source: tuple[str, ...], device: str | None, max_tokens: int | None, backend: str) -> "_Model":
     """Load a model once per process; changed weights have another `source` and are loaded again."""
     if backend == "torch":
         return _torch(Path(source[0]), device, max_tokens)
-    return _onnx.load(Path(source[0]), max_tokens, alone=backend == "onnx-int8")
+    folder = Path(source[0])
+    encode = _onnx.load(folder, max_tokens, alone=backend == "onnx-int8")
+    return _Model(encode, _onnx.windows(folder, max_tokens))
 
 
-def _torch(folder: Path, device: str | None, max_tokens: int | None) -> Encode:
+def _torch(folder: Path, device: str | None, max_tokens: int | None) -> "_Model":
     try:
         from sentence_transformers import SentenceTransformer  # noqa: PLC0415  # slow to import: loads torch
     except ModuleNotFoundError as error:
@@ -143,4 +176,7 @@ def _torch(folder: Path, device: str | None, max_tokens: int | None) -> Encode:
             )
         return np.asarray(found, np.float32)
 
-    return encode
+    tokenizer = folder / "tokenizer.json"
+    prompt = model.prompts.get(model.default_prompt_name or "", "")
+    windows = TokenWindows(tokenizer, int(model.max_seq_length), prompt) if tokenizer.is_file() else None
+    return _Model(encode, windows)

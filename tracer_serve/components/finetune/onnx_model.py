@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from tracer_serve.components.finetune.tokens import Tokens, tokenize
+from tracer_serve.components.finetune.tokens import Tokens, cuts, tokenize
 from tracer_serve.components.onnx_graph import like_lengths, open_graph
-from tracer_serve.types import Text, Vectors
+from tracer_serve.types import Bools, Text, Vectors
 
 _BATCH = 32
 
@@ -40,6 +40,10 @@ class OnnxEncoder:
     def tokens(self, texts: Sequence[Text]) -> Tokens:
         """Tokenize n texts or pairs."""
         return tokenize(self.tokenizer, texts, self.max_tokens, self.pad)
+
+    def truncates(self, texts: Sequence[Text]) -> Bools:
+        """Return which texts or pairs are cut."""
+        return cuts(self.tokenizer, texts, self.max_tokens)
 
     def logits(self, tokens: Tokens, classes: int) -> Vectors:
         """Return logits of n inputs, float32, shape (n, classes)."""

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from tracer_serve.components.onnx_graph import padded
 from tracer_serve.components.pretrained import readable
+from tracer_serve.components.truncation import may_exceed
 from tracer_serve.errors import PluginError
-from tracer_serve.types import Ints, Text
+from tracer_serve.types import Bools, Ints, Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,16 @@ def tokenize(tokenizer: str, texts: Sequence[Text], max_tokens: int, pad: int = 
     """
     found = _tokenizer(tokenizer, max_tokens).encode_batch([_readable(text) for text in texts])
     return Tokens([one.ids for one in found], [one.type_ids for one in found], pad)
+
+
+def cuts(tokenizer: str, texts: Sequence[Text], max_tokens: int) -> Bools:
+    """Return which texts or pairs have more tokens than `max_tokens`, shape (n,); arguments as in `tokenize`."""
+    found = np.array([may_exceed(text, max_tokens) for text in texts], bool)
+    rows = np.flatnonzero(found)
+    if len(rows):
+        read = _tokenizer(tokenizer, max_tokens).encode_batch([_readable(texts[i]) for i in rows.tolist()])
+        found[rows] = [bool(one.overflowing) for one in read]
+    return found
 
 
 def _readable(text: Text) -> Text:

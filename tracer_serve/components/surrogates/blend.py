@@ -1,6 +1,7 @@
 """Ensemble of surrogates: agreement between dissimilar models is a better signal than one model's probability."""
 
 import json
+from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Annotated, Self
@@ -11,10 +12,11 @@ from pydantic import Field
 from tracer_serve.components.persistence import load_component, save_component
 from tracer_serve.components.registry import surrogates
 from tracer_serve.components.surrogates._arrays import encode, softmax
+from tracer_serve.components.truncation import truncated
 from tracer_serve.config.base import Component
 from tracer_serve.errors import ArtifactError
 from tracer_serve.protocols import HoldsOut, Resumable, RowScaled, Surrogate
-from tracer_serve.types import Floats, Inputs, Ints, Labels, Vectors
+from tracer_serve.types import Bools, Floats, Inputs, Ints, Labels, Text, Vectors
 
 _DEFAULT = (Component(type="mlp"), Component(type="knn"), Component(type="ngram_svc"))
 _STATE = "blend.json"
@@ -116,6 +118,10 @@ class Blend:
     def predict_proba(self, inputs: Inputs) -> Vectors:
         """Return probabilities (n, k)."""
         return self.combine(self.predict_members(inputs))
+
+    def truncates(self, texts: Sequence[Text]) -> Bools:
+        """Return which texts a member reads only in part."""
+        return reduce(np.logical_or, [truncated(member, texts) for member in self.fitted_])
 
     def save(self, folder: Path) -> None:
         """Write each member into a folder of its own."""

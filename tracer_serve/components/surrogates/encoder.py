@@ -1,6 +1,7 @@
 """Fine-tune a pretrained encoder on the traces, for distinctions that frozen embeddings miss."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -14,7 +15,7 @@ from tracer_serve.components.finetune.recipe import Earlier, Recipe, Tuned
 from tracer_serve.components.registry import surrogates
 from tracer_serve.components.surrogates._arrays import encode, softmax
 from tracer_serve.errors import ArtifactError, PluginError
-from tracer_serve.types import Inputs, Ints, Labels, Vectors
+from tracer_serve.types import Bools, Inputs, Ints, Labels, Text, Vectors
 
 _STATE, _GRAPH, _TOKENIZER = "encoder.json", "model.onnx", "tokenizer.json"
 _TRAINED, _SEEN = "trained.safetensors", "seen.npy"
@@ -136,6 +137,10 @@ class Encoder:
             return np.ones((len(inputs), len(self.classes_)), np.float32)
         served = self.tuned_.served
         return softmax(served.logits(served.tokens(inputs.texts), len(self.classes_)) / self.tuned_.temperature)
+
+    def truncates(self, texts: Sequence[Text]) -> Bools:
+        """Return which texts have more tokens than `max_tokens`."""
+        return np.zeros(len(texts), bool) if self.tuned_ is None else self.tuned_.served.truncates(texts)
 
     def save(self, folder: Path) -> None:
         """Write graph, tokenizer, the trained tensors as safetensors, and the rest as JSON."""

@@ -15,7 +15,8 @@ from tracer_serve.infra.resilience.concurrency_limit import Limit
 from tracer_serve.server.http.errors import RefusalError
 
 CONCURRENCY = 64
-"""Calls that are forwarded at a time; each may be held open by a client that reads slowly."""
+"""Foreign calls that are forwarded at a time; each may be held open by a client that reads slowly."""
+_OWN_QUEUE = 256  # calls of the task that may wait for a place
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -47,19 +48,17 @@ class Forwarder:
     """Forwards calls to the first endpoint that can be reached.
 
     Connections and circuit breakers are its own: neither slow readers nor calls that fail keep the teacher from
-    labelling. The caller's key goes only to an endpoint that passes keys through; others get the spec's key.
+    labelling. Calls of the task have places that foreign calls cannot take. The caller's key goes only to an endpoint
+    that passes keys through; others get the spec's key.
 
     Parameters
     ----------
     endpoints : in order of preference; one under another model's name is left out, as the body is not touched
-    concurrency, queue : calls in flight, and calls that may wait for one of these places
-    weight : share of one caller among the calls in flight, as in `Limit`; small, as a stream may last for minutes
+    own : calls of the task in flight
     """
 
-    def __init__(
-        self, endpoints: Sequence[ForwardTarget], *, concurrency: int = CONCURRENCY, queue: int = 0, weight: int = 2
-    ) -> None:
-        limits = httpx.Limits(max_connections=concurrency, keepalive_expiry=30.0)
+    def __init__(self, endpoints: Sequence[ForwardTarget], own: int) -> None:
+        limits = httpx.Limits(max_connections=CONCURRENCY + own, keepalive_expiry=30.0)
         self._doors = [
             (
                 e,
@@ -72,7 +71,8 @@ class Forwarder:
             if e.model == endpoints[0].model
         ]
         self.model, self.protocol = endpoints[0].model, endpoints[0].protocol
-        self._limit = Limit(concurrency, queue, weight=weight)
+        # of foreign calls a caller's share is small, as a stream may last for minutes
+        self._foreign, self._own = Limit(CONCURRENCY, 0, weight=2), Limit(own, _OWN_QUEUE)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -81,7 +81,7 @@ class Forwarder:
 
     @asynccontextmanager
     async def ask(
-        self, path: str, body: bytes, headers: Headers, query: bytes = b""
+        self, path: str, body: bytes, headers: Headers, query: bytes = b"", *, own: bool = False
     ) -> AsyncIterator[tuple[ForwardTarget, httpx.Response]]:
         """Send a body as it is; yields the answer once its head has come.
 
@@ -89,6 +89,7 @@ class Forwarder:
         ----------
         path : below the endpoint's root, such as ``chat/completions``; `is_plain`
         headers : as `passed_on` returns them
+        own : whether it is a call of the task
 
         Raises
         ------
@@ -97,7 +98,7 @@ class Forwarder:
         RefusalError
             400 where a header or the query cannot be sent.
         """
-        async with self._limit.place():
+        async with (self._own if own else self._foreign).place():
             problem = TeacherError("there is no endpoint to forward calls to", reason="unavailable")
             for endpoint, breaker, client in self._doors:
                 # not joined: what looks like a URL of its own would take the spec's key there

@@ -90,13 +90,13 @@ class Relay(Response):
             raise outcome
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
-        query = self.request.scope.get("query_string", b"")
+        own, query = self.learner is not None, self.request.scope.get("query_string", b"")
         headers = passed_on(self.request)
         # what is read here must not be packed
         wanted = "identity" if self.learner else self.request.headers.get("accept-encoding", "identity")
         headers.append((b"accept-encoding", wanted.encode("latin-1").strip()))
         try:
-            async with self.forwarder.ask(self.path, self.sent, headers, query) as (endpoint, answer):
+            async with self.forwarder.ask(self.path, self.sent, headers, query, own=own) as (endpoint, answer):
                 if answer.status_code in _STREAMED:
                     await self._stream(answer, send)
                 else:

@@ -42,7 +42,6 @@ FACES = (COMPLETIONS, RESPONSES_API, MESSAGES_API)
 """The APIs whose calls are recognised."""
 
 _USER = 256  # characters of a user's name that are kept, as in /v1/classify
-_QUEUE = 256  # deferred calls that may wait for a place upstream
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +50,8 @@ class Chat:
 
     Parameters
     ----------
-    forwarder : for calls that are not the task's; None where the teacher has no endpoint to forward them to
-    deferrals : for the task's own calls, whose places no other call can take
+    forwarder : for calls that are not the task's; None where they are not forwarded
+    deferrals : the same one, for the task's own calls; None where the teacher has no endpoint
     forwarded : the sample of the calls that were not recognised
     """
 
@@ -72,19 +71,16 @@ async def chatting(runtime: Runtime) -> AsyncIterator[Chat]:
 
     recogniser = Recogniser(spec.name, runtime.forms, labels, pair=spec.input == "pair")
     endpoints = getattr(teacher, "endpoints", ())
-    forwarder = Forwarder(endpoints) if endpoints and spec.server.forward else None
-    at_once = concurrency_of(spec.teacher.params)
-    deferrals = Forwarder(endpoints, concurrency=at_once, queue=_QUEUE, weight=8) if endpoints else None
+    upstream = Forwarder(endpoints, concurrency_of(spec.teacher.params)) if endpoints else None
     redact = redact_text(runtime.router.redact)
     forwarded = ForwardedCalls(runtime.store, spec.server.sample_forwarded, redact, _label_of(labels))
     await asyncio.to_thread(forwarded.start)
     try:
-        yield Chat(recogniser, forwarder, deferrals, forwarded)
+        yield Chat(recogniser, upstream if spec.server.forward else None, upstream, forwarded)
     finally:
         await asyncio.to_thread(forwarded.stop)
-        for opened in (forwarder, deferrals):
-            if opened is not None:
-                await opened.close()
+        if upstream is not None:
+            await upstream.close()
 
 
 def _label_of(labels: Callable[[], Sequence[str]]) -> LabelOf:

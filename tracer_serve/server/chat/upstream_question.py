@@ -48,7 +48,8 @@ class UpstreamQuestion:
         """Send the call upstream, for an audit: not as a stream, and under no idempotency key."""
         started = time.monotonic()
         try:
-            async with self.forwarder.ask(self.face.path, _whole(self.body), self.headers) as (_, answer):
+            path, body = self.face.path, _whole(self.body)
+            async with self.forwarder.ask(path, body, self.headers, own=True) as (_, answer):
                 if answer.status_code != httpx.codes.OK:
                     raise TeacherError(f"upstream answered {answer.status_code}", reason="unavailable")
                 read = bytearray()

@@ -96,6 +96,7 @@ def _promise(runtime: Runtime) -> dict[str, Any] | None:
         "required": state.alpha,
         "proved_live_at": state.proved_at,
         "confidence": 1.0 - state.delta,
+        "forms": _forms(runtime),
     }
 
 
@@ -115,6 +116,23 @@ def _labels(runtime: Runtime) -> list[dict[str, Any]]:
         watched = {"required": required.get(row.label), "live_rows": state and state.seen}
         rows.append(asdict(row) | watched | {"live_kept": state and state.agreements})
     return rows
+
+
+def _forms(runtime: Runtime) -> list[dict[str, Any]]:
+    """Return how the audits of each form came out, most audits first."""
+    names = {form.fingerprint: form.name for form in runtime.forms}
+    watched = runtime.watch.forms
+    return [
+        {
+            "form": names.get(form, form),
+            "audits": state.seen,
+            "agreements": state.agreements,
+            "agreement": state.agreements / state.seen,
+            "suspended": form in watched.suspended,
+        }
+        for form, state in sorted(watched.states.items(), key=lambda item: -item[1].seen)
+        if state.seen
+    ]
 
 
 def _breakers(runtime: Runtime) -> list[dict[str, str]]:

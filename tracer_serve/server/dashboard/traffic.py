@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from tracer_serve.serving.held_back import HeldBackCounts, held_back_on
 from tracer_serve.storage.traces import Tally, TraceStore
 
 _PRICED_ON = timedelta(days=7)
@@ -26,6 +27,7 @@ def traffic_of(store: TraceStore, price: Any, now: datetime) -> dict[str, Any]:
         "hours": _every_hour(hours, now),
         "today": counts(today),
         "money": _money(today, week, price),
+        "held_back": _held_back(held_back_on(store, now), today, price),
     }
 
 
@@ -61,6 +63,17 @@ def _every_hour(hours: Hours, now: datetime) -> list[dict[str, Any]]:
     ]
 
 
+def _held_back(held: HeldBackCounts, today: Tally, price: Any) -> dict[str, Any]:
+    """Return what would have been handled today if the mode had let it, and what the teacher was paid for it."""
+    return {
+        "texts": held.texts,
+        "agreed": held.agreed,
+        "share": held.texts / max(today.requests, held.texts) if held.texts else None,
+        "cost": held.cost or None,
+        "currency": _currency(price),
+    }
+
+
 def _money(today: Tally, week: Tally, price: Any) -> dict[str, Any] | None:
     """Return what was saved today, net of audits: each handled text at what a question cost this week on average."""
     paid, asked = week.cost + week.audit_cost, week.deferred + week.audits
@@ -68,12 +81,16 @@ def _money(today: Tally, week: Tally, price: Any) -> dict[str, Any] | None:
         return None
     per_call = paid / asked
     return {
-        "currency": str(price.get("currency", "USD")) if isinstance(price, Mapping) else "USD",
+        "currency": _currency(price),
         "per_call": per_call,
         "spent": today.cost,
         "audits": today.audit_cost,
         "saved": today.handled * per_call - today.audit_cost,
     }
+
+
+def _currency(price: Any) -> str:
+    return str(price.get("currency", "USD")) if isinstance(price, Mapping) else "USD"
 
 
 def _total(tallies: Sequence[Tally]) -> Tally:

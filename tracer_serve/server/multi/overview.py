@@ -79,6 +79,7 @@ def index(request: Request) -> Response:
 def _today(runtime: Runtime) -> dict[str, Any] | None:
     """Return today's counts, None while the store does not answer, which `health` reports as a problem."""
     try:
-        return dict(traffic_of(runtime.store, None, datetime.now(UTC))["today"])
+        traffic = traffic_of(runtime.store, None, datetime.now(UTC))
+        return dict(traffic["today"]) | {"held_back": traffic["held_back"]["share"]}
     except StoreError:
         return None

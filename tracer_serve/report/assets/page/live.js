@@ -23,7 +23,9 @@ function headline({ version, gate, mode, traffic }) {
   if (!version) return "No version yet: everything goes to the teacher, and is learnt from";
   if (gate.reason === "no_certificate") return "Nothing is certified yet: everything goes to the teacher";
   if (!gate.open) return "The gate is closed: everything goes to the teacher";
-  if (mode === "observe") return "Only observing: everything goes to the teacher";
+  const would = traffic && traffic.held_back;
+  if (mode === "observe") return would && would.texts ? `Only observing: ${percent(would.share)} of today's requests would have been answered without the teacher`
+    : "Only observing: everything goes to the teacher";
   const today = traffic && traffic.today;
   return today && today.requests ? `${percent(today.coverage)} of today's requests were answered without the teacher`
     : `${percent(version.coverage)} of the traffic is certified to need no teacher`;
@@ -51,17 +53,25 @@ const held = (recent) => (recent && recent.held_back.rows
 function tiles({ version, gate, mode, traffic, promise, recent, versions }) {
   const serving = versions.find((v) => v.serves);
   const live = serving && serving.live;
-  put("coverage", live && live.requests ? percent(live.coverage) : gate.open && mode !== "observe" ? "-" : "0 %");
-  put("coverage-note", counted({ version, gate, mode }, live));
+  const would = mode === "observe" && traffic && traffic.held_back.texts ? traffic.held_back : null;
+  put("coverage-name", would ? "Would be answered without the teacher" : "Answered without the teacher");
+  put("coverage", would ? percent(would.share) : live && live.requests ? percent(live.coverage) : gate.open && mode !== "observe" ? "-" : "0 %");
+  put("coverage-note", would ? `${count(would.texts)} of today's ${plural(traffic.today.requests, "request")}; certified: ${percent(version.coverage)}` : counted({ version, gate, mode }, live));
   const shadow = held(recent);
   put("agreement", promise && promise.audits ? percent(promise.agreement) : shadow ? percent(recent.held_back.agreed / recent.held_back.rows) : "-");
   put("agreement-note", promise && promise.audits
     ? `${count(promise.agreements)} of ${plural(promise.audits, "audit")}; at least ${atLeast(promise.lower_bound)} at any time, with ${exact(promise.confidence)} confidence`
     : shadow ? `${shadow}; no audit yet` : version ? "no audit yet" : "nothing to audit");
   const cash = traffic && traffic.money;
-  put("saved-name", cash ? "Saved today" : "Teacher calls saved today");
-  put("saved", !traffic ? "-" : cash ? money(cash.saved, cash.currency) : count(traffic.today.teacher_calls_saved));
-  put("saved-note", cash ? `net of ${money(cash.audits, cash.currency)} for audits; ${money(cash.spent, cash.currency)} spent on deferred texts` : traffic ? `net of ${plural(traffic.today.audits, "audit")}; no answer has told a cost this week` : "");
+  if (would) {
+    put("saved-name", would.cost === null ? "Teacher calls it would have saved today" : "Would have saved today");
+    put("saved", would.cost === null ? count(would.texts) : money(would.cost, would.currency));
+    put("saved-note", "before audits; mode enforce saves it");
+  } else {
+    put("saved-name", cash ? "Saved today" : "Teacher calls saved today");
+    put("saved", !traffic ? "-" : cash ? money(cash.saved, cash.currency) : count(traffic.today.teacher_calls_saved));
+    put("saved-note", cash ? `net of ${money(cash.audits, cash.currency)} for audits; ${money(cash.spent, cash.currency)} spent on deferred texts` : traffic ? `net of ${plural(traffic.today.audits, "audit")}; no answer has told a cost this week` : "");
+  }
   const { handled, deferred } = recent ? recent.latency_ms : { handled: { p50: null }, deferred: { p50: null } };
   put("latency-name", `Median time${handled.p50 !== null ? " of what was handled" : deferred.p50 !== null ? " of what was deferred" : " to an answer"}`);
   put("latency", handled.p50 === null ? ms(deferred.p50) : ms(handled.p50));
@@ -88,6 +98,9 @@ function watched({ version, gate, mode, monitor, promise, recent }) {
           : promise.agreement < promise.required ? `Too early to tell: fewer audits agree than ${exact(promise.required)}, as so few may by chance.`
             : `Yes, as far as the audits tell: at least ${exact(promise.required)} have to agree.`;
   put("verdict", shadow ? `${verdict} Meanwhile ${shadow}.` : verdict);
+  const forms = promise ? promise.forms : [];
+  listed("forms-watched", forms.length > 1 || forms.some((one) => one.suspended) ? forms : [], (one) => element("li",
+    `${one.form}: ${count(one.agreements)} of ${plural(one.audits, "audit")} agree${one.suspended ? "; suspended, as they disagree too often: remove its same_as" : ""}`));
 }
 
 function show() {
@@ -105,6 +118,7 @@ function show() {
   if (facts.traffic) hours(facts.traffic);
   if (facts.recent) reasons(facts.recent);
   tables(facts);
+  unrecognised(facts);
   operator(facts);
 }
 

@@ -52,6 +52,14 @@ function reasons(recent) {
   });
 }
 
+/** Calls that were forwarded because they are of no known form, by reason, with what to do. */
+function unrecognised({ forwarded }) {
+  $("forwarded").hidden = !forwarded.length;
+  const total = forwarded.reduce((sum, one) => sum + one.calls, 0);
+  put("forwarded-words", `${plural(total, "call")} went to the teacher's endpoint as ${total === 1 ? "it" : "they"} came, of ${plural(forwarded.length, "form")}; nothing of ${total === 1 ? "it" : "them"} was answered here.`);
+  listed("forwarded-rows", forwarded, (one) => row([head(one.reason.replaceAll("_", " ")), number(one.calls), cell(one.detail), cell(Object.keys(one.labels).join(", ") || "-"), cell(one.advice), cell(one.form, "form")]));
+}
+
 function cell(said, className) { return element("td", said, className); }
 function number(n) { return cell(n === null ? "-" : count(n), "n"); }
 function head(said) {

@@ -150,7 +150,7 @@ def test_a_gate_that_trusts_the_measured_recall_is_caught(tested: bool) -> None:
         if tested:
             wrong += broken(certify(rows, replace(GATE, seed=seed)), 0.2)
             continue
-        own = rows.truth == "hate"
+        own = np.asarray(rows.truth == "hate")
         lost = np.sort(rows.scores[own & ~rows.agreed])[::-1]
         allowed = int(0.1 * own.sum())
         threshold = lost[allowed] if len(lost) > allowed else 0.0

@@ -10,6 +10,7 @@ from tracer_serve.gate.certify import certify
 from tracer_serve.gate.segments import segment_of_rows, segments_of, thresholds_of
 from tracer_serve.gate.settings import CalibrationRows, GateSettings
 from tracer_serve.gate.wording import promise_of
+from tracer_serve.types import Text
 
 GATE = GateSettings(alpha=0.9, delta=0.05, segments={"german": r"\b(der|die|das)\b", "short": r"^\S+$"})
 
@@ -24,7 +25,7 @@ def mixed(rng: np.random.Generator, n: int, german: float = 0.5) -> CalibrationR
 
 def test_a_text_belongs_to_the_first_pattern_it_matches() -> None:
     """Patterns are tried in order, a pair by either side; the rest is other."""
-    texts = ["wo ist die Karte", "die", "Karte", "where is it", ("where", "ist das so")]
+    texts: list[Text] = ["wo ist die Karte", "die", "Karte", "where is it", ("where", "ist das so")]
     assert segments_of(texts, GATE.segments).tolist() == ["german", "german", "short", "other", "german"]
 
 

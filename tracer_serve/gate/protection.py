@@ -96,10 +96,14 @@ def recall_tests(
     ValueError
         Where labels are protected and the teacher's labels are not given.
     """
-    if settings.protect and rows.truth is None:
+    if not settings.protect:
+        return ()
+    if rows.truth is None:
         raise ValueError("a protected label needs the teacher's label of each calibration row")
-    delta = settings.tested_delta
+    truth, delta = rows.truth, settings.tested_delta
     return tuple(
-        RecallTest.of(tally, rows.truth == label, rows.agreed, single, label=label, required=required, delta=delta)
+        RecallTest.of(
+            tally, np.asarray(truth == label), rows.agreed, single, label=label, required=required, delta=delta
+        )
         for label, required in settings.protect.items()
     )

@@ -74,7 +74,8 @@ class Counted:
         tally = ThresholdCounts.of(scores, grid)
         n = np.stack([tally.counts(view) for view in (np.ones_like(single), single)])
         k = np.stack([tally.counts(view) for view in (agreed, agreed & single)])
-        total = tally.sums(np.nan_to_num(rows.predicted, nan=0.0, posinf=0.0, neginf=0.0))
+        predicted = np.zeros_like(scores) if rows.predicted is None else rows.predicted
+        total = tally.sums(np.nan_to_num(predicted, nan=0.0, posinf=0.0, neginf=0.0))
         return cls(
             alpha=settings.alpha,
             delta=delta,

@@ -28,7 +28,7 @@ class CandidateStage:
     open : rows that it reads whole and whose predicted class the class floor lets pass, shape (n,)
     flat : whether the acceptor's score is uninformative, so that all rows get the same score instead
     vetoed : rows that may carry a protected label and would get another one (`fit.protection`), shape (n,)
-    limits : probability of each protected label above which the served policy vetoes, shape (p,)
+    limits : rank of the probability of each protected label above which the served policy vetoes, shape (p,)
     """
 
     surrogate: int

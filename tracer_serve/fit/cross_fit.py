@@ -12,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from tracer_serve.components.truncation import truncated
 from tracer_serve.fit.fold_data import Folds
+from tracer_serve.fit.risk_rank import risk_ranks, risk_references
 from tracer_serve.gate.scope_guard import scope_scores
 from tracer_serve.infra.parallel import HEAVY, spread
 from tracer_serve.policy.stage import gather
@@ -56,7 +57,7 @@ class OutOfFold:
     cpu_ms : CPU of predicting one row in batches, without embedding and nearest rows
     embed_ms : of these, where the folds are `priced`
     view : place in `Spec.embedders` of what its surrogate sees through
-    risk : probability of each protected label, shape (p, n)
+    risk : rank of the probability of each protected label (`fit.risk_rank`), shape (p, n)
     votes : of a blend's members
     """
 
@@ -91,8 +92,8 @@ def cross_fit(
     protect : labels whose probability is wanted
     """
     n, light = len(folds.rows), getattr(make(), "cost", 1.0) < HEAVY
-    codes, clock = class_codes(folds.classes, protect), time.thread_time if light else time.process_time
-    job = partial(_Job, make, tuple(acceptors), codes, refit_rows or n, clock)
+    clock = time.thread_time if light else time.process_time
+    job = partial(_Job, make, tuple(acceptors), tuple(protect), refit_rows or n, clock)
     found: list[_HeldOut] = []
     folds.prepare()
     with _quiet():  # around all threads, which share one set of warning filters
@@ -141,7 +142,7 @@ class _Job:
 
     make: Callable[[], Surrogate]
     acceptors: tuple[Acceptor, ...]
-    protected: Ints
+    protect: tuple[str, ...]
     refit_rows: int
     clock: Callable[[], float]
     fold: int
@@ -181,7 +182,9 @@ def _fit_fold(folds: Folds, job: _Job) -> _HeldOut:
     scope = scope_scores(seen.proba, seen.neighbours.similarity, folds.rarity(job.fold))
     cut = truncated(surrogate, asked.texts)
     features = tuple(acceptor.features(seen) for acceptor in job.acceptors)
-    risk = np.where(job.protected[:, None] < 0, 0.0, seen.proba.T[job.protected])
+    inputs, labels = folds.inputs(job.fold).take(train), folds.rows.labels[train]
+    references = risk_references(surrogate, inputs, labels, job.protect)
+    risk = risk_ranks(references, seen.proba, class_codes(folds.classes, job.protect))
     top, second = top_two(seen.proba)
     return _HeldOut(
         fold=job.fold,

@@ -12,6 +12,7 @@ from tracer_serve.fit.comparison import names_of
 from tracer_serve.fit.cross_fit import class_codes, fit_surrogate
 from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.gating import StageFacts
+from tracer_serve.fit.risk_rank import risk_limit, risk_references
 from tracer_serve.fit.selection import prices
 from tracer_serve.fit.warm_start import Resume
 from tracer_serve.gate.certificate import Certificate
@@ -59,7 +60,7 @@ def finish(
                 acceptor=acceptor,
                 names=_registered(task, part),
                 open=_open(task, part, known, classes),
-                limits=_limits(task, part, known),
+                limits=_limits(task, part, surrogate, inputs, rows.labels),
                 scale=scale,
                 scope_threshold=guard,
             )
@@ -104,12 +105,13 @@ def _open(task: Task, part: CandidateStage, served: Labels, classes: Labels) -> 
     return found
 
 
-def _limits(task: Task, part: CandidateStage, served: Labels) -> Floats:
+def _limits(task: Task, part: CandidateStage, surrogate: Surrogate, inputs: Inputs, labels: Labels) -> Floats:
     """Return the probability of each served class above which no other label is answered, shape (k,)."""
-    limits = np.full(len(served), np.inf)
-    for code, limit in zip(class_codes(served, [*task.spec.gate.protect]), part.limits, strict=True):
+    limits, protect = np.full(len(surrogate.classes_), np.inf), [*task.spec.gate.protect]
+    references = risk_references(surrogate, inputs, labels, protect)
+    for code, reference, rank in zip(class_codes(surrogate.classes_, protect), references, part.limits, strict=True):
         if code >= 0:
-            limits[code] = limit
+            limits[code] = risk_limit(reference, rank)
     return limits
 
 

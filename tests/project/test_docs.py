@@ -139,9 +139,9 @@ def test_the_root_of_the_package_holds_at_most_six_modules() -> None:
 
 
 def test_newcomers_questions_are_answered_by_at_most_four_files_that_exist() -> None:
-    """docs/architecture.md answers seven questions, each with one to four files of the package."""
+    """docs/architecture.md answers at least seven questions, each with one to four files of the package."""
     rows = re.findall(r"^\| ([A-Z][^|]*\?) \| (.*) \|$", DOCS["architecture.md"], re.MULTILINE)
-    assert len(rows) == 7
+    assert len(rows) >= 7
     for question, answer in rows:
         files = re.findall(r"`([a-z_/]+\.[a-z]+)`", answer)
         assert 1 <= len(files) <= 4, question

@@ -1,4 +1,4 @@
-"""Translate request bodies of OpenAI's Responses API and Anthropic's Messages API into chat completion bodies.
+"""Translate bodies of OpenAI's Responses API and Anthropic's Messages API into chat completion bodies, and back.
 
 A form is compared, and an answer's shape is read, in the vocabulary of chat completions alone. Fields without a
 counterpart keep their names, so that a call with one that is not known differs from every form.
@@ -34,6 +34,33 @@ def from_responses(body: Mapping[str, Any]) -> dict[str, Any]:
         chat["messages"] = [*first, *map(_item, items)]
     defaults = {"background": False, "truncation": "disabled"}
     return {name: value for name, value in chat.items() if name not in defaults or value != defaults[name]}
+
+
+def to_responses(chat: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the body of ``POST /v1/responses`` that `from_responses` reads as a chat completion body.
+
+    Examples
+    --------
+    >>> to_responses({"model": "gpt", "messages": [{"role": "user", "content": "hi"}]})
+    {'model': 'gpt', 'input': [{'role': 'user', 'content': 'hi'}]}
+    """
+    body = dict(chat)
+    body["input"], wanted = body.pop("messages"), body.pop("response_format", None)
+    if _type_of(wanted) == "json_schema":
+        wanted = {"type": "json_schema", **wanted["json_schema"]}
+    if wanted is not None:
+        body["text"] = {**body.get("text", {}), "format": wanted}
+    if isinstance(tools := body.get("tools"), list):
+        body["tools"] = [_flat(tool) for tool in tools]
+    if "tool_choice" in body:
+        body["tool_choice"] = _flat(body["tool_choice"])
+    return body
+
+
+def _flat(tool: Any) -> Any:
+    if _type_of(tool) == "function" and isinstance(tool.get("function"), Mapping):
+        return {"type": "function", **tool["function"]}
+    return tool
 
 
 def from_messages(body: Mapping[str, Any]) -> dict[str, Any]:

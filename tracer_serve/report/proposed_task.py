@@ -8,8 +8,9 @@ import yaml
 
 from tracer_serve.components.teachers._recorded import SLOT
 from tracer_serve.errors import BadInputError
-from tracer_serve.forms.calls import CHAT
+from tracer_serve.forms.calls import CHAT, RESPONSES
 from tracer_serve.forms.form import Form
+from tracer_serve.forms.translate import to_responses
 from tracer_serve.report.discovery import FoundTask
 
 _PERCENT = 1.0  # a confidence above this is stated in percent
@@ -19,6 +20,8 @@ _KEY = "${OPENAI_API_KEY}"
 
 def write_task(folder: Path, found: FoundTask, base_url: str, alpha: float, api_key: str = _KEY) -> Path:
     """Write ``NAME.yaml``, ``NAME.call.json`` and ``NAME.traces.jsonl``; return the YAML's path.
+
+    The call is a chat completion, which the teacher asks. Calls of the Responses API have a file of their own.
 
     Parameters
     ----------
@@ -35,11 +38,12 @@ def write_task(folder: Path, found: FoundTask, base_url: str, alpha: float, api_
     form, name, labels = found.group.form, found.name, frozenset(found.group.label_set)
     if SLOT in "".join(form.around):
         raise BadInputError(f"{name}: its prompt contains {SLOT}, which marks the text in {name}.call.json")
-    if form.api != CHAT:
-        raise BadInputError(f"{name}: its calls use the API {form.api!r}; only chat completions are answered yet")
+    calls = {_request(name, CHAT): call_of(form)}
+    if form.api == RESPONSES:
+        calls[_request(name, RESPONSES)] = to_responses(call_of(form))
     files = {
         folder / f"{name}.yaml": _yaml(found, base_url, alpha, api_key),
-        folder / f"{name}.call.json": json.dumps(call_of(form), ensure_ascii=False, indent=1) + "\n",
+        **{folder / file: json.dumps(call, ensure_ascii=False, indent=1) + "\n" for file, call in calls.items()},
         folder / f"{name}.traces.jsonl": "".join(
             json.dumps({"input": example.text, "teacher": example.label}, ensure_ascii=False) + "\n"
             for example in found.group.examples
@@ -65,10 +69,14 @@ def call_of(form: Form) -> dict[str, Any]:
     return {"model": form.model, "messages": [*turns, last], **form.option_values}
 
 
+def _request(name: str, api: str) -> str:
+    return f"{name}.call.json" if api == CHAT else f"{name}.{api}.json"
+
+
 def _yaml(found: FoundTask, base_url: str, alpha: float, api_key: str) -> str:
     group, name = found.group, found.name
-    request = f"{name}.call.json"
-    form: dict[str, Any] = {"name": "observed", "request": request, "same_as": "teacher"}
+    request = _request(name, CHAT)
+    form: dict[str, Any] = {"name": "observed", "request": _request(name, group.form.api), "same_as": "teacher"}
     if handled := _when_handled(found):
         form["when_handled"] = handled
     teacher: dict[str, Any] = {"type": "openai", "base_url": base_url, "model": group.form.model, "api_key": api_key}

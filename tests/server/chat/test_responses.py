@@ -15,6 +15,7 @@ from tests.server.worlds import DEFERRED, HANDLED, make_version, serving
 from tests.support.stub_llm import StubLLM
 from tracer_serve.config.load import Task
 from tracer_serve.forms.calls import RESPONSES, NotACallError, parse
+from tracer_serve.forms.translate import to_responses
 
 Known = Callable[..., str]
 MakeTask = Callable[..., Task]
@@ -224,3 +225,21 @@ def test_what_is_not_known_is_part_of_the_form() -> None:
     assert seen.form.media == ("input_image",)
     called = [{"type": "function_call_output", "call_id": "c", "output": "o"}]
     assert parse({"model": "m", "input": [{"role": "user", "content": "x"}, *called]}, RESPONSES).message is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object"}}}},
+        {"tools": [{"type": "function", "function": {"name": "say", "parameters": {}}}], "tool_choice": "required"},
+        {"tool_choice": {"type": "function", "function": {"name": "say"}}, "temperature": 0, "n_probs": 3},
+    ],
+)
+def test_a_chat_completion_has_a_twin_among_responses(options: Any) -> None:
+    """Translated there and back it asks the same."""
+    said = [{"role": "system", "content": "Sort."}, {"role": "user", "content": "x"}]
+    chat = {"model": "m", "messages": said, **options}
+    there, here = parse(to_responses(chat), RESPONSES), parse(chat)
+    assert (there.form.turns, there.form.options) == (here.form.turns, here.form.options)
+    assert there.message == "x"

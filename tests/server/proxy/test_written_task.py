@@ -78,3 +78,30 @@ def test_it_answers_the_calls_that_it_was_found_from(
     assert handled > 30
     assert agree >= 0.8 * handled
     assert other.headers["x-tracer-decision"] != "handled"
+
+
+def responses_call(text: str) -> dict[str, Any]:
+    chat = call(text)
+    wanted = {"type": "json_schema", **chat["response_format"]["json_schema"]}
+    body = {"model": "stub-1", "instructions": "Sort.", "input": f"{ASK}{text}{END}", "text": {"format": wanted}}
+    return {**body, "temperature": 0}
+
+
+def test_calls_of_the_responses_api_are_recognised_as_they_were_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The teacher asks by chat completion; the form is the found call's, so `check --request` knows the next one."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-operator")
+
+    def line(text: str, label: str) -> str:
+        part = {"type": "output_text", "text": json.dumps({"intent": label, "confidence": 0.9}), "annotations": []}
+        item = {"type": "message", "role": "assistant", "status": "completed", "content": [part]}
+        answer = {"object": "response", "created_at": 1_760_000_000, "model": "stub-1", "output": [item]}
+        return json.dumps({"request": responses_call(text), "response": answer}) + "\n"
+
+    log, tasks, body = tmp_path / "log.jsonl", tmp_path / "tasks", tmp_path / "body.json"
+    log.write_text("".join(map(line, TEXTS[:300], LABELS[:300])), encoding="utf-8")
+    assert main(["discover", str(log), "--write", str(tasks), "--no-projection"]) == 0
+    body.write_text(json.dumps(responses_call(TEXTS[301])), encoding="utf-8")
+    assert main(["check", str(tasks / "intent.yaml"), "--request", str(body)]) == 0
+    assert "recognised as observed" in capsys.readouterr().out

@@ -70,9 +70,16 @@ def _observed(found: RawTrace) -> Observed:
     if "input" in inside and "messages" not in inside:
         body = {**found.options, "model": model, **{k: inside[k] for k in ("input", "instructions") if k in inside}}
     else:
-        body = {**found.options, "model": model, "messages": _messages(inside.get("messages", prompt))}
+        said = "input" if _is_response(found) else "messages"
+        body = {**found.options, "model": model, said: _messages(inside.get("messages", prompt))}
     at = time.time() if when is None else when.timestamp()
     return observed(body, found.label, at, tokens_of(found.usage), cost_of(found.cost))
+
+
+def _is_response(found: RawTrace) -> bool:
+    """Return whether a call was one of the Responses API, by its answer or by fields that only its requests have."""
+    answered = isinstance(found.label, Mapping) and "output" in found.label and "choices" not in found.label
+    return answered or bool({"instructions", "text"} & found.options.keys())
 
 
 def _messages(prompt: Any) -> list[dict[str, Any]]:

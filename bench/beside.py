@@ -73,7 +73,7 @@ class _Client:
 
 
 def beside_a_list(system: str, data: Dataset, port: int, texts: int, *, rounds: int, seconds: float) -> list[Row]:
-    """Measure single requests alone and beside a list of so many texts.
+    """Measure single requests alone and beside a list of some texts.
 
     Parameters
     ----------

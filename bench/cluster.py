@@ -101,7 +101,7 @@ def variant(text: str, rng: np.random.Generator) -> str:
 
 
 def fill(folder: Path, rows: int, spec: dict[str, Any]) -> None:
-    """Write a task with so many traces in its store."""
+    """Write a task with a number of traces in its store."""
     known = folder / "teacher.jsonl"
     known.write_text(json.dumps({"input": "hello", "teacher": "greeting"}) + "\n", encoding="utf-8")
     written = {"name": "cluster", "teacher": {"type": "offline", "file": known.name}, "fit": {"folds": 4}}
@@ -153,7 +153,7 @@ def version_of(folder: Path) -> Path:
 def differences(one: Path, other: Path) -> tuple[str, ...]:
     """Return the files of two versions whose bytes differ; for JSON with the keys under which they do."""
     names = {str(path.relative_to(root)) for root in (one, other) for path in root.rglob("*") if path.is_file()}
-    return tuple(told for name in sorted(names) if (told := _difference(name, one / name, other / name)))
+    return tuple(found for name in sorted(names) if (found := _difference(name, one / name, other / name)))
 
 
 def _difference(name: str, one: Path, other: Path) -> str:

@@ -8,7 +8,7 @@ guard. A fit is counted once: CPU seconds and peak memory are those of the fit t
 
     python -m bench.coverage --dataset sick --systems tracer-serve --surrogates logreg encoder --halves 20
 
-A fit of minutes is not repeated: with ``--halves`` the fitted policy is certified anew on one half of the test rows, as
+A fit of minutes is not repeated: with ``--halves`` the policy is certified again on one half of the test rows, as
 `gate.mode: strict` does on its fifth, and judged on the other half, near-duplicates together.
 """
 
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--surrogates", nargs="+", default=OURS["surrogates"], help="ours, as blend encoder")
     parser.add_argument("--spec", default="{}", help='YAML laid over our spec, as "{surrogates: [logreg]}"')
     parser.add_argument("--keep", type=float, nargs="+", default=[], help="scope guards to try, as 0.98 0.9; 1: none")
-    parser.add_argument("--halves", type=int, default=0, help="certify our one fit on so many halves of the test rows")
+    parser.add_argument("--halves", type=int, default=0, help="halves of the test rows that certify our one fit")
     parser.add_argument("--json", action="store_true", help="flat rows, nothing else on standard output")
     options = parser.parse_args(arguments)
     rows: list[Row] = []

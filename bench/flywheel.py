@@ -4,7 +4,7 @@
 
 2,000 starting traces, then 1,000 calls a day and a refit each night, alpha .95. Gold labels play the teacher; in the
 second world it swaps eight intents from day 6 on. Arms: tracer-llm, which refits on labels of what it defers;
-tracer-serve without audits; tracer-serve; and tracer-serve with every label for nothing, which nobody has. A long run
+tracer-serve without audits; tracer-serve; and tracer-serve with every label free of charge, an upper bound. A long run
 can be made in pieces: `--json` prints rows, `--rows` reads them again.
 """
 

@@ -2,7 +2,7 @@
 
 ``python -m bench.report --rows 20000 50000`` times `build_report` with `render_html`, each size in a process of its
 own, on the synthetic traces of `bench.scale`. What the model says of each row is drawn, since its fit is not what is
-measured: nine answers in ten agree, and the score tells most of them. Rows are those that the report stands on: all
+measured: nine answers in ten agree, and the score tells most of them. Rows are those of the report: all
 traces up to 50,000, beyond that a held-out fifth of them, so 20,000 for 100,000 traces.
 """
 
@@ -40,7 +40,7 @@ class Row:
 
     Parameters
     ----------
-    rows : calibration rows that the report stands on
+    rows : calibration rows of the report
     cpu_s, wall_s : of data and page together
     peak_mb : of the whole process, fit and traces included
     page_mb, json_mb : of the two files

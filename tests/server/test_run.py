@@ -128,7 +128,7 @@ def test_a_worker_that_dies_at_its_start_is_told_as_that(task: MakeTask) -> None
     with announced([spec.file]), WorkerHandle("this") as worker:
         worker.prepare()
         with pytest.raises(RuntimeError, match="ended early, with 0"):
-            worker.told()
+            worker.wait_report()
 
 
 @pytest.mark.parametrize("module", ["tracer_serve.server.process.worker", "tracer_serve.server.bento.service"])

@@ -13,7 +13,7 @@ class Classified:
 
     Parameters
     ----------
-    label : the label; None if the text was deferred and nobody was asked
+    label : the label; None if the text was deferred and no teacher was asked
     decision : ``handled``, ``deferred`` or ``degraded``
     reason : why, as in `tracer_serve.policy.decision`
     score : the acceptor's score, None without a version

@@ -56,7 +56,7 @@ class DaskCluster:
 
     def __init__(self, address: str, plugins: Sequence[Path] = (), *, connect_s: float = 20.0) -> None:
         self.cpu_s = 0.0
-        self._address, self._shared = address, None
+        self._address = address
         self._sent: tuple[object, Any] | None = None
         try:
             self._client = distributed.Client(address, timeout=connect_s, set_as_default=False)
@@ -112,7 +112,7 @@ class DaskCluster:
                 self.cpu_s += cpu
                 yield futures[future], result
         finally:
-            self._client.cancel(list(futures), force=True)  # whoever stops listening wants no more
+            self._client.cancel(list(futures), force=True)  # the caller has stopped reading
 
     def _send(self, shared: Any) -> Any:
         """Send to all workers, once as long as the same object is asked for."""

@@ -24,7 +24,7 @@ def groups_of(texts: Sequence[Text], named: Sequence[str] = (), by: GroupBy = "t
     """Give each row the number of its group, shape (n,), counted from 0 in order of appearance.
 
     A group that the caller named is taken as it is. Rows without one are grouped by near duplicates
-    (`duplicate_groups`) and, unless told otherwise, by template (`gate.templates`).
+    (`duplicate_groups`) and, by default, by template (`gate.templates`).
 
     Parameters
     ----------

@@ -31,7 +31,7 @@ def go(args: argparse.Namespace, worker: WorkerHandle) -> int:
     server = tasks[0].spec.server
     with bind(server) as listener:
         worker.prepare()
-        report = worker.told()
+        report = worker.wait_report()
         if not report["serves"]:
             worker.end()
         for task, found in zip(tasks, report["tasks"], strict=True):

@@ -1,4 +1,4 @@
 """Resilience of calls to remote services: deadline, retries, breaker, bounded queue, coalescing, cache.
 
-Each piece stands alone and takes its clock from outside, so that a teacher of your own can use any of them.
+Each part is independent and takes its clock as an argument, so that other teachers can use any of them.
 """

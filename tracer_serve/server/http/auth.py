@@ -69,16 +69,16 @@ class Guard:
             await self._app(scope, receive, send)
             return
         left = self._buckets.take(caller)
-        told = _told(self._buckets, left)
+        limits = _limit_headers(self._buckets, left)
         if not left.allowed:
             retry = {"retry-after": str(math.ceil(left.retry_s))}
             too_many = RefusalError(429, "too many requests; wait as Retry-After says", code="rate_limit_exceeded")
-            await respond(too_many, told | retry)(scope, receive, send)
+            await respond(too_many, limits | retry)(scope, receive, send)
             return
 
         async def telling(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(told)
+                MutableHeaders(scope=message).update(limits)
             await send(message)
 
         await self._app(scope, receive, telling)
@@ -161,7 +161,7 @@ def unknown_key(path: str, headers: Headers) -> RefusalError:
     return RefusalError(401, message, code=code, headers={"www-authenticate": scheme})
 
 
-def _told(buckets: Buckets, left: Left) -> dict[str, Any]:
+def _limit_headers(buckets: Buckets, left: Left) -> dict[str, Any]:
     return {
         "x-ratelimit-limit-requests": f"{buckets.per_minute:g}",
         "x-ratelimit-remaining-requests": str(left.remaining),

@@ -18,8 +18,8 @@ class Limits:
     connections : most connections of a worker; beyond that the longest idle one is closed
     idle_s : most seconds from a connection's start, or its last answer, to the end of the next request's head
     head_bytes : most bytes of a request line with headers, or of what follows a body
-    write_s, write_bytes : a client that does not read its answer has to take so many bytes in so many seconds
-    look_s : seconds between two looks for idle connections
+    write_s, write_bytes : a client must read at least `write_bytes` of its answer in `write_s` seconds
+    look_s : seconds between two checks for idle connections
     """
 
     connections: int = 10_000

@@ -1,4 +1,4 @@
-"""How much each caller may still ask: token buckets, as many as there are callers, up to a bound."""
+"""Rate limits per caller: token buckets, up to a bounded number of callers."""
 
 import time
 from collections import OrderedDict
@@ -10,14 +10,14 @@ _MOST = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What a bucket holds after a request.
+    """State of a bucket after a request.
 
     Parameters
     ----------
     allowed : whether the request may be served
     remaining : requests that may follow at once
     reset_s : seconds until the bucket is full again
-    retry_s : seconds until the next request is allowed; 0 where it is now
+    retry_s : seconds until the next request is allowed; 0 if it is allowed now
     """
 
     allowed: bool
@@ -27,11 +27,11 @@ class Left:
 
 
 class Buckets:
-    """One bucket per caller: full at first, a request takes a token, tokens come back evenly.
+    """One bucket per caller: it starts full, a request takes a token, and tokens are added evenly.
 
     Parameters
     ----------
-    per_minute : tokens that come back in a minute, and that a full bucket holds
+    per_minute : tokens that are added per minute, and the size of a bucket
     clock : seconds, monotonic
 
     Examples
@@ -46,14 +46,14 @@ class Buckets:
         self._held: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, caller: str) -> Left:
-        """Take a token, if there is one."""
+        """Take a token if there is one."""
         now = self._clock()
         tokens, at = self._held.pop(caller, (self._size, now))
         tokens = min(self._size, tokens + (now - at) * self._rate)
         allowed = tokens >= 1.0
         tokens -= allowed
         self._held[caller] = tokens, now
-        if len(self._held) > _MOST:  # whoever is forgotten was away the longest, and is nearly full again
+        if len(self._held) > _MOST:  # the least recent caller is dropped; its bucket is nearly full again
             self._held.popitem(last=False)
         missing = 0.0 if tokens >= 1.0 else (1.0 - tokens) / self._rate
         return Left(allowed, int(tokens), (self._size - tokens) / self._rate, missing)

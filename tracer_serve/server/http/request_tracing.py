@@ -13,7 +13,7 @@ from tracer_serve.infra import tracing as telemetry
 from tracer_serve.infra.log_context import TASK, name_lines
 
 FORMAT = "TRACER_SERVE_LOG_FORMAT"
-_TOLD = ("decision", "version", "score", "trace-id")
+_TRACED_HEADERS = ("decision", "version", "score", "trace-id")
 _KNOWN = frozenset(
     f"/v1/{path}" for path in ("classify", "chat/completions", "responses", "messages", "feedback", "models")
 )
@@ -54,13 +54,13 @@ class Tracing:
 
 
 def _facts(scope: Scope, message: Message) -> dict[str, Any]:
-    told = Headers(raw=message.get("headers", []))
+    given = Headers(raw=message.get("headers", []))
     facts: dict[str, Any] = {
         "http.request.method": scope["method"],
         "http.response.status_code": message["status"],
         "url.path": scope["path"],
     }
-    ours = {name: told.get(f"x-tracer-{name}") for name in _TOLD}
+    ours = {name: given.get(f"x-tracer-{name}") for name in _TRACED_HEADERS}
     return facts | {f"tracer.{name.replace('-', '_')}": value for name, value in ours.items() if value is not None}
 
 

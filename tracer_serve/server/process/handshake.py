@@ -91,10 +91,10 @@ class WorkerHandle:
 
     def prepare(self) -> None:
         """Tell the worker to check its tasks, import their traces and look for their versions."""
-        with suppress(ConnectionError):  # it has ended already, as `told` will find
+        with suppress(ConnectionError):  # it has ended already, as `wait_report` will find
             self._line.send(_PREPARE)
 
-    def told(self) -> Any:
+    def wait_report(self) -> Any:
         """Wait for what the worker found when it prepared.
 
         Raises

@@ -1,6 +1,6 @@
 """``POST /v1/feedback``: correct the label of an answer.
 
-A key may correct only the answers that it was given, and only so many per version. What it says trains, and never
+A key may correct only its own answers, and a limited number per version. What it says trains, and never
 calibrates: see `lifecycle.training_set`.
 """
 
@@ -90,7 +90,7 @@ async def _owned(runtime: Runtime, trace_id: str, *, admin: bool) -> Trace:
     Raises
     ------
     RefusalError
-        404, also for another key's answer, so that nobody learns which ids exist.
+        404, also for another key's answer, so that no caller learns which ids exist.
     """
     for attempt in range(_TRIES):
         trace = await run_in_threadpool(runtime.store.traces.get, trace_id)

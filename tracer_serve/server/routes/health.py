@@ -28,12 +28,12 @@ async def livez(_: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """Answer that requests are answered: deferring all of them counts, and so does losing traces, but it is told."""
+    """Answer whether requests are answered, even if all are deferred or traces are lost; problems are listed."""
     return JSONResponse({"status": "ready"} | readiness(runtime_of(request)))
 
 
 def readiness(runtime: Runtime) -> dict[str, Any]:
-    """Return what anybody may know: where keys are asked for, problems are told to those who have one."""
+    """Return the public facts; with keys configured, problems are shown only to callers with a key."""
     loaded, problems = runtime.live.loaded, runtime.problems()
     if problems and runtime.task.spec.server.api_keys:
         problems = ["/healthz has the details"]

@@ -106,7 +106,7 @@ class MessagesError(BaseModel):
 
 
 class FeedbackResponse(BaseModel):
-    """The label that stands now."""
+    """The current label."""
 
     id: str
     object: str

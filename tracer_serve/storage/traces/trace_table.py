@@ -168,7 +168,7 @@ class TraceTable(StorePart):
         ----------
         at_least : rows that a label needs
         callers : different callers that these rows need to come from, by key and user. Imported rows, and rows of
-            callers who cannot be told apart, count as one caller each
+            callers who cannot be distinguished, count as one caller each
         """
         known = func.coalesce(traces.c.key_id, "") + "/" + func.coalesce(traces.c.user_id, "")
         unknown = traces.c.key_id.is_(None) & traces.c.user_id.is_(None)

@@ -79,7 +79,7 @@ def nights(variant: str, *, ever: bool, series: bool = False) -> World:
         share = served / _NIGHTS
         return Draw(float(served > 0) if ever else share, share)
 
-    return World("nights", True, play, variant)
+    return World("nights", True, play, variant, promised=series)  # per version, nothing is promised of a run of nights
 
 
 def repairs() -> World:

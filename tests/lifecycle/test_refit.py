@@ -212,7 +212,8 @@ def test_attempts_after_an_alarm_share_delta(task: Task, store: TraceStore) -> N
         assert next_attempt(versions, closing) == attempt
         found = refit(task, "alarm").certificate
         assert found.reason == ("insufficient" if rows == 10 else "disagreement")
-        assert (found.attempt, found.delta) == (attempt, pytest.approx(6 * delta / (np.pi * attempt) ** 2))
+        assert found.attempt == attempt
+        assert found.delta == pytest.approx(6 * delta / (np.pi * attempt) ** 2)
 
 
 def test_a_refit_that_lost_its_lease_changes_nothing_that_serves(task: Task, store: TraceStore) -> None:

@@ -156,7 +156,8 @@ def _whole(rows: Ints, group: Ints, most: int) -> Ints:
     """Return at most that many rows, without the last group if it was cut."""
     if len(rows) <= most:
         return rows
-    return rows[:most][group[rows[:most]] != group[rows[most]]]
+    kept: Ints = rows[:most][group[rows[:most]] != group[rows[most]]]
+    return kept
 
 
 def _cuts(rows: Rows) -> Iterator[tuple[Ints, Ints]]:

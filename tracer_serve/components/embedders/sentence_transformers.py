@@ -45,10 +45,9 @@ class SentenceTransformers:
     max_tokens : tokens of a text that are read; None: the model's own limit. A text with more is deferred as
         ``too_long``, unless `windows` are read
     windows : read a longer text in windows of that many tokens, and average their vectors
-    backend : ``onnx``: the vectors of torch (within 1e-5) without torch in the serving process, exported by the first
-        fit. ``onnx-int8``: a quarter of the memory and two to four times the speed of torch, slightly different
-        vectors. ``auto``: ``onnx`` if its packages are installed and no `device` is set, else ``torch``. The onnx
-        backends run on the CPU; each backend is a different embedder for a certificate
+    backend : ``onnx``: the vectors of torch (within 1e-5), served without torch on the CPU. ``onnx-int8``: a quarter
+        of the memory, two to four times the speed, slightly different vectors. ``auto``: ``onnx`` if its packages are
+        installed and no `device` is set, else ``torch``. A certificate holds for one backend
     """
 
     trainable = False

@@ -26,7 +26,8 @@ def from_responses(body: Mapping[str, Any]) -> dict[str, Any]:
     chat.update(_format_of(wanted, "text"))
     if isinstance(tools, list):
         chat["tools"] = [_function(tool, "function", "parameters") for tool in tools]
-    if _type_of(choice := chat.get("tool_choice")) == "function":
+    choice: Any = chat.get("tool_choice")
+    if _type_of(choice) == "function":
         chat["tool_choice"] = {"type": "function", "function": {"name": choice.get("name")}}
     items = [{"role": "user", "content": said}] if isinstance(said, str) else said
     if isinstance(items, list):
@@ -92,7 +93,7 @@ def _format_of(config: Any, name: str) -> dict[str, Any]:
     if not isinstance(config, Mapping):
         return {} if config is None else {name: config}
     rest = {key: value for key, value in config.items() if key != "format" and value is not None}
-    wanted = config.get("format")
+    wanted: Any = config.get("format")
     found: dict[str, Any] = {name: rest} if rest else {}
     if _type_of(wanted) == "json_schema":
         inner = {key: value for key, value in wanted.items() if key != "type"}

@@ -53,6 +53,7 @@ def _stream(reply: Reply) -> Iterator[dict[str, Any]]:
     whole = _answer(reply)
     (block,) = whole["content"]
     yield {"type": "message_start", "message": _begun(reply)}
+    empty: dict[str, Any]
     if block["type"] == "text":
         empty, delta = {"text": ""}, {"type": "text_delta", "text": block["text"]}
     else:

@@ -102,7 +102,7 @@ def _of_call(item: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def _of_text(item: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     place = {"item_id": item["id"], "output_index": 0, "content_index": 0}
     (part,) = item["content"]
-    said = {"logprobs": []}
+    said: dict[str, Any] = {"logprobs": []}
     yield {"type": "response.content_part.added", **place, "part": part | {"text": ""}}
     yield {"type": "response.output_text.delta", **place, "delta": part["text"], **said}
     yield {"type": "response.output_text.done", **place, "text": part["text"], **said}

@@ -235,7 +235,8 @@ def is_of(file: Path, call: Call) -> bool:
     recorded = json.loads(file.with_name(f"{file.stem}.call.json").read_text(encoding="utf-8"))
     before, after = recorded["messages"][-1]["content"].split("{text}")
     (*turns, last) = call["body"]["messages"]
-    return turns == recorded["messages"][:-1] and last["content"].startswith(before) and last["content"].endswith(after)
+    said: str = last["content"]
+    return bool(turns == recorded["messages"][:-1]) and said.startswith(before) and said.endswith(after)
 
 
 def answered(task: Task, stub: StubLLM, calls: list[Call]) -> tuple[int, int]:
@@ -246,7 +247,7 @@ def answered(task: Task, stub: StubLLM, calls: list[Call]) -> tuple[int, int]:
             stub.reset()
             stub.default = label_of(call["answer"])
             got = client.chat.completions.with_raw_response.create(**call["body"])
-            message = got.parse().choices[0].message
+            message: Any = got.parse().choices[0].message
             said = message.tool_calls[0].function.arguments if message.tool_calls else message.content
             if got.headers["x-tracer-decision"] == "handled":
                 handled += 1

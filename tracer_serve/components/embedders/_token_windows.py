@@ -27,7 +27,9 @@ class TokenWindows:
         try:
             from tokenizers import Tokenizer  # noqa: PLC0415  # only for pretrained models
         except ModuleNotFoundError as error:
-            raise PluginError(f"a tokenizer needs {error.name!r}. Try: pip install 'tracer-serve[onnx]'") from error
+            raise PluginError(
+                f"a tokenizer needs {error.name!r}. Try: pip install '.[onnx]' in a checkout of tracer-serve"
+            ) from error
         self._tokenizer = Tokenizer.from_file(str(file))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()

@@ -317,7 +317,7 @@ def fuzz(target: Target, seed: int, seconds: float, most: float = float("inf")) 
 
 def by_coverage(target: Target, inputs: int) -> None:
     """Let atheris choose the inputs; it ends the process."""
-    import atheris  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415  # an own installation: not a dependency
+    import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]  # noqa: PLC0415  # an own installation: not a dependency
 
     def one(content: bytes) -> None:
         _outcome(lambda: target.run(content), target.refusals)

@@ -94,7 +94,8 @@ class Responses:
         yield {"type": "response.created", "sequence_number": next(number), "response": begun}
         (item,) = whole["output"]
         place = {"item_id": item["id"], "output_index": 0}
-        empty = {**item, "status": "in_progress"} | ({"arguments": ""} if "arguments" in item else {"content": []})
+        blank_part: Body = {"arguments": ""} if "arguments" in item else {"content": []}
+        empty = {**item, "status": "in_progress"} | blank_part
         yield {"type": "response.output_item.added", "sequence_number": next(number), "output_index": 0, "item": empty}
         if "arguments" in item:
             kind = "response.function_call_arguments"
@@ -111,7 +112,7 @@ class Responses:
             for piece in _pieces(text):
                 kind = "response.output_text.delta"
                 yield {"type": kind, "sequence_number": next(number), **place, "delta": piece, "logprobs": []}
-            end = {"text": text, "logprobs": []}
+            end: Body = {"text": text, "logprobs": []}
             yield {"type": "response.output_text.done", "sequence_number": next(number), **place, **end}
             yield {"type": "response.content_part.done", "sequence_number": next(number), **place, "part": part}
         yield {"type": "response.output_item.done", "sequence_number": next(number), "output_index": 0, "item": item}
@@ -183,7 +184,8 @@ class Messages:
         yield {"type": "message_start", "message": {**whole, "content": [], "stop_reason": None, "usage": counts}}
         (block,) = whole["content"]
         called = block["type"] == "tool_use"
-        empty = block | ({"input": {}} if called else {"text": ""})
+        unfilled: Body = {"input": {}} if called else {"text": ""}
+        empty = block | unfilled
         yield {"type": "content_block_start", "index": 0, "content_block": empty}
         yield {"type": "ping"}
         kind, name = ("input_json_delta", "partial_json") if called else ("text_delta", "text")

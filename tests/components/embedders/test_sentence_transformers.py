@@ -57,9 +57,10 @@ def state(minilm: SentenceTransformers, tmp_path_factory: pytest.TempPathFactory
 def test_texts_with_more_tokens_than_are_read_are_truncated(minilm: SentenceTransformers) -> None:
     """Counted by the model's own tokenizer, its two special tokens included; `windows` reads all of every text."""
     short, exact, long = "hi", "card " * 14, "card " * 15
-    some = SentenceTransformers(backend=minilm.backend, max_tokens=16)
+    backend: Any = minilm.backend
+    some = SentenceTransformers(backend=backend, max_tokens=16)
     assert some.truncates([short, exact, long]).tolist() == [False, False, True]
-    assert not SentenceTransformers(backend=minilm.backend, max_tokens=16, windows=True).truncates([long]).any()
+    assert not SentenceTransformers(backend=backend, max_tokens=16, windows=True).truncates([long]).any()
     assert minilm.truncates([long, "card " * 300]).tolist() == [False, True]
 
 

@@ -96,7 +96,13 @@ def test_the_fingerprint_is_of_the_question() -> None:
         return str(built.fingerprint)
 
     assert fingerprint(base_url="http://elsewhere.example/v1") == fingerprint()
-    different = [{"response": "label"}, {"model": "n"}, {"prompt": "{text}?"}, {"kind": "openai"}, {"max_tokens": 9}]
+    different: list[dict[str, Any]] = [
+        {"response": "label"},
+        {"model": "n"},
+        {"prompt": "{text}?"},
+        {"kind": "openai"},
+        {"max_tokens": 9},
+    ]
     assert len({fingerprint(**params) for params in [{}, *different]}) == len(different) + 1
 
 

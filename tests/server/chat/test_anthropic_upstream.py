@@ -62,7 +62,7 @@ def test_unknown_calls_are_forwarded_with_the_operators_key(
         client = client_of(url)
         raw = client.messages.with_raw_response.create(**asked)
         assert raw.headers["x-tracer-decision"] == "forwarded"
-        assert raw.parse().content[0].text == "hello"  # type: ignore[union-attr]
+        assert raw.parse().content[0].text == "hello"
         with client.messages.stream(**asked) as stream:
             assert stream.get_final_text() == "hello"
         stub_llm.script.append("429")

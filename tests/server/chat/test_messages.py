@@ -89,7 +89,7 @@ def test_errors_have_the_shape_of_the_api(client: Anthropic, task: MakeTask, mon
     """The client raises its own errors with their types, also for keys and rights; both headers present a key."""
     with pytest.raises(BadRequestError, match="empty") as empty:
         client.messages.create(**ask(" "))
-    assert (empty.value.type, empty.value.body["type"]) == ("invalid_request_error", "error")  # type: ignore[index, call-overload]
+    assert (empty.value.type, empty.value.body["type"]) == ("invalid_request_error", "error")  # type: ignore[index]
     with pytest.raises(NotFoundError, match="no endpoint for /v1/messages") as nowhere:
         client.messages.create(**ask() | {"model": "claude"})
     assert nowhere.value.type == "not_found_error"

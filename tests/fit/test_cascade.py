@@ -28,6 +28,7 @@ class Slow:
     """Reads the label off the text, however hard the vector makes it; costs a tenth of a millisecond per row."""
 
     cost = 9.0
+    stable = True
 
     def __init__(self) -> None:
         self.classes_: Labels = np.empty(0, np.str_)
@@ -42,7 +43,10 @@ class Slow:
         proba = np.full((len(inputs), len(self.classes_)), 0.02, np.float32)
         for i, text in enumerate(inputs.texts):
             np.linalg.eigvals(np.ones((24, 24)) * i)  # what makes it dear
-            proba[i, int(str(text).split()[3]) % len(self.classes_)] = 1.0
+            words = str(text).split()
+            proba[i, int(words[3]) % len(self.classes_)] = 1.0 - 0.0001 * (
+                int(words[2]) % 100
+            )  # no two rows quite alike
         total: Vectors = proba / proba.sum(axis=1, keepdims=True)
         return total
 

@@ -80,7 +80,7 @@ def test_a_cascade_asks_the_cheap_one_first_and_loses_nothing() -> None:
         GateSettings(alpha=ALPHA, delta=DELTA, mode="cross_fit"),
     )
     assert found.certified
-    stage = choice.paths.answering(np.full(2, found.threshold))
+    stage = choice.paths.answering(np.full_like(choice.paths.score, found.threshold))
     assert 0.2 < (stage == 0).mean() < 0.6
 
 

@@ -26,6 +26,7 @@ class Heavy:
     """Reads the label off the text; says that it is dear, and sleeps a little as it fits."""
 
     cost = 100.0
+    stable = True
 
     def __init__(self) -> None:
         self.classes_: Labels = np.empty(0, np.str_)

@@ -108,7 +108,7 @@ def test_killed_workers_are_replaced(task: MakeTask, workers: int) -> None:
         answer = httpx.post(f"{url}/v1/classify", json={"input": HANDLED}, timeout=PATIENCE_S)
         assert answer.headers["x-tracer-decision"] == "handled"
         assert not killed & workers_at(spec.spec.server.port)
-        assert len(workers_at(spec.spec.server.port)) == workers
+        until(lambda: len(workers_at(spec.spec.server.port)) == workers)  # an unready one waits first
         server.send_signal(signal.SIGTERM)
         assert server.wait(30) == 0
 

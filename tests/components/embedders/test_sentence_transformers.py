@@ -173,7 +173,7 @@ def test_a_model_that_is_not_here_is_named(
     """Without a network the error names the model and what to do."""
     assert minilm.fit(["text"]) is minilm
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(ArtifactError, match=r"local folder|tracer-serve\[minilm\]"):
+    with pytest.raises(ArtifactError, match=r"local folder|\.\[minilm\]"):
         SentenceTransformers(model=model, backend="torch").embed(["text"])
 
 
@@ -298,9 +298,9 @@ def test_export_follows_the_models_own_modules(state: Path, tiny: Path) -> None:
 @pytest.mark.parametrize(
     "case",
     [
-        ("torch", "sentence_transformers", r"tracer-serve\[sentence-transformers\]"),
+        ("torch", "sentence_transformers", r"\.\[sentence-transformers\]"),
         ("onnx", "sentence_transformers", "fit once where"),
-        ("onnx-int8", "onnxruntime.quantization", r"tracer-serve\[onnx\]"),
+        ("onnx-int8", "onnxruntime.quantization", r"\.\[onnx\]"),
     ],
 )
 def test_missing_packages_are_named_with_the_extra(
@@ -352,7 +352,7 @@ def test_serving_an_export_needs_its_two_packages(state: Path, tiny: Path, monke
     assert served.fingerprint
     assert list(state.glob("onnx/*"))
     monkeypatch.setitem(sys.modules, "tokenizers", None)
-    with pytest.raises(PluginError, match=r"tracer-serve\[onnx\]"):
+    with pytest.raises(PluginError, match=r"\.\[onnx\]"):
         served.embed(["text"])
 
 

@@ -4,10 +4,15 @@ import os
 from collections.abc import Iterator
 from tempfile import TemporaryDirectory
 
+import hypothesis
 import pytest
 
 from tests.storage.traces import postgres
 from tests.support.stub_llm import StubLLM, serve
+
+# How long an example takes says more of the machine than of the code.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

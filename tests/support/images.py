@@ -36,13 +36,14 @@ def buildah(*words: str, cwd: Path | None = None) -> str:
 
 
 def make_base(tag: str, folder: Path) -> None:
-    """Make a base image of Debian bookworm with its Python, unless there is one of that tag."""
+    """Make a base image of Debian bookworm with its Python and pip, unless there is one of that tag."""
     if buildah("images", "--quiet", "--filter", f"reference={tag}"):
         return
-    packages = "python3,python3-venv,ca-certificates"
+    packages = "python3,python3-venv,python3-pip,ca-certificates"
     made = ["debootstrap", "--variant=minbase", f"--include={packages}", "bookworm", str(folder)]
     subprocess.run([*made, "http://deb.debian.org/debian"], check=True, stdout=subprocess.DEVNULL)
     (folder / "usr/bin/python").symlink_to("python3")
+    (folder / "usr/lib/python3.11/EXTERNALLY-MANAGED").unlink(missing_ok=True)  # the official image lets pip install
     shutil.copyfile(CERTIFICATES, folder / CERTIFICATES.relative_to("/"))
     container = buildah("from", "scratch")
     buildah("add", "--quiet", container, str(folder), "/")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine
 
-from tests.project.test_operations import GUIDE
+from tests.project.test_operations import ROOT
 from tests.storage.traces.make import process
 from tests.support.tiny import LABELS, TEXTS, rows_now, tiny_task
 from tracer_serve.config.load import Task
@@ -35,6 +35,7 @@ while True:
     store.traces.set_label(rows[0].id, "blue", "human")
     print(*(row.id for row in rows), flush=True)
 """
+GUIDE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 COMMANDS = [
     words
     for block in re.findall(r"```console\n(.+?)```", GUIDE.split("## Backups")[1].split("\n## ")[0], re.DOTALL)

@@ -7,13 +7,11 @@ longer says ``same_as``.
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable
-from typing import Any
 
 from tracer_serve.config.gate import GateSpec
 from tracer_serve.gate.monitor import MonitorState
 from tracer_serve.lifecycle.certificates import CertifiedVersion
-from tracer_serve.lifecycle.gate_state.monitor_record import add_audits, monitor_state
+from tracer_serve.lifecycle.gate_state.monitor_record import add_audits_by_name, monitor_state
 from tracer_serve.storage.traces import TraceStore
 
 FORM_AUDITS = "monitor.forms"
@@ -51,7 +49,7 @@ class FormAudits:
         with self._guard:
             pending, self._pending = self._pending, defaultdict(list)
         try:
-            add = _adding(version, self._gate, pending)
+            add = add_audits_by_name(version, dict.fromkeys(pending, self._gate), pending)
             stored = store.values.update(FORM_AUDITS, add) if pending else store.values.get(FORM_AUDITS)
         except Exception:
             with self._guard:
@@ -60,15 +58,3 @@ class FormAudits:
             raise
         self.states = {form: monitor_state(record, version, self._gate) for form, record in (stored or {}).items()}
         self.suspended = frozenset(form for form, state in self.states.items() if state.alarm)
-
-
-def _adding(
-    version: CertifiedVersion, gate: GateSpec, pending: dict[str, list[bool]]
-) -> Callable[[dict[str, Any] | None], dict[str, Any]]:
-    def add(stored: dict[str, Any] | None) -> dict[str, Any]:
-        whole = dict(stored or {})
-        for form, outcomes in pending.items():
-            whole[form] = add_audits(version, gate, outcomes)(whole.get(form))
-        return whole
-
-    return add

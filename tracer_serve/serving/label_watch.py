@@ -7,12 +7,11 @@ label is kept where it was deferred or got that label, and each promise is watch
 
 import threading
 from collections import defaultdict
-from typing import Any
 
 from tracer_serve.config.gate import GateSpec
 from tracer_serve.gate.monitor import MonitorState
 from tracer_serve.lifecycle.certificates import CertifiedVersion
-from tracer_serve.lifecycle.gate_state.monitor_record import add_audits, monitor_state
+from tracer_serve.lifecycle.gate_state.monitor_record import add_audits_by_name, monitor_state
 from tracer_serve.storage.traces import TraceStore
 
 LABEL_MONITORS = "monitor.labels"
@@ -50,7 +49,8 @@ class LabelWatch:
             pending, self._pending = self._pending, defaultdict(list)
         mine = {label: kept for (number, label), kept in pending.items() if number == version.number}
         try:
-            known = store.values.update(LABEL_MONITORS, self._added(version, mine)) if mine else None
+            add = add_audits_by_name(version, self._gates, mine)
+            known = store.values.update(LABEL_MONITORS, add) if mine else None
         except Exception:
             with self._guard:  # keep them before what came meanwhile
                 for key, kept in pending.items():
@@ -58,15 +58,6 @@ class LabelWatch:
             raise
         known = known or store.values.get(LABEL_MONITORS) or {}
         self.states = {label: monitor_state(known.get(label), version, gate) for label, gate in self._gates.items()}
-
-    def _added(self, version: CertifiedVersion, kept: dict[str, list[bool]]) -> Any:
-        def add(known: dict[str, Any] | None) -> dict[str, Any]:
-            known = dict(known or {})
-            for label, outcomes in kept.items():
-                known[label] = add_audits(version, self._gates[label], outcomes)(known.get(label))
-            return known
-
-        return add
 
     @property
     def alarm(self) -> tuple[str, MonitorState] | None:

@@ -4,7 +4,7 @@ A new record begins only with a new promise: with the first version that was cer
 another teacher. So the probability of a false alarm, delta, covers all versions in between together.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tracer_serve.config.gate import GateSpec
@@ -49,6 +49,19 @@ def add_audits(version: CertifiedVersion, gate: GateSpec, outcomes: Sequence[boo
             state = update(state, agree)
         of = {"version": version.number, "teacher": version.teacher, "after": version.after}
         return of | {"state": state.to_json()}
+
+    return add
+
+
+def add_audits_by_name(
+    version: CertifiedVersion, gates: Mapping[str, GateSpec], outcomes: Mapping[str, Sequence[bool]]
+) -> Callable[[Any], dict[str, Any]]:
+    """Return `add_audits` for a stored record of several monitors, each with a gate and outcomes under its name."""
+
+    def add(stored: dict[str, Any] | None) -> dict[str, Any]:
+        known = stored or {}
+        added = {name: add_audits(version, gates[name], of)(known.get(name)) for name, of in outcomes.items()}
+        return {**known, **added}
 
     return add
 

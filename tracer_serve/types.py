@@ -95,12 +95,14 @@ class Answer:
     usage : tokens, ``prompt_tokens`` and ``completion_tokens``; empty where the teacher counts none
     cost : money in the currency of the teacher's price; 0.0 without a price
     latency_ms : from asking to answer, retries included
+    others : what it says in fields of text and number, which no certificate is about
     """
 
     label: str
     usage: dict[str, int] = field(default_factory=dict)
     cost: float = 0.0
     latency_ms: float = 0.0
+    others: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,10 +67,10 @@ def make_task(folder: Path, stub: StubLLM, **spec: Any) -> Task:
     return load_task(file)
 
 
-def make_policy(task: Task, *, certified: bool = True) -> Policy:
-    """Fit a small policy that handles what looks like the known texts."""
+def make_policy(task: Task, *, certified: bool = True, named: tuple[str, str] = ("red", "blue")) -> Policy:
+    """Fit a small policy that handles what looks like the known texts; `named` are the labels of `RED` and `BLUE`."""
     texts = RED + BLUE
-    labels = np.array(["red"] * len(RED) + ["blue"] * len(BLUE))
+    labels = np.array([named[0]] * len(RED) + [named[1]] * len(BLUE))
     embedder = make_embedder(task).fit(texts)
     vectors = embedder.embed(texts)
     certificate = Certificate(
@@ -86,7 +86,7 @@ def make_policy(task: Task, *, certified: bool = True) -> Policy:
         threshold=0.8 if certified else float("inf"),
         coverage=0.8,
     )
-    view = View(embedder, NeighbourIndex().fit(vectors, (labels == "red").astype(int)))
+    view = View(embedder, NeighbourIndex().fit(vectors, (labels == max(named)).astype(int)))
     surrogate = surrogates.build("logreg").fit(Inputs(texts, vectors), labels)
     names, guards = ("logreg", "margin"), (np.ones(2, bool), np.full(2, np.inf))
     stage = Stage(view, surrogate, acceptors.build("margin"), names, *guards, Scale.identity())
@@ -107,9 +107,10 @@ def make_version(
     after: str = "",
     ids: Sequence[str] = (),
     report: str = "<!doctype html><title>report</title>",
+    named: tuple[str, str] = ("red", "blue"),
 ) -> int:
     """Write a version of that policy; `ids` are the traces that it was fitted on, `RED` and then `BLUE`."""
-    policy = make_policy(task, certified=certified)
+    policy = make_policy(task, certified=certified, named=named)
     versions = open_versions(task)
 
     def fill(folder: Path) -> None:

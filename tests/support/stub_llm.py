@@ -389,13 +389,20 @@ def _message(body: Body, label: str) -> tuple[Body, str]:
 
 
 def _fill(schema: Body, label: str) -> Body:
-    """Return an object of the schema: the label in the property with an enum, or in the first; blanks elsewhere."""
+    """Return an object of the schema: the label in the property with an enum, or in the first; blanks elsewhere.
+
+    A label that is a JSON object fills the properties of its names.
+    """
     properties: dict[str, Body] = schema.get("properties", {})
     definitions = schema.get("$defs", {})
     resolved = {k: definitions.get(str(v.get("$ref", "")).rpartition("/")[2], v) for k, v in properties.items()}
     slot = next((k for k, v in resolved.items() if "enum" in v or "const" in v), next(iter(resolved), "label"))
     blank = {"string": "", "number": 0.5, "integer": 0, "boolean": False, "array": [], "object": {}}
-    return {**{k: blank.get(v.get("type", "")) for k, v in resolved.items()}, slot: label}
+    made = {k: blank.get(v.get("type", "")) for k, v in resolved.items()}
+    if label.startswith("{"):
+        whole = json.loads(label)
+        return made | {k: whole[k] for k in made if k in whole}
+    return {**made, slot: label}
 
 
 def _head(body: Body, kind: str) -> Body:

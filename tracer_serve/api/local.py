@@ -4,20 +4,23 @@ import asyncio
 import atexit
 import functools
 import inspect
+import json
 import logging
 import random
 import tempfile
 import threading
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, closing
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, cast
 
+from pydantic import BaseModel
+
 from tracer_serve.api.results import Classified, Report
 from tracer_serve.components.factory import load_plugins, make_embedders, teacher_fingerprint
-from tracer_serve.components.teachers._labels import LabelSet
+from tracer_serve.components.teachers._labels import labels_of
 from tracer_serve.config.load import Task, load_task
 from tracer_serve.errors import ArtifactError, BadInputError, FitError, TeacherError
 from tracer_serve.fit.dataset import Rows
@@ -35,7 +38,7 @@ from tracer_serve.types import Answer, Text, Trace, Verdict
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Label = Callable[[Any], str]
+Label = Callable[[Any], Any]
 _log = logging.getLogger(__name__)
 
 
@@ -44,7 +47,7 @@ class _Function:
 
     def __init__(self, task: Task) -> None:
         self.fingerprint = teacher_fingerprint(task)
-        self.labels, self.function = LabelSet(task.spec.label_names), cast("Label | None", None)
+        self.labels, self.function = labels_of(task.spec), cast("Label | None", None)
 
     async def label(self, text: Text) -> Answer:
         if self.function is None:
@@ -54,7 +57,13 @@ class _Function:
         except Exception as error:
             problem = f"the fallback raised {type(error).__name__}: {error}"
             raise TeacherError(problem, reason="unavailable") from error
-        return Answer(self.labels.parse(answer))
+        return Answer(self.parse(answer))
+
+    def parse(self, answer: object) -> str:
+        """Return the label of an answer: a text, or a mapping or pydantic model with the task's fields."""
+        if isinstance(answer, BaseModel):
+            answer = answer.model_dump(mode="json")
+        return self.labels.parse(json.dumps(answer) if isinstance(answer, Mapping) else str(answer))
 
     async def close(self) -> None:
         """Do nothing: the caller owns the function."""
@@ -111,9 +120,12 @@ class LocalTask:
     def route(self, text: Text, fallback: Label, *, user: str | None = None) -> str:
         """Return the surrogate's certified label, else that of `fallback`, which becomes a trace.
 
+        Of a task with fields the label is JSON.
+
         Parameters
         ----------
-        fallback : called with the text in another thread; the last one given also answers audits
+        fallback : called with the text in another thread; the last one given also answers audits. With fields it
+            returns a mapping or a pydantic model
 
         Raises
         ------
@@ -127,8 +139,8 @@ class LocalTask:
             raise result
         return result.label
 
-    def record(self, text: Text, label: str) -> None:
-        """Store a label that an LLM gave to a text as a trace.
+    def record(self, text: Text, label: object) -> None:
+        """Store what an LLM answered to a text as a trace: a label, or a mapping or model with the task's fields.
 
         Raises
         ------
@@ -138,7 +150,7 @@ class LocalTask:
         runtime = self._started()
         redact = runtime.router.redact
         kept = text if redact is None else redact(text)
-        label = self._function.labels.parse(label)
+        given = self._function.parse(label)
         if kept is WITHHELD:
             return
         trace = Trace(
@@ -146,7 +158,7 @@ class LocalTask:
             ts=datetime.now(UTC),
             task=self.task.spec.name,
             input=kept,
-            teacher_label=label,
+            teacher_label=given,
             label_source="teacher",
             decision="deferred",
             u=random.random(),
@@ -250,7 +262,7 @@ def watch(task: LocalTask) -> Callable[[Callable[P, R]], Callable[P, R]]:
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         def keep(text: Text, answer: object) -> None:
             try:
-                task.record(text, str(answer))
+                task.record(text, answer)
             except TeacherError as error:
                 _log.warning("%s: an answer was not recorded: %s", task.task.spec.name, error)
 

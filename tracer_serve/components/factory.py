@@ -73,7 +73,8 @@ def make_acceptor(task: Task, index: int) -> Acceptor:
 def make_teacher(task: Task, known: tuple[str, ...] = ()) -> Teacher:
     """Build the teacher; for an open label set, `known` are the labels that its prompt offers."""
     described = task.spec.labels if isinstance(task.spec.labels, dict) else {}
-    context = {"labels": task.spec.label_names, "descriptions": described, "known": known}
+    fields = task.spec.answer_fields
+    context = {"labels": task.spec.label_names, "descriptions": described, "known": known, "fields": fields}
     return _make(task, teachers, task.spec.teacher, "teacher", context)
 
 

@@ -126,7 +126,7 @@ def _declared(task: Task, form: FormSpec, teacher: Teacher, path: str) -> Form:
     if form.request is not None:
         return _recorded(task, form, form.request, path, api)
     described = task.spec.labels if isinstance(task.spec.labels, dict) else {}
-    prompt = Prompt(form.prompt, task.spec.label_names, described)
+    prompt = Prompt(form.prompt, task.spec.label_names, described, fields=task.spec.answer_fields)
     asked = form.model or _model_of(teacher)
     if not asked:
         raise SpecError("is required: the teacher names no model", file=task.file, path=f"{path}.model")

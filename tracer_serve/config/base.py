@@ -1,8 +1,11 @@
 """Base classes of the YAML's sections."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PER_FIELD = "per_field"
+"""Name of the surrogate that answers in several fields."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -41,4 +44,14 @@ class SurrogateComponent(Component):
     @property
     def name(self) -> str:
         """Return its name, with the name of its own embedder if it has one."""
-        return self.type if self.embedder is None else f"{self.type} on {self.embedder.type}"
+        inner = self.params.get("of") if self.type == PER_FIELD else None
+        kind = inner.get("type") if isinstance(inner, dict) else inner
+        name = self.type if kind is None else f"{kind} per field"
+        return name if self.embedder is None else f"{name} on {self.embedder.type}"
+
+    @property
+    def per_field(self) -> Self:
+        """Return the surrogate that fits this one for each field of an answer."""
+        if self.type == PER_FIELD:
+            return self
+        return type(self)(type=PER_FIELD, embedder=self.embedder, of={"type": self.type, **self.params})  # type: ignore[call-arg]

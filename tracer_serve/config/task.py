@@ -1,12 +1,13 @@
 """One task: the top level of the YAML."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from tracer_serve.config.base import Component, Frozen, Share, SurrogateComponent
 from tracer_serve.config.compute import ComputeSpec
+from tracer_serve.config.fields import AnswerFields, FieldSpec
 from tracer_serve.config.fit import FitSpec
 from tracer_serve.config.forms import OWN, FormSpec
 from tracer_serve.config.gate import GateSpec
@@ -29,6 +30,11 @@ class Spec(Frozen):
         default=None,
         description="Closed label set, or a map of label to description; default: labels used by the teacher.",
     )
+    fields: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,62}$")], FieldSpec] | None = Field(
+        default=None,
+        description="Instead of labels: several answers in one call, by name. An answer is handled only as a whole:"
+        " the certificate is about all fields of type choice, boolean and tags together.",
+    )
     input: Literal["text", "pair", "conversation"] = Field(
         default="text",
         description="One text, a pair of texts, or a conversation: the last `turns` turns of a chat call are the text.",
@@ -37,7 +43,10 @@ class Spec(Frozen):
     plugins: tuple[Path, ...] = Field(default=(), description="Python files that register your own components.")
     embedder: Component = Field(default=Component(type="ngrams"), description="Computes vectors of texts.")
     surrogates: tuple[SurrogateComponent, ...] = Field(
-        default=(SurrogateComponent(type="blend"),), min_length=1, description="Candidate surrogates."
+        default=(SurrogateComponent(type="blend"),),
+        min_length=1,
+        validate_default=True,
+        description="Candidate surrogates.",
     )
     acceptors: tuple[Component, ...] = Field(
         default=(Component(type="logistic"),), min_length=1, description="Candidate acceptors."
@@ -95,6 +104,31 @@ class Spec(Frozen):
             raise ValueError(f"label {twice!r} is listed twice")
         return value
 
+    @field_validator("fields")
+    @classmethod
+    def _answers(cls, value: dict[str, FieldSpec] | None, info: ValidationInfo) -> dict[str, FieldSpec] | None:
+        if value is None:
+            return None
+        if info.data.get("labels"):
+            raise ValueError("labels is the short form of one field; give either labels or fields")
+        if not any(spec.certified for spec in value.values()):
+            raise ValueError("needs at least one field of type choice, boolean or tags")
+        return value
+
+    @field_validator("surrogates")
+    @classmethod
+    def _one_per_field(
+        cls, value: tuple[SurrogateComponent, ...], info: ValidationInfo
+    ) -> tuple[SurrogateComponent, ...]:
+        return tuple(one.per_field for one in value) if info.data.get("fields") else value
+
+    @field_validator("gate")
+    @classmethod
+    def _whole_answers(cls, value: GateSpec, info: ValidationInfo) -> GateSpec:
+        if info.data.get("fields") and (value.protect or value.per_class or value.class_floor):
+            raise ValueError("protect, per_class and class_floor speak of single labels; with fields, leave them out")
+        return value
+
     @field_validator("gate")
     @classmethod
     def _protects_labels(cls, value: GateSpec, info: ValidationInfo) -> GateSpec:
@@ -135,3 +169,8 @@ class Spec(Frozen):
     def label_names(self) -> tuple[str, ...]:
         """Return the closed label set, empty for an open task."""
         return tuple(self.labels or ())
+
+    @property
+    def answer_fields(self) -> AnswerFields | None:
+        """Return the fields of the answer; None where it is one label."""
+        return AnswerFields(self.fields) if self.fields else None

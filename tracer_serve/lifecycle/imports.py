@@ -20,6 +20,7 @@ def import_traces(task: Task, store: TraceStore) -> int:
             store,
             task.resolve(path),
             labels=spec.label_names,
+            fields=spec.answer_fields,
             pair=spec.input == "pair",
             fingerprint=fingerprint,
             fair=spec.traces.import_fair,

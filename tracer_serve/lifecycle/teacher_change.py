@@ -33,7 +33,7 @@ def known_labels(task: Task, store: TraceStore, at_least: int = 3) -> tuple[str,
     A label in the prompt reaches every caller. So it must come from the teacher or an import at least `at_least` times,
     be short and plain, and come from more than one user. People's corrections do not count.
     """
-    if task.spec.labels:
+    if task.spec.labels or task.spec.fields:
         return ()  # a closed set is offered as it is
     return tuple(label for label in store.traces.labels_in_use(at_least, callers=2) if may_be_offered(label))
 

@@ -41,9 +41,9 @@ def _prompt_of(task: Task, known: Sequence[str]) -> Prompt:
     described = task.spec.labels if isinstance(task.spec.labels, dict) else {}
     template = task.spec.teacher.params.get("prompt")
     try:
-        return Prompt(template, task.spec.label_names, described, known)
+        return Prompt(template, task.spec.label_names, described, known, task.spec.answer_fields)
     except (PluginError, TypeError):
-        return Prompt(None, task.spec.label_names, described, known)
+        return Prompt(None, task.spec.label_names, described, known, task.spec.answer_fields)
 
 
 def money_of(task: Task, seen: CalibrationView) -> dict[str, Any] | None:

@@ -64,12 +64,19 @@ class Router:
     degrade: bool = False
     at_once: int = 16
 
-    async def route(self, texts: Sequence[Text], metadata: dict[str, Any] | None = None) -> list[Result]:
+    async def route(
+        self,
+        texts: Sequence[Text],
+        metadata: dict[str, Any] | None = None,
+        *,
+        fits: Callable[[str], bool] = lambda _: True,
+    ) -> list[Result]:
         """Answer texts in their order; a text without an answer gets its error, the others their answers.
 
         Parameters
         ----------
         metadata : stored with each trace
+        fits : as in `decide`
         """
         started = time.perf_counter()
         request, rows = await self._judge(texts, metadata)
@@ -78,12 +85,15 @@ class Router:
         async for i, (text, (stored, verdict)) in in_turns(enumerate(zip(texts, rows, strict=True))):
             if isinstance(verdict, BadInputError):
                 results.append(verdict)
-            elif verdict is not None and request.reason(stored, verdict) == CERTIFIED:
+                continue
+            certified = verdict is not None and request.reason(stored, verdict) == CERTIFIED
+            if verdict is not None and certified and fits(verdict.label):
                 await self.writer.room()
                 results.append(request.handle(text, stored, verdict))
             else:
+                held = "unfillable_schema" if certified else None
                 results.append(None)
-                waiting.append((i, Deferral(request, stored, verdict, rate=request.rate)))
+                waiting.append((i, Deferral(request, stored, verdict, rate=request.rate, held=held)))
         if waiting:
             calls = BoundedCalls(self.at_once)
             answers = await asyncio.gather(*(_ask(texts[i], deferral, request, calls) for i, deferral in waiting))

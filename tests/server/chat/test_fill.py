@@ -6,9 +6,14 @@ from typing import Any, Literal
 import pytest
 from pydantic import BaseModel, Field
 
-from tracer_serve.server.chat.fill_schema import UnfillableError, fill
+from tracer_serve.server.chat.fill_schema import fill as fill_places
+from tracer_serve.server.chat.schema_places import UnfillableError, label_place
 
 LABELS = frozenset({"red", "blue"})
+
+
+def fill(schema: dict[str, Any], labels: frozenset[str], label: str) -> Any:
+    return fill_places(schema, {label_place(schema, labels): label})
 
 
 class Colour(Enum):

@@ -35,6 +35,7 @@ def reading_of(args: argparse.Namespace, spec: Spec | None) -> ReadOptions:
         text_field=text_field_of(args.text_field),
         label_field=args.label_field,
         keep_wrapper=args.keep_wrapper,
+        fields=None if spec is None else spec.answer_fields,
     )
 
 

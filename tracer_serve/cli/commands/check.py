@@ -83,9 +83,11 @@ def check_request(task: Task, file: Path) -> str:
     except OSError as error:
         raise BadInputError(f"{file} cannot be read: {error.strerror}") from None
     forms, pair = make_forms(task, make_teacher(task)), task.spec.input == "pair"
-    read = Recogniser(task.spec.name, forms, lambda: task.spec.label_names, pair=pair).read(body)
+    spec = task.spec
+    recogniser = Recogniser(spec.name, forms, lambda: spec.label_names, pair=pair, fields=spec.answer_fields)
+    read = recogniser.read(body)
     if isinstance(read, TaskCall):
-        problem = read.shape.problem(next(iter(sorted(read.shape.labels)), ""))
+        problem = read.shape.problem(read.shape.example)
         limits = f"; handled answers are deferred all the same: {problem}" if problem else ""
         return f"recognised as {read.known.name}, its text has {length_of(read.text):,} characters{limits}"
     advice = ADVICE.get(read.reason, "")
@@ -153,7 +155,8 @@ def _traces(task: Task) -> dict[str, str]:
     ImportFileError
         If a file cannot be read or contains no trace of this task.
     """
-    reading = ReadOptions(labels=task.spec.label_names, pair=task.spec.input == "pair")
+    spec = task.spec
+    reading = ReadOptions(labels=spec.label_names, pair=spec.input == "pair", fields=spec.answer_fields)
     found = [survey_file(task.resolve(path), reading, skip_bad=True) for path in task.spec.traces.import_]
     for summary in found:
         if summary.refused:

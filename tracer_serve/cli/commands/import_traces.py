@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
                 store,
                 file,
                 labels=task.spec.label_names,
+                fields=task.spec.answer_fields,
                 pair=task.spec.input == "pair",
                 fmt=args.format,
                 text_field=text_field_of(args.text_field),

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+from tracer_serve.config.fields import AnswerFields
+
 Mode = Literal["json_schema", "json_object", "tool", "label"]
 MODES: tuple[Mode, ...] = ("json_schema", "json_object", "tool", "label")
 """From the strictest to none: schema, JSON object with a schema as llama.cpp takes it, forced tool, bare label."""
@@ -21,13 +23,13 @@ class AnswerFormat:
 
     Parameters
     ----------
-    labels : what the answer may be; empty for an open task
+    schema : JSON schema of the answer
     response : a mode, or ``auto``
     usable : whether an answer names a label
 
     Examples
     --------
-    >>> found = AnswerFormat(["no", "yes"], "auto", usable=lambda content: True)
+    >>> found = AnswerFormat(label_schema(["no", "yes"]), "auto", usable=lambda content: True)
     >>> found.modes
     ('json_schema', 'json_object', 'tool', 'label')
     >>> found.answered("json_object", {"json_schema": 400})
@@ -35,20 +37,20 @@ class AnswerFormat:
     ('json_object',)
     """
 
-    def __init__(self, labels: Sequence[str], response: str, usable: Callable[[str], bool]) -> None:
-        self._labels, self.usable = list(labels), usable
+    def __init__(self, schema: Mapping[str, Any], response: str, usable: Callable[[str], bool]) -> None:
+        self._schema, self.usable = dict(schema), usable
         self.modes: tuple[Mode, ...] = tuple(mode for mode in MODES if response in ("auto", mode))
         self._failures: dict[Mode, int] = {}
 
     def fields(self, mode: Mode) -> dict[str, Any]:
         """Return the fields of a request in a mode."""
         if mode == "json_schema":
-            wanted = {"name": _NAME, "strict": True, "schema": label_schema(self._labels)}
+            wanted = {"name": _NAME, "strict": True, "schema": self._schema}
             return {"response_format": {"type": "json_schema", "json_schema": wanted}}
         if mode == "json_object":
-            return {"response_format": {"type": "json_object", "schema": label_schema(self._labels)}}
+            return {"response_format": {"type": "json_object", "schema": self._schema}}
         if mode == "tool":
-            function = {"name": _NAME, "parameters": label_schema(self._labels)}
+            function = {"name": _NAME, "parameters": self._schema}
             choice = {"type": "function", "function": {"name": _NAME}}
             return {"tools": [{"type": "function", "function": function}], "tool_choice": choice}
         return {}
@@ -74,13 +76,18 @@ class ForcedTool(AnswerFormat):
         """Return the fields of a request in the mode ``tool`` or ``label``."""
         if mode != "tool":
             return {}
-        tool = {"name": _NAME, "description": "Give the label.", "input_schema": label_schema(self._labels)}
+        tool = {"name": _NAME, "description": "Give the label.", "input_schema": self._schema}
         return {"tools": [tool], "tool_choice": {"type": "tool", "name": _NAME}}
 
 
 def is_refusal(status: int | None) -> bool:
     """Return whether a status may mean that the endpoint does not know the format."""
     return status in _REFUSED or status == _FAILED
+
+
+def schema_of(labels: Sequence[str], fields: AnswerFields | None) -> dict[str, Any]:
+    """Return the JSON schema of a task's answers."""
+    return label_schema(labels) if fields is None else fields.schema()
 
 
 def label_schema(labels: Sequence[str]) -> dict[str, Any]:

@@ -3,13 +3,18 @@
 import json
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
+from tracer_serve.config.fields import AnswerFields
+from tracer_serve.config.task import Spec
 from tracer_serve.errors import TeacherError
 
 _QUOTES = {'"': '"', "'": "'", "`": "`", "\u201c": "\u201d", "\u2018": "\u2019", "\u00ab": "\u00bb"}
 _OPEN_LENGTH = 100  # characters of a label in an open task
 _OFFERED_LENGTH = 40
 _PLAIN = re.compile(r"\w+(?:[ /&+-]\w+){0,4}")  # up to five words, and no punctuation that could carry an instruction
+
+_FENCED = re.compile(r"```(?:json)?\s*(?P<inside>.*?)\s*```", re.DOTALL)
 
 
 def may_be_offered(label: str) -> bool:
@@ -95,6 +100,61 @@ class LabelSet:
         exact = (form for form in forms if form in self.labels)
         folded = (self._folded[form.casefold()] for form in forms if form.casefold() in self._folded)
         return next(exact, None) or next(folded, None)
+
+
+class FieldLabels:
+    """The labels of answers with several fields.
+
+    Examples
+    --------
+    >>> from tracer_serve.config.fields import FieldSpec
+    >>> FieldLabels(AnswerFields({"urgent": FieldSpec(type="boolean")})).parse('{"urgent": true, "why": "theft"}')
+    '{"urgent":true}'
+    """
+
+    def __init__(self, fields: AnswerFields) -> None:
+        self.fields = fields
+
+    def parse(self, answer: str) -> str:
+        """Return the label of an answer: a JSON object with the fields, perhaps in a block of code.
+
+        Raises
+        ------
+        TeacherError
+            ``unknown_label``, with the answer.
+        """
+        try:
+            return self.fields.parse(_unfenced(answer))
+        except ValueError as error:
+            raise TeacherError(
+                f"{error}; check the prompt or set `response: json_schema`", reason="unknown_label", answer=answer
+            ) from None
+
+    def names(self, answer: str) -> bool:
+        """Return whether an answer has all fields."""
+        try:
+            self.parse(answer)
+        except TeacherError:
+            return False
+        return True
+
+    def others(self, answer: str) -> dict[str, Any]:
+        """Return what an answer that was parsed says in its fields of text and number."""
+        return self.fields.others(json.loads(_unfenced(answer)))
+
+
+AnyLabels = LabelSet | FieldLabels
+
+
+def labels_of(spec: Spec) -> AnyLabels:
+    """Return what reads the labels of a task's answers."""
+    fields = spec.answer_fields
+    return LabelSet(spec.label_names) if fields is None else FieldLabels(fields)
+
+
+def _unfenced(answer: str) -> str:
+    found = _FENCED.fullmatch(answer.strip())
+    return answer if found is None else found["inside"]
 
 
 def _forms(answer: str) -> Iterator[str]:

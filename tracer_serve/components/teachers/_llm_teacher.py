@@ -7,7 +7,7 @@ import time
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any, ClassVar
 
@@ -16,7 +16,7 @@ from pydantic import Field
 from tracer_serve.components.teachers._completion import Completion
 from tracer_serve.components.teachers._endpoint import TeacherEndpoint
 from tracer_serve.components.teachers._health import Health
-from tracer_serve.components.teachers._labels import LabelSet
+from tracer_serve.components.teachers._labels import AnyLabels, FieldLabels
 from tracer_serve.components.teachers._params import CacheParams, Price
 from tracer_serve.components.teachers._prompt import Prompt
 from tracer_serve.components.teachers._recorded import RecordedPrompt
@@ -65,7 +65,7 @@ class LlmTeacher:
     def __init__(
         self,
         prompt: Prompt | RecordedPrompt,
-        labels: LabelSet,
+        labels: AnyLabels,
         endpoints: Sequence[TeacherEndpoint],
         limits: CallLimits,
         *,
@@ -77,7 +77,7 @@ class LlmTeacher:
         self.price, self.deadline_s, self._repeatable = price, limits.deadline_s, repeatable
         self._limit, self.retry = Limit(limits.max_concurrency, limits.queue), Retry(limits.retries)
         self._flights: Coalesce[Text, Answer] = Coalesce()
-        self._cache: Cache[Text, str] = Cache(cache.size, cache.ttl_s)
+        self._cache: Cache[Text, Answer] = Cache(cache.size, cache.ttl_s)
         self._asked = self._cached = self._coalesced = 0
         self._errors: Counter[str] = Counter()
         self._cost = 0.0
@@ -108,7 +108,7 @@ class LlmTeacher:
         except TeacherError as error:
             self._errors[error.reason] += 1
             raise
-        return Answer(answer.label, answer.usage, answer.cost, (time.monotonic() - start) * 1e3)
+        return replace(answer, latency_ms=(time.monotonic() - start) * 1e3)
 
     def forget(self, text: Text) -> None:
         """Drop the cached answer of a text."""
@@ -139,11 +139,12 @@ class LlmTeacher:
         known = self._cache.get(text)
         if known is not None:
             self._cached += 1
-            return Answer(known)
+            return known
         answer, pays = await self._flights.run(text, partial(self._within_deadline, text))
-        self._cache.put(text, answer.label)
+        free = Answer(answer.label, others=answer.others)
+        self._cache.put(text, free)
         self._coalesced += not pays
-        return answer if pays else Answer(answer.label)
+        return answer if pays else free
 
     async def _within_deadline(self, text: Text) -> Answer:
         until = time.monotonic() + self.deadline_s
@@ -164,7 +165,8 @@ class LlmTeacher:
         self._cost += cost
         label = self.labels.parse(completion.content)
         self.prompt.note(label)
-        return Answer(label, usage, cost)
+        others = self.labels.others(completion.content) if isinstance(self.labels, FieldLabels) else {}
+        return Answer(label, usage, cost, others=others)
 
 
 def digest(parts: list[Any]) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tracer_serve.components.teachers._labels import may_be_offered
+from tracer_serve.config.fields import AnswerFields
 from tracer_serve.errors import PluginError
 from tracer_serve.infra.caller import KEY_ID
 from tracer_serve.types import Text
@@ -12,17 +13,20 @@ from tracer_serve.types import Text
 CLOSED = "Classify the text. Answer with exactly one of these labels and nothing else: {labels}"
 DESCRIBED = "Classify the text. Answer with exactly one of these labels and nothing else.\n{descriptions}"
 OPEN = "Classify the text. Answer with one short label and nothing else."
+FIELDS = "Answer about the text with a JSON object of these fields and nothing else.\n{fields}"
 OFFERED = "Classify the text. Answer with one short label and nothing else: {labels}"
 _MOST = 200  # labels offered in an open task, which bounds the length of the prompt
 _RECURS = 3  # answers after which a new label is offered, so that a single slip is not repeated
 _CALLERS = 2  # keys that these answers go to: no caller alone can put words into everybody's prompt
 _COUNTED = 10_000  # new labels that are counted at a time
 _SLOT = re.compile(r"\{(?P<literal>\{\w+\})\}|\{(?P<name>\w+)\}")
-_KNOWN = ("labels", "descriptions", "text")
+_OF_LABELS, _OF_FIELDS = ("labels", "descriptions", "text"), ("fields", "text")
 
 
 class Prompt:
     """Prompt template with slots ``{labels}``, ``{descriptions}``, ``{text}``; ``{{word}}`` is a literal ``{word}``.
+
+    Of a task with fields the slots are ``{fields}`` and ``{text}``.
 
     With ``{text}`` the filled template is one user message. Without it the template is the system message and the text
     is the user message. A pair is sent as two labelled parts.
@@ -34,6 +38,7 @@ class Prompt:
     descriptions : what each label means
     known : labels in an open task's traces, offered in the slots next to "any other". They change neither `template`
         nor the teacher's fingerprint
+    fields : the fields of the answer, instead of labels
 
     Raises
     ------
@@ -54,22 +59,27 @@ class Prompt:
         labels: Sequence[str],
         descriptions: Mapping[str, str],
         known: Sequence[str] = (),
+        fields: AnswerFields | None = None,
     ) -> None:
-        default = DESCRIBED if descriptions else CLOSED if labels else OPEN
+        default = FIELDS if fields else DESCRIBED if descriptions else CLOSED if labels else OPEN
         self.template = default if template is None else template
-        self._plain, self._open, self._known = template is None, not labels, list(known[:_MOST])
+        self._plain, self._open, self._known = template is None, not (labels or fields), list(known[:_MOST])
+        fillable = _OF_FIELDS if fields else _OF_LABELS
         self._given: dict[str, tuple[int, frozenset[str]]] = {}
         for match in _SLOT.finditer(self.template):
-            if match["name"] and match["name"] not in _KNOWN:
+            if match["name"] and match["name"] not in fillable:
+                filled = ", ".join(f"{{{name}}}" for name in fillable)
                 raise PluginError(
-                    f"parameter 'prompt': nothing fills {match[0]}; {{labels}}, {{descriptions}}, {{text}} are filled;"
-                    f" write {{{match[0]}}} for a literal {match[0]}"
+                    f"parameter 'prompt': nothing fills {match[0]}; {filled} are filled; write {{{match[0]}}} for a"
+                    f" literal {match[0]}"
                 )
         self.takes_text = any(match["name"] == "text" for match in _SLOT.finditer(self.template))
         self._filling = {
             "labels": ", ".join(labels),
             "descriptions": "\n".join(f"- {x}: {descriptions[x]}" if x in descriptions else f"- {x}" for x in labels),
         }
+        if fields is not None:
+            self._filling = {"fields": fields.listing()}
         self._offer()
 
     def note(self, label: str) -> None:

@@ -6,14 +6,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr
 
 from tracer_serve.components.registry import teachers
-from tracer_serve.components.teachers._answer_format import ForcedTool
+from tracer_serve.components.teachers._answer_format import ForcedTool, schema_of
 from tracer_serve.components.teachers._dialect import ANTHROPIC
 from tracer_serve.components.teachers._endpoint import TeacherEndpoint
-from tracer_serve.components.teachers._labels import LabelSet
+from tracer_serve.components.teachers._labels import FieldLabels, LabelSet
 from tracer_serve.components.teachers._llm_teacher import CallLimits, Count, LlmTeacher, Seconds, digest
 from tracer_serve.components.teachers._params import BreakerParams, CacheParams, Fallback, Price
 from tracer_serve.components.teachers._prompt import Prompt
 from tracer_serve.components.teachers._recorded import RecordedPrompt
+from tracer_serve.config.fields import AnswerFields
 from tracer_serve.errors import PluginError
 from tracer_serve.forms.calls import MESSAGES
 from tracer_serve.types import Text
@@ -46,7 +47,7 @@ class Anthropic(LlmTeacher):
     extra : further fields of the request
     fallbacks : endpoints that serve the same model, in order of preference
     breaker, cache : when an endpoint counts as down; number and lifetime of cached answers
-    labels, descriptions : the task's closed label set; empty for an open task
+    labels, descriptions, fields : the task's closed label set, or the fields of its answers; none for an open task
     known : labels in an open task's traces; the prompt offers them, and labels that recur later
 
     Examples
@@ -83,6 +84,7 @@ class Anthropic(LlmTeacher):
         labels: tuple[str, ...] = (),
         descriptions: dict[str, str] | None = None,
         known: tuple[str, ...] = (),
+        fields: AnswerFields | None = None,
     ) -> None:
         names, described = sorted(labels), dict(descriptions or {})
         if prompt is not None and request is not None:
@@ -90,8 +92,8 @@ class Anthropic(LlmTeacher):
         if any(block.api_version is not None for block in fallbacks):
             raise PluginError("parameter 'fallbacks': api_version belongs to Azure OpenAI, not to this API")
         recorded = None if request is None else RecordedPrompt(request, MESSAGES)
-        asked = recorded or Prompt(prompt, names, described, known)
-        label_set = LabelSet(names, recorded.label_path if recorded else ())
+        asked = recorded or Prompt(prompt, names, described, known, fields)
+        label_set = FieldLabels(fields) if fields else LabelSet(names, recorded.label_path if recorded else ())
         self._body: dict[str, Any] = {"max_tokens": max_tokens}
         if recorded is not None:
             self._body |= recorded.options
@@ -104,7 +106,7 @@ class Anthropic(LlmTeacher):
             TeacherEndpoint(
                 block,
                 ANTHROPIC,
-                ForcedTool(names, response, label_set.names),
+                ForcedTool(schema_of(names, fields), response, label_set.names),
                 model=model,
                 timeout_s=timeout_s,
                 breaker=breaker,
@@ -114,7 +116,9 @@ class Anthropic(LlmTeacher):
         ]
         models = sorted({endpoint.model for endpoint in endpoints[1:]} - {model})
         asks = {**self._body, "response": response}
-        self.fingerprint = digest([MESSAGES, model, models, asked.template, names, described, asks])
+        self.fingerprint = digest(
+            [MESSAGES, model, models, asked.template, fields.schema() if fields else names, described, asks]
+        )
         limits = CallLimits(deadline_s, retries, max_concurrency, queue)
         super().__init__(asked, label_set, endpoints, limits, price=price, cache=cache, repeatable=temperature == 0)
 

@@ -19,6 +19,7 @@ from pydantic import Field
 from tracer_serve.components.hashed_ngrams import Grams, count_ngrams, learn_vocabulary, weigh
 from tracer_serve.components.registry import teachers
 from tracer_serve.components.teachers._params import Price
+from tracer_serve.config.fields import AnswerFields
 from tracer_serve.errors import PluginError, TeacherError
 from tracer_serve.storage.importers import ReadOptions, read_traces
 from tracer_serve.types import Answer, Text, Vectors, length_of
@@ -35,7 +36,7 @@ class Offline:
     file : one or several files in any format that ``tracer-serve import`` reads; of repeated texts the last row counts
     latency_ms : simulated latency of an answer
     price : price of tokens, which are estimated at four characters each
-    labels : the task's closed label set; rows with another label are errors
+    labels, fields : the task's closed label set, or the fields of its answers; rows with another label are errors
 
     Raises
     ------
@@ -52,10 +53,11 @@ class Offline:
         latency_ms: Annotated[float, Field(ge=0)] = 0.0,
         price: Price | None = None,
         labels: tuple[str, ...] = (),
+        fields: AnswerFields | None = None,
     ) -> None:
         self.latency_ms, self.price = latency_ms, price
         files = (file,) if isinstance(file, Path) else tuple(file)
-        self._known, self.fingerprint = _read(tuple(map(_state, files)), tuple(labels))
+        self._known, self.fingerprint = _read(tuple(map(_state, files)), tuple(labels), fields)
         if not self._known:
             raise PluginError(f"{', '.join(map(str, files))}: no labelled text in it")
         self._labels = list(self._known.values())
@@ -118,9 +120,11 @@ def _state(file: Path) -> _FileState:
 
 
 @lru_cache(maxsize=4)  # one command builds its task's teacher several times
-def _read(files: tuple[_FileState, ...], labels: tuple[str, ...]) -> tuple[dict[Text, str], str]:
+def _read(
+    files: tuple[_FileState, ...], labels: tuple[str, ...], fields: AnswerFields | None
+) -> tuple[dict[Text, str], str]:
     """Return the label of each text, and a hash of them."""
-    reading = ReadOptions(labels=labels)
+    reading = ReadOptions(labels=labels, fields=fields)
     traces = (trace for file in files for trace in read_traces(file.path, "offline", reading))
     known = {trace.input: str(trace.teacher_label) for trace in traces}
     # hash the rows, not the files' bytes: the same rows in another order are the same teacher

@@ -6,14 +6,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr
 
 from tracer_serve.components.registry import teachers
-from tracer_serve.components.teachers._answer_format import AnswerFormat
+from tracer_serve.components.teachers._answer_format import AnswerFormat, schema_of
 from tracer_serve.components.teachers._dialect import AZURE, OPENAI
 from tracer_serve.components.teachers._endpoint import TeacherEndpoint
-from tracer_serve.components.teachers._labels import LabelSet
+from tracer_serve.components.teachers._labels import FieldLabels, LabelSet
 from tracer_serve.components.teachers._llm_teacher import CallLimits, Count, LlmTeacher, Seconds, digest
 from tracer_serve.components.teachers._params import BreakerParams, CacheParams, Fallback, Price
 from tracer_serve.components.teachers._prompt import Prompt
 from tracer_serve.components.teachers._recorded import RecordedPrompt
+from tracer_serve.config.fields import AnswerFields
 from tracer_serve.errors import PluginError
 from tracer_serve.forms.calls import CHAT
 from tracer_serve.types import Text
@@ -47,7 +48,7 @@ class OpenAI(LlmTeacher):
     extra : further fields of the request, such as ``max_completion_tokens`` or ``seed``
     fallbacks : endpoints that serve the same model, in order of preference
     breaker, cache : when an endpoint counts as down; number and lifetime of cached answers
-    labels, descriptions : the task's closed label set; empty for an open task
+    labels, descriptions, fields : the task's closed label set, or the fields of its answers; none for an open task
     known : labels in an open task's traces; the prompt offers them, and labels that recur later
 
     Examples
@@ -84,13 +85,14 @@ class OpenAI(LlmTeacher):
         labels: tuple[str, ...] = (),
         descriptions: dict[str, str] | None = None,
         known: tuple[str, ...] = (),
+        fields: AnswerFields | None = None,
     ) -> None:
         names, described = sorted(labels), dict(descriptions or {})
         if prompt is not None and request is not None:
             raise PluginError("parameters 'prompt' and 'request': give one of them")
         recorded = None if request is None else RecordedPrompt(request, CHAT)
-        asked = recorded or Prompt(prompt, names, described, known)
-        label_set = LabelSet(names, recorded.label_path if recorded else ())
+        asked = recorded or Prompt(prompt, names, described, known, fields)
+        label_set = FieldLabels(fields) if fields else LabelSet(names, recorded.label_path if recorded else ())
         self._body: dict[str, Any] = (recorded.options if recorded else {}) | (extra or {})
         if recorded is not None:
             temperature = self._body.get("temperature")
@@ -103,7 +105,7 @@ class OpenAI(LlmTeacher):
             TeacherEndpoint(
                 block,
                 OPENAI if block.api_version is None else AZURE,
-                AnswerFormat(names, response, label_set.names),
+                AnswerFormat(schema_of(names, fields), response, label_set.names),
                 model=model,
                 timeout_s=timeout_s,
                 breaker=breaker,
@@ -114,8 +116,9 @@ class OpenAI(LlmTeacher):
         models = sorted({endpoint.model for endpoint in endpoints[1:]} - {model})
         schema = endpoints[0].format.fields("json_schema") if response == "json_schema" else {}
         found_out = {} if response in ("label", "json_schema") else {"response": response}
+        answers = fields.schema() if fields else names
         self.fingerprint = digest(
-            [model, models, asked.template, names, described, {**self._body, **schema, **found_out}]
+            [model, models, asked.template, answers, described, {**self._body, **schema, **found_out}]
         )
         limits = CallLimits(deadline_s, retries, max_concurrency, queue)
         super().__init__(asked, label_set, endpoints, limits, price=price, cache=cache, repeatable=temperature == 0)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tracer_serve.server.chat.fill_schema import UnfillableError
+from tracer_serve.server.chat.schema_places import UnfillableError
 
 _JSON = "json"
 

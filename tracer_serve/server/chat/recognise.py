@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from tracer_serve.components.known_forms import KnownForms
+from tracer_serve.config.fields import AnswerFields
 from tracer_serve.forms.calls import Call, NotACallError, parse
 from tracer_serve.forms.known import NATIVE, NOT_A_CALL, KnownForm, Mismatch
-from tracer_serve.server.chat.answer_shape import Shape, shape_of
-from tracer_serve.server.chat.fill_schema import UnfillableError
+from tracer_serve.server.chat.answer_shape import Answers, Shape, shape_of
+from tracer_serve.server.chat.schema_places import UnfillableError
 from tracer_serve.types import Text
 
 
@@ -55,12 +56,19 @@ class Recogniser:
     forms : the known forms
     labels : returns the label set
     pair : whether the task classifies pairs; direct calls may then hold a JSON list of two texts
+    fields : of the task's answers, instead of labels
     """
 
     def __init__(
-        self, name: str, forms: KnownForms, labels: Callable[[], Sequence[str]], *, pair: bool = False
+        self,
+        name: str,
+        forms: KnownForms,
+        labels: Callable[[], Sequence[str]],
+        *,
+        pair: bool = False,
+        fields: AnswerFields | None = None,
     ) -> None:
-        self.name, self.forms, self._labels, self._pair = name, forms, labels, pair
+        self.name, self.forms, self._labels, self._pair, self._fields = name, forms, labels, pair, fields
 
     def read(self, body: bytes, api: str | None = None) -> TaskCall | ForeignCall:
         """Recognise the body of a call.
@@ -78,14 +86,16 @@ class Recogniser:
         found = self.forms.recognise(call)
         if isinstance(found, Mismatch):
             return ForeignCall(found.rule, found.nearest, found.detail, call)
+        direct = found.known.fingerprint == NATIVE
+        answers = Answers(frozenset() if self._fields else frozenset(self._labels()), self._fields)
         try:
             options = call.form.option_values
-            shape = shape_of(options, frozenset(self._labels()), found.known.when_handled)
+            shape = shape_of(options, answers, found.known.when_handled, whole=not direct)
         except UnfillableError as error:
             return ForeignCall(
                 "unknown_options", found.known.name, f"its answer has no place for a label: {error}", call
             )
-        if found.known.fingerprint == NATIVE and (problem := shape.problem(next(iter(shape.labels), ""))):
+        if direct and (problem := shape.unanswerable):
             return ForeignCall("unknown_options", NATIVE, problem, call)
         return TaskCall(call, found.known, found.text, shape)
 

@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tracer_serve.components.teachers._ask_many import concurrency_of
-from tracer_serve.components.teachers._labels import LabelSet
+from tracer_serve.components.teachers._labels import FieldLabels, LabelSet, labels_of
+from tracer_serve.config.fields import AnswerFields
 from tracer_serve.config.task import Spec
 from tracer_serve.errors import TeacherError, TracerServeError
 from tracer_serve.forms.known import AMBIGUOUS, NATIVE, NOT_A_CALL
@@ -69,11 +70,12 @@ async def chatting(runtime: Runtime) -> AsyncIterator[Chat]:
     def labels() -> tuple[str, ...]:
         return spec.label_names or runtime.classes()
 
-    recogniser = Recogniser(spec.name, runtime.forms, labels, pair=spec.input == "pair")
+    fields = spec.answer_fields
+    recogniser = Recogniser(spec.name, runtime.forms, labels, pair=spec.input == "pair", fields=fields)
     endpoints = getattr(teacher, "endpoints", ())
     upstream = Forwarder(endpoints, concurrency_of(spec.teacher.params)) if endpoints else None
     redact = redact_text(runtime.router.redact)
-    forwarded = ForwardedCalls(runtime.store, spec.server.sample_forwarded, redact, _label_of(labels))
+    forwarded = ForwardedCalls(runtime.store, spec.server.sample_forwarded, redact, _label_of(labels, fields))
     await asyncio.to_thread(forwarded.start)
     try:
         yield Chat(recogniser, upstream if spec.server.forward else None, upstream, forwarded)
@@ -83,14 +85,18 @@ async def chatting(runtime: Runtime) -> AsyncIterator[Chat]:
             await upstream.close()
 
 
-def _label_of(labels: Callable[[], Sequence[str]]) -> LabelOf:
+def _label_of(labels: Callable[[], Sequence[str]], fields: AnswerFields | None) -> LabelOf:
     """Return a function that finds one of the labels in the body of an answer."""
     faces = {face.api: face for face in FACES}
 
     def find(api: str, body: bytes, stream: bool) -> str | None:
         try:
             said = faces[api].read(body, stream=stream).message.get("content")
-            return LabelSet(labels()).parse(said) if isinstance(said, str) and labels() else None
+            if not isinstance(said, str):
+                return None
+            if fields is not None:
+                return FieldLabels(fields).parse(said)
+            return LabelSet(labels()).parse(said) if labels() else None
         except TeacherError:
             return None
 
@@ -130,10 +136,14 @@ async def answer_call(request: Request, *, face: Face) -> Response:
 
 async def _direct(asked: _Asked, read: TaskCall) -> Response:
     """Answer a call that names the task: as ``/v1/classify`` does, in the shape that its API has."""
-    (result,) = await asked.runtime.router.route([read.text], _metadata(asked.request, read))
+
+    def fits(label: str) -> bool:
+        return read.shape.problem(label) is None
+
+    (result,) = await asked.runtime.router.route([read.text], _metadata(asked.request, read), fits=fits)
     if isinstance(result, TracerServeError):
         raise result
-    if problem := read.shape.problem(result.label):
+    if problem := read.shape.problem(result.label, _others(result)):
         raise TeacherError(f"the teacher's label cannot be given: {problem}", reason="unknown_label")
     return _answer(asked.face, read, result)
 
@@ -150,7 +160,7 @@ async def _drop_in(asked: _Asked, deferrals: Forwarder, read: TaskCall) -> Respo
         body=asked.body,
         headers=passed_on(asked.request, again=True),
         shape=read.shape,
-        labels=LabelSet(asked.runtime.task.spec.label_names),
+        labels=labels_of(asked.runtime.task.spec),
         price=getattr(router.teacher, "price", None),
     )
 
@@ -211,9 +221,15 @@ def _metadata(request: Request, read: TaskCall) -> dict[str, Any]:
     return metadata_of(user[:_USER] if user is not None else None, request)
 
 
+def _others(result: Decision) -> dict[str, Any]:
+    """Return what the teacher said in fields of text and number, where it was asked."""
+    return {} if result.answer is None else result.answer.others
+
+
 def _answer(face: Face, read: TaskCall, result: Decision) -> Response:
     score = None if result.verdict is None else result.verdict.score
-    message, finish = read.shape.message(result.label, f"call_{result.trace_id.replace('-', '')}", score)
+    call_id = f"call_{result.trace_id.replace('-', '')}"
+    message, finish = read.shape.message(result.label, call_id, score, _others(result))
     # the teacher's answer is not the version's, whatever model was asked
     fingerprint = None if result.kind == "deferred" else f"tracer-version-{result.version}"
     model, usage = read.call.form.model, usage_of([result])

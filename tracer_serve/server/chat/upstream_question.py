@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from tracer_serve.components.teachers._labels import LabelSet
+from tracer_serve.components.teachers._labels import AnyLabels
 from tracer_serve.components.teachers._params import Price
 from tracer_serve.errors import TeacherError
 from tracer_serve.server.chat.answer_shape import Shape
@@ -41,7 +41,7 @@ class UpstreamQuestion:
     body: bytes
     headers: Headers
     shape: Shape
-    labels: LabelSet
+    labels: AnyLabels
     price: Price | None = None
 
     async def ask(self, text: Text, *, fresh: bool = False) -> Answer:  # noqa: ARG002  # the body holds the text

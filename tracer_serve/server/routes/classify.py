@@ -8,6 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from tracer_serve.config.fields import plain_answer, values_of
 from tracer_serve.errors import BadInputError, TracerServeError
 from tracer_serve.infra.cooperative import in_turns
 from tracer_serve.infra.tracing import TRACEPARENT
@@ -107,6 +108,7 @@ def _item(index: int, result: Result | TracerServeError, asked: ClassifyRequest,
     item: dict[str, Any] = {
         "index": index,
         "label": result.label,
+        **_fields(result, runtime),
         "num_classes": len(labels),
         "decision": result.kind,
         "reason": result.reason,
@@ -122,6 +124,16 @@ def _item(index: int, result: Result | TracerServeError, asked: ClassifyRequest,
         best = (-verdict.proba).argsort(kind="stable")[: asked.top_k]
         item["top"] = [{"label": labels[i], "prob": _rounded(verdict.proba[i])} for i in best]
     return item
+
+
+def _fields(result: Decision, runtime: Runtime) -> dict[str, Any]:
+    """Return the answer as an object, where the task has fields: what `label` says, and what stands beside it."""
+    fields = runtime.task.spec.answer_fields
+    if fields is None:
+        return {}
+    score = None if result.verdict is None else result.verdict.score
+    others = {} if result.answer is None else result.answer.others
+    return {"fields": plain_answer(fields, values_of(result.label), others, score)}
 
 
 def _rounded(probability: Any) -> float:

@@ -5,6 +5,7 @@ calibrates: see `lifecycle.training_set`.
 """
 
 import hashlib
+import json
 import time
 from typing import Annotated, Any
 from uuid import UUID
@@ -15,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from tracer_serve.config.task import Spec
 from tracer_serve.infra.caller import KEY_ID
 from tracer_serve.server.http.auth import ADMIN
 from tracer_serve.server.http.context import runtime_of
@@ -44,7 +46,9 @@ class FeedbackRequest(BaseModel):
     id: Annotated[str, Field(min_length=1, max_length=64)] = Field(
         description="trace_id of an item, x-tracer-trace-id, or the id of an answer of a chat API."
     )
-    label: Annotated[str, Field(min_length=1, max_length=100)] = Field(description="What is right.")
+    label: Annotated[str, Field(min_length=1, max_length=100)] | dict[str, Any] = Field(
+        description="What is right; of a task with fields an object with all of them."
+    )
     model: str | None = Field(default=None, description="Name of the task; may be left out where there is but one.")
 
 
@@ -56,20 +60,38 @@ async def feedback(request: Request) -> Response:
     given = await read_model(request, FeedbackRequest, runtime.max_body)
     require_name(given.model, runtime)
     trace_id = _trace_id(given.id)
-    allowed = runtime.task.spec.label_names
-    if (allowed and given.label not in allowed) or not given.label.strip() or not given.label.isprintable():
-        raise RefusalError(400, f"this is none of the labels of {runtime.task.spec.name!r}", param="label")
+    label = _label(given.label, runtime.task.spec)
     key = request.headers.get("idempotency-key")
     if key is not None and await run_in_threadpool(_seen, runtime.store, key, given):
-        return _done(trace_id, given.label)
+        return _done(trace_id, label)
     trace = await _owned(runtime, trace_id, admin=request.scope.get(ADMIN, False))
     if trace.label_source != "human":  # a second thought about the same answer does not count again
         await run_in_threadpool(_count, runtime)
-    if not await run_in_threadpool(runtime.store.traces.set_label, trace_id, given.label, "human"):
+    if not await run_in_threadpool(runtime.store.traces.set_label, trace_id, label, "human"):
         raise _unknown()
     if key is not None:
         await run_in_threadpool(_remember, runtime.store, key, given)
-    return _done(trace_id, given.label)
+    return _done(trace_id, label)
+
+
+def _label(given: str | dict[str, Any], spec: Spec) -> str:
+    """Return the label that is meant.
+
+    Raises
+    ------
+    RefusalError
+        400 where the task has no such label.
+    """
+    if spec.answer_fields is not None:
+        try:
+            return spec.answer_fields.encode(json.loads(given) if isinstance(given, str) else given)
+        except (ValueError, RecursionError) as error:
+            raise RefusalError(400, f"this is no answer of {spec.name!r}: {error}", param="label") from None
+    allowed = spec.label_names
+    known = isinstance(given, str) and (given in allowed or not allowed) and given.strip() and given.isprintable()
+    if not isinstance(given, str) or not known:
+        raise RefusalError(400, f"this is none of the labels of {spec.name!r}", param="label")
+    return given
 
 
 def _done(trace_id: str, label: str) -> Response:

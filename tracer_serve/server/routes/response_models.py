@@ -32,6 +32,7 @@ class ClassifyItem(BaseModel):
 
     index: int
     label: str | None = None
+    fields: dict[str, Any] | None = Field(default=None, description="The answer of a task with fields, as an object.")
     num_classes: int | None = None
     decision: str | None = Field(default=None, description="handled (by the surrogate), deferred or degraded")
     reason: str | None = None

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from tracer_serve.config.fields import AnswerFields
 from tracer_serve.errors import ImportFileError
 from tracer_serve.infra.redaction import WITHHELD, Redact
 from tracer_serve.infra.uuid7 import new_id
@@ -25,6 +26,7 @@ def import_file(
     path: Path | str,
     *,
     labels: Sequence[str] = (),
+    fields: AnswerFields | None = None,
     pair: bool | None = None,
     fmt: Format = "auto",
     text_field: str | tuple[str, str] | None = None,
@@ -47,7 +49,7 @@ def import_file(
 
     Parameters
     ----------
-    labels, pair, fmt, text_field, label_field, requests, keep_wrapper : see `ReadOptions`
+    labels, fields, pair, fmt, text_field, label_field, requests, keep_wrapper : see `ReadOptions`
     teacher : the model that must have given the labels; a file that names another is refused
     any_teacher : import labels of several teachers, or of another one
     fingerprint : the teacher's fingerprint to put on the rows, where they are known to be its answers
@@ -66,7 +68,7 @@ def import_file(
         The store cannot be written. Nothing was imported.
     """
     path = Path(path)
-    reading = ReadOptions(fmt, tuple(labels), pair, text_field, label_field, requests, keep_wrapper)
+    reading = ReadOptions(fmt, tuple(labels), pair, text_field, label_field, requests, keep_wrapper, fields=fields)
     sha256 = _sha256(path)
     already = store.imports.contains(sha256)
     if already and not dry_run:

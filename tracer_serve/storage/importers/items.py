@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from tracer_serve.config.fields import AnswerFields
 from tracer_serve.forms.slot import Slot
 from tracer_serve.types import Text
 
@@ -99,6 +100,7 @@ class ReadOptions:
     requests : the input file of an OpenAI batch, whose output file holds no texts
     keep_wrapper : keep what all texts of the file begin and end with
     wrapper : what to remove from both ends of each text; see `wrapper.with_wrapper`
+    fields : the fields of the task's answers, which are then read as a whole
     """
 
     fmt: Format = "auto"
@@ -109,6 +111,7 @@ class ReadOptions:
     requests: Path | None = None
     keep_wrapper: bool = False
     wrapper: Slot | None = None
+    fields: AnswerFields | None = None
 
     def __post_init__(self) -> None:
         if self.fmt not in FORMATS:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tracer_serve.config.fields import AnswerFields
 from tracer_serve.errors import ImportFileError
 from tracer_serve.storage.importers.extract import (
     LABEL_NAMES,
@@ -105,7 +106,7 @@ def _plain(record: Record, reading: ReadOptions) -> Iterator[RawTrace]:
         raise RefusedError(f"{error}{', and the label: --label-field NAME' if unnamed else ''}") from None
     yield RawTrace(
         text=text,
-        label=_label(record, lower, reading.label_field),
+        label=_label(record, lower, reading),
         teacher=first(lower, "model", "teacher_model"),
         when=first(lower, "ts", "timestamp", "created_at"),
         usage=lower["usage"] if isinstance(lower.get("usage"), dict) else {},
@@ -114,8 +115,14 @@ def _plain(record: Record, reading: ReadOptions) -> Iterator[RawTrace]:
     )
 
 
-def _label(record: Record, lower: Record, wanted: str | None) -> Any:
-    """Return the label's value: a field of the record, or a field inside the answer that the record holds."""
+def _label(record: Record, lower: Record, reading: ReadOptions) -> Any:
+    """Return the label's value: a field of the record, or a field inside the answer that the record holds.
+
+    Of a task with fields it may be the record itself, as in a table with a column per field.
+    """
+    wanted, columns = reading.label_field, reading.fields.certified if reading.fields else ()
+    if wanted is None and columns and all(name in record for name in columns):
+        return {name: record[name] for name in columns}
     if wanted is None or wanted in record:
         return _named(record, lower, LABEL_NAMES, wanted, "label")
     answers = [name for name in LABEL_NAMES if name in lower]
@@ -165,7 +172,7 @@ def _item(line: int, found: RawTrace, reading: ReadOptions) -> LabelledText:
         text = text_of(inside)
     if reading.pair is not None:
         require_pair(text, reading.pair)
-    label = reading.closed(label_of(found.label))
+    label = reading.closed(label_of(found.label)) if reading.fields is None else _whole(found.label, reading.fields)
     return LabelledText(
         line=line,
         text=text,
@@ -178,6 +185,14 @@ def _item(line: int, found: RawTrace, reading: ReadOptions) -> LabelledText:
         group=_name(found.group) or _name(found.user),
         unwrapped=inside is not None,
     )
+
+
+def _whole(value: Any, fields: AnswerFields) -> str:
+    """Return the label of an answer with several fields."""
+    try:
+        return fields.encode(answer_of(value))
+    except ValueError as error:
+        raise RefusedError(str(error)) from None
 
 
 def _name(value: Any) -> str | None:

@@ -1,8 +1,10 @@
 """A task without a version is healthy: the teacher answers, and /healthz says why there is no version."""
 
+import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,18 @@ from tests.server.worlds import HANDLED
 from tests.support.disks import small_disk
 from tests.support.server_process import answering, bare, free_port
 from tests.support.tiny import rows_now, tiny_task
+from tests.support.waiting import until_async
 from tracer_serve.cli.commands._prepare import prepare
 from tracer_serve.cli.commands._serving import begin
 from tracer_serve.config.load import Task
+from tracer_serve.lifecycle.refit import refit
 from tracer_serve.lifecycle.refit_history import last_refit
+from tracer_serve.serving.runtime import running
 from tracer_serve.storage.traces import open_store
+from tracer_serve.storage.versions.digests import DIGESTS
+from tracer_serve.storage.versions.manifest import checksums
 from tracer_serve.storage.versions.opening import open_versions, store_of
+from tracer_serve.storage.versions.store import VersionStore
 
 MakeTask = Callable[..., Task]
 
@@ -72,3 +80,31 @@ def test_a_full_disk_at_the_first_fit_does_not_end_the_start(
         assert open_versions(spec).current() is None
     assert "tiny: no version yet: " in printed
     assert "space" in printed
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("files", [("model/policy.json",), ("model/policy.json", "certificate.json")])
+async def test_a_version_of_another_release_is_replaced_by_a_refit(tmp_path: Path, files: Sequence[str]) -> None:
+    """Where the files of the current version lack what this release reads, a refit writes a version that serves."""
+    spec = tiny_task(tmp_path)
+    refit(spec)
+    _write_as_another_release(open_versions(spec), 1, files)
+    with closing(store_of(spec)) as store:
+        store.values.put(DIGESTS, {"1": open_versions(spec).manifest(1).digest()})
+    begin(spec, asdict(prepare(spec)))
+    async with running(spec) as runtime:
+        await until_async(lambda: runtime.live.loaded is not None)
+        last: Any = last_refit(runtime.store, under_way=False)
+        assert runtime.live.loaded is not None
+        assert (runtime.live.loaded.number, last["trigger"], runtime.gate.open) == (2, "unreadable", True)
+
+
+def _write_as_another_release(versions: VersionStore, number: int, files: Sequence[str]) -> None:
+    """Drop every fact but one from JSON files of a version, and write the manifest for what is left."""
+    folder, manifest = versions.folder(number), versions.manifest(number)
+    for file in files:
+        facts = json.loads((folder / file).read_text(encoding="utf-8"))
+        (folder / file).write_text(json.dumps(dict([*facts.items()][:1])), encoding="utf-8")
+    (folder / "manifest.json").unlink()
+    changed = replace(manifest, files=checksums(folder))
+    (folder / "manifest.json").write_text(changed.as_json(), encoding="utf-8")

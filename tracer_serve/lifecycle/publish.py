@@ -14,7 +14,7 @@ from tracer_serve.config.load import Task
 from tracer_serve.fit.result import Fitted
 from tracer_serve.gate.certificate import CERTIFICATE, Certificate
 from tracer_serve.gate.monitor import MonitorState
-from tracer_serve.lifecycle.certificates import certified_version
+from tracer_serve.lifecycle.certificates import current_version
 from tracer_serve.lifecycle.gate_state.requirements import Requirements
 from tracer_serve.lifecycle.training_set import Snapshot
 from tracer_serve.report.build import build_report
@@ -76,10 +76,9 @@ def may_serve(
     ----------
     audits : of the current version
     """
-    parent = versions.current()
-    if parent is None or not versions.manifest(parent).certified:
+    before = current_version(versions)
+    if before is None or not before.certificate.certified:
         return True
-    before = certified_version(versions, parent)
     void = requirements.state(before).void
     if not found.certified:
         return not void and found.reason == "disagreement" and audits is not None and audits.refuted

@@ -21,7 +21,7 @@ from tracer_serve.gate.certificate import Certificate
 from tracer_serve.gate.monitor import MonitorState
 from tracer_serve.gate.settings import Ordinal
 from tracer_serve.lifecycle.adopted_forms import adopted_forms
-from tracer_serve.lifecycle.certificates import certified_version
+from tracer_serve.lifecycle.certificates import current_version
 from tracer_serve.lifecycle.gate_state.closing import closing_of
 from tracer_serve.lifecycle.gate_state.monitor_record import MONITOR, monitor_state
 from tracer_serve.lifecycle.gate_state.reopening import attempt_of, next_attempt
@@ -73,8 +73,8 @@ def refit(task: Task, trigger: str = "hand", progress: Progress = silent) -> Ref
 
     Parameters
     ----------
-    trigger : ``hand``, ``start``, ``cron``, ``interval``, ``new_traces``, ``new_label``, ``alarm``, ``teacher`` or
-        ``promise``; recorded in the history
+    trigger : ``hand``, ``start``, ``cron``, ``interval``, ``new_traces``, ``new_label``, ``alarm``, ``teacher``,
+        ``promise`` or ``unreadable``; recorded in the history
 
     Raises
     ------
@@ -161,10 +161,8 @@ def _fit(
 
 def _audits(task: Task, store: TraceStore, versions: VersionStore) -> MonitorState | None:
     """Return how the audits of the version that serves came out, None where none does."""
-    current = versions.current()
-    if current is None:
-        return None
-    return monitor_state(store.values.get(MONITOR), certified_version(versions, current), task.spec.gate)
+    current = current_version(versions)
+    return None if current is None else monitor_state(store.values.get(MONITOR), current, task.spec.gate)
 
 
 def _activate(task: Task, versions: VersionStore, number: int, fresh: Fresh, audits: MonitorState | None) -> bool:

@@ -16,6 +16,7 @@ from tracer_serve.storage.versions.store import VersionStore
 REQUEST = "schedule.request"
 """Key in the store: a pending request for a refit."""
 
+_UNREADABLE = "schedule.unreadable"  # key in the store: the version for whose sake a refit was requested last
 _STARTING = timedelta(minutes=1)
 _LABELS_S = 30.0  # counting all labels takes longer than the other checks
 
@@ -109,6 +110,17 @@ class Due:
     def _newest(self) -> Manifest | None:
         numbers = self._versions.numbers()
         return self._versions.manifest(numbers[-1]) if numbers else None
+
+
+def replace_unreadable(store: TraceStore, version: int) -> None:
+    """Request a refit since the current version cannot be read, once for each version.
+
+    It was written by a release with another layout, the YAML names another embedder now, or a file is damaged. The
+    traces are all that a new version needs.
+    """
+    known, this = store.values.get(_UNREADABLE), {"version": version}
+    if known != this and store.values.compare_and_set(_UNREADABLE, known, this):
+        request_refit(store, "unreadable")
 
 
 def just_begun(store: TraceStore, ended: str | None) -> bool:

@@ -54,7 +54,7 @@ class VersionLoader:
     ----------
     current : returns the number of the current version, None before the first; called every `poll_s` seconds
     load : reads and verifies a version; raises if it is corrupt or was certified with another embedder
-    on_failure : called for each failed attempt
+    on_failure : called with the version's number and the error whenever the problem is a new one
     poll_s : seconds between calls of `current`
     retry_s : seconds until a version that failed to load is tried again; it may have been out of memory
     """
@@ -63,7 +63,7 @@ class VersionLoader:
         self,
         current: Callable[[], int | None],
         load: Callable[[int], ActiveVersion],
-        on_failure: Callable[[], None] = lambda: None,
+        on_failure: Callable[[int | None, Exception], None] = lambda *_: None,
         *,
         poll_s: float = 0.1,
         retry_s: float = 30.0,
@@ -102,7 +102,7 @@ class VersionLoader:
                 stays = f"version {self.loaded.number} stays" if self.loaded else "none serves"
                 trace = not isinstance(error, TracerServeError)  # its message is complete
                 _log.error("%s; %s", problem, stays, exc_info=trace)
-                self._on_failure()
+                self._on_failure(number, error)
             self.problem = problem
 
     def _failed_recently(self, number: int) -> bool:

@@ -11,7 +11,7 @@ from tracer_serve.components.factory import load_plugins, make_embedders, make_r
 from tracer_serve.components.known_forms import KnownForms, make_forms
 from tracer_serve.components.teachers._ask_many import concurrency_of
 from tracer_serve.config.load import Task
-from tracer_serve.errors import BadInputError, StoreError
+from tracer_serve.errors import ArtifactError, BadInputError, StoreError
 from tracer_serve.forms.known import NATIVE
 from tracer_serve.infra.log_context import TASK
 from tracer_serve.infra.periodic import PeriodicTask
@@ -21,6 +21,7 @@ from tracer_serve.lifecycle.adopted_forms import adopted_forms
 from tracer_serve.lifecycle.gate_state.state import GateState
 from tracer_serve.lifecycle.scheduler import RefitScheduler
 from tracer_serve.lifecycle.teacher_change import known_labels, note_teacher
+from tracer_serve.lifecycle.triggers import replace_unreadable
 from tracer_serve.policy.policy import Policy
 from tracer_serve.protocols import Embedder, Teacher
 from tracer_serve.serving.active_version import ActiveVersion, VersionLoader
@@ -136,10 +137,17 @@ async def _started(task: Task, stack: AsyncExitStack, teacher: Teacher | None) -
     else:
         stack.push_async_callback(own.close)
     await _follow_forms(forms, store, stack)
+
+    def failed(number: int | None, error: Exception) -> None:
+        metrics.load_failures.inc()
+        if live.loaded is None and number is not None and isinstance(error, ArtifactError):
+            with suppress(StoreError):  # the version's problem is reported either way
+                replace_unreadable(store, number)
+
     live = VersionLoader(
         versions.current,
         lambda number: _load(task, versions, forms, number),
-        metrics.load_failures.inc,
+        failed,
         poll_s=versions.poll_s,
         retry_s=versions.retry_s,
     )

@@ -15,6 +15,7 @@ import yaml
 
 from tests.support.tasks import write_task, write_traces
 from tests.support.tiny import tiny_task
+from tracer_serve.cli.commands._prepare import prepare
 from tracer_serve.cli.main import main
 from tracer_serve.config.load import Task
 from tracer_serve.storage.traces.lease_owner import LEASE
@@ -230,18 +231,17 @@ def test_a_read_only_state_folder(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert str(locked) in failing(capsys, "fit", edit(write_task(tmp_path), state=str(locked)))
 
 
-def test_a_corrupt_version_is_refused_and_the_way_out_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A version whose files changed is named and not served; rolling back to another works."""
+def test_a_corrupt_version_is_named_and_the_way_out_works(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A start names a version whose files changed and leaves all to the teacher; rolling back to another works."""
     task = tiny_task(tmp_path)
     assert main(["fit", str(task.file)]) == 0
     assert main(["fit", str(task.file)]) == 0
     weights = open_versions(task).folder(2) / "model" / "policy.json"
     weights.write_text(weights.read_text(encoding="utf-8") + " ", encoding="utf-8")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
-    error = failing(capsys, "serve", str(task.file), "--port", port)
-    assert "policy.json" in error
-    assert "rollback" in error
+    said = dict(prepare(task).facts)["version"]
+    assert "NONE SERVES" in said
+    assert "policy.json" in said
+    assert "rollback" in said
     assert main(["rollback", str(task.file)]) == 0
     assert open_versions(task).current() == 1
     assert "version 1 serves now (before: 2)" in capsys.readouterr().out

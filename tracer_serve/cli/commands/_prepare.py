@@ -39,7 +39,7 @@ def prepare(task: Task) -> Prepared:
     Raises
     ------
     TracerServeError
-        If a component, a trace file, the store or the version is invalid.
+        If a component, a trace file or the store is invalid.
     """
     check(task)
     versions = open_versions(task)
@@ -49,13 +49,13 @@ def prepare(task: Task) -> Prepared:
         tried = example(task, store)
     try:
         current = versions.current()
-    except ArtifactError as error:  # the teacher can still answer, and the server retries
+        if current is None:
+            return Prepared(any_traces, [], tried)
+        versions.verify(current)
+        version = certified_version(versions, current)
+    except ArtifactError as error:  # the teacher can still answer, and the server starts a refit
         rows = [("task", task.spec.name), ("version", f"NONE SERVES, everything goes to the teacher: {error}")]
         return Prepared(unfitted=False, facts=rows, example=tried)
-    if current is None:
-        return Prepared(any_traces, [], tried)
-    versions.verify(current)
-    version = certified_version(versions, current)
     rows = [("task", task.spec.name), ("version", str(current)), *finding(task, current, version.certificate)]
     gate = Requirements(teacher_fingerprint(task), task.spec.gate, closed).state(version)
     if gate.void:

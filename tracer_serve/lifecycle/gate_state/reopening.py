@@ -6,7 +6,7 @@ from typing import Any
 
 from tracer_serve.config.task import Spec
 from tracer_serve.gate.binomial import n_min
-from tracer_serve.lifecycle.certificates import certified_version
+from tracer_serve.lifecycle.certificates import current_version
 from tracer_serve.lifecycle.gate_state.closing import Closing, closing_of
 from tracer_serve.lifecycle.gate_state.requirements import Requirements
 from tracer_serve.lifecycle.gate_state.state import Reason
@@ -84,8 +84,7 @@ class Reopening:
 
 def reopening_of(spec: Spec, store: TraceStore, versions: VersionStore) -> Reopening | None:
     """Return the next attempt to open the gate; None while it is open, and after a refit that did not certify."""
-    current = versions.current()
-    version = None if current is None else certified_version(versions, current)
+    version = current_version(versions)
     teacher, closing = store.values.get(TEACHER), closing_of(store)
     fingerprint = teacher["fingerprint"] if teacher is not None else "" if version is None else version.teacher
     state = Requirements(fingerprint, spec.gate, closing).state(version)

@@ -98,6 +98,16 @@ def test_memory_is_bounded() -> None:
     assert len(groups.forms()) <= 30
 
 
+def test_calls_after_a_restart_are_counted_once() -> None:
+    """Counts that were restored grow by one with each call, of the form and overall."""
+    before, after = CallGroups(), CallGroups()
+    before.add(seen("a", "yes"))
+    for form, totals in before.forms():
+        after.restore_totals(form, totals)
+    after.add(seen("b", "no"))
+    assert (after.totals.calls, [totals.calls for _, totals in after.forms()]) == (2, [2])
+
+
 def test_a_text_that_may_not_be_kept_is_not() -> None:
     """Texts are kept as the redactor leaves them, and not at all where it fails."""
     groups = CallGroups(lambda text: None if "card" in text else text.upper())

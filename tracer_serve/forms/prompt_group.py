@@ -3,7 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tracer_serve.forms.answer_enum import AnswerEnum, answer_enum
 from tracer_serve.forms.calls import Call
@@ -73,7 +73,7 @@ class Totals:
 
     def __add__(self, other: "Totals") -> "Totals":
         if not self.calls or not other.calls:
-            return self if self.calls else other
+            return replace(self if self.calls else other)  # a copy: both are added to later
         return Totals(
             self.calls + other.calls,
             self.prompt_tokens + other.prompt_tokens,

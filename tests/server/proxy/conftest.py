@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from tests.server.chat.conftest import running_app
+from tests.support.waiting import until
 from tracer_serve.report.discovery import Prices
 from tracer_serve.server.proxy.app import make_proxy
 from tracer_serve.server.proxy.found import FoundCalls, Settings
@@ -29,6 +30,10 @@ class Proxied:
     @property
     def observer(self) -> Observer:
         return self.found.observer
+
+    def observed(self, calls: int) -> None:
+        """Wait until that many calls are observed; each is, only after its answer was sent."""
+        until(lambda: self.found.totals().calls == calls)
 
 
 @contextmanager

@@ -114,7 +114,7 @@ def test_a_task_is_found_and_written(tmp_path: Path, stub_llm: StubLLM, stream: 
     options: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
     with proxying(stub_llm.url, tmp_path) as proxy, httpx.Client(base_url=proxy.url) as client:
         ask(proxy.url, TEXTS, **options)
-        assert proxy.observer.settled()
+        proxy.observed(120)
         refused = [client.get("/calls.json"), client.get("/", headers={"authorization": "Bearer other"})]
         shown = client.get("/calls.json", headers=ADMITTED).json()
         page = client.get("/", auth=("any", ADMIN)).text
@@ -150,7 +150,7 @@ def test_what_is_kept(tmp_path: Path, stub_llm: StubLLM) -> None:
                 json={"model": "stub-1", "messages": [{"role": "user", "content": f"tell me the secret story {n}"}]},
                 headers={"authorization": "Bearer sk-of-the-caller"},
             )
-        assert proxy.observer.settled()
+        proxy.observed(101)
     file = tmp_path / "proxy" / "observed.db"
     kept = file.read_bytes()
     assert file.stat().st_mode & 0o777 == 0o600
@@ -162,7 +162,7 @@ def test_what_is_kept(tmp_path: Path, stub_llm: StubLLM) -> None:
         assert (task.group.totals.calls, proxy.found.totals().calls) == (61, 101)
     with proxying(stub_llm.url, tmp_path, days=0.0) as proxy:
         ask(proxy.url, TEXTS[:1])
-        assert proxy.observer.settled()
+        proxy.observed(102)
     with sqlite3.connect(file) as database:
         assert database.execute("SELECT count(*) FROM prompts").fetchone() == (0,)
 

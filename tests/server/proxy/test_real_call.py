@@ -58,7 +58,7 @@ def ask(url: str, replay: ReplayLLM, texts: list[str], *, shuffle_every: int = 0
 
 def found(proxy: Proxied, replay: ReplayLLM, calls: int) -> FoundTask:
     """Return the one task that was found, with slot, labels and tokens exact."""
-    assert proxy.observer.settled(60.0)
+    proxy.observed(calls)
     assert proxy.observer.missed == 0
     [task] = proxy.found.tasks()
     assert (task.group.slot.prefix, task.group.slot.suffix) == (replay.prefix, replay.suffix)

@@ -81,13 +81,6 @@ class Observer:
             self._count(exchange, -1)
             self.missed += 1
 
-    def settled(self, patience_s: float = 10.0) -> bool:
-        """Wait until all exchanges that were taken so far are observed; return whether they are."""
-        until = time.monotonic() + patience_s
-        while self._queue.unfinished_tasks and time.monotonic() < until:
-            time.sleep(0.01)
-        return not self._queue.unfinished_tasks
-
     def _run(self) -> None:
         due, changed = time.monotonic() + self._save_s, False
         while True:
@@ -102,7 +95,6 @@ class Observer:
                     self._add(exchange)
                     self._count(exchange, -1)
                     changed = True
-                self._queue.task_done()
             if ended or time.monotonic() >= due:
                 if changed:
                     self._save()

@@ -63,7 +63,7 @@ def certified(task: Task, rows: Calibration, stages: Sequence[StageFacts], ordin
     seen = rows.answered(found).take(rows.fair)
     if not (found.per_class or found.segments) and found.guarantee == "probability":
         found = with_class_table(found, rows.classes[seen.top], seen.score, seen.agreed, seen.eligible)
-    table = _stages(_handled(found, rows, seen), seen, stages)
+    table = _stages(handled_rows(found, rows, seen), seen, stages)
     floor = task.spec.gate.class_floor or 0.0
     return replace(found, class_floor=floor, stages=table, outdated=rows.outdated, recalls=recalls_of(found, rows))
 
@@ -77,10 +77,10 @@ def segment_of(task: Task, texts: Sequence[Text]) -> Labels | None:
 def recalls_of(found: Certificate, rows: Calibration) -> tuple[LabelRecall, ...]:
     """Return the recall per teacher label under a certificate, over the fair rows."""
     seen = rows.answered(found).take(rows.fair)
-    return recall_table(rows.classes, rows.truth[rows.fair], _handled(found, rows, seen), seen.agreed)
+    return recall_table(rows.classes, rows.truth[rows.fair], handled_rows(found, rows, seen), seen.agreed)
 
 
-def _handled(found: Certificate, rows: Calibration, seen: Answered) -> Bools:
+def handled_rows(found: Certificate, rows: Calibration, seen: Answered) -> Bools:
     """Return which of the fair rows the surrogate answers under a certificate, shape (n,)."""
     segment = None if rows.segment is None else rows.segment[rows.fair]
     return seen.eligible & accepts(seen.score, thresholds_of(found, rows.classes, seen.top, segment))

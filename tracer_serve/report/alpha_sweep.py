@@ -14,18 +14,23 @@ from tracer_serve.fit.gating import recalls_of, settings_of
 from tracer_serve.fit.result import Fitted
 from tracer_serve.gate.certify import certify
 from tracer_serve.gate.recall import low_recalls
-from tracer_serve.gate.settings import Ordinal
+from tracer_serve.gate.settings import GateSettings, Ordinal
 from tracer_serve.gate.wording import bound_of
 
 _STEP = 0.005
+
+
+def asked_of(task: Task, fitted: Fitted) -> GateSettings:
+    """Return the settings with which a version was certified."""
+    ordinal = Ordinal(fitted.certificate.index, fitted.certificate.attempt)
+    return settings_of(task, fitted.calibration.mode, ordinal=ordinal, rivals=fitted.calibration.rivals)
 
 
 def whatif_of(task: Task, fitted: Fitted) -> dict[str, Any]:
     """Return coverage, bound and saved calls over alpha; the task's own alpha carries the certificate itself."""
     own, rows = fitted.certificate.alpha, fitted.calibration.rows()
     alphas = np.union1d(np.arange(max(0.5, own - 0.2), 0.9951, _STEP).round(4), [own])
-    ordinal = Ordinal(fitted.certificate.index, fitted.certificate.attempt)
-    asked = settings_of(task, fitted.calibration.mode, ordinal=ordinal, rivals=fitted.calibration.rivals)
+    asked = asked_of(task, fitted)
     found = [
         fitted.certificate if alpha == own else certify(rows, replace(asked, alpha=float(alpha))) for alpha in alphas
     ]

@@ -8,7 +8,7 @@ import numpy as np
 
 from tracer_serve.config.load import Task
 from tracer_serve.fit.result import Fitted
-from tracer_serve.report.alpha_sweep import whatif_of
+from tracer_serve.report.alpha_sweep import asked_of, whatif_of
 from tracer_serve.report.calibration_view import CalibrationView
 from tracer_serve.report.changes import changes_of
 from tracer_serve.report.confusions import flows_of
@@ -16,6 +16,7 @@ from tracer_serve.report.contrastive_pairs import contrast_of
 from tracer_serve.report.coverage_curve import curve_of
 from tracer_serve.report.deferral_causes import why_of
 from tracer_serve.report.disagreements import cards_of
+from tracer_serve.report.fields import field_rows, value_rows
 from tracer_serve.report.headline import basis_of, headline_of
 from tracer_serve.report.json_values import plain
 from tracer_serve.report.labels import classes_of
@@ -77,9 +78,11 @@ def build_report(
             "cascade_costs": cascade_costs_of(fitted.certificate),
             "curve": curve_of(task, seen),
             "whatif": whatif_of(task, fitted),
+            "fields": _fields(task, fitted, seen),
             "slices": slices_of(seen, Groups.of(seen)),
             "why": why_of(seen, NeighbourRows.find(seen, deferred), NeighbourRows.find(seen, handled[:1000])),
-            "members": members_of(fitted, seen, seed),
+            # the members of answers with fields are the fields, which have no vote of their own
+            "members": None if task.spec.fields else members_of(fitted, seen, seed),
             "contrast": contrast_of(seen),
             "cards": cards_of(seen, NeighbourRows.find(seen, wrong)),
             "plateau": plateau_of(task, fitted, seen),
@@ -95,6 +98,14 @@ def build_report(
     report["changes"] = plain(changes_of(report, [old for old in earlier if old.get("schema") == SCHEMA]))
     report["actions"] = plain(actions_of(report))
     return report
+
+
+def _fields(task: Task, fitted: Fitted, seen: CalibrationView) -> dict[str, Any] | None:
+    """Return what each field and each of its values contributes; None where the answer is one label."""
+    if not task.spec.fields:
+        return None
+    rows = field_rows(fitted.calibration, fitted.certificate, asked_of(task, fitted))
+    return {"rows": rows, "values": value_rows(seen.classes, seen.top, seen.truth, seen.handled)}
 
 
 def _some(rows: Bools, seed: int) -> Ints:

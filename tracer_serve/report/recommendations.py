@@ -30,7 +30,7 @@ def actions_of(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     ``gain`` is the coverage that an action is expected to add, None if unknown.
     """
     found = [*_missing_rows(report), *_weakness(report), *_teacher_mistakes(report), *_more_traces(report)]
-    found += [*_alpha(report), *_worst_slice(report)]
+    found += [*_blocking_field(report), *_alpha(report), *_worst_slice(report)]
     if found:
         return found
     if not report["headline"]["certified"]:
@@ -104,6 +104,21 @@ def _more_traces(report: Mapping[str, Any]) -> list[dict[str, Any]]:
             f"Coverage still grows with the traces (range {percent(ahead['low'], 0)} to {percent(ahead['high'], 0)}).",
             gain,
         )
+    ]
+
+
+def _blocking_field(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Name the field whose absence would add most coverage, where that is much."""
+    rows = [row for row in (report.get("fields") or {"rows": []})["rows"] if (row["gain"] or 0.0) >= 5 * _WORTH / 2]
+    return [
+        _action(
+            "field",
+            f"Decide whether the field {row['field']} has to be part of the answer",
+            f"Without it {percent(row['without'], 0)} could be handled. It alone differs from the teacher's in"
+            f" {row['alone']:,} rows.",
+            row["gain"],
+        )
+        for row in rows[:1]
     ]
 
 

@@ -24,6 +24,7 @@ _PAGE = ("base", "tradeoff", "slices", "map", "plateau", "flows", "tables")
 SECTIONS = (
     ("overview", "Next"),
     ("tradeoff", "Alpha"),
+    ("fields", "Fields"),
     ("slices", "Slices"),
     ("why", "Why it defers"),
     ("map", "Map"),
@@ -43,7 +44,8 @@ _IN_SCRIPT = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028
 
 def render_html(report: Mapping[str, Any]) -> str:
     """Return report.html, rendered from report.json alone."""
-    return page("report.html", _PAGE, report, report=report, sections=SECTIONS)[0]
+    sections = [section for section in SECTIONS if section[0] != "fields" or report.get("fields")]
+    return page("report.html", _PAGE, report, report=report, sections=sections)[0]
 
 
 def page(

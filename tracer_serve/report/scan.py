@@ -13,6 +13,7 @@ import numpy as np
 from tracer_serve.config.load import Task
 from tracer_serve.config.task import Spec
 from tracer_serve.errors import FitError
+from tracer_serve.fit.calibration import Calibration
 from tracer_serve.fit.comparison import Compared, compare, select
 from tracer_serve.fit.dataset import Progress, Rows, silent
 from tracer_serve.fit.gating import recalls_of, segment_of, settings_of
@@ -20,8 +21,10 @@ from tracer_serve.fit.holdout import CROSS_FIT_ROWS
 from tracer_serve.fit.pipeline import calibration_of
 from tracer_serve.gate.certificate import Certificate, LabelRecall
 from tracer_serve.gate.certify import certify
+from tracer_serve.gate.settings import GateSettings
 from tracer_serve.gate.wording import bound_of, recall_warning
 from tracer_serve.protocols import Embedder
+from tracer_serve.report.fields import FieldRow, field_rows
 from tracer_serve.report.learning_curve import forecast
 
 ALPHAS = (0.80, 0.85, 0.90, 0.95, 0.97, 0.99)
@@ -66,7 +69,8 @@ class Scan:
     Parameters
     ----------
     rows, used : number of traces read, and used by the cross-fit
-    labels : number of distinct teacher labels
+    labels : number of distinct teacher labels, with fields of distinct answers
+    fields : a row per field of the answer at the alpha nearest to the task's, what costs most coverage first
     """
 
     rows: int
@@ -76,6 +80,7 @@ class Scan:
     audit_rate: float
     embedder: str
     points: tuple[ScanPoint, ...]
+    fields: tuple[FieldRow, ...] = ()
 
 
 def bare_task(file: Path, *, pair: bool, embedder: str, delta: float) -> Task:
@@ -116,7 +121,8 @@ def scan(
     used = _part(rows.grouped(task.spec.gate.group_by), min(len(rows), CROSS_FIT_ROWS), task.spec.fit.seed)
     compared = compare(task, used, embedders, progress)
     whole = {alpha: _at(task, used, compared, alpha) for alpha in alphas}
-    alone = _only(task, whole[min(alphas, key=lambda alpha: abs(alpha - task.spec.gate.alpha))][1])
+    nearest = min(alphas, key=lambda alpha: abs(alpha - task.spec.gate.alpha))
+    alone = _only(task, whole[nearest][1])
     mine = [embedders[task.spec.embedders.index(one)] for one in alone.spec.embedders]
     curves: dict[float, list[tuple[int, float]]] = {alpha: [] for alpha in alphas}
     sizes = [int(part * len(used)) for part in _PARTS if part * len(used) >= _FEWEST]
@@ -140,17 +146,28 @@ def scan(
         audit_rate=audit_rate,
         embedder=", ".join(one.type for one in task.spec.embedders),
         points=tuple(points),
+        fields=_fields(task, used, compared, nearest) if task.spec.fields else (),
     )
+
+
+def _fields(task: Task, rows: Rows, compared: Compared, alpha: float) -> tuple[FieldRow, ...]:
+    found, settings, _ = _calibrated(task, rows, compared, alpha)
+    return field_rows(found, certify(found.rows(), settings), settings)
+
+
+def _calibrated(task: Task, rows: Rows, compared: Compared, alpha: float) -> tuple[Calibration, GateSettings, int]:
+    """Return the calibration rows at alpha, how they are certified, and the surrogate that they are about."""
+    choice, _ = select(task, compared, rows.calibrates, alpha)
+    found = replace(calibration_of(compared, choice, rows), segment=segment_of(task, rows.texts))
+    settings = replace(settings_of(task, found.mode, rivals=found.rivals), alpha=alpha)
+    return found, settings, choice.candidate.parts[-1].surrogate
 
 
 def _at(task: Task, rows: Rows, compared: Compared, alpha: float) -> tuple[Certificate, int]:
     """Return the certificate at alpha and the surrogate that it is about."""
-    choice, _ = select(task, compared, rows.calibrates, alpha)
-    found = replace(calibration_of(compared, choice, rows), segment=segment_of(task, rows.texts))
-    settings = replace(settings_of(task, found.mode, rivals=found.rivals), alpha=alpha)
+    found, settings, surrogate = _calibrated(task, rows, compared, alpha)
     certificate = certify(found.rows(), settings)
-    certificate = replace(certificate, recalls=recalls_of(certificate, found))
-    return certificate, choice.candidate.parts[-1].surrogate
+    return replace(certificate, recalls=recalls_of(certificate, found)), surrogate
 
 
 def _only(task: Task, surrogate: int) -> Task:

@@ -127,6 +127,8 @@ def _show(file: Path, found: Scan, price: CallPrice | None, summary: ImportSumma
     facts(lines)
     out.print(_coverage(found, price))
     out.print(_curve(found))
+    if found.fields:
+        out.print(_fields(found))
     if warned := [p for p in found.points if p.warning]:
         out.print(f"at alpha {warned[-1].alpha:g}: {warned[-1].warning}", markup=False)
     out.print(f"calls saved are net of audits ({100 * found.audit_rate:g} % of what is handled)")
@@ -159,6 +161,16 @@ def _coverage(found: Scan, price: CallPrice | None) -> Table:
         worst = f"{percent(p.recalls[0].recall)} {p.recalls[0].label}" if p.coverage and p.recalls else "-"
         cells = [f"{p.alpha:g}", percent(p.coverage), agree, worst, percent(p.calls_saved), twice, lacks, p.surrogate]
         table.add_row(*cells, *([] if price is None else [f"{price.saved(p.calls_saved):,.3g}"]))
+    return table
+
+
+def _fields(found: Scan) -> Table:
+    """Return a line per field of the answer."""
+    columns = ("field", "agrees", "agrees, handled", "only this one differs", "coverage without it")
+    table = Table(*columns, box=SIMPLE)
+    for row in found.fields:
+        shares = [percent(share) for share in (row.agreement, row.handled_agreement, row.without)]
+        table.add_row(row.field, *shares[:2], f"{row.alone:,}", shares[2])
     return table
 
 

@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tracer_serve.fit.dataset import Progress
+from tracer_serve.fit.progress import Progress
 
 R = TypeVar("R")
 
@@ -38,8 +38,8 @@ def apart(work: Callable[..., R], *given: Any, progress: Progress | None = None)
 
 
 def _child(connection: Connection, work: Callable[..., Any], given: tuple[Any, ...], tells: bool) -> None:
-    def progress(stage: str, done: int, total: int) -> None:
-        connection.send((stage, done, total))
+    def progress(stage: str, done: int, total: int, left_s: float | None = None, /) -> None:
+        connection.send((stage, done, total, left_s))
 
     connection.send(_Result(work(*given, progress) if tells else work(*given)))
 

@@ -126,8 +126,8 @@ def measure(rows: int, setting: Setting) -> Row:
     """Refit once, in this process."""
     task = task_of(Path(setting.folder), setting.address)
 
-    def progress(stage: str, done: int, _total: int) -> None:
-        if setting.kill is not None and stage.startswith("comparing") and done == 1:
+    def progress(stage: str, done: int, _total: int, _left_s: float | None = None, /) -> None:
+        if setting.kill is not None and stage.startswith("fold 2 ") and done == 1:
             os.kill(setting.kill, signal.SIGKILL)
 
     began = cpu_time()

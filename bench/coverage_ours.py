@@ -15,11 +15,12 @@ from tracer_serve.components.embedders._pairs import PairEmbedder
 from tracer_serve.components.registry import embedders
 from tracer_serve.config.load import Task
 from tracer_serve.config.task import Spec
-from tracer_serve.fit.dataset import Progress, Rows
+from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.folds import newest_holdout
 from tracer_serve.fit.gating import settings_of
 from tracer_serve.fit.groups import groups_of
 from tracer_serve.fit.pipeline import fit_policy
+from tracer_serve.fit.progress import Progress
 from tracer_serve.fit.result import Fitted
 from tracer_serve.gate.certify import certify
 from tracer_serve.gate.per_class import class_thresholds

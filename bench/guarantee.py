@@ -34,8 +34,9 @@ from bench.worlds_table import WORLDS, world_rows, world_table
 from tracer_serve.cli.console import out, progress_bar
 from tracer_serve.config.load import Task
 from tracer_serve.config.task import Spec
-from tracer_serve.fit.dataset import Progress, Rows
+from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.pipeline import fit_policy
+from tracer_serve.fit.progress import Progress
 from tracer_serve.gate.certify import certify
 from tracer_serve.gate.settings import CalibrationRows, GateSettings
 from tracer_serve.types import Bools, Floats

@@ -22,8 +22,9 @@ from bench.data import DATASETS, Given, Part, load
 from tracer_serve.cli.console import out, progress_bar
 from tracer_serve.config.load import Task
 from tracer_serve.config.task import Spec
-from tracer_serve.fit.dataset import Progress, Rows
+from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.pipeline import fit_policy
+from tracer_serve.fit.progress import Progress
 
 
 @dataclass(frozen=True, slots=True)

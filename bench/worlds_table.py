@@ -9,7 +9,7 @@ from bench.worlds import WorldRow, run_world
 from bench.worlds_fit import FIT_WORLDS
 from bench.worlds_groups import GROUP_WORLDS
 from bench.worlds_time import TIME_WORLDS
-from tracer_serve.fit.dataset import Progress
+from tracer_serve.fit.progress import Progress
 
 WORLDS = (*GROUP_WORLDS, *FIT_WORLDS, *TIME_WORLDS)
 

@@ -40,17 +40,27 @@ def test_a_table_in_a_pipe_is_as_wide_as_it_needs() -> None:
     assert max(map(len, shown.splitlines())) < len(name) + 20
 
 
-def test_a_pipe_is_told_how_long_a_stage_will_take(
+def test_a_pipe_is_told_how_long_it_will_take(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """After the first of five steps of 30 s two minutes are left, which is said once; of quick stages nothing."""
-    clock = iter([0.0, 30.0, 60.0, 61.0])
-    monkeypatch.setattr("tracer_serve.cli.console.time.monotonic", lambda: next(clock))
+    """A line at most every ten seconds: the given estimate, else by the rate of the stage; none of a few seconds."""
+    now = [0.0]
+    monkeypatch.setattr("tracer_serve.cli.console.time.monotonic", lambda: now[0])
     monkeypatch.setattr(console, "err", Console(stderr=True, force_terminal=False, soft_wrap=True))
     with console.progress_bar() as progress:
-        for done in (0, 1, 2):
-            progress("comparing", done, 5)
-        progress("certifying", 0, 5)
-        progress("certifying", 1, 5)
-    lines = ["comparing ...", "comparing: 1 of 5 done, about 0:02:00 to go", "certifying ..."]
-    assert capsys.readouterr().err.splitlines() == lines
+        for at, step in (
+            (0.0, ("copying", 0, 5)),
+            (1.0, ("copying", 1, 5)),
+            (30.0, ("copying", 2, 5)),
+            (31.0, ("fold 1 of 10: blend", 0, 10, 200.0)),
+            (41.0, ("fold 2 of 10: blend", 1, 10, 150.0)),
+            (60.0, ("certifying", 1, 1, 2.0)),
+        ):
+            now[0] = at
+            progress(*step)
+    assert capsys.readouterr().err.splitlines() == [
+        "copying ...",
+        "copying, 2 of 5 done, about 0:00:45 left ...",
+        "fold 2 of 10: blend, 1 of 10 done, about 0:02:30 left ...",
+        "certifying, 1 of 1 done ...",
+    ]

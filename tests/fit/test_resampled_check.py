@@ -12,7 +12,7 @@ from tests.support.tasks import Planted, write_task
 from tracer_serve.components.registry import surrogates
 from tracer_serve.config.load import Task
 from tracer_serve.errors import FitError
-from tracer_serve.fit.dataset import silent
+from tracer_serve.fit.progress import silent
 from tracer_serve.fit.resampled_check import resampled_check
 from tracer_serve.types import Inputs, Labels
 

@@ -219,7 +219,7 @@ def test_attempts_after_an_alarm_share_delta(task: Task, store: TraceStore) -> N
 def test_a_refit_that_lost_its_lease_changes_nothing_that_serves(task: Task, store: TraceStore) -> None:
     """A refit that slept so long that another one was let in gives up before it writes."""
 
-    def robbed(stage: str, _done: int, _total: int) -> None:
+    def robbed(stage: str, _done: int, _total: int, _left_s: float | None = None, /) -> None:
         if stage == "certifying":
             holder = store.leases.holder(LEASE)
             assert holder is not None
@@ -235,10 +235,10 @@ def test_a_refit_that_lost_its_lease_changes_nothing_that_serves(task: Task, sto
 def test_progress_is_visible_to_everybody_while_it_lasts(task: Task, store: TraceStore) -> None:
     """The store tells the stage of a refit that runs, and nothing after it."""
     seen: list[Any] = []
-    refit(task, progress=lambda _stage, _done, _total: seen.append(store.values.get(PROGRESS)))
+    refit(task, progress=lambda *_: seen.append(store.values.get(PROGRESS)))
     told = [value for value in seen if value]
     assert told
-    assert set(told[0]) == {"stage", "done", "total"}
+    assert set(told[0]) == {"stage", "done", "total", "left_s"}
     assert store.values.get(PROGRESS) is None
 
 

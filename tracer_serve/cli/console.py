@@ -1,6 +1,7 @@
 """Terminal output: tables, facts and progress; plain text if the output is not a terminal."""
 
 import json
+import math
 import sys
 import textwrap
 import time
@@ -11,7 +12,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 out = Console(highlight=False, soft_wrap=True, emoji=False)
 """Standard output; in a file or a pipe tables are as wide as needed, regardless of COLUMNS."""
@@ -20,7 +22,7 @@ if not out.is_terminal:
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
-_WORTH_PRINTING_S = 10.0
+_PAUSE_S, _PAUSE_SHARE = 10.0, 0.1  # between two lines: seconds, and share of the time so far
 
 
 def print_json(value: Any) -> None:
@@ -30,45 +32,71 @@ def print_json(value: Any) -> None:
 
 @contextmanager
 def progress_bar(*, quiet: bool = False) -> Iterator[Any]:
-    """Yield a progress callback (stage, done, total): a bar in a terminal, otherwise one or two lines per stage.
+    """Yield a progress callback (stage, done, total, seconds left): a bar in a terminal, otherwise a line now and then.
 
-    Both estimate the remaining time after the first step; a line is printed only if it is ten seconds or more.
+    Where the caller has no estimate of the time left, it is that of the stage, from the rate of its steps so far.
     """
     if quiet:
-        yield lambda _stage, _done, _total: None
+        yield lambda *_: None
         return
     if not err.is_terminal:
-        began: dict[str, float] = {}
-        estimated: set[str] = set()
-
-        def line(stage: str, done: int, total: int | None) -> None:
-            if stage not in began:
-                began[stage] = time.monotonic()
-                err.print(f"{stage} ...")
-            elif done and total and stage not in estimated:
-                estimated.add(stage)
-                left = (time.monotonic() - began[stage]) / done * (total - done)
-                if left >= _WORTH_PRINTING_S:
-                    err.print(f"{stage}: {done:,} of {total:,} done, about {timedelta(seconds=round(left))} to go")
-
-        yield line
+        yield _Lines().step
         return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), _Left())
     with Progress(*columns, console=err) as bar:
-        tasks: dict[str, Any] = {}
+        task, rates = bar.add_task("", total=None), _Rates()
 
-        def step(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(tasks[stage], completed=done, total=total)
+        def step(stage: str, done: int, total: int, left_s: float | None = None) -> None:
+            left, now = rates.left(stage, done, total, left_s), time.monotonic()
+            until = None if left is None else now + left
+            bar.update(task, description=stage, completed=done, total=total, until=until)
 
         yield step
+
+
+class _Rates:
+    """Rates of the stages so far."""
+
+    def __init__(self) -> None:
+        self._began: dict[str, float] = {}
+
+    def left(self, stage: str, done: int, total: int | None, left_s: float | None) -> float | None:
+        """Return the seconds left: as given, else by the rate of the stage; None before its first step."""
+        now = time.monotonic()
+        gone = now - self._began.setdefault(stage, now)
+        if left_s is None and done and total:
+            return gone / done * (total - done)
+        return left_s
+
+
+class _Left(ProgressColumn):
+    """The time left, counted down between two steps."""
+
+    def render(self, task: Task) -> Text:
+        """Return it as text, empty while it is unknown."""
+        until = task.fields.get("until")
+        return Text("" if until is None else f"about {_duration(until - time.monotonic())} left", style="cyan")
+
+
+class _Lines:
+    """A line where ten seconds have passed since the last one, later a tenth of the time so far."""
+
+    def __init__(self) -> None:
+        self._rates, self._began, self._printed = _Rates(), time.monotonic(), -math.inf
+
+    def step(self, stage: str, done: int, total: int | None, left_s: float | None = None) -> None:
+        """Print the stage, how much of it is done, and the time left, if it is time for a line."""
+        now, left = time.monotonic(), self._rates.left(stage, done, total, left_s)
+        if now - self._printed < max(_PAUSE_S, _PAUSE_SHARE * (now - self._began)):
+            return
+        self._printed = now
+        far = f", {done:,} of {total:,} done" if done and total else ""
+        near = "" if left is None or left < _PAUSE_S else f", about {_duration(left)} left"
+        err.print(f"{stage}{far}{near} ...")
+
+
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(max(0.0, seconds))))
 
 
 def facts(rows: list[tuple[str, str]]) -> None:

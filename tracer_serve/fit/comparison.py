@@ -15,9 +15,11 @@ from tracer_serve.fit.budget import Budget, Claim, NotWorthItError
 from tracer_serve.fit.candidate import Candidate, CandidateStage, Paths
 from tracer_serve.fit.cross_fit import cross_fit
 from tracer_serve.fit.cross_score import cross_score
-from tracer_serve.fit.dataset import Progress, Rows
+from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.execution import travelling
+from tracer_serve.fit.fit_progress import FitProgress, costs_of
 from tracer_serve.fit.fold_data import Folds
+from tracer_serve.fit.progress import Progress, Timeline
 from tracer_serve.fit.protection import VetoChooser, with_veto
 from tracer_serve.fit.selection import Choice, Chooser
 from tracer_serve.gate.per_class import floor_eligible
@@ -29,7 +31,6 @@ from tracer_serve.protocols import Embedder
 from tracer_serve.types import Bools
 
 TESTED_SHARE = 0.25  # rows of a certificate in `mode: strict`, of the rows that choose
-_STAGE = "comparing candidates"
 _FLAT = "its score does not clearly tell agreements from disagreements: all or nothing is accepted"
 Family = Literal["global", "l2d", "cascade"]
 Status = Literal["chosen", "compared", "failed", "skipped"]
@@ -103,28 +104,30 @@ def compare(
             " there is nothing to compare surrogates on. Bring others, or serve on until some came"
         )
     views = [folds, *map(folds.through, embedders[1:])]
-    cost = [float(getattr(make_surrogate(task, s), "cost", 1.0)) for s in range(len(spec.surrogates))]
+    cost = costs_of(task)
     order = sorted(range(len(cost)), key=cost.__getitem__)
-    total = len(order) * folds.count
+    told = FitProgress(task, Timeline.of(progress), views)
     parts: list[CandidateStage] = []
     seconds: dict[int, float] = {}
     failed: list[CandidateResult] = []
     budget = Budget(spec, rows.calibrates)
-    progress(_STAGE, 0, total)
 
-    for place, s in enumerate(order):
-        name, cpu, view = spec.surrogates[s].name, cpu_time(), spec.view_of(s)
+    for s in order:
+        name, cpu, view = spec.surrogates[s].name, cpu_time(), views[spec.view_of(s)]
         try:
             claim = budget.admit(cost[s], parts, folds.count, partial(_at_half, task, views, refit_rows))
+            told.begin(s)
 
-            def tick(place: int = place, claim: Claim = claim) -> None:
+            def tick(s: int = s, claim: Claim = claim) -> None:
                 claim.trained()
-                progress(_STAGE, place * folds.count + claim.done, total)
+                told.fold_done(s, claim.done)
 
-            parts += _parts(task, s, views[view], tick, refit_rows)
+            parts += _parts(task, s, view, tick, refit_rows)
         except NotWorthItError as error:
+            told.skip(s)
             failed.append(CandidateResult(name, None, "l2d", "skipped", reason=str(error)))
         except Exception as error:  # noqa: BLE001  # one broken candidate must not end the fit; the report names it
+            told.skip(s)
             why = f"{type(error).__name__}: {error}"
             failed.append(CandidateResult(name, None, "l2d", "failed", reason=why))
         seconds[s] = cpu_time() - cpu

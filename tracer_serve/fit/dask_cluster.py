@@ -78,6 +78,11 @@ class DaskCluster:
             f" Start some, with tracer-serve installed: dask worker {self._address} --nthreads 1"
         )
 
+    @property
+    def workers(self) -> int:
+        """Return how many threads the cluster's workers have together, at least one."""
+        return max(1, sum(self._client.nthreads().values()))
+
     def close(self) -> None:
         """Disconnect; the cluster keeps running."""
         self._sent = None

@@ -1,19 +1,12 @@
 """Labelled rows, the input of a fit."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from tracer_serve.fit.groups import GroupBy, groups_of
 from tracer_serve.types import Bools, Ints, Labels, Text
-
-Progress = Callable[[str, int, int], None]
-"""Called with (stage, steps done, steps in all)."""
-
-
-def silent(stage: str, done: int, total: int) -> None:
-    """Report no progress."""
 
 
 @dataclass(frozen=True, slots=True)

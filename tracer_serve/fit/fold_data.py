@@ -1,10 +1,11 @@
 """Rows divided into folds, with vectors and neighbours for each fold that exclude its held-out part."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
-from typing import Any, Self
+from itertools import pairwise
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -13,9 +14,12 @@ from tracer_serve.components.ngram_rarity import NgramRarity
 from tracer_serve.errors import FitError
 from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.folds import random_folds
+from tracer_serve.infra.parallel import at_once
 from tracer_serve.protocols import Embedder
 from tracer_serve.types import Floats, Inputs, Ints, Labels, Neighbours, Text, Vectors
 
+T = TypeVar("T")
+_FIRST_PART, _PART = 64, 512  # texts embedded between two reports of progress
 _SAMPLE = 64  # texts from which the cost of embedding is measured
 
 
@@ -64,8 +68,13 @@ class Folds:
             some._vectors[-1] = self.inputs(0).embeddings[rows]
         return some
 
-    def inputs(self, fold: int) -> Inputs:
-        """Return the inputs of all rows for a model of this fold."""
+    def inputs(self, fold: int, told: Callable[[int], None] | None = None) -> Inputs:
+        """Return the inputs of all rows for a model of this fold.
+
+        Parameters
+        ----------
+        told : called with the number of texts embedded so far
+        """
         key = self._key(fold)
         if key not in self._vectors:
             embedder = self.embedder
@@ -74,8 +83,18 @@ class Folds:
                 embedder = deepcopy(embedder).fit([self.rows.texts[i] for i in self.split(fold)[0]])
             if self.priced:
                 self._embedding[key] = price_of(embedder, self._sample())
-            self._vectors[key] = embedder.embed(self.rows.texts)
+            self._vectors[key] = np.concatenate(_in_parts(embedder.embed, self.rows.texts, told))
         return Inputs(self.rows.texts, self._vectors[key])
+
+    @property
+    def prepared(self) -> bool:
+        """Return whether `prepare` has nothing left to do."""
+        return self.embedder.trainable or -1 in self._vectors
+
+    def load(self) -> None:
+        """Let a frozen embedder embed one text: on first use it loads its model, or is exported."""
+        if not self.embedder.trainable:
+            self.embedder.embed(self.rows.texts[:1])
 
     def _key(self, fold: int) -> int:
         return fold if self.embedder.trainable else -1
@@ -84,10 +103,15 @@ class Folds:
         rows = np.random.default_rng(self.seed).permutation(len(self.rows))[:_SAMPLE]
         return [self.rows.texts[i] for i in rows]
 
-    def prepare(self) -> None:
-        """Compute what all folds share, a frozen embedder's vectors, before threads or workers start."""
+    def prepare(self, told: Callable[[int], None] | None = None) -> None:
+        """Compute what all folds share, a frozen embedder's vectors, before threads or workers start.
+
+        Parameters
+        ----------
+        told : called with the number of texts embedded so far
+        """
         if not self.embedder.trainable:
-            self.inputs(0)
+            self.inputs(0, told)
 
     def held_out(self, fold: int) -> tuple[Inputs, Neighbours]:
         """Return the held-out rows and the nearest training rows of each; labels index `classes`."""
@@ -130,6 +154,34 @@ class Folds:
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
             setattr(self, name, value)
+
+
+def _in_parts(
+    embed: Callable[[Sequence[Text]], T], texts: Sequence[Text], told: Callable[[int], None] | None
+) -> list[T]:
+    """Embed in parts, to report progress; on a cluster at once, because it embeds the parts of one call together."""
+    if told is None or at_once(abreast=False) > 1:
+        return [embed(texts)]
+    ends = part_ends(len(texts))
+    parts = []
+    for start, end in pairwise([0, *ends]):
+        parts.append(embed(texts[start:end]))
+        told(end)
+    return parts
+
+
+def part_ends(texts: int) -> list[int]:
+    """Return where the parts end in which texts are embedded: small ones first, for an early estimate of the time.
+
+    Examples
+    --------
+    >>> part_ends(2000)
+    [64, 192, 448, 960, 1472, 1984, 2000]
+    """
+    ends = [0]
+    while ends[-1] < texts:
+        ends.append(min(texts, ends[-1] + min(_PART, ends[-1] + _FIRST_PART)))
+    return ends[1:]
 
 
 def price_of(embedder: Embedder, texts: Sequence[Text]) -> float:

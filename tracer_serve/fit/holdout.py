@@ -13,10 +13,12 @@ from tracer_serve.fit.candidate import Paths
 from tracer_serve.fit.comparison import compare, select
 from tracer_serve.fit.cross_fit import top_two
 from tracer_serve.fit.cross_score import predicted_agreement
-from tracer_serve.fit.dataset import Progress, Rows
+from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.final_fit import finish, stage_facts
+from tracer_serve.fit.fit_progress import FINAL
 from tracer_serve.fit.folds import lasting_holdout, newest_holdout
 from tracer_serve.fit.gating import certified, segment_of, window_of
+from tracer_serve.fit.progress import Timeline
 from tracer_serve.fit.result import Fitted
 from tracer_serve.fit.selection import Choice
 from tracer_serve.fit.warm_start import Resume, can_resume
@@ -31,7 +33,7 @@ _STRICT_SHARE = 0.2
 
 
 def fit_strict(
-    task: Task, rows: Rows, embedders: Sequence[Embedder], progress: Progress, ordinal: Ordinal, *, earlier: Path | None
+    task: Task, rows: Rows, embedders: Sequence[Embedder], timeline: Timeline, ordinal: Ordinal, *, earlier: Path | None
 ) -> Fitted:
     """Certify on the newest fifth, which neither trains nor chooses; the served model is fitted on the rest."""
     seed, resumes = task.spec.fit.seed, can_resume(task)
@@ -52,13 +54,15 @@ def fit_strict(
     # what may calibrate them
     training = np.flatnonzero(~apart if resumes else ~np.isin(group, group[held_out]))
     develop = rows.take(_sample(training, seed))
-    compared = compare(task, develop, embedders, progress, refit_rows=len(training))
+    compared = compare(task, develop, embedders, timeline, refit_rows=len(training))
     choice, results = select(task, compared, develop.calibrates)
+    timeline.step(FINAL, FINAL)
     test = rows.take(held_out)
     # all that is apart, not what calibrates alone: a burst may bring a row here whose like an earlier model has seen
     resume = Resume.of(earlier, rows.take(training), rows.take(np.flatnonzero(apart))) if resumes else None
     policy, _ = finish(task, rows.take(training), embedders, choice.candidate, compared.folds.classes, resume=resume)
     vectors = policy.view.embed(test.texts)
+    timeline.step(FINAL, FINAL, 1)
     classes = np.unique(np.concatenate([policy.classes, test.labels]))
     paths = _paths(policy, test, vectors, classes)
     truth, fair = np.searchsorted(classes, test.labels), np.ones(len(held_out), bool)

@@ -11,11 +11,13 @@ from tracer_serve.config.load import Task
 from tracer_serve.errors import FitError
 from tracer_serve.fit.calibration import Calibration
 from tracer_serve.fit.comparison import Compared, compare, select
-from tracer_serve.fit.dataset import Progress, Rows, silent
+from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.diagnosis import diagnose
 from tracer_serve.fit.final_fit import finish, stage_facts
+from tracer_serve.fit.fit_progress import CERTIFYING, FINAL, plan_final
 from tracer_serve.fit.gating import FIRST, certified, segment_of, window_of
 from tracer_serve.fit.holdout import CROSS_FIT_ROWS, fit_strict
+from tracer_serve.fit.progress import Progress, Timeline, silent
 from tracer_serve.fit.result import Fitted
 from tracer_serve.fit.selection import Choice
 from tracer_serve.fit.teacher_noise import TeacherNoise, duplicate_noise
@@ -57,12 +59,14 @@ def fit_policy(
             f"{len(rows)} labelled traces are too few for {folds} folds: bring at least {2 * folds}"
             " (`tracer-serve import TASK.yaml traces.jsonl`)"
         )
+    timeline = Timeline.of(progress)
+    plan_final(timeline, task, rows)
     embedders = (embedder, *(make_embedders(task)[1:] if beside is None else beside))
     if task.spec.gate.mode == "strict" or len(rows) > CROSS_FIT_ROWS or not all_stable(task):
-        fitted = fit_strict(task, rows, embedders, progress, ordinal, earlier=earlier)
+        fitted = fit_strict(task, rows, embedders, timeline, ordinal, earlier=earlier)
     else:
-        fitted = _fit_cross(task, rows, embedders, progress, ordinal)
-    progress("certifying", 1, 1)
+        fitted = _fit_cross(task, rows, embedders, timeline, ordinal)
+    timeline.step(CERTIFYING, CERTIFYING, 1)
     if fitted.certificate.certified:
         return fitted
     repeated, least = duplicate_noise(rows.texts, rows.labels), task.spec.gate.min_coverage
@@ -76,11 +80,13 @@ def all_stable(task: Task) -> bool:
     return all(getattr(surrogate, "stable", False) for surrogate in made)
 
 
-def _fit_cross(task: Task, rows: Rows, embedders: Sequence[Embedder], progress: Progress, ordinal: Ordinal) -> Fitted:
+def _fit_cross(task: Task, rows: Rows, embedders: Sequence[Embedder], timeline: Timeline, ordinal: Ordinal) -> Fitted:
     """Certify on out-of-fold scores of all fair rows; the served model is refitted on all rows."""
-    compared = compare(task, rows, embedders, progress)
+    compared = compare(task, rows, embedders, timeline)
     choice, results = select(task, compared, rows.calibrates)
+    timeline.step(FINAL, FINAL)
     policy, vectors = finish(task, rows, embedders, choice.candidate, compared.folds.classes)
+    timeline.step(FINAL, FINAL, 1)
     calibration = replace(calibration_of(compared, choice, rows), segment=segment_of(task, rows.texts))
     calibration = calibration.current(rows.arrived, window_of(task))
     certificate = certified(task, calibration, stage_facts(task, choice.candidate), ordinal)

@@ -14,8 +14,9 @@ import numpy as np
 
 from tracer_serve.config.load import Task
 from tracer_serve.errors import FitError
-from tracer_serve.fit.dataset import Progress, Rows
+from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.pipeline import fit_policy
+from tracer_serve.fit.progress import Progress
 from tracer_serve.gate.binomial import p_values
 from tracer_serve.gate.group_sample import one_each
 from tracer_serve.protocols import Embedder

@@ -28,6 +28,10 @@ class Cluster(Protocol):
 
     cpu_s: float
 
+    @property
+    def workers(self) -> int:
+        """Return how many jobs run at the same time."""
+
     def __call__(self, work: Callable[[Any, Any], Any], shared: Any, jobs: Sequence[Any]) -> Iterator[Any]:
         """Yield ``work(shared, job)`` for each job, in order of completion."""
 
@@ -61,7 +65,7 @@ def here(work: Callable[[S, J], R], shared: S, jobs: Sequence[J], *, abreast: bo
     With `abreast`, jobs run in one thread per core with one BLAS thread each, because splitting small matrix products
     over cores is slower. A consumer that stops early waits only for the jobs that have started.
     """
-    threads = min(len(jobs), cores(), _MOST_THREADS) if abreast else 1
+    threads = min(len(jobs), _threads(abreast=abreast))
     if threads < 2:  # noqa: PLR2004  # one thread
         yield from (work(shared, job) for job in jobs)
         return
@@ -74,6 +78,16 @@ def here(work: Callable[[S, J], R], shared: S, jobs: Sequence[J], *, abreast: bo
                 yield future.result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _threads(*, abreast: bool) -> int:
+    return min(cores(), _MOST_THREADS) if abreast else 1
+
+
+def at_once(*, abreast: bool) -> int:
+    """Return how many jobs `spread` runs at the same time."""
+    cluster = active_cluster.get()
+    return _threads(abreast=abreast) if cluster is None else cluster.workers
 
 
 def cores(quota_file: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:

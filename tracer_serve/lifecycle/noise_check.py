@@ -10,7 +10,7 @@ from tracer_serve.components.factory import make_teacher, teacher_fingerprint
 from tracer_serve.components.teachers._ask_many import BoundedCalls, ask_many, concurrency_of
 from tracer_serve.config.load import Task
 from tracer_serve.errors import FitError, TeacherError
-from tracer_serve.fit.dataset import Progress
+from tracer_serve.fit.progress import Progress
 from tracer_serve.fit.teacher_noise import KEY, TeacherNoise
 from tracer_serve.lifecycle.teacher_change import known_labels
 from tracer_serve.lifecycle.training_set import drawn

@@ -13,9 +13,10 @@ from tracer_serve.components.known_forms import make_forms
 from tracer_serve.config.load import Task
 from tracer_serve.errors import FitError
 from tracer_serve.fit.comparison import CandidateResult
-from tracer_serve.fit.dataset import Progress, silent
 from tracer_serve.fit.execution import computing
+from tracer_serve.fit.fit_progress import dearest_fold
 from tracer_serve.fit.pipeline import fit_policy
+from tracer_serve.fit.progress import REPORT_FOLDS, Progress, Timeline, silent
 from tracer_serve.fit.teacher_noise import KEY, TeacherNoise
 from tracer_serve.gate.certificate import Certificate
 from tracer_serve.gate.monitor import MonitorState
@@ -38,6 +39,7 @@ from tracer_serve.storage.versions import open_versions
 from tracer_serve.storage.versions.opening import store_of
 from tracer_serve.storage.versions.store import VersionStore, all_manifests, next_number
 
+_REPORT = "writing the report"
 _MIGRATION = "migration.{}"
 """Key in the store: the label changes of a teacher's paired migration."""
 
@@ -92,10 +94,13 @@ def refit(task: Task, trigger: str = "hand", progress: Progress = silent) -> Ref
             import_traces(task, store)
             moved = _migrate(task, store, since, publish)
             versions, began = open_versions(task, store, holder), time.monotonic()
+            timeline = Timeline.of(publish)
             with computing(task):
-                fresh = _fit(task, store, versions, since, publish, repairs=trigger == "alarm")
+                fresh = _fit(task, store, versions, since, timeline, repairs=trigger == "alarm")
             require()
+            timeline.step(_REPORT, _REPORT)
             number = write_version(task, versions, fresh, plugins)
+            timeline.step(_REPORT, _REPORT, 1)
             require()
             activated = _activate(task, versions, number, fresh, _audits(task, store, versions))
             certificate = fresh.fitted.certificate
@@ -126,7 +131,7 @@ def _migrate(task: Task, store: TraceStore, since: TeacherSince, progress: Progr
 
 
 def _fit(
-    task: Task, store: TraceStore, versions: VersionStore, since: TeacherSince, progress: Progress, *, repairs: bool
+    task: Task, store: TraceStore, versions: VersionStore, since: TeacherSince, timeline: Timeline, *, repairs: bool
 ) -> Fresh:
     """Fit on the labelled rows up to now, and certify on the calibration rows among them."""
     closing, spent = closing_of(store), max((m.spent for m in all_manifests(versions)), default="")
@@ -143,13 +148,14 @@ def _fit(
     noise = TeacherNoise.from_json(store.values.get(KEY))
     if noise is not None and noise.teacher != since.fingerprint:
         noise = None  # of another teacher
+    timeline.plan(_REPORT, 1, expected_s=REPORT_FOLDS * dearest_fold(task, taken.rows))
     embedder, *beside = make_embedders(task, task.state / "cache")
     earlier = None if serving is None else versions.folder(serving) / "model"
     fitted = fit_policy(
         task,
         taken.rows,
         embedder,
-        progress,
+        timeline,
         ordinal=Ordinal(next_number(versions), next_attempt(versions, closing)),
         noise=noise,
         earlier=earlier,

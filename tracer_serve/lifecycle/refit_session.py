@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from tracer_serve.errors import BusyError, StoreError, TracerServeError
-from tracer_serve.fit.dataset import Progress
+from tracer_serve.fit.progress import Progress
 from tracer_serve.lifecycle.refit_history import LAST, ended_refit
 from tracer_serve.storage.traces import Refit, TraceStore
 from tracer_serve.storage.traces.lease_owner import LEASE, describe_holder, live_holder, take_lease
@@ -88,13 +88,13 @@ def published(store: TraceStore, progress: Progress) -> Iterator[Progress]:
     """Forward progress to a callback, and write it to the store once a second."""
     last = -_PUBLISH_S
 
-    def publish(stage: str, done: int, total: int) -> None:
+    def publish(stage: str, done: int, total: int, left_s: float | None = None, /) -> None:
         nonlocal last
-        progress(stage, done, total)
+        progress(stage, done, total, left_s)
         if time.monotonic() > last + _PUBLISH_S:
             last = time.monotonic()
             with suppress(StoreError):
-                store.values.put(PROGRESS, {"stage": stage, "done": done, "total": total})
+                store.values.put(PROGRESS, {"stage": stage, "done": done, "total": total, "left_s": left_s})
 
     try:
         yield publish

@@ -17,7 +17,7 @@ from tracer_serve.components.factory import make_teacher
 from tracer_serve.components.teachers._ask_many import BoundedCalls, ask_many, concurrency_of
 from tracer_serve.config.load import Task
 from tracer_serve.errors import TeacherError
-from tracer_serve.fit.dataset import Progress
+from tracer_serve.fit.progress import Progress
 from tracer_serve.lifecycle.gate_state.closing import closing_of
 from tracer_serve.lifecycle.teacher_change import TeacherSince, known_labels
 from tracer_serve.lifecycle.training_set import drawn

@@ -11,7 +11,8 @@ from tracer_serve.components.factory import make_embedders
 from tracer_serve.config.load import Task
 from tracer_serve.config.task import Spec
 from tracer_serve.errors import FitError
-from tracer_serve.fit.dataset import Progress, Rows, silent
+from tracer_serve.fit.dataset import Rows
+from tracer_serve.fit.progress import Progress, silent
 from tracer_serve.forms.prompt_group import PromptGroup
 from tracer_serve.report.scan import Scan, scan
 

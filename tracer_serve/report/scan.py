@@ -15,14 +15,17 @@ from tracer_serve.config.task import Spec
 from tracer_serve.errors import FitError
 from tracer_serve.fit.calibration import Calibration
 from tracer_serve.fit.comparison import Compared, compare, select
-from tracer_serve.fit.dataset import Progress, Rows, silent
+from tracer_serve.fit.dataset import Rows
+from tracer_serve.fit.fit_progress import costs_of, dearest_fold
 from tracer_serve.fit.gating import recalls_of, segment_of, settings_of
 from tracer_serve.fit.holdout import CROSS_FIT_ROWS
 from tracer_serve.fit.pipeline import calibration_of
+from tracer_serve.fit.progress import Progress, Timeline, silent
 from tracer_serve.gate.certificate import Certificate, LabelRecall
 from tracer_serve.gate.certify import certify
 from tracer_serve.gate.settings import GateSettings
 from tracer_serve.gate.wording import bound_of, recall_warning
+from tracer_serve.infra.parallel import HEAVY, at_once
 from tracer_serve.protocols import Embedder
 from tracer_serve.report.fields import FieldRow, field_rows
 from tracer_serve.report.learning_curve import forecast
@@ -30,6 +33,7 @@ from tracer_serve.report.learning_curve import forecast
 ALPHAS = (0.80, 0.85, 0.90, 0.95, 0.97, 0.99)
 _PARTS = (1 / 8, 1 / 4, 1 / 2)
 _FEWEST = 60  # traces of a point on the curve
+_CURVE = "learning curve"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,20 +123,23 @@ def scan(
     if len(rows) < 2 * task.spec.fit.folds:
         raise FitError(f"{len(rows)} labelled traces are too few for {task.spec.fit.folds} folds")
     used = _part(rows.grouped(task.spec.gate.group_by), min(len(rows), CROSS_FIT_ROWS), task.spec.fit.seed)
-    compared = compare(task, used, embedders, progress)
+    timeline = Timeline.of(progress)
+    sizes = [int(part * len(used)) for part in _PARTS if part * len(used) >= _FEWEST]
+    timeline.plan(_CURVE, sum(sizes), expected_s=_row_seconds(task, used))
+    compared = compare(task, used, embedders, timeline)
     whole = {alpha: _at(task, used, compared, alpha) for alpha in alphas}
     nearest = min(alphas, key=lambda alpha: abs(alpha - task.spec.gate.alpha))
     alone = _only(task, whole[nearest][1])
     mine = [embedders[task.spec.embedders.index(one)] for one in alone.spec.embedders]
     curves: dict[float, list[tuple[int, float]]] = {alpha: [] for alpha in alphas}
-    sizes = [int(part * len(used)) for part in _PARTS if part * len(used) >= _FEWEST]
     for number, size in enumerate(sizes):
-        progress("learning curve", number, len(sizes))
+        timeline.step(_CURVE, _CURVE, sum(sizes[:number]))
         part = _part(used, size, task.spec.fit.seed)
         smaller = compare(alone, part, mine, silent)
         for alpha in alphas:
             curves[alpha].append((size, _at(alone, part, smaller, alpha)[0].handled_share))
-    progress("learning curve", len(sizes), len(sizes))
+    if sizes:
+        timeline.step(_CURVE, _CURVE, sum(sizes))
     audit_rate = task.spec.traces.audit_share
     points = []
     for alpha, (found, surrogate) in whole.items():
@@ -161,6 +168,11 @@ def _calibrated(task: Task, rows: Rows, compared: Compared, alpha: float) -> tup
     found = replace(calibration_of(compared, choice, rows), segment=segment_of(task, rows.texts))
     settings = replace(settings_of(task, found.mode, rivals=found.rivals), alpha=alpha)
     return found, settings, choice.candidate.parts[-1].surrogate
+
+
+def _row_seconds(task: Task, rows: Rows) -> float:
+    """Return the expected seconds that a row of a part of the learning curve takes, all its folds together."""
+    return task.spec.fit.folds * dearest_fold(task, rows) / at_once(abreast=max(costs_of(task)) < HEAVY) / len(rows)
 
 
 def _at(task: Task, rows: Rows, compared: Compared, alpha: float) -> tuple[Certificate, int]:

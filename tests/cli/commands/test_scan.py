@@ -63,7 +63,7 @@ def test_the_terminal_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixtur
     prices = ["--prompt-per-1m", "0.4", "--completion-per-1m", "1.6"]
     assert main(["scan", str(traces), "--task", str(task.file), "--skip-bad", *prices]) == 0
     printed, errors = capsys.readouterr()
-    assert "'One' and 'one' differ in case or spaces only" in errors.partition("comparing")[0]
+    assert "'One' and 'one' differ in case or spaces only" in errors.partition("fold 1")[0]
     assert "2 lines, such as line 121: the text is empty" in printed
     for alpha in ALPHAS:
         assert f"{alpha:g}" in printed

@@ -5,8 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 import httpx
 
 from tracer_serve.components import pretrained
-from tracer_serve.components.factory import make_embedders, make_surrogate
+from tracer_serve.components.factory import make_embedders
 from tracer_serve.config.load import Task
+from tracer_serve.fit.fit_progress import costs_of
+from tracer_serve.fit.progress import fold_seconds
 from tracer_serve.infra.parallel import HEAVY
 from tracer_serve.storage.importers import ImportSummary
 
@@ -14,7 +16,6 @@ _SHOWN = 5
 _ENCODERS = ("sentence_transformers", "encoder")
 _TORCH = "torch"
 _PATIENCE_S = 1.0
-_UNIT_S = 2e-6  # CPU of a fit of cost 1 per row and label
 
 
 def check_warnings(task: Task, files: Sequence[ImportSummary]) -> list[str]:
@@ -49,9 +50,8 @@ def _labels(task: Task, seen: Mapping[str, int]) -> Iterator[str]:
 def _fit_time(task: Task, seen: Mapping[str, int]) -> Iterator[str]:
     """Warn where the first fit will take longer than its budget, which grows with rows times labels."""
     fit, rows = task.spec.fit, min(sum(seen.values()), task.spec.fit.max_traces)
-    costs = [float(getattr(make_surrogate(task, s), "cost", 1.0)) for s in range(len(task.spec.surrogates))]
-    light = sum(cost for cost in costs if cost < HEAVY)  # a heavy one stops by itself
-    seconds = light * (fit.folds + 1) * rows * len(seen) * _UNIT_S
+    light = sum(cost for cost in costs_of(task) if cost < HEAVY)  # a heavy one stops by itself
+    seconds = (fit.folds + 1) * fold_seconds(light, rows, len(seen))
     if seconds > fit.budget_s:
         yield (
             f"{len(seen):,} labels and {rows:,} traces are much: comparing the surrogates takes about"

@@ -103,7 +103,7 @@ function tables({ gate, mode, labels, versions, refits, refit, last_refit: last,
   $("refits-none").hidden = refits.length > 0;
   $("refit-progress").hidden = !refit;
   if (refit) $("refit-progress").value = refit.total ? refit.done / refit.total : 0;
-  put("refit-words", refit ? `A refit is under way: ${refit.stage}, ${refit.done} of ${refit.total}.` : requested ? "A refit was asked for and starts within seconds."
+  put("refit-words", refit ? `A refit is under way: ${refit.stage}, ${refit.done} of ${refit.total}${refit.left_s ? `; about ${refit.left_s < 90 ? plural(Math.ceil(refit.left_s), "second") : plural(Math.round(refit.left_s / 60), "minute")} left` : ""}.` : requested ? "A refit was asked for and starts within seconds."
     : last && !["certified", "abstained", "stopped"].includes(last.outcome) ? `The last refit (${last.trigger.replaceAll("_", " ")}) came to nothing: ${last.message}.`
     : versions.length ? "Certified is the share the gate allows, handled live the share of the requests that came while the version was the current one." : "");
   const failing = recent && recent.teacher.error_rate;

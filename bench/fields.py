@@ -33,8 +33,9 @@ from tracer_serve.components.factory import make_embedder
 from tracer_serve.config.fields import canonical
 from tracer_serve.config.load import Task
 from tracer_serve.config.task import Spec
-from tracer_serve.fit.dataset import Progress, Rows
+from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.pipeline import fit_policy
+from tracer_serve.fit.progress import Progress
 from tracer_serve.types import Bools, Labels, Text
 
 GROUPS = ("transfer", "top_up", "cash", "exchange", "verify", "pin", "payment", "card")

@@ -191,7 +191,7 @@ def compare(options: argparse.Namespace, progress: Progress) -> list[Row]:
     world = read_world(options.world, options.traces, embedded=embedded, progress=progress)
     names = list(world.traced[0])
     whole, _, _ = fitted(world, names, options, progress)
-    if len(names) == 1:
+    if len(names) == 1 or options.whole:
         return [whole]
     alone = [fitted(world, [name], options, progress) for name in names]
     handled = np.all([one for _, one, _ in alone], axis=0)
@@ -229,6 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--embedder", choices=("ngrams", "sentence_transformers"), default="ngrams")
     parser.add_argument("--surrogate", default="blend")
     parser.add_argument("--folds", type=int, default=10)
+    parser.add_argument("--whole", action="store_true", help="no separate tasks beside it")
     parser.add_argument("--json", action="store_true", help="flat rows, nothing else on standard output")
     options = parser.parse_args(arguments)
     with progress_bar(quiet=options.json) as progress:

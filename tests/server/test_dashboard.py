@@ -239,6 +239,19 @@ def test_imported_rows_are_no_requests() -> None:
     assert found["teacher"]["error_rate"] is None
 
 
+def test_fields_are_compared_one_by_one() -> None:
+    """Of rows that surrogate and teacher answered, each field is counted by itself; labels without fields are not."""
+    now = datetime.now(UTC)
+
+    def row(surrogate: str | None, teacher: str | None) -> Trace:
+        return Trace(new_id(), now, "t", "x", teacher, surrogate_label=surrogate, decision="deferred")
+
+    same, other = '{"a":"x","b":true}', '{"a":"x","b":false}'
+    found = recent_of([row(same, same), row(same, other), row(None, same), row(same, None), row("red", "red")])
+    assert found["fields"] == [{"field": "a", "rows": 2, "agreed": 2}, {"field": "b", "rows": 2, "agreed": 1}]
+    assert recent_of([row("red", "red")])["fields"] == []
+
+
 async def test_a_text_is_explained_without_teacher_or_trace(task: MakeTask, stub_llm: StubLLM) -> None:
     """Label, score against threshold, two candidates and the nearest traces; nobody is asked, nothing stored."""
     spec = task(surrogates=["logreg"])

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from tracer_serve.config.fields import WHOLE, values_of
+
 
 @dataclass(frozen=True, slots=True)
 class Classified:
@@ -13,7 +15,7 @@ class Classified:
 
     Parameters
     ----------
-    label : the label; None if the text was deferred and no teacher was asked
+    label : the label, of a task with fields JSON; None if the text was deferred and no teacher was asked
     decision : ``handled``, ``deferred`` or ``degraded``
     reason : why, as in `tracer_serve.policy.decision`
     score : the acceptor's score, None without a version
@@ -25,6 +27,11 @@ class Classified:
     reason: str
     score: float | None
     version: int | None
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Return the certified fields of the answer; empty without them, and without an answer."""
+        return {name: value for name, value in values_of(self.label or "").items() if name != WHOLE}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,9 @@ from pydantic import Field, model_validator
 
 from tracer_serve.config.base import Frozen
 
+WHOLE = ""
+"""Name of the only value of a label without fields."""
+
 _TRUTH = {"true": True, "false": False}
 
 
@@ -152,7 +155,7 @@ def values_of(label: str) -> dict[str, Any]:
     Examples
     --------
     >>> values_of('{"intent":"card_lost","urgent":true}'), values_of("card_lost")
-    ({'intent': 'card_lost', 'urgent': True}, {'label': 'card_lost'})
+    ({'intent': 'card_lost', 'urgent': True}, {'': 'card_lost'})
     """
     if label.startswith("{"):
         try:
@@ -161,7 +164,7 @@ def values_of(label: str) -> dict[str, Any]:
             found = None
         if isinstance(found, dict):
             return found
-    return {"label": label}
+    return {WHOLE: label}
 
 
 def plain_answer(

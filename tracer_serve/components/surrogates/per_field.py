@@ -76,6 +76,11 @@ class PerField:
         self.stable = bool(getattr(probe, "stable", False))
         self.cost = max(type(self).cost, 3 * float(getattr(probe, "cost", 1.0)))
 
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the fields, the first members."""
+        return tuple(dict.fromkeys(part.field for part in self._parts))
+
     def fit(self, inputs: Inputs, labels: Labels) -> Self:
         """Fit one surrogate for each part of the answer on all n rows."""
         self.classes_, y = encode(labels)
@@ -106,7 +111,7 @@ class PerField:
 
     def combine(self, members: Vectors) -> Vectors:
         """Return the product of the fields (n, k), renormalised over the known answers."""
-        fields = members[: len({part.field for part in self._parts})]
+        fields = members[: len(self.fields)]
         joint: Floats = np.log(np.maximum(fields, np.float32(1e-30))).sum(axis=0)
         return softmax(joint)
 

@@ -1,5 +1,6 @@
 """``POST /v1/explain``: the decision on a text, and why. The teacher is not asked, and nothing is stored."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from tracer_serve.components.neighbour_index import NeighbourIndex
+from tracer_serve.config.fields import values_of
 from tracer_serve.errors import BadInputError
 from tracer_serve.gate.segments import segment_of_rows, thresholds_of
 from tracer_serve.infra.redaction import WITHHELD
@@ -146,10 +148,19 @@ def _evidence(runtime: Runtime, loaded: ActiveVersion, text: Text, asked: int, v
 
 
 def _members(surrogate: Surrogate, text: Text, vectors: Vectors) -> list[dict[str, Any]]:
-    """Return the label of each member of a blend; of a cascade, of the stage that was asked last."""
+    """Return the label of each member of a blend, or the value of each field; of a cascade, of the last stage asked."""
     if not isinstance(surrogate, Ensemble):
         return []
     proba, classes = surrogate.predict_members(Inputs([text], vectors))[:, 0], surrogate.classes_
+    if fields := getattr(surrogate, "fields", ()):
+        return [
+            {
+                "member": name,
+                "label": json.dumps(values_of(str(classes[row.argmax()])).get(name), ensure_ascii=False),
+                "prob": round(float(row.max()), 4),
+            }
+            for name, row in zip(fields, proba, strict=False)
+        ]
     names = [
         str(getattr(member, "type", f"member {i + 1}")) for i, member in enumerate(getattr(surrogate, "members", proba))
     ]

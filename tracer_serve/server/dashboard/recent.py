@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tracer_serve.config.fields import WHOLE, values_of
 from tracer_serve.report.reason_texts import BRIEF
 from tracer_serve.types import Trace
 
@@ -33,6 +34,7 @@ def recent_of(traces: Sequence[Trace], version: int | None = None) -> dict[str, 
         "since": decided[-1].ts.isoformat(timespec="seconds") if decided else None,
         "reasons": _reasons(asked),
         "held_back": _held_back([trace for trace in asked if trace.version == version]),
+        "fields": _fields(decided),
         "latency_ms": {
             kind: _quantiles([t for t in decided if t.decision == kind and "error" not in t.metadata])
             for kind in ("handled", "deferred")
@@ -53,6 +55,17 @@ def _reasons(asked: Sequence[Trace]) -> list[dict[str, Any]]:
         {"reason": reason, "words": BRIEF.get(reason, reason.replace("_", " ")), "rows": rows}
         for reason, rows in counts.most_common()
     ]
+
+
+def _fields(decided: Sequence[Trace]) -> list[dict[str, Any]]:
+    """Return how often surrogate and teacher gave a field the same value, handled or not; empty without fields."""
+    rows, agreed = Counter[str](), Counter[str]()
+    for trace in decided:
+        teacher, surrogate = values_of(trace.teacher_label or ""), values_of(trace.surrogate_label or "")
+        for name in sorted(teacher.keys() & surrogate.keys() - {WHOLE}):
+            rows[name] += 1
+            agreed[name] += teacher[name] == surrogate[name]
+    return [{"field": name, "rows": n, "agreed": agreed[name]} for name, n in rows.items()]
 
 
 def _held_back(asked: Sequence[Trace]) -> dict[str, int]:

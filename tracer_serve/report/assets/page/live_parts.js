@@ -97,6 +97,9 @@ function tables({ gate, mode, labels, versions, refits, refit, last_refit: last,
   listed("versions-rows", versions.map((v) => ({ ...v, pill: !v.serves ? "" : v.certified ? current : "loaded" })), versionRow);
   listed("labels-rows", labels, labelRow);
   $("labels").hidden = !labels.length;
+  const fields = recent ? recent.fields : [];
+  listed("fields-rows", fields, (one) => row([head(one.field), number(one.rows), cell(percent(one.agreed / one.rows), "n")]));
+  $("fields").hidden = !fields.length;
   $("versions-none").hidden = versions.length > 0;
   listed("refits-rows", refits, (r) => row([cell(when(r.started)), cell(r.reason.replaceAll("_", " ")),
     cell(r.outcome ? `${r.outcome}${r.version ? `, version ${r.version}` : ""}` : "under way")]));

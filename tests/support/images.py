@@ -53,11 +53,12 @@ def make_base(tag: str, folder: Path) -> None:
 
 
 def megabytes(image: str) -> float:
-    """Return the size of all files of an image."""
+    """Return the size of all files of an image, of each once: uv links from its cache."""
     container = buildah("from", "--pull-never", image)
     try:
         root = Path(buildah("mount", container))
-        return sum(file.lstat().st_size for file in root.rglob("*") if not file.is_dir()) / 1e6
+        found = (file.lstat() for file in root.rglob("*") if not file.is_dir())
+        return sum({one.st_ino: one.st_size for one in found}.values()) / 1e6
     finally:
         buildah("rm", container)
 

@@ -18,6 +18,7 @@ from scipy.stats import binomtest
 from tests.server.chat.conftest import listening
 from tests.support.stub_llm import StubLLM
 from tests.support.tasks import write_traces
+from tests.support.waiting import until
 from tracer_serve.config.load import Task
 from tracer_serve.lifecycle.refit import refit
 
@@ -61,6 +62,13 @@ def ask(url: str, texts: list[str]) -> list[tuple[Counter[str], str]]:
         return list(pool.map(one, texts))
 
 
+def forwarded_calls(url: str, calls: int) -> list[tuple[int, str]]:
+    """Return count and reason of each kind of forwarded call, once so many are counted: every two seconds."""
+    status = httpx.get(url.replace("/v1", "/status.json")).json()
+    found = [(one["calls"], one["reason"]) for one in status["forwarded"]]
+    return found if sum(count for count, _ in found) >= calls else []
+
+
 def test_a_wrapper_is_learned_and_certified_before_it_is_answered(
     task: MakeTask, stub_llm: StubLLM, tmp_path: Path
 ) -> None:
@@ -76,10 +84,10 @@ def test_a_wrapper_is_learned_and_certified_before_it_is_answered(
 
     with listening(bare) as url:
         answers = ask(url, [text for text, _ in held_out])
-        status = httpx.get(url.replace("/v1", "/status.json")).json()
+        forwarded = until(lambda: forwarded_calls(url, ASKED))
     assert sum((kind for kind, _ in answers), Counter()) == {"forwarded unknown_prompt": ASKED}
     assert [label for _, label in answers] == [label for _, label in held_out]
-    assert [(one["calls"], one["reason"]) for one in status["forwarded"]] == [(ASKED, "unknown_prompt")]
+    assert forwarded == [(ASKED, "unknown_prompt")]
 
     form = {"name": "forum", "prompt": WRAPPER + "{text}", "options": {"response_format": FORMAT}}
     learning = task(**spec, forms=[form])

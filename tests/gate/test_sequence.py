@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tracer_serve.gate.binomial import n_min, p_values
-from tracer_serve.gate.fixed_sequence import ThresholdCounts, accepts, power, threshold_grid, walk
+from tracer_serve.gate.fixed_sequence import ThresholdCounts, accepts, cascade_grid, power, threshold_grid, walk
 from tracer_serve.types import Floats
 
 ODD = st.sampled_from([np.nan, np.inf, -np.inf, 1.0])
@@ -93,3 +93,22 @@ def test_walk_stops_at_the_first_failure() -> None:
     steps = walk(np.array([3.0, 2.0, -np.inf]), n, k, p_values(k, n, 0.9), start=0, delta=0.05)
     assert [step.threshold for step in steps] == [3.0, 2.0]
     assert steps[0].p < 0.05 < steps[1].p
+
+
+def test_a_last_stage_with_one_score_for_all_rows_can_answer_them() -> None:
+    """Between the first stage's best rows and "all by the first stage" there is "the rest by the last stage"."""
+    first, n = np.linspace(0.0, 1.0, 400), 400
+    scores, agreed = np.stack([first, np.full(n, 0.5)]), np.stack([first >= 0.5, np.full(n, True)])
+    grid = cascade_grid(scores)
+    tally = ThresholdCounts.of(scores, grid)
+    assert (n, n) in zip(tally.counts(np.ones(n, bool)).tolist(), tally.counts(agreed).tolist(), strict=True)
+    assert np.all(np.diff(grid) < 0)
+
+
+@given(arrays(np.float64, st.tuples(st.just(1), st.integers(0, 300)), elements=st.one_of(st.floats(-5, 5), ODD)))
+def test_one_stage_has_the_grid_of_its_scores(scores: Floats) -> None:
+    """A cascade of one stage accepts the same sets of rows as the stage by itself."""
+    alone, cascade = (
+        {int(accepts(scores[0], t).sum()) for t in grid(scores[0])} for grid in (threshold_grid, cascade_grid)
+    )
+    assert alone == cascade

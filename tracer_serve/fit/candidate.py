@@ -10,7 +10,7 @@ import numpy as np
 
 from tracer_serve.fit.cross_fit import OutOfFold
 from tracer_serve.gate.binomial import p_values
-from tracer_serve.gate.fixed_sequence import ThresholdCounts, accepts, path, threshold_grid
+from tracer_serve.gate.fixed_sequence import ThresholdCounts, accepts, cascade_grid
 from tracer_serve.gate.scope_guard import scope_thresholds
 from tracer_serve.policy.score_scale import Scale
 from tracer_serve.types import Bools, Floats, Ints
@@ -166,7 +166,7 @@ def reach(paths: Paths, alpha: float, delta: float) -> float:
 def reached(paths: Paths, alpha: float, delta: float) -> tuple[float, float]:
     """Return `reach`, and the share of rows that the first stage answers at that threshold."""
     guarded = np.where(paths.eligible, paths.score, np.nan)
-    grid = threshold_grid(path(guarded))
+    grid = cascade_grid(guarded)
     tally = ThresholdCounts.of(guarded, grid)
     n, k = tally.counts(np.ones_like(paths.agreed)), tally.counts(paths.agreed)
     passing = np.flatnonzero(p_values(k, n, alpha) <= delta)

@@ -42,6 +42,23 @@ def threshold_grid(reference: Floats) -> Floats:
     return np.append(np.nextafter(below_top, np.inf).astype(np.float64), -np.inf)
 
 
+def cascade_grid(scores: Floats) -> Floats:
+    """Return the thresholds of `threshold_grid` for scores of shape (n,) or (s, n), on the path of a cascade.
+
+    At -inf the first stage answers everything. Where many rows share the smallest score of the path, as behind a last
+    stage that gives every row the same one, this score is a threshold too: there the later stages still answer. It is
+    an atom of the scores' distribution, not the place of one row, so that its p-value stays exact.
+    """
+    reference = path(scores)
+    grid, finite = threshold_grid(reference), reference[np.isfinite(reference)]
+    if np.ndim(scores) == 1 or not len(finite):
+        return grid
+    least = finite.min()
+    if np.count_nonzero(finite == least) <= max(1, len(finite) // GRID):
+        return grid
+    return np.insert(grid, -1, least)
+
+
 @dataclass(frozen=True, slots=True)
 class ThresholdCounts:
     """Sums over the accepted rows at each threshold of a grid; made once, reused for any value per row.

@@ -8,7 +8,7 @@ import numpy as np
 
 from tracer_serve.gate.binomial import lower_bounds, n_min, p_values, rows_to_pass
 from tracer_serve.gate.certificate import ProtectedLabel, Step
-from tracer_serve.gate.fixed_sequence import ThresholdCounts, path, power, threshold_grid, walk
+from tracer_serve.gate.fixed_sequence import ThresholdCounts, cascade_grid, power, walk
 from tracer_serve.gate.protection import RecallTest, recall_tests
 from tracer_serve.gate.settings import CalibrationRows, GateSettings
 from tracer_serve.types import Bools, Floats, Ints
@@ -70,7 +70,7 @@ class Counted:
         single : one row per group, shape (n,)
         """
         scores, agreed, delta = rows.scores, rows.agreed, settings.tested_delta
-        grid = threshold_grid(path(scores))
+        grid = cascade_grid(scores)
         tally = ThresholdCounts.of(scores, grid)
         n = np.stack([tally.counts(view) for view in (np.ones_like(single), single)])
         k = np.stack([tally.counts(view) for view in (agreed, agreed & single)])

@@ -1,6 +1,8 @@
 """The page in a real browser."""
 
+import base64
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,10 +10,21 @@ from typing import Any
 import pytest
 
 from tests.report.conftest import Case
-from tests.support.browser import MARKS, chromium, click, complaints, is_light, open_page, photograph, text_of
+from tests.support.browser import (
+    MARKS,
+    accessibility_problems,
+    chromium,
+    click,
+    complaints,
+    is_light,
+    open_page,
+    photograph,
+    text_of,
+)
 from tests.support.waiting import until
 from tracer_serve.report.build import build_report
-from tracer_serve.report.render import render_html
+from tracer_serve.report.glossary import GLOSSARY
+from tracer_serve.report.render import GROUPS, render_html
 
 pytestmark = MARKS
 
@@ -36,8 +49,8 @@ def page(banking: Case, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def visit(browser: Any, page: Path) -> Callable[..., Any]:
     """Open the page in a colour scheme and width; returns the driver once all sections are drawn."""
 
-    def go(scheme: str = "light", width: int = 1280) -> Any:
-        open_page(browser, page.as_uri(), scheme, width)
+    def go(scheme: str = "light", width: int = 1280, part: str = "#all") -> Any:
+        open_page(browser, page.as_uri() + part, scheme, width)
         return browser
 
     return go
@@ -71,7 +84,7 @@ def test_a_refusal_with_odd_labels_is_tidy_on_a_telephone(browser: Any, page: Pa
     report["certificate"]["diagnosis"] = {"cause": "rows", "sentence": "Too few.", "numbers": {"rows": 1.0}}
     file = tmp_path / "report.html"
     file.write_text(render_html(report), encoding="utf-8")
-    open_page(browser, file.as_uri(), width=390)
+    open_page(browser, f"{file.as_uri()}#all", width=390)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
     assert not browser.find_element("id", "slices-chart").is_displayed()
     bodies = "return [...document.querySelectorAll('tbody')].filter((b) => !b.rows.length).map((b) => b.innerHTML)"
@@ -95,24 +108,89 @@ def test_paper_is_light_whatever_the_screen(visit: Callable[..., Any]) -> None:
     until(lambda: driver.execute_script(ink) == dark)
 
 
-def test_paper_shows_what_is_folded(visit: Callable[..., Any]) -> None:
-    """Closed details and the cards behind "Show more" are printed; on the screen they are folded again after it."""
-    driver = visit()
-    folded = (
-        "return [document.querySelectorAll('details:not([open])').length,"
-        " [...document.querySelectorAll('.folded')].filter((item) => !item.checkVisibility()).length]"
+def test_paper_opens_every_fold_and_takes_at_most_six_sheets(visit: Callable[..., Any]) -> None:
+    """Printed, all folds are open and charts as wide as the sheet; they close after it."""
+    driver = visit(part="")
+    closed = "return document.querySelectorAll('details:not([open])').length"
+    before = driver.execute_script(closed)
+    assert before
+    driver.execute_script(
+        "addEventListener('beforeprint', () => { window.closed = document.querySelectorAll('details:not([open])')"
+        ".length; }); paper.addEventListener('change', () => { window.wide ??= charts.map(({made, place}) =>"
+        " made.getWidth() === place.clientWidth); })"
     )
-    closed, hidden = before = driver.execute_script(folded)
-    assert closed
-    assert hidden
-    noted = "window.printed = document.querySelectorAll('details:not([open])').length"
-    driver.execute_script(f"addEventListener('beforeprint', () => {{ {noted}; }})")
-    driver.execute_cdp_cmd("Page.printToPDF", {})
-    assert driver.execute_script("return window.printed") == 0
-    assert driver.execute_script(folded) == before
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
-    assert driver.execute_script(folded) == [closed, 0]
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    pdf = base64.b64decode(driver.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})["data"])
+    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 6
+    assert driver.execute_script("return [window.closed, window.wide.every(Boolean)]") == [0, True]
+    assert driver.execute_script(closed) == before
+
+
+def test_the_first_screen_holds_verdict_losses_and_three_actions(visit: Callable[..., Any], page: Path) -> None:
+    """At 1280 by 800 pixels nothing of it is cut; its numbers are those of report.json, as are gain and risk."""
+    driver = visit(part="")
+    assert driver.execute_script("return document.querySelector('.first').getBoundingClientRect().bottom") <= 800
+    data = json.loads(page.read_text(encoding="utf-8").split('id="report">')[1].split("</script>")[0])
+    assert driver.find_element("tag name", "h1").text == data["headline"]["title"]
+    tiles = [tile.text.split(" %")[0] for tile in driver.find_elements("css selector", ".tile dd:first-of-type")]
+    head = data["headline"]
+    shown = (head["coverage"], head["agreement"], head["teacher_calls_saved"], head["lowest_recall"]["recall"])
+    assert tiles == [f"{100 * share:.1f}" for share in shown]
+    lost = [row.text.split()[-3:] for row in driver.find_elements("css selector", "#losses tbody tr")]
+    assert lost == [[str(r["handled"] - r["right"]), "of", str(r["rows"])] for r in data["certificate"]["recalls"][:5]]
+    said = driver.find_element("id", "next").text
+    for action in data["actions"][:3]:
+        assert action["title"] in said
+        points = "" if action["gain"] is None else f"{100 * action['gain']:+.1f} points of coverage. "
+        assert f"Gain {points}{action['gains']}" in said
+        assert f"Risk {action['risk']}" in said
+
+
+def test_terms_are_explained_by_pointer_and_keyboard(visit: Callable[..., Any]) -> None:
+    """Focus shows the glossary's explanation, Escape hides it; every term names an explanation that is on the page."""
+    driver = visit(part="")
+    first = "const term = document.querySelector('.term'); term.focus(); return document.querySelector('.bubble')"
+    assert driver.execute_script(f"{first}.textContent") == GLOSSARY["coverage"]
+    assert driver.execute_script(f"{first}.hidden") is False
+    driver.switch_to.active_element.send_keys("\ue00c")  # Escape
+    assert driver.execute_script("return document.querySelector('.bubble').hidden")
+    lost = "return [...document.querySelectorAll('.term')].filter((t) => !$(t.getAttribute('aria-describedby'))).length"
+    assert driver.execute_script(lost) == 0
+
+
+def test_a_link_opens_the_fold_that_it_leads_into(visit: Callable[..., Any]) -> None:
+    """A section's address opens its fold alone, `#all` opens every one, and each chart is then as wide as its place."""
+    driver = visit(part="#labels")
+    opened = "return [...document.querySelectorAll('details.group[open]')].map((fold) => fold.id)"
+    assert driver.execute_script(opened) == ["by-label"]
+    driver = visit(part="#all")
+    assert len(driver.execute_script(opened)) == len(GROUPS) + 1
+    fitting = "return charts.every(({made, place}) => made.getWidth() === place.clientWidth && place.clientWidth > 0)"
+    assert driver.execute_script(fitting)
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+def test_axe_finds_nothing_serious_on_the_first_screen(visit: Callable[..., Any], scheme: str, width: int) -> None:
+    """In both schemes, and on a telephone."""
+    assert accessibility_problems(visit(scheme, width, part="")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious_in_the_whole_report(visit: Callable[..., Any], scheme: str, width: int) -> None:
+    """With every part open."""
+    assert accessibility_problems(visit(scheme, width)) == []
+
+
+def test_on_a_telephone_rows_are_cards_with_named_cells(visit: Callable[..., Any]) -> None:
+    """At 390 px a row of the table of labels is one above the other, each cell with the name of its column."""
+    driver = visit(width=390)
+    cells = driver.execute_script(
+        "return [...document.querySelectorAll('#labels-rows tr:first-child td')].map((cell) =>"
+        " [cell.dataset.label, cell.getBoundingClientRect().left])"
+    )
+    assert [name for name, _ in cells][:3] == ["rows", "handled", "recall"]
+    assert len({left for _, left in cells}) == 1
 
 
 def test_a_filter_finds_what_is_folded(visit: Callable[..., Any]) -> None:

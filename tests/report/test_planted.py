@@ -8,7 +8,7 @@ import pytest
 from tests.report.conftest import Case, blobs, case_of, make_task
 from tracer_serve.report.calibration_view import CalibrationView
 from tracer_serve.report.embedding_layout import layout
-from tracer_serve.report.learning_curve import forecast
+from tracer_serve.report.forecast import forecast
 from tracer_serve.report.neighbours import closeness
 
 

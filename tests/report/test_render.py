@@ -78,6 +78,8 @@ def test_numbers_on_the_page_are_those_of_the_json(small: Case) -> None:
     tiles = re.findall(r"<dd>([\d.]+) %</dd>", page)
     shares = ("coverage", "agreement", "teacher_calls_saved")
     assert tiles[:3] == [f"{100 * headline[name]:.1f}" for name in shares]
+    for row in small.report["certificate"]["recalls"][:5]:
+        assert f"{row['handled'] - row['right']} of {row['rows']}" in page
     for row in small.report["classes"]["rows"]:
         if row["handled_share"] is not None:
             assert f'data-value="{row["handled_share"]}"' in page
@@ -86,11 +88,13 @@ def test_numbers_on_the_page_are_those_of_the_json(small: Case) -> None:
 def test_an_abstaining_version_says_why(small: Case) -> None:
     """A version without a certificate has a page that says so."""
     report = json.loads(json.dumps(small.report))
-    report["headline"] |= {"certified": False, "title": "Too few traces", "agreement": None, "lower_bound": None}
+    nothing = dict.fromkeys(("agreement", "lower_bound", "promise", "warning", "lowest_recall"))
+    report["headline"] |= {"certified": False, "title": "Too few traces"} | nothing
     report["certificate"] |= {"walk": [], "threshold": None}
     page = render_html(report)
     assert "not certified" in page
     assert "no bound: nothing is certified" in page
+    assert "no label loses anything" in page
 
 
 def test_a_cascade_shows_what_each_stage_is_asked_handles_and_costs(small: Case) -> None:

@@ -131,21 +131,6 @@ def test_a_repair_says_so_and_blames_no_embedder(hopeless: Case) -> None:
     assert "another one" not in render_html(again)
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        ({"mode": "strict"}, "No forecast: the served model"),
-        ({"per_class": True}, "No forecast: the refits"),
-        ({"guarantee": "overall"}, "No forecast: the refits"),
-        ({}, "There is too little to forecast from."),
-    ],
-)
-def test_why_there_is_no_forecast(small: Case, change: dict[str, str | bool], said: str) -> None:
-    """Too few traces are blamed only where more of them would bring a forecast."""
-    plateau = small.report["plateau"] | {"forecast": None}
-    assert said in render_html(small.report | {"plateau": plateau, "certificate": small.report["certificate"] | change})
-
-
 def test_lists_that_are_cut_say_so(small: Case) -> None:
     """Where flows are left out the page says how many of the disagreements the listed ones are."""
     flows = small.report["flows"]

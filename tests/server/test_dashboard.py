@@ -19,6 +19,7 @@ from tracer_serve.gate.monitor import anytime_lower_bound
 from tracer_serve.lifecycle.gate_state.closing import close_gate
 from tracer_serve.lifecycle.gate_state.reopening import ATTEMPT, reopening_of
 from tracer_serve.lifecycle.refit_session import PROGRESS
+from tracer_serve.server.dashboard.agreement import agreement_over_time
 from tracer_serve.server.dashboard.recent import recent_of
 from tracer_serve.server.dashboard.status import status_of
 from tracer_serve.server.dashboard.traffic import traffic_of
@@ -87,6 +88,8 @@ async def test_numbers_are_those_of_the_traffic(task: MakeTask, stub_llm: StubLL
     assert money["spent"] + money["audits"] == pytest.approx(8 * money["per_call"])
     version = found["versions"][0]
     assert (version["number"], version["serves"], version["live"]["handled"]) == (1, True, 6)
+    assert (version["coverage"], version["alpha"], version["proved_live_at"]) == (0.8, 0.9, None)
+    assert found["agreement"]["points"][-1]["audits"] == 6
     assert found["breakers"][0]["state"] == "closed"
 
 
@@ -133,6 +136,34 @@ async def test_a_closed_gate_says_what_its_repair_waits_for(task: MakeTask) -> N
     assert (second["rows"], second["needed"], second["tried_at"]) == (2, 150, 100)
     assert second["words"].endswith("did not open the gate; the next starts at 150, and there are 2.")
     assert third["words"] == fourth["words"] == "A refit is running. If it certifies a version, the gate opens."
+
+
+async def test_audits_are_summed_up_over_the_life_of_the_version(task: MakeTask) -> None:
+    """Agreement so far with its anytime bound, by hour and later by day, and since when the version is proved live."""
+    spec, now = task(), datetime(2026, 11, 2, 12, tzinfo=UTC)
+    store = store_of(spec)
+
+    def audits(hours_ago: float, n: int, agree: int, version: int = 1) -> None:
+        ts = now - timedelta(hours=hours_ago)
+        row = Trace(new_id(), ts, "colours", "t", "red", "audit", "red", decision="handled", version=version)
+        store.traces.add([replace(row, id=new_id(), surrogate_label="red" if i < agree else "blue") for i in range(n)])
+
+    audits(30, 40, 39)
+    audits(2, 60, 60)
+    audits(1, 9, 0, version=2)
+    young, old = (
+        agreement_over_time(store, 1, now - timedelta(days=days), now, delta=0.05, proved_at=90) for days in (2, 9)
+    )
+    unproved = agreement_over_time(store, 1, now - timedelta(days=2), now, delta=0.05, proved_at=None)
+    store.close()
+    assert (young["by"], old["by"]) == ("hour", "day")
+    assert [(p["at"], p["audits"], p["agreements"]) for p in young["points"]] == [
+        ("2026-11-01T06:00+00:00", 40, 39),
+        ("2026-11-02T10:00+00:00", 100, 99),
+    ]
+    assert [p["at"][:10] for p in old["points"]] == ["2026-11-01", "2026-11-02"]
+    assert young["points"][1]["lower_bound"] == anytime_lower_bound(99, 100, 0.05)
+    assert (young["proved_since"], unproved["proved_since"]) == ("2026-11-02T10:00+00:00", None)
 
 
 async def test_labels_are_shown_with_their_recall(task: MakeTask) -> None:

@@ -10,7 +10,17 @@ import pytest
 
 from tests.server.chat.conftest import running_app
 from tests.server.worlds import BLUE, DEFERRED, HANDLED, LABELS, RED, make_task, make_version
-from tests.support.browser import MARKS, chromium, click, complaints, is_light, open_page, photograph, text_of
+from tests.support.browser import (
+    MARKS,
+    accessibility_problems,
+    chromium,
+    click,
+    complaints,
+    is_light,
+    open_page,
+    photograph,
+    text_of,
+)
 from tests.support.stub_llm import StubLLM, serve
 from tests.support.waiting import until
 from tracer_serve.config.server import ADMIN_KEY as KEY
@@ -74,8 +84,8 @@ def test_every_section_renders_without_a_console_error(browser: Any, served: str
     drawn = browser.execute_script(
         "return [...document.querySelectorAll('.chart')].map((c) => [c.id, !!c.querySelector('canvas')])"
     )
-    assert drawn == [["hours-chart", True], ["reasons-chart", True]]
-    for section in browser.find_elements("css selector", "main section:not([hidden])"):
+    assert drawn == [["hours-chart", True], ["agreement-chart", True], ["reasons-chart", True]]
+    for section in browser.find_elements("css selector", "main section[id]:not([hidden])"):
         assert section.find_element("tag name", "h2").text
     assert len(browser.find_elements("css selector", "#versions-rows tr")) == 2
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
@@ -113,7 +123,7 @@ def test_numbers_on_the_page_equal_the_json(browser: Any, served: str) -> None:
     assert f"failed on 1 of its latest {found['recent']['teacher']['asked']} questions" in text_of(
         browser, "teacher-words"
     )
-    hours = browser.execute_script("return charts[0].made.getOption().series.map((s) => s.data)")
+    hours = browser.execute_script("return drawnHours.made.getOption().series.map((s) => s.data)")
     assert hours[0] == [hour["handled"] for hour in found["traffic"]["hours"]]
     assert hours[1] == [hour["deferred"] for hour in found["traffic"]["hours"]]
 
@@ -124,6 +134,45 @@ def test_a_gate_that_the_yaml_closed_says_so(browser: Any, served: str) -> None:
     closed = "{version: {}, monitor: null, promise: null, gate: {open: false, reason: 'promise_changed'}}"
     said = browser.execute_script(f"watched({closed}); return $('verdict').textContent")
     assert said == "The YAML promises more than this version was certified for, so nothing is handled."
+
+
+def test_agreement_is_drawn_over_time_with_its_bound(browser: Any, served: str) -> None:
+    """The curve, its table and the facts beside it show the audits of the version that serves, and what they cost."""
+    open_page(browser, served)
+    found = facts(served)
+    drawn = browser.execute_script("return drawnAgreement.made.getOption().series.map((s) => s.data)")
+    points = found["agreement"]["points"]
+    assert drawn == [[p["agreement"] for p in points], [p["lower_bound"] for p in points]]
+    cells = browser.execute_script(
+        "return [...document.querySelectorAll('#agreement-rows tr')].map((r) => r.cells[1].textContent)"
+    )
+    assert cells == [str(p["audits"]) for p in points]
+    assert text_of(browser, "audits-today") == str(found["traffic"]["today"]["audits"])
+    assert text_of(browser, "audits-cost").startswith("€")
+    assert text_of(browser, "proved") == "not yet"
+    say = "watched({...facts, promise: {...facts.promise, proved_live_at: 240},"
+    say += " agreement: {proved_since: '2026-11-02T10:00+00:00'}}); return $('proved').textContent"
+    assert browser.execute_script(say) == "after 240 audits, by 2026-11-02 10:00"
+
+
+def test_versions_show_model_and_alpha_and_become_cards(browser: Any, served: str) -> None:
+    """Columns for both, and on a telephone a card per version."""
+    open_page(browser, served, width=390)
+    cells = browser.execute_script(
+        "return [...document.querySelectorAll('#versions-rows tr:first-child td')].map((cell) =>"
+        " [cell.dataset.label, cell.textContent, cell.getBoundingClientRect().left])"
+    )
+    shown = {name: text for name, text, _ in cells}
+    assert (shown["alpha"], shown["certified"]) == ("90 %", "80.0 %")
+    assert {"model", "finding", "handled live"} <= shown.keys()
+    assert len({left for _, _, left in cells}) == 1
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+def test_axe_finds_nothing_serious(browser: Any, served: str, scheme: str, width: int) -> None:
+    """In both schemes, and on a telephone."""
+    open_page(browser, served, scheme, width)
+    assert accessibility_problems(browser) == []
 
 
 def test_a_version_that_answers_nobody_is_not_said_to_serve(browser: Any, served: str) -> None:
@@ -284,6 +333,10 @@ def test_a_task_that_handles_nothing_says_so(browser: Any, tmp_path: Path, stub_
         open_page(browser, root)
         assert text_of(browser, "coverage") == "0 %"
         assert "everything goes to the teacher" in text_of(browser, "headline")
+        assert browser.find_element("id", "first").is_displayed() != closed
+        if not closed:
+            needed = facts(root)["gate"]["repair"]["needed"]
+            assert f"0 of about {needed} traces" in text_of(browser, "headline")
         assert ("60 of 82 audits" in text_of(browser, "problems")) == closed
         assert not browser.find_element("id", "hours").is_displayed()
         assert text_of(browser, "latency-name") == "Median time to an answer"

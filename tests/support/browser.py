@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,17 @@ def is_light(driver: Any) -> bool:
 def complaints(driver: Any) -> list[Any]:
     """What the console has said of errors and warnings since it was asked last."""
     return [entry for entry in driver.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+
+
+def accessibility_problems(driver: Any) -> list[tuple[str, str, str]]:
+    """Serious and critical findings of axe-core on the page: rule, help, and the first element."""
+    if not driver.execute_script("return 'axe' in window"):
+        driver.execute_script((files("axe_core_python") / "axe.min.js").read_text(encoding="utf-8"))
+    found = driver.execute_async_script(
+        "const done = arguments[0]; axe.run({resultTypes: ['violations']}).then(({violations}) => done(violations"
+        ".filter((v) => ['serious', 'critical'].includes(v.impact)).map((v) => [v.id, v.help, v.nodes[0].html])))"
+    )
+    return [tuple(one) for one in found]
 
 
 def _resize(driver: Any, width: int, height: int) -> None:

@@ -11,6 +11,7 @@ from tracer_serve.config.fields import AnswerFields, FieldSpec
 from tracer_serve.config.fit import FitSpec
 from tracer_serve.config.forms import OWN, FormSpec
 from tracer_serve.config.gate import GateSpec
+from tracer_serve.config.report import ReportSpec
 from tracer_serve.config.schedule import ScheduleSpec
 from tracer_serve.config.server import ServerSpec
 from tracer_serve.config.traces import TracesSpec
@@ -62,6 +63,7 @@ class Spec(Frozen):
     versions: VersionsSpec = Field(
         default_factory=VersionsSpec, description="Where versions are stored, and how many are kept."
     )
+    report: ReportSpec = Field(default_factory=ReportSpec, description="What a version's report shows.")
     compute: ComputeSpec = Field(default_factory=ComputeSpec, description="Where to fit.")
     state: Path | None = Field(
         default=None,

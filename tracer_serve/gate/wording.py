@@ -23,7 +23,10 @@ def bound_of(found: Certificate) -> float | None:
 def title_of(found: Certificate) -> str:
     """Return the finding as a headline."""
     if found.certified:
-        return f"{percent(found.coverage)} of the traffic no longer needs the teacher"
+        title = f"{percent(found.coverage)} of the traffic no longer needs the teacher"
+        if bound_of(found) is None:
+            return title
+        return f"{title}, and at least {_percent(found.alpha)} of these answers are certified to agree with it"
     return {
         "insufficient": "Too few traces to certify anything yet",
         "disagreement": "The surrogate is not safe enough yet",

@@ -44,6 +44,7 @@ def whatif_of(task: Task, fitted: Fitted) -> dict[str, Any]:
         "agreement": [c.agreements / c.n if c.certified else None for c in found],
         "lower_bound": [bound_of(c) for c in found],
         "lowest_recall": [c.recalls[0].recall if c.certified else None for c in found],
+        "lowest_label": [c.recalls[0].label if c.certified else None for c in found],
         "low_recalls": [[row.label for row in low_recalls(c)] for c in found],
         "teacher_calls_saved": coverage * (1.0 - task.spec.traces.audit_share),
         "own": int(np.flatnonzero(alphas == own)[0]),

@@ -18,6 +18,7 @@ from tracer_serve.report.deferral_causes import why_of
 from tracer_serve.report.disagreements import cards_of
 from tracer_serve.report.fields import field_rows, value_rows
 from tracer_serve.report.headline import basis_of, headline_of
+from tracer_serve.report.hidden_texts import hide_texts
 from tracer_serve.report.json_values import plain
 from tracer_serve.report.labels import classes_of
 from tracer_serve.report.learning_curve import plateau_of
@@ -95,6 +96,8 @@ def build_report(
             "left_out": left_out,
         }
     )
+    if task.spec.report.texts == "hidden":
+        report = hide_texts(report)
     report["changes"] = plain(changes_of(report, [old for old in earlier if old.get("schema") == SCHEMA]))
     report["actions"] = plain(actions_of(report))
     return report

@@ -16,7 +16,6 @@ _EVIDENCE = 3
 _TRUST, _LEAN, _NEARER = 3.0, 8.0, 1.5
 _DOUBT = 4.3  # log odds at which a suspicion is a half
 _RARE = 0.5  # of an equal share of the rows, under which a label is called rare
-_POORLY = 0.5  # share of its rows that the surrogate must find, or the label is poorly learned
 _USUAL = 2_000  # agreeing rows used to estimate the spread of closeness
 
 
@@ -33,14 +32,15 @@ def cards_of(seen: CalibrationView, near: NeighbourRows, limit: int = 100) -> di
 
     Returns
     -------
-    Also a ``caution`` per card, None for most: where the teacher's label is rare and poorly learned, a confident
-    surrogate says little, and correcting its rows would push the label out.
+    Also a ``caution`` per card, None for most: where the teacher's label is rare, a confident surrogate says little,
+    and correcting its rows would push the label out. ``contradicted_by`` is a near-duplicate to which the teacher gave
+    the surrogate's label, which is evidence whatever the label's size.
     """
     rows = near.of
     for_surrogate, for_teacher = near.votes(seen.truth, seen.top[rows]), near.votes(seen.truth, seen.truth[rows])
     suspicion = suspicion_of(seen, rows)
     order = np.argsort(-suspicion, kind="stable")[:limit]
-    cautions = _cautions(seen)
+    cautions, contradictions = _cautions(seen), _contradictions(seen, rows)
     return {
         "disagreements": int((~seen.agreed).sum()),
         "ranked": len(rows),
@@ -50,6 +50,7 @@ def cards_of(seen: CalibrationView, near: NeighbourRows, limit: int = 100) -> di
                 "input": seen.texts[int(rows[i])],
                 "suspicion": suspicion[i],
                 "caution": cautions.get(int(seen.truth[rows[i]])),
+                "contradicted_by": contradictions[i],
                 "neighbours_for_surrogate": for_surrogate[i],
                 "neighbours_for_teacher": for_teacher[i],
                 "agreeing": _evidence(seen, near, int(i), seen.top[rows[i]], seen.agreed),
@@ -61,15 +62,21 @@ def cards_of(seen: CalibrationView, near: NeighbourRows, limit: int = 100) -> di
 
 
 def _cautions(seen: CalibrationView) -> dict[int, str]:
-    """Return a sentence about each label that is rare and poorly learned, by its index."""
+    """Return a sentence about each rare label, by its index."""
     size = len(seen.classes)
     rows, found = np.bincount(seen.truth, minlength=size), np.bincount(seen.truth[seen.agreed], minlength=size)
-    doubted = (rows > 0) & (rows < _RARE * len(seen) / size) & (found < _POORLY * rows)
     return {
-        int(i): f"{str(seen.classes[i])!r} is rare ({rows[i]:,} of {len(seen):,} rows) and poorly learned: the"
-        f" surrogate finds {found[i]:,} of them. Its confidence is weak evidence against this label."
-        for i in np.flatnonzero(doubted)
+        int(i): f"{str(seen.classes[i])!r} is rare ({rows[i]:,} of {len(seen):,} rows), and the surrogate finds"
+        f" {found[i]:,} of them. Its confidence is weak evidence against this label."
+        for i in np.flatnonzero((rows > 0) & (rows < _RARE * len(seen) / size))
     }
+
+
+def _contradictions(seen: CalibrationView, rows: Ints) -> list[str | None]:
+    """Return for each row a near-duplicate to which the teacher gave the surrogate's label, None without one."""
+    given = {(int(seen.group[i]), int(seen.truth[i])): int(i) for i in reversed(range(len(seen)))}
+    twins = [given.get((int(seen.group[row]), int(seen.top[row]))) for row in rows]
+    return [None if twin is None else seen.shown(twin) for twin in twins]
 
 
 def suspicion_of(seen: CalibrationView, rows: Ints) -> Floats:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from tracer_serve.config.load import Task
-from tracer_serve.gate.wording import bound_of, title_of, verdict_of
+from tracer_serve.gate.wording import bound_of, promise_of, recall_warning, title_of, verdict_of
 from tracer_serve.report.calibration_view import CalibrationView
 
 
@@ -33,6 +33,8 @@ def headline_of(task: Task, seen: CalibrationView) -> dict[str, Any]:
         "basis": found.basis,
         "title": title_of(found),
         "verdict": verdict_of(found),
+        "promise": promise_of(found) if found.certified else None,
+        "warning": recall_warning(found) or None,
         "coverage": found.handled_share,
         "rows": found.rows,
         "handled": found.n if found.certified else 0,

@@ -15,37 +15,35 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from tracer_serve.gate.wording import at_least, percent
+from tracer_serve.report.glossary import globals_of_templates
 
 if TYPE_CHECKING:  # a server needs it when its first page is asked for, not when it starts
     from jinja2 import Environment
 
 _HERE = Path(__file__).parent
 _PAGE = ("base", "tradeoff", "slices", "map", "plateau", "flows", "tables")
-SECTIONS = (
-    ("overview", "Next"),
-    ("tradeoff", "Alpha"),
-    ("fields", "Fields"),
-    ("slices", "Slices"),
-    ("why", "Why it defers"),
-    ("map", "Map"),
-    ("cards", "Teacher mistakes"),
-    ("contrast", "Near misses"),
-    ("plateau", "More traces"),
-    ("flows", "Confusions"),
-    ("labels", "Labels"),
-    ("changes", "Changes"),
-    ("examples", "Examples"),
-    ("certificate", "Certificate"),
+GROUPS = (
+    (
+        "alpha-and-traces",
+        "Coverage and agreement",
+        "What another alpha or more traces would give",
+        ("tradeoff", "plateau"),
+    ),
+    ("by-label", "Labels", "How each label fares, and what is taken for what", ("labels", "fields", "flows")),
+    ("deferrals", "Deferred requests", "Why they go to the teacher, and where", ("why", "slices", "contrast", "map")),
+    ("differences", "Disagreements", "Where the teacher may be wrong", ("cards",)),
+    ("history", "Versions and examples", "What changed, and rows drawn at random", ("changes", "examples")),
+    ("proof", "Certificate", "What was tested, and on which rows", ("certificate",)),
 )
-"""Sections in the order of the page: id and name in the navigation."""
+"""Folds below the first screen: id, title, what it answers, and its sections (`templates/sections`) in their order."""
 _META = re.compile(r'http-equiv="Content-Security-Policy" content="([^"]+)"')
 _IN_SCRIPT = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 
 def render_html(report: Mapping[str, Any]) -> str:
     """Return report.html, rendered from report.json alone."""
-    sections = [section for section in SECTIONS if section[0] != "fields" or report.get("fields")]
-    return page("report.html", _PAGE, report, report=report, sections=sections)[0]
+    groups = [(*fold, [part for part in parts if part != "fields" or report.get("fields")]) for *fold, parts in GROUPS]
+    return page("report.html", _PAGE, report, report=report, groups=groups)[0]
 
 
 def page(
@@ -135,6 +133,7 @@ def _environment() -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals |= globals_of_templates()
     environment.filters |= {"percent": percent, "at_least": at_least, "number": number, "label": label}
     return environment
 

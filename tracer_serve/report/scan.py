@@ -28,7 +28,7 @@ from tracer_serve.gate.wording import bound_of, recall_warning
 from tracer_serve.infra.parallel import HEAVY, at_once
 from tracer_serve.protocols import Embedder
 from tracer_serve.report.fields import FieldRow, field_rows
-from tracer_serve.report.learning_curve import forecast
+from tracer_serve.report.forecast import forecast
 
 ALPHAS = (0.80, 0.85, 0.90, 0.95, 0.97, 0.99)
 _PARTS = (1 / 8, 1 / 4, 1 / 2)

@@ -11,10 +11,12 @@ from starlette.responses import Response
 
 from tracer_serve.components.teachers._health import Health
 from tracer_serve.errors import ArtifactError, StoreError
-from tracer_serve.gate.monitor import anytime_lower_bound
 from tracer_serve.lifecycle.certificates import certificate_of
+from tracer_serve.lifecycle.gate_state.monitor_record import PROVED
 from tracer_serve.lifecycle.refit_history import refits_as_json
 from tracer_serve.lifecycle.triggers import REQUEST
+from tracer_serve.report.stage_costs import names_of
+from tracer_serve.server.dashboard.agreement import agreement_over_time, anytime_bound
 from tracer_serve.server.dashboard.forwarded import forwarded_of
 from tracer_serve.server.dashboard.recent import LOOKED_AT, recent_of
 from tracer_serve.server.dashboard.traffic import counts, traffic_of
@@ -58,6 +60,7 @@ def status_of(runtime: Runtime, now: datetime | None = None) -> dict[str, Any]:
         "admin": Keys.of(runtime.task.spec.server).may_anybody("admin"),
         "promise": _promise(runtime),
         "labels": _labels(runtime),
+        "agreement": None,
         "traffic": None,
         "recent": None,
         "versions": [],
@@ -72,6 +75,7 @@ def status_of(runtime: Runtime, now: datetime | None = None) -> dict[str, Any]:
             runtime.store.traces.recent(LOOKED_AT), facts["version"] and facts["version"]["number"]
         )
         facts["versions"] = _versions(runtime)
+        facts["agreement"] = _agreement(runtime, now)
         facts["forwarded"] = forwarded_of(runtime.store)
         facts["refit_requested"] = runtime.store.values.get(REQUEST) is not None
         facts["refits"] = refits_as_json(runtime.store, _REFITS, under_way=refitting(runtime))
@@ -92,12 +96,22 @@ def _promise(runtime: Runtime) -> dict[str, Any] | None:
         "audits": state.seen,
         "agreements": state.agreements,
         "agreement": state.agreements / state.seen if state.seen else None,
-        "lower_bound": anytime_lower_bound(state.agreements, state.seen, state.delta) if state.seen else None,
+        "lower_bound": anytime_bound(state.agreements, state.seen, state.delta) if state.seen else None,
         "required": state.alpha,
         "proved_live_at": state.proved_at,
         "confidence": 1.0 - state.delta,
         "forms": _forms(runtime),
     }
+
+
+def _agreement(runtime: Runtime, now: datetime) -> dict[str, Any] | None:
+    """Return the audits of the version that serves over time; None without a version."""
+    loaded = runtime.live.loaded
+    if loaded is None:
+        return None
+    state, created = runtime.watch.monitor(loaded), runtime.versions.manifest(loaded.number).created
+    since = datetime.fromisoformat(created)
+    return agreement_over_time(runtime.store, loaded.number, since, now, delta=state.delta, proved_at=state.proved_at)
 
 
 def _labels(runtime: Runtime) -> list[dict[str, Any]]:
@@ -146,6 +160,7 @@ def _breakers(runtime: Runtime) -> list[dict[str, str]]:
 def _versions(runtime: Runtime) -> list[dict[str, Any]]:
     """Return all versions, newest first, with what was certified and what came of it."""
     loaded, live = runtime.live.loaded, runtime.store.tallies.by_version()
+    proved = runtime.store.values.get(PROVED) or {}
     return [
         {
             "number": m.version,
@@ -155,8 +170,9 @@ def _versions(runtime: Runtime) -> list[dict[str, Any]]:
             "reason": m.reason,
             "basis": m.basis,
             "serves": loaded is not None and loaded.number == m.version,
-            "coverage": _certified_coverage(runtime.versions, m.version) if m.certified else None,
+            **_certified_facts(runtime.versions, m.version),
             "report": (runtime.versions.folder(m.version) / "report.html").is_file(),
+            "proved_live_at": proved.get(str(m.version)),
             "live": counts(live.get(m.version, Tally())),
         }
         for m in reversed(all_manifests(runtime.versions))
@@ -164,9 +180,14 @@ def _versions(runtime: Runtime) -> list[dict[str, Any]]:
 
 
 @lru_cache(maxsize=1024)
-def _certified_coverage(versions: VersionStore, number: int) -> float | None:
-    """Return a version's certified coverage, read once, as a version never changes; None where it is damaged."""
+def _certified_facts(versions: VersionStore, number: int) -> dict[str, Any]:
+    """Return a version's certified coverage, alpha and model, read once, as a version never changes."""
     try:
-        return certificate_of(versions, number).coverage
+        found = certificate_of(versions, number)
     except ArtifactError:
-        return None
+        return {"coverage": None, "alpha": None, "model": None}
+    return {
+        "coverage": found.handled_share if found.certified else None,
+        "alpha": found.alpha,
+        "model": names_of(found)[0],
+    }

@@ -154,19 +154,27 @@ class Tallies(StorePart):
         return {None if version < 0 else version: tally for version, tally in found}
 
     def activity(
-        self, since: datetime, until: datetime | None = None, *, by: Literal["hour", "day"] = "hour"
+        self,
+        since: datetime,
+        until: datetime | None = None,
+        *,
+        by: Literal["hour", "day"] = "hour",
+        version: int | None = None,
     ) -> list[tuple[datetime, Tally]]:
         """Return counts per hour or per day (UTC), oldest first; times in which nothing happened are left out.
 
         Parameters
         ----------
         since, until : the hours that contain them are included whole; no `until`: up to now
+        version : only rows that this version decided
         """
         hour: ColumnElement[int] = tallies.c.hour
         start = hour - hour % literal_column(str(_HOURS[by]), BigInteger)
         where = [hour >= to_us(since) // HOUR_US]
         if until is not None:
             where.append(hour <= to_us(until) // HOUR_US)
+        if version is not None:
+            where.append(tallies.c.version == version)
         with self._db.read() as connection:
             found = sums(connection, start, self._task, *where)
         return [(datetime.fromtimestamp(int(begin) * 3600, UTC), tally) for begin, tally in found]

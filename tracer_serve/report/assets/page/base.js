@@ -43,28 +43,58 @@ const common = () => ({
   },
 });
 
-/** Draw a chart into an element; `option` is asked again whenever scheme, width or data change. */
-function chart(id, option, ready) {
+/** Draw a chart into an element, at once; `option` is asked again whenever scheme, width or data change. */
+function chart(id, option) {
   const place = $(id);
   if (!place) return null;
   const made = echarts.init(place);
   const draw = () => made.setOption({ ...common(), ...option() }, true);
-  charts.push({ made, draw });
+  charts.push({ made, draw, place });
   draw();
-  new ResizeObserver(() => made.resize()).observe(place);
-  if (ready) ready(made);
+  new ResizeObserver(() => { if (place.clientWidth) made.resize(); }).observe(place); // none while it is folded away
   return { made, draw };
 }
 
-for (const medium of [dark, paper]) medium.addEventListener("change", () => charts.forEach(({ made, draw }) => { made.resize(); draw(); }));
+const redraw = () => charts.forEach(({ made, draw, place }) => { if (place.clientWidth) { made.resize(); draw(); } });
+for (const medium of [dark, paper]) medium.addEventListener("change", redraw);
 
 // Paper cannot be clicked: what is folded away is printed open, and folded again after it.
 const opened = [];
 addEventListener("beforeprint", () => {
   opened.push(...document.querySelectorAll("details:not([open])"));
   for (const folded of opened) folded.open = true;
+  redraw();
 });
 addEventListener("afterprint", () => { for (const folded of opened.splice(0)) folded.open = false; });
+
+/** Explain terms: at hover, focus and tap. Escape hides, and the pointer may move onto the explanation. */
+function explained() {
+  const bubble = element("div", undefined, "bubble");
+  bubble.setAttribute("aria-hidden", "true"); // its words are already the term's description
+  bubble.hidden = true;
+  document.body.append(bubble);
+  const show = ({ target }) => {
+    const term = target.closest ? target.closest(".term") : null;
+    if (!term) { if (target !== bubble) bubble.hidden = true; return; }
+    const at = term.getBoundingClientRect();
+    bubble.textContent = $(term.getAttribute("aria-describedby")).textContent;
+    bubble.hidden = false;
+    bubble.style.top = `${at.bottom + scrollY + 2}px`;
+    bubble.style.left = `${Math.max(8, Math.min(at.left, document.documentElement.clientWidth - bubble.offsetWidth - 8)) + scrollX}px`;
+  };
+  for (const event of ["pointerover", "focusin", "click"]) document.addEventListener(event, show);
+  document.addEventListener("focusout", () => { bubble.hidden = true; });
+  document.addEventListener("keydown", ({ key }) => { if (key === "Escape") bubble.hidden = true; });
+}
+explained();
+
+/** Name the cells of a table by its head, for narrow screens, where each row becomes a card. */
+function named(table) {
+  const heads = table.tHead ? [...table.tHead.rows[0].cells].map((cell) => cell.textContent) : [];
+  if (heads.length < 3) return;
+  table.classList.add("cardlike");
+  for (const line of table.tBodies[0].rows) for (const cell of line.cells) if (cell.tagName === "TD") cell.dataset.label = heads[cell.cellIndex];
+}
 
 /** Buttons of which one is pressed; calls back with its value. */
 function choice(group, changed) {

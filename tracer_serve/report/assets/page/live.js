@@ -19,8 +19,11 @@ function money(value, currency) {
   try { return value.toLocaleString("en", shape); } catch { return `${short(value)} ${currency}`; }
 }
 
+/** How far a task is from its first version. */
+const awaited = ({ rows, needed }) => `${count(rows)} of about ${count(needed)} traces`;
+
 function headline({ version, gate, mode, traffic }) {
-  if (!version) return "No version yet: everything goes to the teacher, and is learnt from";
+  if (!version) return gate.repair ? `No version yet: ${awaited(gate.repair)}; everything goes to the teacher` : "No version yet: everything goes to the teacher, and is learnt from";
   if (gate.reason === "no_certificate") return "Nothing is certified yet: everything goes to the teacher";
   if (!gate.open) return "The gate is closed: everything goes to the teacher";
   const would = traffic && traffic.held_back;
@@ -79,13 +82,25 @@ function tiles({ version, gate, mode, traffic, promise, recent, versions }) {
   put("latency-note", [...tail("handled", handled), ...tail("deferred", deferred), ...(deferred.p50 !== null && deferred.p50 < 1 ? ["answers from a cache count"] : [])].join("; ") || "no request yet");
 }
 
-function watched({ version, gate, mode, monitor, promise, recent }) {
+function countdown({ version, gate, refit }) {
+  const waits = !version && gate.repair && !refit;
+  $("first").hidden = !waits;
+  if (!waits) return;
+  put("first-words", gate.repair.words);
+  $("first-progress").value = Math.min(1, gate.repair.rows / Math.max(1, gate.repair.needed));
+}
+
+function watched({ version, gate, mode, monitor, promise, recent, traffic, agreement }) {
   const alarm = monitor ? monitor.alarm_at : 20;
   const share = monitor ? Math.min(1, Math.max(0, Math.log(Math.max(monitor.evidence, 1)) / Math.log(alarm))) : 0;
   $("evidence").value = gate.reason === "drift" ? 1 : share;
   put("evidence-now", monitor ? short(monitor.evidence) : "-");
   put("evidence-alarm", monitor ? short(alarm) : "-");
   put("audits", promise ? count(promise.audits) : "-");
+  const since = agreement && agreement.proved_since;
+  put("proved", promise && promise.proved_live_at ? `after ${plural(promise.proved_live_at, "audit")}${since ? `, by ${when(since)}` : ""}` : "not yet");
+  put("audits-today", traffic ? count(traffic.today.audits) : "-");
+  put("audits-cost", traffic && traffic.money ? money(traffic.money.audits, traffic.money.currency) : "-");
   put("audit-rate", monitor ? percent(monitor.audit_rate) : "-");
   const shadow = held(recent);
   const verdict = !version || gate.reason === "no_certificate" ? "Nothing is promised yet, so nothing is watched."
@@ -113,8 +128,10 @@ function show() {
   put("headline", headline(facts));
   put("promise-words", promised(facts));
   listed("problems", facts.problems, (problem) => element("li", problem));
+  countdown(facts);
   tiles(facts);
   watched(facts);
+  agreed(facts);
   if (facts.traffic) hours(facts.traffic);
   if (facts.recent) reasons(facts.recent);
   tables(facts);
@@ -129,6 +146,7 @@ function listed(id, items, made) {
   if (place.dataset.shown === key) return;
   place.dataset.shown = key;
   place.replaceChildren(...items.map(made));
+  if (place.tagName === "TBODY") named(place.closest("table"));
 }
 
 async function refresh() {

@@ -1,6 +1,7 @@
 // The dashboard's charts and tables.
 let drawnHours = null;
 let drawnReasons = null;
+let drawnAgreement = null;
 
 function hours(traffic) {
   const { today } = traffic;
@@ -25,6 +26,32 @@ function hours(traffic) {
     xAxis: axis(undefined, { type: "category", data: facts.traffic.hours.map((hour) => hour.at.slice(11, 16)), axisTick: { show: false }, splitLine: { show: false }, axisLabel: { ...text(), hideOverlap: true } }),
     yAxis: axis(undefined, { type: "value", minInterval: 1, splitNumber: 3, axisLabel: { ...text(), formatter: count } }),
     series: [bars("handled", "handled"), bars("deferred", "deferred"), ...(facts.traffic.hours.some((hour) => hour.degraded) ? [bars("degraded", "error")] : [])],
+  }));
+}
+
+/** Agreement of the audits so far and its anytime bound, over the life of the version that serves. */
+function agreed({ agreement, promise }) {
+  const points = agreement ? agreement.points : [];
+  listed("agreement-rows", points, (p) => row([head(when(p.at)), number(p.audits), cell(percent(p.agreement), "n"), cell(atLeast(p.lower_bound), "n")]));
+  $("agreement-figure").hidden = !points.length;
+  if (!points.length) return;
+  const key = `${$("agreement-rows").dataset.shown}${promise.required}`;
+  if ($("agreement-chart").dataset.shown === key) return;
+  $("agreement-chart").dataset.shown = key;
+  if (drawnAgreement) { drawnAgreement.draw(); return; }
+  const line = (name, field, ink, type) => ({ name, type: "line", color: colour(ink), symbolSize: 6, lineStyle: { type, width: 2 }, data: facts.agreement.points.map((p) => p[field]) });
+  drawnAgreement = chart("agreement-chart", () => ({
+    grid: { left: 48, right: 12, top: 32, bottom: 24 },
+    legend: { top: 0, right: 0, textStyle: text() },
+    tooltip: { ...common().tooltip, trigger: "axis", formatter: ([{ dataIndex: i }]) => {
+      const p = facts.agreement.points[i];
+      return tip(`${when(p.at)} UTC`, [`${count(p.agreements)} of ${plural(p.audits, "audit")} agree`, `at least ${atLeast(p.lower_bound)} at any time`]);
+    } },
+    xAxis: axis(undefined, { type: "category", data: facts.agreement.points.map((p) => (facts.agreement.by === "hour" ? p.at.slice(11, 16) : p.at.slice(5, 10))), axisLabel: { ...text(), hideOverlap: true } }),
+    yAxis: axis(undefined, { type: "value", max: 1, scale: true, splitNumber: 3, axisLabel: { ...text(), formatter: (x) => percent(x, 0) } }),
+    series: [{ ...line("agreement", "agreement", "handled", "solid"), markLine: { symbol: "none", silent: true, lineStyle: { color: colour("error"), type: "dashed" },
+      label: { formatter: `alpha ${facts.promise.required}`, position: "insideStartBottom", color: colour("error") }, data: [{ yAxis: facts.promise.required }] } },
+    line("anytime bound", "lower_bound", "ink-soft", "dotted")],
   }));
 }
 
@@ -83,7 +110,8 @@ function versionRow(v) {
     link.setAttribute("aria-label", `Report of version ${v.number}`);
     report.append(link);
   }
-  return row([name, cell(when(v.created)), number(v.traces), cell(v.certified ? `certified, ${v.basis}` : `not certified: ${v.reason}`), cell(percent(v.coverage), "n"),
+  const finding = v.certified ? `certified, ${v.basis}${v.proved_live_at ? ", proved live" : ""}` : `not certified: ${v.reason}`;
+  return row([name, cell(when(v.created)), number(v.traces), cell(v.model || "-", "label"), cell(finding), cell(v.alpha === null ? "-" : exact(v.alpha), "n"), cell(percent(v.coverage), "n"),
     cell(v.live.requests ? percent(v.live.coverage) : "-", "n"), cell(v.live.audits ? `${percent(v.live.agreement)} of ${count(v.live.audits)}` : "-", "n"), report]);
 }
 

@@ -7,7 +7,9 @@ function plateau() {
     const same = points.filter((p) => p.traces === size);
     return same.reduce((sum, p) => sum + p.coverage, 0) / same.length;
   };
+  if (!points.length) { $("plateau-chart").hidden = true; return; }
   const last = points.at(-1);
+  const from = forecast && [forecast.traces / 2, forecast.now];
   chart("plateau-chart", () => ({
     grid: { left: 58, right: 24, top: 16, bottom: 44 },
     tooltip: {
@@ -24,7 +26,7 @@ function plateau() {
       { name: "this version", type: "scatter", data: points.filter((p) => p.measured === "certificate").map((p) => [p.traces, p.coverage]),
         symbolSize: 14, itemStyle: { color: colour("handled"), borderColor: colour("card"), borderWidth: 3 } },
       ...(forecast ? [
-        { name: "forecast", type: "line", data: [[last.traces, last.coverage], [forecast.traces, forecast.coverage]], color: colour("deferred"),
+        { name: "forecast", type: "line", data: [from, [forecast.traces, forecast.coverage]], color: colour("deferred"),
           lineStyle: { type: "dashed", width: 2 }, symbol: "circle", symbolSize: (_, { dataIndex }) => (dataIndex ? 12 : 0), z: 1 },
         { name: "range", type: "line", data: [[forecast.traces, forecast.low], [forecast.traces, forecast.high]], color: colour("deferred"),
           lineStyle: { width: 5, opacity: 0.3 }, showSymbol: false },

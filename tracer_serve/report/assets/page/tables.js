@@ -2,7 +2,7 @@
 function sortable(table) {
   const body = table.tBodies[0];
   for (const [column, head] of [...table.tHead.rows[0].cells].entries()) {
-    const button = head.querySelector("button");
+    const button = head.querySelector(".sort");
     if (!button) continue;
     button.addEventListener("click", () => {
       const down = head.getAttribute("aria-sort") !== "descending";
@@ -54,12 +54,13 @@ document.querySelectorAll("table[data-sortable]").forEach(sortable);
 document.querySelectorAll("input[data-filters]").forEach(filtered);
 document.querySelectorAll("[data-unfold]").forEach(unfolding);
 exports();
-// One section per frame: the first is there at once, the others follow while one reads.
-const sections = [tradeoff, slices, causes, map, plateau, flows, history];
-const next = () => {
-  const section = sections.shift();
-  if (!section) { document.documentElement.dataset.ready = "true"; return; }
-  section();
-  requestAnimationFrame(next);
-};
-next();
+document.querySelectorAll("table").forEach(named);
+// Every fold is open in the page as it comes, so that charts have a width; then all but those that are asked for close.
+for (const draw of [tradeoff, slices, causes, map, plateau, flows, history]) draw();
+const folds = [...document.querySelectorAll("details.group")];
+const asked = () => folds.find((fold) => location.hash && (fold.id === location.hash.slice(1) || fold.querySelector(`[id="${CSS.escape(location.hash.slice(1))}"]`)));
+const open = (which) => { for (const fold of folds) fold.open = which(fold); };
+open((fold) => location.hash === "#all" || fold === asked());
+addEventListener("hashchange", () => { const fold = asked(); if (fold) { fold.open = true; $(location.hash.slice(1)).scrollIntoView(); } });
+$("open-all").addEventListener("click", () => open(() => true));
+document.documentElement.dataset.ready = "true";

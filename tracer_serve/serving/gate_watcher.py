@@ -5,9 +5,7 @@ reached, the last known state stays, and an alarm in this process closes the gat
 """
 
 import logging
-import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -25,6 +23,7 @@ from tracer_serve.serving.burst_breaker import BurstBreaker
 from tracer_serve.serving.form_audits import FormAudits
 from tracer_serve.serving.held_back import HeldBack
 from tracer_serve.serving.label_watch import LabelWatch
+from tracer_serve.serving.pending_audits import PendingAudits
 from tracer_serve.storage.traces import TraceStore, new_id
 
 _log = logging.getLogger(__name__)
@@ -67,8 +66,7 @@ class GateWatcher:
         self._store, self._live, self._teacher, self._spec = store, live, teacher, spec
         self._on_new_label = on_new_label
         self._cached: tuple[ActiveVersion | None, Closing | None, GateState] | None = None
-        self._pending: defaultdict[int, list[bool]] = defaultdict(list)
-        self._guard = threading.Lock()
+        self._pending = PendingAudits[int]()
         self._traffic, self._traffic_read = Traffic(), -_TRAFFIC_S
         self._follower = PeriodicTask("tracer-watch", self.refresh, poll_s)
 
@@ -119,8 +117,7 @@ class GateWatcher:
         """
         loaded = self._live.loaded
         if loaded is not None and version == loaded.number and self.closed(loaded) is None:
-            with self._guard:
-                self._pending[loaded.number].append(agree)
+            self._pending.note(loaded.number, agree)
             self.labels.note(loaded.number, label, agree)
             if form is not None:
                 self.forms.note(form, agree)
@@ -154,10 +151,8 @@ class GateWatcher:
         loaded = self._live.loaded
         if loaded is None or self.closed(loaded) is not None:
             return
-        with self._guard:
-            outcomes = [*self._pending.get(loaded.number, ())]
         state = self.monitor(loaded)
-        for agree in outcomes:
+        for agree in self._pending.of(loaded.number):
             state = update(state, agree)
         if state.alarm:
             self.closing = closing_at(new_id(), loaded.number, state.seen, state.agreements, state.evidence)
@@ -165,18 +160,11 @@ class GateWatcher:
 
     def _store_audits(self) -> None:
         """Add the audits of this process to the shared record."""
-        with self._guard:
-            pending, self._pending = self._pending, defaultdict(list)
         loaded = self._live.loaded
-        for version, outcomes in pending.items():
-            if loaded is None or version != loaded.number:
-                continue
-            try:
-                self._store.values.update(MONITOR, add_audits(loaded.certified, self._spec.gate, outcomes))
-            except Exception:
-                with self._guard:  # in front of audits that were added meanwhile
-                    self._pending[version][:0] = outcomes
-                raise
+        with self._pending.taken() as pending:
+            if loaded is not None and loaded.number in pending:
+                add = add_audits(loaded.certified, self._spec.gate, pending[loaded.number])
+                self._store.values.update(MONITOR, add)
 
     def _read(self) -> None:
         loaded = self._live.loaded

@@ -5,13 +5,11 @@ would have been audited too, by the same draw, so that both kinds are an equal s
 label is kept where it was deferred or got that label, and each promise is watched like agreement (`gate.monitor`).
 """
 
-import threading
-from collections import defaultdict
-
 from tracer_serve.config.gate import GateSpec
 from tracer_serve.gate.monitor import MonitorState
 from tracer_serve.lifecycle.certificates import CertifiedVersion
 from tracer_serve.lifecycle.gate_state.monitor_record import add_audits_by_name, monitor_state
+from tracer_serve.serving.pending_audits import PendingAudits
 from tracer_serve.storage.traces import TraceStore
 
 LABEL_MONITORS = "monitor.labels"
@@ -32,30 +30,21 @@ class LabelWatch:
             label: gate.model_copy(update={"alpha": recall, "guarantee": "probability"})
             for label, recall in gate.protect.items()
         }
-        self._pending: defaultdict[tuple[int, str], list[bool]] = defaultdict(list)
-        self._guard = threading.Lock()
+        self._pending = PendingAudits[tuple[int, str]]()
 
     def note(self, version: int, label: str, kept: bool) -> None:
         """Record a sampled request of a version that the teacher labels so; labels without a promise are ignored."""
         if label in self._gates:
-            with self._guard:
-                self._pending[version, label].append(kept)
+            self._pending.note((version, label), kept)
 
     def exchange(self, store: TraceStore, version: CertifiedVersion) -> None:
         """Add what this process noted to the shared records, and read them."""
         if not self._gates:
             return
-        with self._guard:
-            pending, self._pending = self._pending, defaultdict(list)
-        mine = {label: kept for (number, label), kept in pending.items() if number == version.number}
-        try:
+        with self._pending.taken() as pending:
+            mine = {label: kept for (number, label), kept in pending.items() if number == version.number}
             add = add_audits_by_name(version, self._gates, mine)
             known = store.values.update(LABEL_MONITORS, add) if mine else None
-        except Exception:
-            with self._guard:  # keep them before what came meanwhile
-                for key, kept in pending.items():
-                    self._pending[key][:0] = kept
-            raise
         known = known or store.values.get(LABEL_MONITORS) or {}
         self.states = {label: monitor_state(known.get(label), version, gate) for label, gate in self._gates.items()}
 

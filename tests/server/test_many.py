@@ -148,9 +148,15 @@ async def test_each_task_has_its_pages_and_the_overview_leads_to_them(tasks: Any
                 await asyncio.sleep(0.1)
     assert 'href="t/colours/"' in overview.text
     assert 'href="t/moods/"' in overview.text
-    assert re.findall("handled today, of 2</dt><dd>([^<]*)<", overview.text) == ["50.0 %"]
+    cells = dict(re.findall('data-label="([^"]*)">([^<]*)<', overview.text.split("no version yet")[0]))
+    assert (cells["requests today"], cells["handled today"], cells["calls saved"]) == ("2", "50.0 %", "1")
+    assert "1 teacher call saved today. No tasks at risk." in overview.text
     assert overview.text.count("needs a look") == 0
-    assert re.findall("certified coverage</dt><dd>([^<]*)<", closed) == ["-", "-"]
+    assert re.findall('certified coverage">([^<]*)<', closed) == ["-", "-"]
+    assert closed.split("Where do we risk?")[1].index("t/colours/") < closed.split("Where do we risk?")[1].index(
+        "t/moods/"
+    )
+    assert "Gate: drift. Nothing is handled" in closed or "needs a look" in closed
     assert "script-src 'none'" in overview.headers["content-security-policy"]
     assert health["tasks"]["colours"]["version"]["number"] == 1
     assert ready["tasks"]["moods"]["version"] is None

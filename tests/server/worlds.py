@@ -107,9 +107,13 @@ def make_version(
     after: str = "",
     ids: Sequence[str] = (),
     report: str = "<!doctype html><title>report</title>",
+    data: str = "",
     named: tuple[str, str] = ("red", "blue"),
 ) -> int:
-    """Write a version of that policy; `ids` are the traces that it was fitted on, `RED` and then `BLUE`."""
+    """Write a version of that policy; `ids` are the traces that it was fitted on, `RED` and then `BLUE`.
+
+    `report` is its page, `data` its report.json, none by default.
+    """
     policy = make_policy(task, certified=certified, named=named)
     versions = open_versions(task)
 
@@ -119,6 +123,8 @@ def make_version(
             np.save(folder / NEAREST, np.array([name.encode() for name in ids]))
         (folder / "certificate.json").write_bytes(CERTIFICATE.dump_json(policy.certificate))
         (folder / "report.html").write_text(report, encoding="utf-8")
+        if data:
+            (folder / "report.json").write_text(data, encoding="utf-8")
 
     def describe(number: int, files: dict[str, str]) -> Manifest:
         facts: dict[str, Any] = {"parent": None, "traces": len(LABELS), "last_trace": "", "plugins": {}}

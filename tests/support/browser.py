@@ -38,8 +38,11 @@ def chromium() -> Iterator[Any]:
         driver.quit()
 
 
-def open_page(driver: Any, url: str, scheme: str = "light", width: int = 1280) -> None:
-    """Open a page in a colour scheme and width, and wait until it says that it is drawn."""
+DRAWN = "document.documentElement.dataset.ready === 'true'"
+
+
+def open_page(driver: Any, url: str, scheme: str = "light", width: int = 1280, drawn: str = DRAWN) -> None:
+    """Open a page in a colour scheme and width, and wait until it is drawn; by default, until it says so."""
     features = [
         {"name": "prefers-color-scheme", "value": scheme},
         {"name": "prefers-reduced-motion", "value": "reduce"},
@@ -49,7 +52,7 @@ def open_page(driver: Any, url: str, scheme: str = "light", width: int = 1280) -
     driver.get("about:blank")
     driver.get_log("browser")  # what the page before complained of, its server may be gone, is no concern of this one
     driver.get(url)
-    until(lambda: driver.execute_script("return document.documentElement.dataset.ready === 'true'"))
+    until(lambda: driver.execute_script(f"return {drawn}"))
 
 
 def text_of(driver: Any, element: str) -> str:

@@ -19,7 +19,7 @@ from tracer_serve.report.disagreements import cards_of
 from tracer_serve.report.fields import field_rows, value_rows
 from tracer_serve.report.headline import basis_of, headline_of
 from tracer_serve.report.hidden_texts import hide_texts
-from tracer_serve.report.json_values import plain
+from tracer_serve.report.json_values import SCHEMA, plain
 from tracer_serve.report.labels import classes_of
 from tracer_serve.report.learning_curve import plateau_of
 from tracer_serve.report.map import atlas_of
@@ -34,8 +34,6 @@ from tracer_serve.report.stage_costs import cascade_costs_of, names_of
 from tracer_serve.report.subgroups import Groups
 from tracer_serve.types import Bools, Ints, Text
 
-SCHEMA = 1
-"""Schema version of report.json; only reports of the same schema are compared."""
 _MOST = 5_000  # rows of one kind whose nearest rows are looked up
 
 

@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+SCHEMA = 1
+"""Schema version of report.json; only reports of the same schema are compared."""
+
 
 def plain(value: Any) -> Any:
     """Return a value as JSON proper: non-finite numbers become None, floats keep six significant digits.

@@ -48,6 +48,7 @@ ROUTES = [  # the busiest first: they are tried in this order
     Route("/docs", api_page),
     Route("/", index),
     Route("/status.json", status),
+    Route("/versions/compare", pages.compare),
     Route("/versions/{number}/report.html", pages.report),
     Route("/admin/refit", admin.refit, methods=["POST"]),
     Route("/admin/rollback", admin.rollback, methods=["POST"]),

@@ -84,6 +84,10 @@ def _paths() -> dict[str, Any]:
         "/versions/{number}/report.html": {
             "get": _operation("Report of a version.", errors=(401, 404), kind="text/html") | {"parameters": [number]}
         },
+        "/versions/compare": {
+            "get": _operation("Two versions side by side.", errors=(401, 404), kind="text/html")
+            | {"parameters": [_query("a", "integer"), _query("b", "integer")]}
+        },
         "/admin/refit": {"post": _operation("Request a refit.", (202, None), (401, 403, 503)) | admin},
         "/admin/log": {
             "get": _operation("Who did what, newest first.", errors=(400, 401, 403, 503))

@@ -1,23 +1,20 @@
 """Routes that combine several tasks; a caller sees the tasks that its key may use."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from tracer_serve.errors import StoreError
 from tracer_serve.report.render import page
 from tracer_serve.server.api_page import api_page
-from tracer_serve.server.dashboard.traffic import traffic_of
 from tracer_serve.server.documents import bento_schema, listed, named
 from tracer_serve.server.http.json_response import JsonAnswer
 from tracer_serve.server.multi.mounted_task import open_tasks
+from tracer_serve.server.multi.task_rows import row_of
 from tracer_serve.server.openapi import openapi
 from tracer_serve.server.routes.health import health, readiness
 from tracer_serve.server.routes.report_pages import page_headers
 from tracer_serve.serving.metrics import CONTENT_TYPE, render
-from tracer_serve.serving.runtime import Runtime
 
 
 def models(request: Request) -> Response:
@@ -69,17 +66,15 @@ def docs_page(request: Request) -> Response:
 
 
 def index(request: Request) -> Response:
-    """Answer with a page of links to the tasks' dashboards."""
-    tasks = [health(mount.runtime) | {"today": _today(mount.runtime)} for mount in open_tasks(request)]
+    """Answer with a page of the tasks that says where they save, and where something is at risk."""
+    tasks = [row_of(mount.runtime) for mount in open_tasks(request)]
     title = f"{len(tasks)} task{'' if len(tasks) == 1 else 's'}"
-    html, policy = page("overview.html", (), {}, styles=("report", "dashboard"), title=title, tasks=tasks)
+    saved = [task["today"]["teacher_calls_saved"] if task["today"] else 0 for task in tasks]
+    facts: dict[str, Any] = {
+        "saved": sum(saved),
+        "looks": sum(task["risk"] > 0 for task in tasks),
+        "by_savings": [task for _, task in sorted(zip(saved, tasks, strict=True), key=lambda pair: -pair[0])],
+        "by_risk": sorted(tasks, key=lambda task: -task["risk"]),
+    }
+    html, policy = page("overview.html", (), {}, styles=("report", "dashboard"), title=title, **facts)
     return HTMLResponse(html, headers=page_headers(policy))
-
-
-def _today(runtime: Runtime) -> dict[str, Any] | None:
-    """Return today's counts, None while the store does not answer, which `health` reports as a problem."""
-    try:
-        traffic = traffic_of(runtime.store, None, datetime.now(UTC))
-        return dict(traffic["today"]) | {"held_back": traffic["held_back"]["share"]}
-    except StoreError:
-        return None

@@ -108,7 +108,14 @@ function versionRow(v) {
     const link = element("a", "open");
     link.href = `versions/${v.number}/report.html`;
     link.setAttribute("aria-label", `Report of version ${v.number}`);
-    report.append(link);
+    const links = element("span");
+    links.append(link);
+    if (v.before) {
+      const beside = element("a", `beside ${v.before}`);
+      beside.href = `versions/compare?a=${v.before}&b=${v.number}`;
+      links.append(" ", beside);
+    }
+    report.append(links);
   }
   const finding = v.certified ? `certified, ${v.basis}${v.proved_live_at ? ", proved live" : ""}` : `not certified: ${v.reason}`;
   return row([name, cell(when(v.created)), number(v.traces), cell(v.model || "-", "label"), cell(finding), cell(v.alpha === null ? "-" : exact(v.alpha), "n"), cell(percent(v.coverage), "n"),
@@ -122,7 +129,8 @@ function labelRow(label) {
 
 function tables({ gate, mode, labels, versions, refits, refit, last_refit: last, refit_requested: requested, recent, breakers }) {
   const current = !gate.open ? "gate closed" : mode === "observe" ? "observes" : "serves";
-  listed("versions-rows", versions.map((v) => ({ ...v, pill: !v.serves ? "" : v.certified ? current : "loaded" })), versionRow);
+  const reported = versions.filter((v) => v.report).map((v) => v.number);
+  listed("versions-rows", versions.map((v) => ({ ...v, before: reported.find((n) => n < v.number), pill: !v.serves ? "" : v.certified ? current : "loaded" })), versionRow);
   listed("labels-rows", labels, labelRow);
   $("labels").hidden = !labels.length;
   const fields = recent ? recent.fields : [];

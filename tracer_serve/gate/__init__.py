@@ -1,1 +1,1 @@
-"""The parity gate: certificates before deployment, an e-process after it."""
+"""The gate: certify agreement with the teacher before deployment, and monitor it afterwards."""

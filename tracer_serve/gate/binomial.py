@@ -1,8 +1,8 @@
 """Exact binomial tail probabilities, bounds and critical counts, vectorised over counts.
 
 All of them are the regularised incomplete beta function: P(Bin(n, p) >= k) = I_p(k, n - k + 1)
-(Clopper and Pearson, 1934). scipy.special is imported where it is needed: a policy that serves needs none of it, and is
-spared a quarter of a second at its start.
+(Clopper and Pearson, 1934). scipy.special is imported on first use: serving does not need it, and starts a quarter of a
+second sooner.
 """
 
 import math
@@ -41,7 +41,7 @@ def p_values(k: Counts, n: Counts, alpha: float | Floats) -> Floats:
 def lower_bounds(k: Counts, n: Counts, delta: float) -> Floats:
     """Return the one-sided Clopper-Pearson lower bound of the agreement at confidence 1 - delta; 0 where k = 0.
 
-    It is the largest alpha that `p_values` rejects at delta: bound >= alpha just where p <= delta.
+    It is the largest alpha that `p_values` rejects at delta: bound >= alpha if and only if p <= delta.
 
     Examples
     --------
@@ -68,7 +68,7 @@ def exact_interval(k: Counts, n: Counts, confidence: float = 0.95) -> tuple[Floa
 
 
 def n_min(alpha: float, delta: float) -> int:
-    """Return how many rows are needed where all of them agree: the least n with alpha^n <= delta.
+    """Return the least number of rows that can certify alpha: the least n with alpha^n <= delta, if all n agree.
 
     Examples
     --------
@@ -82,8 +82,8 @@ def n_min(alpha: float, delta: float) -> int:
 
 
 def critical_counts(n: Ints, alpha: float, delta: float) -> Ints:
-    """Return the least k with P(Bin(n, alpha) >= k) <= delta; n + 1 where not even k = n passes, shape of n."""
-    low, high = np.zeros_like(n), n + 1  # p(low) > delta >= p(high) throughout: bisection on the very same p-values
+    """Return the least k with P(Bin(n, alpha) >= k) <= delta, shape of n; n + 1 if even k = n fails."""
+    low, high = np.zeros_like(n), n + 1  # p(low) > delta >= p(high) throughout
     while np.any(high - low > 1):
         middle = (low + high) // 2
         passes = p_values(middle, n, alpha) <= delta
@@ -92,9 +92,9 @@ def critical_counts(n: Ints, alpha: float, delta: float) -> Ints:
 
 
 def rows_to_pass(k: int, n: int, alpha: float, delta: float) -> int | None:
-    """Return the least multiple of n rows, rounded up, that passes at the agreement k / n; None where no number does.
+    """Estimate how many rows would pass at the agreement k / n; None if no number would.
 
-    A planning figure: it takes the observed agreement for the true one.
+    For planning: it assumes that the true agreement is the observed one.
     """
     if n == 0 or k / n <= alpha:
         return None

@@ -1,4 +1,4 @@
-"""The gate's finding on one version, as it is kept with it and shown in its report."""
+"""Certificate of a version: the gate's result, stored with the version and shown in its report."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -17,9 +17,9 @@ rate is known from simulations only.
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One tested threshold of a certificate's walk: n accepted rows, k of which agree, and the p-value that decides.
+    """One tested threshold: n accepted rows, k of which agree, and the p-value of the test.
 
-    That is the larger one of all rows and of one row per group of near-duplicates.
+    The p-value is the larger one of two tests: on all rows, and on one row per group of near-duplicates.
     """
 
     threshold: float
@@ -30,7 +30,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class ClassRow:
-    """What a certificate says of one predicted class.
+    """Certified agreement of one predicted class.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class ClassRow:
 
 @dataclass(frozen=True, slots=True)
 class SegmentRow:
-    """What a certificate says of one segment of the texts, which has a threshold of its own.
+    """Certified agreement and threshold of one segment of the texts.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ class SegmentRow:
 
 @dataclass(frozen=True, slots=True)
 class LabelRecall:
-    """Recall of the whole system for one teacher label: deferred requests get that label and count as recalled.
+    """Recall of the whole system for one teacher label; deferred requests count as recalled.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ class LabelRecall:
 
 @dataclass(frozen=True, slots=True)
 class ProtectedLabel:
-    """The promise about one protected teacher label, and what was seen of it.
+    """Certified recall of one protected teacher label.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ class ProtectedLabel:
 
 @dataclass(frozen=True, slots=True)
 class StageRow:
-    """What one stage of the certified policy contributes.
+    """Share, agreement and cost of one stage of the certified policy.
 
     Parameters
     ----------
@@ -134,8 +134,8 @@ class StageRow:
     share : n as a share of the calibration rows
     asked : share of the calibration rows that reach it
     cpu_ms : CPU of predicting one row in batches, without embedding
-    embed_ms : of embedding it and finding its nearest rows before that, by an endpoint the time waited; 0.0 where an
-        earlier stage has done so, and where nobody asked for it (no `cascade` in ``gate.families``)
+    embed_ms : CPU of embedding a row and finding its nearest rows, for an endpoint the time waited; 0.0 if an earlier
+        stage has done so, or without `cascade` in ``gate.families``
     """
 
     surrogate: str
@@ -150,13 +150,13 @@ class StageRow:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """Why nothing was certified.
+    """Diagnosis of a fit that certified nothing.
 
     Parameters
     ----------
     cause : ``rows`` (too few), ``representation`` (too weak) or ``teacher`` (too noisy)
     sentence : the verdict with its numbers, and what to do
-    numbers : what it rests on
+    numbers : the figures behind the verdict
     """
 
     cause: Literal["rows", "representation", "teacher"]
@@ -166,7 +166,7 @@ class Diagnosis:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """The gate's finding on one version (gate.md, sections 1 to 3).
+    """Certificate of one version: whether and where the surrogate may answer (gate.md, sections 1 to 3).
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The gate: one call from a calibration set and settings to a certificate (gate.md, sections 1 to 3)."""
+"""Certify a calibration set: the gate's entry point (gate.md, sections 1 to 3)."""
 
 from tracer_serve.gate.certificate import Certificate
 from tracer_serve.gate.marginal import certify_marginal
@@ -9,7 +9,7 @@ from tracer_serve.gate.settings import CalibrationRows, GateSettings
 
 
 def certify(rows: CalibrationRows, settings: GateSettings) -> Certificate:
-    """Certify by the promise that the settings ask for.
+    """Return the certificate of a calibration set, by the guarantee that the settings name.
 
     Examples
     --------

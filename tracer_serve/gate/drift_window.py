@@ -1,4 +1,4 @@
-"""Calibration rows from before a drop in agreement, which say nothing about the traffic of today.
+"""Detect a drop in agreement, and exclude the rows before it from calibration.
 
 Folds are random in time, so a certificate on all rows averages over the window: rows of a better past outvote this
 week's. Halving keeps the test exact where nothing changes. Whether the newer half agrees less depends on how the
@@ -15,7 +15,7 @@ _SUSPECT = 0.2  # p-value at which the older half is left out; a drop of two sta
 
 
 def since_drop(agreed: Bools, usable: Bools, groups: Ints, arrived: Ints, least: int) -> Bools:
-    """Mark the rows since agreement last dropped; all of them where it did not, shape (n,).
+    """Mark the rows since agreement last dropped, shape (n,); all of them if it did not.
 
     The window is halved as long as its newer half agrees less than its older one.
 
@@ -25,7 +25,7 @@ def since_drop(agreed: Bools, usable: Bools, groups: Ints, arrived: Ints, least:
     usable : rows that count in the comparison, shape (n,)
     groups : group of each row, 0, 1, 2 ..., shape (n,); one row of each counts
     arrived : order of arrival; rows with equal numbers are never parted, shape (n,)
-    least : rows that a half has at least
+    least : minimum number of rows in a half
 
     Examples
     --------

@@ -1,10 +1,10 @@
-"""Which stored rows are a fair sample of traffic once a version defers the hard ones (gate.md, section 5)."""
+"""Select stored rows that are a fair sample of traffic (gate.md, section 5)."""
 
 from tracer_serve.types import Bools, Floats
 
 
 def calibration_rows(rate: Floats, accepted: Bools, audited: Bools, labelled: Bools, u: Floats) -> Bools:
-    """Return the rows that form an i.i.d. sample of traffic within each epoch; train on all labelled rows all the same.
+    """Return the rows that are an i.i.d. sample of traffic within each epoch; all labelled rows may train.
 
     A row is drawn with the probability `rate` that was in force when it was decided, whatever was decided: an
     accepted row by its audit (audited where u < rate), a deferred row by the same draw. Where everything was labelled

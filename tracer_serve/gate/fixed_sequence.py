@@ -1,4 +1,4 @@
-"""Which thresholds are tested, in which order: fixed before any calibration label is looked at (gate.md, section 2).
+"""Fixed-sequence testing: thresholds and their order, fixed before any calibration label is read (gate.md, section 2).
 
 Scores are float arrays of shape (n,), higher is safer, or (s, n) for a cascade of s stages: all stages' scores lie on
 one path, and at threshold t a row is answered by the first stage whose score is at least t.
@@ -16,12 +16,12 @@ GRID = 200
 
 
 def accepts(scores: Floats, threshold: float | Floats) -> Bools:
-    """Return which scores are accepted: finite and at least the threshold. NaN and inf never are, not even at -inf."""
+    """Return which scores are accepted: finite and at least the threshold; never NaN or inf, even at -inf."""
     return np.isfinite(scores) & (scores >= threshold)
 
 
 def path(scores: Floats) -> Floats:
-    """Return the largest finite score of each row over the stages, NaN where there is none, shape (n,)."""
+    """Return the largest finite score of each row over the stages, shape (n,); NaN if there is none."""
     stages = np.atleast_2d(scores)
     best = np.where(np.isfinite(stages), stages, -np.inf).max(axis=0)
     on_path: Floats = np.where(np.isfinite(best), best, np.nan)
@@ -61,7 +61,7 @@ def cascade_grid(scores: Floats) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class ThresholdCounts:
-    """Sums over the accepted rows at each threshold of a grid; made once, reused for any value per row.
+    """Sums over the accepted rows at each threshold of a grid; built once, used for any value per row.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ def power(n: Ints, predicted: Floats, alpha: float, delta: float) -> Floats:
 
 
 def walk(grid: Floats, n: Ints, k: Ints, p: Floats, *, start: int, delta: float) -> tuple[Step, ...]:
-    """Test from `start` towards looser thresholds and stop at the first that fails; return the steps, it included.
+    """Test from `start` towards looser thresholds until one fails; return the steps, including the failed one.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Groups of rows with one cause: one random row of each, and how many independent rows they amount to.
+"""Groups of dependent rows: draw one random row of each, and estimate the effective number of rows.
 
 A burst of retries, or texts of one template, agree or disagree together. Bursts of four taken for independent rows made
 23 % of certificates wrong at a nominal 10 %.
@@ -12,7 +12,7 @@ from tracer_serve.types import Bools, Ints
 
 
 class GroupFacts(TypedDict):
-    """What a certificate states about its groups, as in `Certificate`."""
+    """Group sizes that a certificate states, as in `Certificate`."""
 
     groups: int
     largest_group: int
@@ -20,12 +20,12 @@ class GroupFacts(TypedDict):
 
 
 def numbered(groups: Ints | None, rows: int) -> Ints:
-    """Return groups as 0, 1, 2 ..., shape (rows,); without any, each row is its own.
+    """Return groups numbered from 0, shape (rows,); without groups, each row is its own.
 
     Raises
     ------
     ValueError
-        Where there are not as many groups as rows.
+        If the number of groups differs from the number of rows.
     """
     if groups is None:
         return np.arange(rows)
@@ -35,7 +35,7 @@ def numbered(groups: Ints | None, rows: int) -> Ints:
 
 
 def one_each(groups: Ints, seed: int = 0) -> Bools:
-    """Mark one row of each group, drawn at random, so that what distinguishes a burst's first row does not decide.
+    """Mark one random row of each group; the first row of a burst could differ from the others.
 
     Parameters
     ----------

@@ -1,10 +1,10 @@
-"""Proof on live audits that a version keeps its promise (gate.md, section 9).
+"""Prove on live audits that a version keeps its promise (gate.md, section 9).
 
 An e-process tests "agreement is at most alpha" on the random audits of one version.
 
-The certificate rests on how the fit was made; this proof does not. While agreement is at most alpha, whatever its
-course, the mean of likelihood ratios below is a nonnegative supermartingale from 1, so by Ville's inequality it ever
-reaches 1/delta with probability at most delta, however often one looks.
+Unlike the certificate, this proof does not depend on how the version was fitted. While agreement is at most alpha, even
+if it varies, the mean of likelihood ratios below is a nonnegative supermartingale that starts at 1. By Ville's
+inequality it ever reaches 1/delta with probability at most delta, however often it is checked.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ _DIVISORS = np.array([1.25, 1.5, 2.0, 3.0, 6.0])
 
 
 def log_proof(agreements: int, audits: int, alpha: float) -> float:
-    """Return the log of the evidence that agreement is above alpha; a proof at 1/delta, if it was looked at all along.
+    """Return the log of the evidence that agreement is above alpha; the proof is complete at 1/delta.
 
     The alternatives are error rates of 1/1.25 to 1/6 of the tolerated one. At alpha .95 and delta .05 a version whose
     true agreement is .96, .97 or .98 is proved after 2,600, 590 or 240 audits (medians).

@@ -16,9 +16,9 @@ def sigmoid(value: Floats) -> Floats:
 
 
 def fit_logistic(design: Floats, target: Bools, precision: Floats, mean: Floats | float = 0.0) -> Floats:
-    """Return the weights of greatest posterior density, shape (f,).
+    """Return the maximum a posteriori weights, shape (f,).
 
-    The loss is convex. A step is halved until it lowers the loss, as full Newton steps diverge where nearly all
+    The loss is convex. A step is halved until it lowers the loss, because full Newton steps diverge if nearly all
     targets are equal.
 
     Parameters

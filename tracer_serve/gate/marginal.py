@@ -54,7 +54,7 @@ def certify_marginal(rows: CalibrationRows, settings: GateSettings) -> Certifica
 
 
 def _certificate(found: WalkResult, unguarded: Floats, min_coverage: float, stated: dict[str, Any]) -> Certificate:
-    """Deploy what passed, unless it is too little; `unguarded` are all rows' scores on the path, shape (rows,)."""
+    """Make the certificate, abstaining if coverage is too low; `unguarded`: scores of all rows, shape (rows,)."""
     rows = len(unguarded)
     coverage = found.n / rows if found.passed else 0.0
     certified = found.passed and coverage >= min_coverage

@@ -1,7 +1,7 @@
-"""Rows whose label is missing: a teacher that times out on long texts leaves a sample of the short ones.
+"""Correct for missing labels: a teacher that times out on long texts labels mostly short ones.
 
-Labelled rows are thinned until every band of lengths is represented as it is in the traffic. What is left is a fair
-sample where a label's absence depends on the text by its length; a refusal of certain contents is not seen.
+Labelled rows are thinned until every band of lengths has its share of the traffic. The rest is a fair sample if a
+label's absence depends on the text's length only. Refusals of certain contents are not detected.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ _BANDS, _SUSPECT, _FEWEST = 10, 0.01, 20
 
 
 def evened(labelled: Floats, missing: Floats, seed: int = 0) -> Bools:
-    """Mark labelled rows that form a sample of all rows; all of them where labels are missing at random, shape (n,).
+    """Mark labelled rows that are a fair sample of all rows, shape (n,); all of them if labels are missing at random.
 
     Parameters
     ----------

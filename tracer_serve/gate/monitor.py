@@ -1,12 +1,11 @@
-"""The live monitor: an e-process on the audits of a system, valid at every moment for ever (gate.md, section 6).
+"""Monitor live agreement by an e-process on audits, valid at every moment (gate.md, section 6).
 
 While agreement is at least alpha the evidence M is a nonnegative supermartingale that starts at 1, so by Ville's
 inequality P(M ever reaches 1/delta) <= delta, however often one looks. New starts of the bet are funded from a budget
 of 1, so that a drop after a long calm is still found. All in logs: M overflows.
 
 A new version inherits the bets of the one before it (`hand_over`): each audit multiplies them by a factor whose mean is
-at most 1 while the version it is of keeps the promise, whichever version that is. A new monitor per version would spend
-delta anew each night.
+at most 1 while the audited version keeps the promise. A new monitor per version would spend delta again each night.
 """
 
 import math
@@ -26,14 +25,14 @@ _RESTART_EVERY = 25
 
 @dataclass(frozen=True, slots=True)
 class MonitorState:
-    """What the monitor has seen; kept in the trace store as JSON.
+    """State of the monitor, stored in the trace store as JSON.
 
     Parameters
     ----------
     alpha, delta : required agreement; probability of ever a false alarm
     seen, agreements : audits of this version so far, and how many of them agreed
     log_bets : log S_q of each alternative; empty before the first audit
-    alarmed_at : audits of the version at the moment when the evidence first reached 1/delta; None while it has not
+    alarmed_at : audits of the version when the evidence first reached 1/delta; None before that
     proved_at : audits of the version after which its agreement was proved to be above alpha (`gate.live_proof`)
     before : audits of the versions before it
     """
@@ -49,13 +48,13 @@ class MonitorState:
 
     @property
     def log_evidence(self) -> float:
-        """Log of M."""
+        """Log of the evidence M."""
         spare = _log_spare(self.before + self.seen)
         return float(np.logaddexp(np.logaddexp.reduce(self.log_bets), spare)) if self.log_bets else spare
 
     @property
     def evidence(self) -> float:
-        """M: 1 at the start, an alarm from 1/delta on; inf where it overflows."""
+        """Evidence M: 1 at the start, an alarm from 1/delta on; inf if it overflows."""
         return math.exp(min(self.log_evidence, 709.0)) if self.log_evidence < 709.0 else math.inf  # noqa: PLR2004
 
     @property
@@ -65,31 +64,31 @@ class MonitorState:
 
     @property
     def boosted(self) -> bool:
-        """Whether the audit rate should be raised: the bets hold half as much as what was not betted yet, or more.
+        """Whether the audit rate should be raised: the bets are worth at least half of the stake that is left.
 
-        Any rate that depends on the past alone leaves the false alarms as they are. M >= 1 would be the plain choice,
-        but after a long calm most of M is spent, and it would be reached only shortly before the alarm.
+        A rate that depends only on the past does not change the probability of a false alarm. The criterion M >= 1
+        would be simpler, but after a long calm most of M is spent, and M reaches 1 only shortly before the alarm.
         """
         spare = _log_spare(self.before + self.seen)
         return bool(self.log_bets) and float(np.logaddexp.reduce(self.log_bets)) >= spare - math.log(2.0)
 
     @property
     def refuted(self) -> bool:
-        """Whether enough audits for a certificate have agreed on less than alpha: too weak for an alarm of its own."""
+        """Whether at least as many audits as a certificate needs agree on less than alpha; alone this is no alarm."""
         return self.seen >= n_min(self.alpha, self.delta) and self.agreements < self.alpha * self.seen
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
+        """Return the state as plain JSON values."""
         return asdict(self) | {"log_bets": list(self.log_bets)}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
-        """Read back what `to_json` gave."""
+        """Restore the state from `to_json`."""
         return cls(**(values | {"log_bets": tuple(values["log_bets"])}))
 
 
 def update(state: MonitorState, agree: bool) -> MonitorState:
-    """Return the state after one more audit of the live version, in the order the audits came.
+    """Return the state after one more audit of the live version; audits come in their order.
 
     Examples
     --------
@@ -112,9 +111,9 @@ def update(state: MonitorState, agree: bool) -> MonitorState:
 
 
 def hand_over(state: MonitorState, alpha: float, delta: float) -> MonitorState:
-    """Return the state in which a new version begins: its audits count from 0, the evidence stays what it is.
+    """Return the state for a new version: its audits count from 0, the evidence is kept.
 
-    Where alpha changes the alternatives do: what was won or lost so far is spread evenly over the new ones.
+    If alpha changes, so do the alternatives; the evidence is spread evenly over the new ones.
 
     Examples
     --------
@@ -132,7 +131,7 @@ def hand_over(state: MonitorState, alpha: float, delta: float) -> MonitorState:
 
 
 def alternatives(alpha: float) -> Floats:
-    """Return the error rates betted on: multiples of the tolerated one, at most .98, without repetition."""
+    """Return the error rates of the bets: multiples of the tolerated one, at most .98, without repetition."""
     return np.unique(np.minimum(_LARGEST_ERROR, (1.0 - alpha) * np.array(_MULTIPLES)))
 
 
@@ -179,7 +178,7 @@ def anytime_lower_bound(k: int, n: int, delta: float) -> float:
 
 def _log_mixture(p: float, k: int, n: int) -> float:
     """Return log of the mean likelihood ratio of agreements uniform in [p, 1] against p."""
-    from scipy.special import betainc, betaln  # noqa: PLC0415  # a third of a second that a start is spared
+    from scipy.special import betainc, betaln  # noqa: PLC0415  # saves a third of a second at the start
 
     tail = 1.0 - float(betainc(k + 1, n - k + 1, p))  # p <= k/n, so the tail is near 1/2 or more: no cancellation
     likelihood = k * math.log(p) + (n - k) * math.log1p(-p)
@@ -187,5 +186,5 @@ def _log_mixture(p: float, k: int, n: int) -> float:
 
 
 def _log_spare(number: int) -> float:
-    """Return log(1 - used) after so many audits: 1/log2(j + 2) with j restarts so far, the sum telescopes."""
+    """Return the log of the stake that is left after some audits: 1/log2(j + 2) after j restarts (telescoping sum)."""
     return -math.log(math.log2(-(-number // _RESTART_EVERY) + 2))

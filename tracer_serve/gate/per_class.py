@@ -1,4 +1,4 @@
-"""Predicted classes: the table of a certificate, the class floor, and a certificate per class (gate.md, section 7)."""
+"""Agreement per predicted class: table, class floor, and a certificate per class (gate.md, section 7)."""
 
 import math
 from dataclasses import replace
@@ -46,7 +46,7 @@ def class_floor(answers: Ints, agreed: Bools, classes: int, *, floor: float, del
 
     Returns
     -------
-    Shape (classes,); a class that is not among them is deferred before the certificate.
+    Shape (classes,); the other classes are deferred before the certificate.
     """
     n = np.bincount(answers, minlength=classes)
     k = np.bincount(answers[agreed], minlength=classes)
@@ -55,7 +55,7 @@ def class_floor(answers: Ints, agreed: Bools, classes: int, *, floor: float, del
 
 
 def floor_eligible(answers: Ints, agreed: Bools, fold: Ints, classes: int, *, floor: float, delta: float) -> Bools:
-    """Return which rows pass the class floor as the other folds see it, shape (n,), for a cross-fitted certificate.
+    """Return which rows pass the class floor of the other folds, shape (n,), for a cross-fitted certificate.
 
     The served policy takes `class_floor` of all rows; a row's own label must not decide whether it is counted.
     """
@@ -84,7 +84,7 @@ def certify_per_class(rows: CalibrationRows, settings: GateSettings) -> Certific
     Raises
     ------
     ValueError
-        Where the rows have no answers.
+        If the rows have no answers.
     """
     if rows.answers is None:
         raise ValueError("a certificate per class needs the surrogate's answers")
@@ -104,7 +104,7 @@ def class_thresholds(certificate: Certificate, classes: Labels) -> Floats:
 
 
 def merged(common: Certificate, found: dict[str, Certificate], rows: int, min_coverage: float) -> Certificate:
-    """Sum up the certificates of parts of the rows; what all of them share is taken from `common`."""
+    """Merge the certificates of parts of the rows; shared fields are taken from `common`."""
     passed = [one for one in found.values() if one.certified]
     certificate_rows = sum(one.rows for one in found.values())
     coverage = sum(one.n for one in passed) / max(1, certificate_rows)

@@ -1,4 +1,4 @@
-"""Where the walk starts, honestly: a few rows are spent on predicting agreement and never enter the certificate.
+"""Choose where the walk starts: a pilot sample predicts agreement, and never enters the certificate.
 
 Predictions fitted on the calibration rows themselves, even cross-fitted ones, carry their labels into the start: with
 uninformative scores just under alpha an out-of-fold isotonic fit certifies falsely in 10 to 20 % of draws at a nominal
@@ -21,12 +21,12 @@ _MEAN, _PRECISION = np.array([4.0, 2.5]), np.array([1 / 2.0**2, 1 / 0.7**2])
 
 
 def draw_pilot(scores: Floats, groups: Ints, alpha: float, delta: float, seed: int = 0) -> Bools:
-    """Draw the pilot rows at random, label-free, shape (n,); none where n_min would leave too little to spare.
+    """Draw the pilot rows at random, without their labels, shape (n,); none if too few rows would be left.
 
     Parameters
     ----------
-    groups : 0, 1, 2 ... for what belongs together, shape (n,): a group is drawn whole, or its other rows would carry
-        the pilot's labels into the certificate
+    groups : group of each row, numbered from 0, shape (n,): a group is drawn whole, or its other rows would carry the
+        pilot's labels into the certificate
     """
     acceptable = np.isfinite(np.atleast_2d(scores)).any(axis=0)
     if len(np.unique(groups[acceptable])) < 2 * n_min(alpha, delta):
@@ -36,7 +36,7 @@ def draw_pilot(scores: Floats, groups: Ints, alpha: float, delta: float, seed: i
 
 
 def predict_agreement(scores: Floats, agreed: Bools, pilot: Bools) -> Floats:
-    """Predict P(agree) from the score's rank by a logistic fit on the pilot rows; shape (n,), 0 without a score."""
+    """Predict P(agree) from the score's rank, by a logistic fit on the pilot rows; shape (n,), 0 without a score."""
     quantile = _normal_quantiles(scores)
     known = np.isfinite(quantile)
     learn = pilot & known
@@ -46,7 +46,7 @@ def predict_agreement(scores: Floats, agreed: Bools, pilot: Bools) -> Floats:
 
 
 def _normal_quantiles(scores: Floats) -> Floats:
-    """Return the normal quantile of each finite score's mid-rank, NaN elsewhere: blind to the score's scale."""
+    """Return the normal quantile of each finite score's mid-rank, NaN elsewhere; the score's scale does not matter."""
     from scipy.special import ndtri  # noqa: PLC0415  # as in `gate.binomial`
 
     finite = np.isfinite(scores)

@@ -1,4 +1,4 @@
-"""Protected labels: the exact test that the whole system keeps the recall of a teacher label (gate.md, section 12).
+"""Test the recall of protected labels: exact binomial tests over the whole system (gate.md, section 12).
 
 A row is lost where it carries the label and is handled under another one. Among the rows of the label, the number that
 is kept at a threshold is binomial, so each threshold has an exact p-value. Recall can only rise as the threshold does:
@@ -24,7 +24,7 @@ from tracer_serve.types import Bools, Floats, Ints
 
 @dataclass(frozen=True, slots=True)
 class RecallTest:
-    """What is kept of one protected label at each of g thresholds, by all rows and by one row per group.
+    """Recall test of one protected label at each of g thresholds, on all rows and on one row per group.
 
     Parameters
     ----------
@@ -69,18 +69,18 @@ class RecallTest:
 
     @property
     def missing(self) -> int:
-        """Rows of the label that are missing before any test could pass."""
+        """Number of further rows of the label that any test needs."""
         return max(0, n_min(self.required, self.delta) - int(self.n.min()))
 
     def needed(self, at: int) -> int:
-        """Return the rows of the label that are missing for a pass at a threshold at the recall seen there, or 0."""
+        """Estimate how many more rows of the label a threshold needs to pass, at the recall observed there."""
         worst = int(self.p[:, at].argmax())
         k, n = int(self.k[worst, at]), int(self.n[worst, 0])
         enough = rows_to_pass(k, n, self.required, self.delta)
         return 0 if enough is None or self.p[worst, at] <= self.delta else enough - n
 
     def at(self, threshold: int) -> ProtectedLabel:
-        """Return what is shown of the label at a threshold, given by index."""
+        """Return the result for the label at the threshold with this index."""
         k = self.k[:, threshold]
         bound = float(lower_bounds(k, self.n[:, 0], self.delta).min())
         return ProtectedLabel(self.label, self.required, int(self.n[0, 0]), int(k[0]), bound)
@@ -94,7 +94,7 @@ def recall_tests(
     Raises
     ------
     ValueError
-        Where labels are protected and the teacher's labels are not given.
+        If labels are protected and the teacher's labels are not given.
     """
     if not settings.protect:
         return ()

@@ -53,9 +53,9 @@ def recall_table(classes: Labels, truth: Ints, handled: Bools, agreed: Bools) ->
 
 
 def low_recalls(found: Certificate) -> tuple[LabelRecall, ...]:
-    """Return the unprotected labels whose recall is more than .15 under alpha, and surely under alpha, lowest first.
+    """Return the unprotected labels whose recall is significantly and more than .15 below alpha, lowest first.
 
-    None where nothing is certified, as then everything is deferred.
+    Empty if nothing is certified, because then everything is deferred.
     """
     if not found.certified:
         return ()

@@ -1,4 +1,4 @@
-"""Conformal risk control of all answers together: a promise in expectation that is true, and one that is not.
+"""Conformal risk control: bound the expected share of wrong answers over all requests.
 
 What is offered: over calibration draw and traffic, on average at most the share 1 - alpha of *all* requests gets an
 answer that the teacher would not have given; what is deferred counts as agreeing. The loss of a row, accepted and
@@ -10,7 +10,7 @@ rows of (disagreement - (1 - alpha)) stays below -alpha (a linear expectation co
 not monotone: a stricter threshold also drops correct answers, so the threshold with the test row swapped in bounds
 nothing. Where agreement is below alpha at every threshold the rule still accepts in lucky draws: with uninformative
 scores, true agreement .90 and alpha .95 it handles in a fifth of the draws, and 10 % of what it handles disagrees. Even
-with calibrated informative scores it reaches 5.5 % at 200 rows. The slow suite keeps showing this.
+with calibrated informative scores it reaches 5.5 % at 200 rows. A slow test shows this.
 """
 
 import math
@@ -75,14 +75,14 @@ def certify_overall(rows: CalibrationRows, settings: GateSettings) -> Certificat
 
 
 def _fewest(alpha: float) -> int:
-    """Return the least number of rows of which one more may be wrong."""
+    """Return the least number of rows that allows one more wrong row."""
     return math.ceil(1.0 / (1.0 - alpha) - 1e-9) - 1
 
 
 def _loosest(wrong: Floats, rows: int, alpha: float) -> float:
     """Return the loosest threshold for some rows, given the scores of those that would be wrong, ascending.
 
-    It is infinite where the rows are too few for any: the next request may be one more that is wrong.
+    It is infinite if there are too few rows, because the next request may be wrong as well.
     """
     allowed = math.floor((1.0 - alpha) * (rows + 1) + 1e-9) - 1
     if allowed < 0:

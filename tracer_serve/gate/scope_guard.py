@@ -1,4 +1,4 @@
-"""The scope guard: a row unlike anything seen is deferred, also where accept-all certifies (gate.md, section 7)."""
+"""Scope guard: out-of-distribution detection that defers unfamiliar rows (gate.md, section 7)."""
 
 import numpy as np
 
@@ -32,7 +32,7 @@ def scope_scores(proba: Floats, similarity: Floats, rarity: Floats) -> Floats:
 def scope_threshold(scores: Floats, keep: float) -> float:
     """Return the largest threshold that at least the share `keep` of the finite out-of-fold scores reaches.
 
-    -inf for ``keep = 1`` (the guard is off) and where there is no score to learn from. A row passes where its scope
+    -inf for ``keep = 1`` (the guard is off) or without any finite score. A row passes where its scope
     score is at least the threshold.
 
     Examples
@@ -49,8 +49,9 @@ def scope_threshold(scores: Floats, keep: float) -> float:
 def scope_thresholds(scores: Floats, answers: Bools, keep: float) -> Floats:
     """Return a threshold for each stage of a cascade, such that the share `keep` passes at least one of them.
 
-    A row that is foreign to one stage may pass another one's guard: each guard at `keep` would let more pass than that,
-    of foreign rows most of all. So each is as much stricter as it takes, and all let the same share of their own pass.
+    A row that is out of scope for one stage may pass another stage's guard, so with each guard at `keep` more rows
+    would pass, out-of-scope rows above all. Each guard is therefore stricter, and all let the same share of their rows
+    pass.
 
     Parameters
     ----------
@@ -59,7 +60,7 @@ def scope_thresholds(scores: Floats, answers: Bools, keep: float) -> Floats:
 
     Returns
     -------
-    Shape (s,); of one stage that answers all what `scope_threshold` says.
+    Shape (s,); for a single stage that answers all rows, the result of `scope_threshold`.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Segments: a certificate and a threshold for each kind of text, not only on average (gate.md, section 13).
+"""Segments: a certificate and a threshold for each kind of text (gate.md, section 13).
 
 A text belongs to the first pattern that it matches, else to the rest. Each segment is certified on its own rows, and
 one without enough evidence defers. The segments share delta equally: a version in which any certified segment breaks
@@ -24,7 +24,7 @@ OTHER = "other"
 
 
 def segments_of(texts: Sequence[Text], patterns: Mapping[str, str]) -> Labels:
-    r"""Return the segment of each text, shape (n,): the first pattern that is found in it, or in a side of a pair.
+    r"""Return the segment of each text, shape (n,): the first pattern found in it, or in a side of a pair.
 
     Examples
     --------
@@ -69,7 +69,7 @@ def certify_segments(rows: CalibrationRows, settings: GateSettings) -> Certifica
 
 
 def segment_of_rows(found: Certificate, texts: Sequence[Text]) -> Labels | None:
-    """Return the segment of each text under a certificate, None where it has none."""
+    """Return the segment of each text under a certificate; None if the certificate has no segments."""
     if not found.segments:
         return None
     return segments_of(texts, {row.name: row.pattern for row in found.segments if row.name != OTHER})
@@ -107,7 +107,7 @@ def _row(name: str, pattern: str, one: Certificate) -> SegmentRow:
 
 
 def _protected(found: Mapping[str, Certificate]) -> tuple[ProtectedLabel, ...]:
-    """Sum up the protected labels: a segment that is not certified defers, and so keeps all its rows."""
+    """Merge the protected labels of the segments; a segment that is not certified defers, and so keeps all its rows."""
     passed = [one for one in found.values() if one.certified]
     columns: Iterable[tuple[ProtectedLabel, ...]] = zip(*(one.protected for one in passed), strict=True)
     return tuple(

@@ -1,4 +1,4 @@
-"""What the gate is asked for, and the calibration set on which it decides."""
+"""Settings of the gate, and the calibration set."""
 
 import math
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ Spend = Literal["per_version", "series"]
 
 @dataclass(frozen=True, slots=True)
 class Ordinal:
-    """Which certificate of a task this is.
+    """Position of a certificate in the series of a task's certificates.
 
     Parameters
     ----------
@@ -45,11 +45,11 @@ def spent_delta(delta: float, spend: Spend = "per_version", index: int = 1) -> f
 
 @dataclass(frozen=True, slots=True)
 class GateSettings:
-    """The promise, and how it is tested.
+    """Required agreement, delta, and the options of the test.
 
     Parameters
     ----------
-    alpha, delta : required agreement; bound of the probability that a version under alpha is certified
+    alpha, delta : required agreement; bound of the probability that a version below alpha is certified
     mode : how the scores were made, ``strict`` or ``cross_fit``; delta is proved with ``strict`` only
     min_coverage : least certified coverage that is worth a deployment
     guarantee : ``probability``, or ``overall`` (see `gate.risk_control`)
@@ -67,7 +67,7 @@ class GateSettings:
     Raises
     ------
     ValueError
-        Where alpha or delta do not lie strictly between 0 and 1.
+        If alpha or delta is not strictly between 0 and 1.
     """
 
     alpha: float
@@ -127,7 +127,7 @@ class CalibrationRows:
     Raises
     ------
     ValueError
-        Where the shapes differ.
+        If the shapes differ.
     """
 
     scores: Floats
@@ -149,7 +149,7 @@ class CalibrationRows:
 
     @property
     def guarded(self) -> Floats:
-        """Scores, NaN where the answer is not eligible."""
+        """Scores, with NaN for answers that are not eligible."""
         return self.scores if self.eligible is None else np.where(self.eligible, self.scores, np.nan)
 
     def take(self, rows: Ints | Bools) -> Self:

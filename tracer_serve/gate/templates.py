@@ -1,7 +1,7 @@
-"""Find texts that were made from one template: a log template miner in the manner of Drain.
+"""Detect texts made from one template: a log template miner, similar to Drain.
 
-Texts of one template ("hi this is NAME, my parcel to CITY is late") are answered alike, so they are no independent
-evidence. The miner looks at no label: grouping costs effective rows and nothing else.
+Texts of one template ("hi this is NAME, my parcel to CITY is late") are answered alike, so they are not independent.
+The miner reads no labels, so grouping costs effective rows only.
 
 Source: He et al., Drain: an online log parsing approach with fixed depth tree, ICWS 2017. Drain compares a message with
 the templates that begin with the same words; here it is compared with all templates of its length at once, so that a
@@ -32,7 +32,7 @@ def masked_words(text: Text, most: int | None = None) -> list[str]:
 
     Parameters
     ----------
-    most : first words that are returned; the rest of a long text is not read. None: all
+    most : maximum number of words; the rest of a long text is not read. None: all
 
     Examples
     --------
@@ -93,7 +93,7 @@ def _in_order(ids: Ints) -> Ints:
 
 @dataclass(slots=True)
 class _Miner:
-    """Templates found so far, by number of words."""
+    """Template miner: the templates found so far, by number of words."""
 
     similarity: float
     count: int = 0

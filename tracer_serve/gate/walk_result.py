@@ -1,4 +1,4 @@
-"""Walking the thresholds and reading the walk: what passed, or why nothing did."""
+"""Walk the thresholds, and return which passed, or why none did."""
 
 import math
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from tracer_serve.types import Bools, Floats, Ints
 
 @dataclass(frozen=True, slots=True)
 class WalkResult:
-    """What a walk shows; the fields as in `Certificate`, before coverage is looked at."""
+    """Result of a walk, before the check of coverage; the fields are those of `Certificate`."""
 
     reason: str
     walk: tuple[Step, ...] = ()
@@ -35,11 +35,11 @@ class WalkResult:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What is accepted at each of g thresholds, strictest first, seen twice: every row, and one row per group.
+    """Accepted rows at each of g thresholds, strictest first, counted twice: all rows, and one row per group.
 
-    Traffic repeats itself in two ways. Where many ask the same, rows are independent and all of them count; where
-    one cause sends a burst (retries, templates), only its groups are. A threshold passes if both views pass, so a
-    certificate is right in either case. Without repeats the two are one.
+    Repeats have two causes. If many people ask the same, rows are independent. If one cause sends a burst (retries,
+    templates), only the groups are. A threshold passes if both counts pass, so the certificate holds in either case.
+    Without repeats the two counts are equal.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ class Counted:
         )
 
     def finding(self) -> WalkResult:
-        """Walk from the threshold that most probably passes, by groups and predictions alone; read the walk."""
+        """Walk from the threshold that most probably passes by groups and predictions alone; return the result."""
         groups = self.n[1]
         testable = groups >= n_min(self.alpha, self.delta)
         if not testable.any():
@@ -111,7 +111,7 @@ class Counted:
         return WalkResult("insufficient", rows_needed=math.ceil(short * self.rows / groups) if groups else short)
 
     def _passed(self, steps: tuple[Step, ...], last: int) -> WalkResult:
-        """Return what the last threshold that passed proves: more than alpha only where the walk passed to its end."""
+        """Return the result at the last threshold that passed; the bound exceeds alpha only if all passed."""
         exact = float(lower_bounds(self.k[:, last], self.n[:, last], self.delta).min())
         return WalkResult(
             "certified",
@@ -124,7 +124,7 @@ class Counted:
         )
 
     def _failed(self, steps: tuple[Step, ...], first: int) -> WalkResult:
-        """Return what the first test saw, and how many rows more would have passed it in the view that is stricter."""
+        """Return the result of the first test, and how many more rows its stricter count needs to pass."""
         n, k = self.n[:, first], self.k[:, first]
         strict = int(self.p[:, first].argmax())
         disagreed = bool(self.p[strict, first] > self.delta)
@@ -144,5 +144,5 @@ class Counted:
         )
 
     def _rows_for(self, test: RecallTest, more: int) -> int:
-        """Return how many rows of traffic bring so many rows more of a protected label."""
+        """Estimate how many rows of traffic contain `more` rows of a protected label."""
         return math.ceil(more * self.rows / max(1, int(test.n.min())))

@@ -1,4 +1,4 @@
-"""Certificates in words and percentages for people."""
+"""Describe certificates in sentences and percentages."""
 
 import math
 
@@ -13,15 +13,15 @@ _BASIS: dict[Basis, str] = {
 
 
 def bound_of(found: Certificate) -> float | None:
-    """Return the certified lower bound of the agreement among the handled, None where there is none.
+    """Return the certified lower bound of the agreement among the handled; None if there is none.
 
-    With ``guarantee="overall"`` there is none: what is bounded there is a share of all requests.
+    With ``guarantee="overall"`` there is none, because that bounds a share of all requests.
     """
     return found.lower_bound if found.certified and found.guarantee == "probability" else None
 
 
 def title_of(found: Certificate) -> str:
-    """Return the finding as a headline."""
+    """Return the headline of a certificate."""
     if found.certified:
         title = f"{percent(found.coverage)} of the traffic no longer needs the teacher"
         if bound_of(found) is None:
@@ -36,7 +36,7 @@ def title_of(found: Certificate) -> str:
 
 
 def verdict_of(found: Certificate) -> str:
-    """Return the certificate's finding in a sentence or two."""
+    """Return the verdict of a certificate in one or two sentences."""
     if found.certified:
         return f"{promise_of(found)} {recall_warning(found)}".rstrip()
     more = f" Agreement has dropped since the oldest {found.outdated:,} rows." if found.outdated else ""
@@ -75,7 +75,7 @@ def promise_of(found: Certificate) -> str:
 
 
 def recall_warning(found: Certificate) -> str:
-    """Return a warning about teacher labels with a low recall, empty where there is none."""
+    """Return a warning about teacher labels with a low recall, empty if there are none."""
     if not (low := low_recalls(found)):
         return ""
     worst, others = low[0], len(low) - 1
@@ -88,7 +88,7 @@ def recall_warning(found: Certificate) -> str:
 
 
 def _lacking(found: Certificate) -> str:
-    """Return what too few rows are there for: the agreement, or the recall of a protected label."""
+    """Return the claim that lacks rows: the agreement, or the recall of a protected label."""
     level = found.delta / found.rivals
     short = [label for label in found.protected if label.rows < n_min(label.required, level)]
     if not short:
@@ -108,7 +108,7 @@ def _lost(found: Certificate) -> str:
 
 
 def _failed(found: Certificate) -> str:
-    """Return what the first test saw; a certificate per label, or on average, has no first one."""
+    """Return why the first test failed; a certificate per label or on average has no first test."""
     often = "the surrogate disagrees with it too often, even where it is safest"
     if not found.n:
         return often
@@ -119,12 +119,12 @@ def _failed(found: Certificate) -> str:
 
 
 def _percent(value: float) -> str:
-    """Return what the spec says, alpha or delta, unrounded: 99.95 % is not 100 %."""
+    """Return alpha or delta in percent, unrounded: 99.95 % is not 100 %."""
     return f"{100 * value:.6g} %"
 
 
 def percent(value: float | None, digits: int = 1) -> str:
-    """Return a share in percent, a dash for None; a share below 1 is never rounded to 100 %.
+    """Format a share in percent, a dash for None; a share below 1 is never rounded to 100 %.
 
     Examples
     --------
@@ -137,7 +137,7 @@ def percent(value: float | None, digits: int = 1) -> str:
 
 
 def at_least(value: float | None) -> str:
-    """Return a lower bound in percent, rounded down, so that it stays one; a dash where there is none.
+    """Format a lower bound in percent, rounded down, so that it remains a bound; a dash for None.
 
     Examples
     --------

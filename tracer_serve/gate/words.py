@@ -1,4 +1,4 @@
-"""Words of a text in a normal form: what makes two texts the same message."""
+"""Normalise a text to its words, so that equal messages compare equal."""
 
 import unicodedata
 
@@ -6,7 +6,7 @@ from tracer_serve.types import Text
 
 
 class _Letters(dict[int, str]):
-    """For `str.translate`: letters, digits and the marks that belong to them stay, all else separates words."""
+    """Table for `str.translate`: keeps letters, digits and their marks, and replaces the rest by spaces."""
 
     def __missing__(self, code: int) -> str:
         character, kind = chr(code), unicodedata.category(chr(code))
@@ -19,7 +19,7 @@ _SIDES = "|"
 
 
 def words_of(text: Text) -> list[str]:
-    """Return the words in order, whatever their case, punctuation and encoding; both sides of a pair.
+    """Return the words in order, without case, punctuation and differences of encoding; of a pair, both sides.
 
     Examples
     --------

@@ -26,6 +26,19 @@ class Embedder(Protocol):
     def embed(self, texts: Sequence[Text]) -> Vectors: ...
 
 
+@runtime_checkable
+class Imitating(Protocol):
+    """A trainable embedder that learns from the vectors of a slow, frozen one, its `encoder`.
+
+    `imitate` lets that one embed n texts, once for several fits on some of them. A refit puts its cache of vectors
+    around `encoder`.
+    """
+
+    encoder: Embedder
+
+    def imitate(self, texts: Sequence[Text]) -> None: ...
+
+
 class Truncating(Protocol):
     """An embedder or a surrogate that may read only a part of a long text; such texts are deferred.
 

@@ -12,9 +12,10 @@ from tracer_serve.components.registry import Registry, acceptors, embedders, red
 from tracer_serve.config.base import Component
 from tracer_serve.config.load import Task
 from tracer_serve.errors import PluginError, SpecError
-from tracer_serve.protocols import Acceptor, Embedder, Redactor, Surrogate, Teacher
+from tracer_serve.protocols import Acceptor, Embedder, Imitating, Redactor, Surrogate, Teacher
 
 C = TypeVar("C")
+_ENCODERS = ("sentence_transformers", "static")
 _Named = tuple[Registry[Any], Component, str]
 
 
@@ -47,6 +48,8 @@ def make_embedder(task: Task, cache: Path | None = None, place: int = 0) -> Embe
     embedder = _make(task, embedders, component, path)
     if cache is not None and not embedder.trainable:
         embedder = CachedEmbedder(embedder, cache)
+    elif cache is not None and isinstance(embedder, Imitating):
+        embedder.encoder = CachedEmbedder(embedder.encoder, cache)
     return PairEmbedder(embedder) if task.spec.input == "pair" else embedder
 
 
@@ -58,7 +61,7 @@ def make_surrogate(task: Task, index: int) -> Surrogate:
     """
     context: dict[str, Any] = {"descriptions": task.spec.labels if isinstance(task.spec.labels, dict) else {}}
     embedder = task.spec.embedders[task.spec.view_of(index)]
-    if embedder.type == "sentence_transformers":
+    if embedder.type in _ENCODERS:
         params = _absolute(task, embedders, embedder)
         model = params.get("folder") or params.get("model", MINILM)
         context["source"] = (str(model), params.get("revision"))

@@ -21,6 +21,7 @@ class Rows:
         (gate.md, section 5), shape (n,)
     named : the group of each row that the caller named, empty where it named none, shape (n,)
     groups : group of each row, shape (n,); None until `grouped`
+    unlabelled : further texts of the task, for embedders that learn from a slow one's vectors
     arrived : order of arrival of each row, shape (n,); rows of unknown order, as imported ones, share a number. None:
         nothing is known of any
     """
@@ -31,6 +32,7 @@ class Rows:
     named: Labels | None = None
     groups: Ints | None = None
     arrived: Ints | None = None
+    unlabelled: Sequence[Text] = ()
 
     @classmethod
     def of(cls, texts: Sequence[Text], labels: Sequence[str] | Labels) -> "Rows":
@@ -57,4 +59,5 @@ class Rows:
         named = None if self.named is None else self.named[rows]
         groups = None if self.groups is None else self.groups[rows]
         arrived = None if self.arrived is None else self.arrived[rows]
-        return Rows([self.texts[i] for i in rows], self.labels[rows], self.calibrates[rows], named, groups, arrived)
+        texts, calibrates = [self.texts[i] for i in rows], self.calibrates[rows]
+        return Rows(texts, self.labels[rows], calibrates, named, groups, arrived, self.unlabelled)

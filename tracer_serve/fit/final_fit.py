@@ -11,6 +11,7 @@ from tracer_serve.fit.candidate import Candidate, CandidateStage
 from tracer_serve.fit.comparison import names_of
 from tracer_serve.fit.cross_fit import class_codes, fit_surrogate
 from tracer_serve.fit.dataset import Rows
+from tracer_serve.fit.fold_data import fit_embedder
 from tracer_serve.fit.gating import StageFacts
 from tracer_serve.fit.risk_rank import risk_limit, risk_references
 from tracer_serve.fit.selection import prices
@@ -72,7 +73,7 @@ def finish(
 def _view(embedder: Embedder, rows: Rows, codes: Ints, seed: int) -> tuple[View, Inputs]:
     """Fit an embedder and index the rows; return their vectors too."""
     if embedder.trainable:
-        embedder = embedder.fit(rows.texts)
+        embedder = fit_embedder(embedder, rows)
     inputs = Inputs(rows.texts, embedder.embed(rows.texts))
     return View(embedder, NeighbourIndex(seed=seed).fit(inputs.embeddings, codes)), inputs
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from tracer_serve.errors import FitError
 from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.folds import random_folds
 from tracer_serve.infra.parallel import at_once
-from tracer_serve.protocols import Embedder
+from tracer_serve.protocols import Embedder, Imitating
 from tracer_serve.types import Floats, Inputs, Ints, Labels, Neighbours, Text, Vectors
 
 T = TypeVar("T")
@@ -42,6 +42,7 @@ class Folds:
     group: Ints = field(init=False)
     classes: Labels = field(init=False)
     codes: Ints = field(init=False)
+    _imitated: bool = field(init=False, default=False)
     _vectors: dict[int, Vectors] = field(init=False, default_factory=dict)
     _held_out: dict[int, tuple[Inputs, Neighbours]] = field(init=False, default_factory=dict)
     _embedding: dict[int, float] = field(init=False, default_factory=dict)
@@ -80,7 +81,7 @@ class Folds:
             embedder = self.embedder
             if embedder.trainable:
                 # of its own: other threads of a worker may be at other folds
-                embedder = deepcopy(embedder).fit([self.rows.texts[i] for i in self.split(fold)[0]])
+                embedder = fit_embedder(deepcopy(embedder), self.rows.take(self.split(fold)[0]))
             if self.priced:
                 self._embedding[key] = price_of(embedder, self._sample())
             self._vectors[key] = np.concatenate(_in_parts(embedder.embed, self.rows.texts, told))
@@ -89,12 +90,20 @@ class Folds:
     @property
     def prepared(self) -> bool:
         """Return whether `prepare` has nothing left to do."""
-        return self.embedder.trainable or -1 in self._vectors
+        if self.embedder.trainable:
+            return self._imitated or getattr(self.embedder, "encoder", None) is None
+        return -1 in self._vectors
 
     def load(self) -> None:
-        """Let a frozen embedder embed one text: on first use it loads its model, or is exported."""
-        if not self.embedder.trainable:
-            self.embedder.embed(self.rows.texts[:1])
+        """Let the encoder embed one text: on first use it loads its model, or is exported."""
+        texts = self.rows.texts[:1]
+        if self.embedder.trainable:
+            self._imitate(texts)
+        else:
+            self.embedder.embed(texts)
+
+    def _imitate(self, texts: Sequence[Text]) -> None:
+        cast("Imitating", self.embedder).imitate(texts)
 
     def _key(self, fold: int) -> int:
         return fold if self.embedder.trainable else -1
@@ -104,7 +113,9 @@ class Folds:
         return [self.rows.texts[i] for i in rows]
 
     def prepare(self, told: Callable[[int], None] | None = None) -> None:
-        """Compute what all folds share, a frozen embedder's vectors, before threads or workers start.
+        """Compute what all folds share, before threads or workers start: the vectors of a frozen embedder.
+
+        Those may be the task's own, or of the encoder that it imitates.
 
         Parameters
         ----------
@@ -112,6 +123,10 @@ class Folds:
         """
         if not self.embedder.trainable:
             self.inputs(0, told)
+        elif not self.prepared:
+            _in_parts(self._imitate, self.rows.texts, told)
+            self._imitate(self.rows.unlabelled)
+            self._imitated = True
 
     def held_out(self, fold: int) -> tuple[Inputs, Neighbours]:
         """Return the held-out rows and the nearest training rows of each; labels index `classes`."""
@@ -154,6 +169,12 @@ class Folds:
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
             setattr(self, name, value)
+
+
+def fit_embedder(embedder: Embedder, rows: Rows) -> Embedder:
+    """Fit a trainable embedder on the rows' texts; one that imitates an encoder on the unlabelled texts too."""
+    imitates = getattr(embedder, "encoder", None) is not None
+    return embedder.fit([*rows.texts, *rows.unlabelled] if imitates else rows.texts)
 
 
 def _in_parts(

@@ -5,7 +5,8 @@ lease in the trace store allows one refit at a time over all workers and replica
 """
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from tracer_serve.components.contract import check_plugins
 from tracer_serve.components.factory import load_plugins, make_embedders, make_teacher, teacher_fingerprint
@@ -13,6 +14,7 @@ from tracer_serve.components.known_forms import make_forms
 from tracer_serve.config.load import Task
 from tracer_serve.errors import FitError
 from tracer_serve.fit.comparison import CandidateResult
+from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.execution import computing
 from tracer_serve.fit.fit_progress import dearest_fold
 from tracer_serve.fit.pipeline import fit_policy
@@ -33,6 +35,7 @@ from tracer_serve.lifecycle.refit_session import lease, published, recorded
 from tracer_serve.lifecycle.relabel import LabelChanges, replay
 from tracer_serve.lifecycle.teacher_change import TeacherSince, note_teacher
 from tracer_serve.lifecycle.training_set import Snapshot, calibrates_after, take_snapshot
+from tracer_serve.protocols import Embedder
 from tracer_serve.storage.traces import TraceStore
 from tracer_serve.storage.traces.lease_owner import new_holder
 from tracer_serve.storage.versions import open_versions
@@ -40,6 +43,7 @@ from tracer_serve.storage.versions.opening import store_of
 from tracer_serve.storage.versions.store import VersionStore, all_manifests, next_number
 
 _REPORT = "writing the report"
+_UNLABELLED = 20_000  # newest texts without a label; the encoder embeds each of them once
 _MIGRATION = "migration.{}"
 """Key in the store: the label changes of a teacher's paired migration."""
 
@@ -153,7 +157,7 @@ def _fit(
     earlier = None if serving is None else versions.folder(serving) / "model"
     fitted = fit_policy(
         task,
-        taken.rows,
+        _with_unlabelled(taken.rows, store, (embedder, *beside)),
         embedder,
         timeline,
         ordinal=Ordinal(next_number(versions), next_attempt(versions, closing)),
@@ -163,6 +167,14 @@ def _fit(
     )
     migration = store.values.get(_MIGRATION.format(since.fingerprint))
     return Fresh(taken, fitted, spent, Requirements(since.fingerprint, task.spec.gate, closing), migration)
+
+
+def _with_unlabelled(rows: Rows, store: TraceStore, embedders: Sequence[Embedder]) -> Rows:
+    """Return the rows with the newest texts that have no label, where an embedder can learn from them."""
+    if all(getattr(embedder, "encoder", None) is None for embedder in embedders):
+        return rows
+    known = {*rows.texts}
+    return replace(rows, unlabelled=[text for text in store.traces.without_label(_UNLABELLED) if text not in known])
 
 
 def _audits(task: Task, store: TraceStore, versions: VersionStore) -> MonitorState | None:

@@ -13,7 +13,7 @@ from tracer_serve.infra.parallel import HEAVY
 from tracer_serve.storage.importers import ImportSummary
 
 _SHOWN = 5
-_ENCODERS = ("sentence_transformers", "encoder")
+_ENCODERS = ("sentence_transformers", "static", "encoder")
 _TORCH = "torch"
 _PATIENCE_S = 1.0
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tracer_serve.components import pretrained
 from tracer_serve.components.embedders._token_windows import TokenWindows
@@ -28,6 +29,7 @@ from tracer_serve.components.onnx_graph import OPSET, like_lengths, open_graph, 
 from tracer_serve.errors import ArtifactError, PluginError
 from tracer_serve.types import Vectors
 
+Tokens = NDArray[np.int64]
 _FORMAT = 1
 _GRAPH, _TOKENIZER, _META = "model.onnx", "tokenizer.json", "export.json"
 _PROBES = ("Hi", "I LOST my card yesterday, what now?", "one two three four five six seven eight nine ten " * 4)
@@ -94,10 +96,7 @@ def load(folder: Path, max_tokens: int | None, *, alone: bool) -> Callable[[list
         raise PluginError(
             f"the onnx backends need {error.name!r}. Try: pip install '.[onnx]' in a checkout of tracer-serve"
         ) from error
-    meta = _meta(folder)
-    for name, sha256 in meta["files"].items():
-        pretrained.verify(folder / name, sha256)
-    session = open_graph(folder / _GRAPH)
+    meta, run = _meta(folder), run_tokens(folder)
     tokenizer = Tokenizer.from_file(str(folder / _TOKENIZER))
     tokenizer.enable_truncation(max_tokens or meta["max_tokens"])
     tokenizer.no_padding()
@@ -106,14 +105,30 @@ def load(folder: Path, max_tokens: int | None, *, alone: bool) -> Callable[[list
         tokens = [encoding.ids for encoding in tokenizer.encode_batch([meta["prompt"] + text for text in texts])]
         out = np.empty((len(texts), meta["dim"]), np.float32)
         for rows in like_lengths(np.array([len(ids) for ids in tokens], np.int64), 1 if alone else batch_size):
-            (out[rows],) = session.run(None, _batch([tokens[i] for i in rows.tolist()]))
+            some = [tokens[i] for i in rows.tolist()]
+            out[rows] = run(padded(some), padded([[1] * len(ids) for ids in some]))
         return out
 
     return encode
 
 
-def _batch(tokens: list[list[int]]) -> dict[str, np.ndarray[Any, Any]]:
-    return {"input_ids": padded(tokens), "attention_mask": padded([[1] * len(ids) for ids in tokens])}
+def run_tokens(folder: Path) -> Callable[..., Vectors]:
+    """Return a thread-safe function of token ids and, where rows are padded, their mask, both int64, shape (n, t)."""
+    for name, sha256 in _meta(folder)["files"].items():
+        pretrained.verify(folder / name, sha256)
+    session = open_graph(folder / _GRAPH)
+
+    def run(tokens: Tokens, mask: Tokens | None = None) -> Vectors:
+        given = {"input_ids": tokens, "attention_mask": np.ones_like(tokens) if mask is None else mask}
+        vectors: Vectors = session.run(None, given)[0]
+        return vectors
+
+    return run
+
+
+def tokenizer_file(folder: Path) -> Path:
+    """Return the tokenizer of an export."""
+    return folder / _TOKENIZER
 
 
 def _is_current(target: Path, weights: Path | None) -> bool:

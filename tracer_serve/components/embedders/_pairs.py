@@ -11,7 +11,7 @@ from tracer_serve.components.persistence import load_component, save_component
 from tracer_serve.components.registry import embedders
 from tracer_serve.components.truncation import truncated
 from tracer_serve.errors import BadInputError
-from tracer_serve.protocols import Embedder
+from tracer_serve.protocols import Embedder, Imitating
 from tracer_serve.types import Bools, Text, Vectors
 
 _WORD = re.compile(r"\w+(?:['\u2019]\w+)?")
@@ -56,6 +56,11 @@ class PairEmbedder:
         return PairEmbedder(getattr(self.inner, "uncached", self.inner))
 
     @property
+    def encoder(self) -> Embedder | None:
+        """Return the encoder that the inner embedder imitates, None where it imitates none."""
+        return self.inner.encoder if isinstance(self.inner, Imitating) else None
+
+    @property
     def remote(self) -> bool:
         """Return whether a remote endpoint computes the vectors."""
         return bool(getattr(self.inner, "remote", False))
@@ -64,6 +69,11 @@ class PairEmbedder:
         """Fit the inner embedder on both sides of n pairs."""
         self.inner.fit([side for pair in texts for side in _sides(pair)])
         return self
+
+    def imitate(self, texts: Sequence[Text]) -> None:
+        """Let the encoder that the inner embedder imitates, if it does, embed both sides of n pairs."""
+        if isinstance(self.inner, Imitating):
+            self.inner.imitate([side for pair in texts for side in _sides(pair)])
 
     def embed(self, texts: Sequence[Text]) -> Vectors:
         """Return float32 vectors, shape (n, 4 d + 8).

@@ -39,6 +39,8 @@ def needs(task: Task, extras: Iterable[str] = ()) -> list[str]:
     found = [f"{_ITSELF}[{','.join(sorted(wanted))}]" if wanted else _ITSELF]
     if types & _ON_ONNX:
         found += ["onnxruntime", "tokenizers"]  # as the extra onnx-serving
+    elif "static" in types:
+        found.append("tokenizers")
     return found + sorted({name for plugin in spec.plugins for name in imported_by(task.resolve(plugin))})
 
 

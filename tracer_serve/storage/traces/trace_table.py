@@ -153,6 +153,13 @@ class TraceTable(StorePart):
         with self._db.read() as connection:
             return [unpack(text) for text in connection.execute(query).scalars()]
 
+    def without_label(self, n: int) -> list[Text]:
+        """Return the distinct texts of the newest n rows that no teacher has labelled, newest first."""
+        query = select(traces.c.input).where(traces.c.task == self._task, traces.c.teacher_label.is_(None))
+        with self._db.read() as connection:
+            found = connection.execute(query.order_by(traces.c.id.desc()).limit(n)).scalars()
+            return list(dict.fromkeys(unpack(text) for text in found))
+
     def recent(self, n: int = 50, *, before_id: str | None = None) -> list[Trace]:
         """Return the newest n traces, newest first; `before_id` is the last id of the previous page."""
         query = select(traces).where(traces.c.task == self._task)

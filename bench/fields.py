@@ -52,8 +52,8 @@ TAGS = {
     "failed": re.compile(r"fail|declin|not_work|revert|block|not_allowed|unable"),
     "waiting": re.compile(r"pending|arrival|estimate|timing|not_received|not_updated|not_showing"),
 }
-"""Words in an intent's name; the tag ``question`` goes by the first word of the text."""
-_ASKS = re.compile(r"^(how|can|what|where|why|which|is|are|do|does|will)\b", re.IGNORECASE)
+"""Words in an intent's name; the tag ``abroad`` goes by words in the text."""
+_ABROAD = re.compile(r"abroad|foreign|countr|overseas|travel|vacation|holiday|currenc|europe|\bUS\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def three(text: Text, intent: str) -> dict[str, Any]:
 def tags(text: Text, intent: str) -> dict[str, Any]:
     """Return the answer in the world ``tags``."""
     found = [tag for tag, words in TAGS.items() if words.search(intent)]
-    return {"tags": sorted([*found, *(["question"] if _ASKS.match(str(text)) else [])])}
+    return {"tags": sorted([*found, *(["abroad"] if _ABROAD.search(str(text)) else [])])}
 
 
 WORLDS = {"three": three, "tags": tags}
@@ -107,7 +107,7 @@ def fields_of(answers: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         if isinstance(value, bool):
             found[name] = {"type": "boolean"}
         elif isinstance(value, list):
-            found[name] = {"type": "tags", "labels": [*TAGS, "question"]}
+            found[name] = {"type": "tags", "labels": [*TAGS, "abroad"]}
         else:
             found[name] = {"labels": sorted({answer[name] for answer in answers})}
     return found

@@ -44,10 +44,13 @@ class SurrogateComponent(Component):
     @property
     def name(self) -> str:
         """Return its name, with the name of its own embedder if it has one."""
-        inner = self.params.get("of") if self.type == PER_FIELD else None
-        kind = inner.get("type") if isinstance(inner, dict) else inner
-        name = self.type if kind is None else f"{kind} per field"
+        name = self.type if self.type != PER_FIELD else f"{self.inner.type} per field"
         return name if self.embedder is None else f"{name} on {self.embedder.type}"
+
+    @property
+    def inner(self) -> Component:
+        """Return the surrogate that is fitted: of one per field the surrogate of each field, else itself."""
+        return Component.model_validate(self.params.get("of", "blend")) if self.type == PER_FIELD else self
 
     @property
     def per_field(self) -> Self:

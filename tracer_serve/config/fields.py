@@ -91,14 +91,14 @@ class AnswerFields:
 
         Parameters
         ----------
-        answer : values by field; other fields are ignored, another case of a label is not
+        answer : values by field; other fields are ignored, and so are case and convention of names and labels
 
         Raises
         ------
         ValueError
             If a certified field is missing or has no such value.
         """
-        given = answer if isinstance(answer, Mapping) else {}
+        given = _named(answer, self.certified)
         found = {}
         for name in self.certified:
             if name not in given:
@@ -122,8 +122,12 @@ class AnswerFields:
 
     def others(self, answer: Any) -> dict[str, Any]:
         """Return what an answer says in its fields of text and number."""
-        given = answer if isinstance(answer, Mapping) else {}
-        return {name: given[name] for name in self.beside if name in given}
+        return _named(answer, self.beside)
+
+    def columns(self, record: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the answer in the columns of a table; None where it does not have one for each certified field."""
+        found = _named(record, self.certified)
+        return found if len(found) == len(self.certified) else None
 
     def schema(self) -> dict[str, Any]:
         """Return the JSON schema of an answer."""
@@ -210,6 +214,27 @@ def spelled(value: str, labels: Iterable[str]) -> str | None:
         return value
     alike = [label for label in known if label.casefold() == value.strip().casefold()]
     return alike[0] if len(alike) == 1 else None
+
+
+def same_name(said: str, name: str) -> bool:
+    """Return whether two names are one in snake_case, camelCase or kebab-case.
+
+    Examples
+    --------
+    >>> same_name("isNew", "is_new"), same_name("new", "is_new")
+    (True, False)
+    """
+    return "".join(filter(str.isalnum, said)).casefold() == "".join(filter(str.isalnum, name)).casefold()
+
+
+def _named(answer: Any, names: Iterable[str]) -> dict[str, Any]:
+    """Return the values of some fields, by the task's names; those that an answer lacks, or has twice, are left out."""
+    found: dict[str, Any] = {}
+    for name in names if isinstance(answer, Mapping) else ():
+        alike = [name] if name in answer else [said for said in answer if same_name(str(said), name)]
+        if len(alike) == 1:
+            found[name] = answer[alike[0]]
+    return found
 
 
 def _value(name: str, spec: FieldSpec, given: Any) -> str | bool | list[str]:

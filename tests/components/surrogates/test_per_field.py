@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tracer_serve.components.persistence import load_component, save_component
+from tracer_serve.components.surrogates import per_field
 from tracer_serve.components.surrogates.per_field import PerField
 from tracer_serve.config.base import Component
 from tracer_serve.config.fields import canonical
@@ -47,11 +48,24 @@ def test_members_are_the_fields_and_then_the_surrogates_own() -> None:
     inputs, labels = world(200)
     fitted = PerField(of=Component(type="blend", members=["logreg", "knn"])).fit(inputs, labels)  # type: ignore[call-arg]
     members = fitted.predict_members(inputs)
-    assert len(members) == 3 + 2
+    assert len(members) == 3 + 1 + 2
     intents = np.array(['"intent":"a"' in label for label in fitted.classes_])
     one, other = members[0][:, intents], members[0][:, ~intents]
     assert np.allclose(one, one[:, :1])
     assert np.allclose(one[:, 0] + other[:, 0], 1, atol=1e-4)
+
+
+def test_rare_answers_are_left_to_the_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many answers only the frequent ones are told apart as a whole, and the others are still given."""
+    monkeypatch.setattr(per_field, "_ANSWERS", 4)
+    inputs, labels = world()
+    fresh, truth = world(seed=1)
+    fitted = PerField(of=Component(type="logreg")).fit(inputs, labels)
+    assert fitted.whole_ is not None
+    assert len(fitted.whole_.classes_) == 5
+    proba = fitted.predict_proba(fresh)
+    assert np.allclose(proba.sum(axis=1), 1, atol=1e-5)
+    assert (fitted.classes_[proba.argmax(axis=1)] == truth).mean() > 0.8
 
 
 def test_an_answer_that_never_occurred_is_not_made_up() -> None:

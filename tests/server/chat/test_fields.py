@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,8 @@ from tests.server.chat.conftest import listening, write_form
 from tests.server.worlds import DEFERRED, HANDLED, LABELS, make_version, serving
 from tests.support.stub_llm import StubLLM
 from tracer_serve.config.fields import canonical
-from tracer_serve.config.load import Task
+from tracer_serve.config.load import Task, load_task
+from tracer_serve.storage.versions.opening import store_of
 
 MakeTask = Callable[..., Task]
 Serve = Callable[..., str]
@@ -28,8 +29,8 @@ FIELDS = {
 }
 WHY = {"why": {"type": "text", "when_handled": "defer"}}
 SURE = {"confidence": {"type": "number", "when_handled": "score"}}
-RED = {"colour": "red", "tags": ["bright", "deep"], "warm": True}
-BLUE = {"colour": "blue", "tags": [], "warm": False}
+RED: dict[str, Any] = {"colour": "red", "tags": ["bright", "deep"], "warm": True}
+BLUE: dict[str, Any] = {"colour": "blue", "tags": [], "warm": False}
 NAMED = (canonical(RED), canonical(BLUE))
 
 
@@ -97,15 +98,15 @@ def serve(task: MakeTask, stub_llm: StubLLM, tmp_path: Path) -> Iterator[Serve]:
     """Serves a task with these fields and more of them; calls of some clients are made known to it."""
     with ExitStack() as stack:
 
-        def start(*asks: Callable[[str], object], **more: Any) -> str:
+        def start(*asks: Callable[[str], object], spec: dict[str, Any] | None = None, **more: Any) -> str:
             files = []
             for i, ask in enumerate(asks):
                 files.append(write_form(tmp_path, stub_llm, f"form-{i}", ask))
             forms = [{"name": file.stem, "request": file.name, "same_as": "teacher"} for file in files]
-            spec = task(labels=None, fields=FIELDS | more, forms=forms)
+            made = task(**{"labels": None, "fields": FIELDS | more, "forms": forms} | (spec or {}))
             stub_llm.labels = {text: NAMED[label == "blue"] for text, label in LABELS.items()}
-            make_version(spec, named=NAMED)
-            return stack.enter_context(listening(spec))
+            make_version(made, named=NAMED if made.spec.fields else ("red", "blue"))
+            return stack.enter_context(listening(made))
 
         yield start
 
@@ -141,6 +142,43 @@ def test_openais_responses_parse_reads_all_fields(serve: Serve, stub_llm: StubLL
     with openai(url).responses.stream(**asked) as stream:
         assert stream.get_final_response().output_parsed == Answer(**RED)
     assert stub_llm.count == 0
+
+
+def test_openais_responses_parse_with_base_url_changed_only(serve: Serve, stub_llm: StubLLM) -> None:
+    """A recorded call of the Responses API is a known form under the caller's own model name."""
+
+    def ask(url: str) -> Any:
+        stub_llm.default = NAMED[0]
+        asked: Any = {"model": "gpt-4.1-mini", "input": HANDLED, "text_format": Answer}
+        return openai(url).responses.parse(**asked).output_parsed
+
+    url = serve(ask)
+    assert ask(url) == Answer(**RED)
+    assert stub_llm.count == 0
+
+
+def test_anthropics_tool_with_base_url_changed_only(serve: Serve, stub_llm: StubLLM, tmp_path: Path) -> None:
+    """A recorded call with a tool of three properties is handled under the caller's own model name, or learned."""
+    tool: Any = {"name": "say", "input_schema": Answer.model_json_schema()}
+    choice: Any = {"type": "tool", "name": "say"}
+
+    def ask(url: str, text: str = HANDLED) -> Any:
+        stub_llm.default = NAMED[0]
+        answer = anthropic(url).messages.create(
+            model="claude", max_tokens=99, messages=messages(text), tools=[tool], tool_choice=choice
+        )
+        (block,) = answer.content
+        assert block.type == "tool_use"
+        return Answer.model_validate(block.input)
+
+    upstream = {"type": "anthropic", "base_url": stub_llm.url, "model": "claude", "retries": 0}
+    url = serve(ask, spec={"teacher": upstream})
+    assert ask(url) == Answer(**RED)
+    assert stub_llm.count == 0
+    assert ask(url, DEFERRED) == Answer(**BLUE)
+    assert stub_llm.count == 1
+    with closing(store_of(load_task(tmp_path / "task.yaml"))) as store:
+        assert [trace.teacher_label for trace in store.traces.labelled()] == [NAMED[1]]
 
 
 def test_anthropics_tool_gets_all_fields(serve: Serve, stub_llm: StubLLM) -> None:
@@ -219,6 +257,26 @@ def test_a_part_of_the_fields_may_be_asked_for(serve: Serve, stub_llm: StubLLM) 
     stub_llm.labels = {HANDLED: json.dumps({**RED, "mood": "sad"})}
     assert parsed(url, More) == More(**RED, mood="sad")
     assert stub_llm.count == 1
+
+
+def test_a_single_label_is_spelled_as_the_caller_spells_it(serve: Serve, stub_llm: StubLLM) -> None:
+    """Of a task with labels too: another case is matched, and a part without the surrogate's label defers."""
+
+    class Titled(BaseModel):
+        colour: Literal["Red", "Blue"]
+
+    class Cold(BaseModel):
+        colour: Literal["BLUE", "GREEN"]
+
+    url = serve(spec={"fields": None, "labels": ["red", "blue", "green"]})
+    assert parsed(url, Titled) == Titled(colour="Red")
+    assert stub_llm.count == 0
+    stub_llm.labels = {HANDLED: "blue"}
+    raw = openai(url).chat.completions.with_raw_response.parse(
+        model="colours", messages=messages(), response_format=Cold
+    )
+    assert raw.headers["x-tracer-reason"] == "unfillable_schema"
+    assert raw.parse().choices[0].message.parsed == Cold(colour="BLUE")
 
 
 @pytest.mark.anyio

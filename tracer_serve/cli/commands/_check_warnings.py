@@ -62,7 +62,7 @@ def _fit_time(task: Task, seen: Mapping[str, int]) -> Iterator[str]:
 
 def _encoders(task: Task) -> Iterator[str]:
     """Warn of models that are neither on this machine nor in the cache: the first use would fetch them."""
-    for component in (*task.spec.embedders, *task.spec.surrogates):
+    for component in (*task.spec.embedders, *(one.inner for one in task.spec.surrogates)):
         if component.type not in _ENCODERS or component.params.get("folder"):
             continue
         name = component.params.get("model") or _model_of(task.spec.embedder.params)

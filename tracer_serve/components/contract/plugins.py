@@ -7,7 +7,10 @@ from tracer_serve.components.contract.embedders import check_embedder
 from tracer_serve.components.contract.restart import Seam, check_restart
 from tracer_serve.components.contract.surrogates import check_surrogate
 from tracer_serve.components.factory import make_acceptor, make_embedder, make_surrogate
+from tracer_serve.components.registry import surrogates
 from tracer_serve.config.load import Task
+
+_OURS = "tracer_serve."
 
 
 def check_plugins(task: Task) -> list[str]:
@@ -20,9 +23,10 @@ def check_plugins(task: Task) -> list[str]:
     """
     spec, own = task.spec, list[tuple[Seam, int, str]]()
     for i, surrogate in enumerate(spec.surrogates):
-        if _is_foreign(make_surrogate(task, i)):
-            check_surrogate(partial(make_surrogate, task, i), surrogate.type)
-            own.append(("surrogate", i, surrogate.type))
+        kind = surrogate.inner.type  # of fields: the plugin inside
+        if not surrogates.get(kind).__module__.startswith(_OURS):
+            check_surrogate(partial(make_surrogate, task, i), kind)
+            own.append(("surrogate", i, kind))
     for i, acceptor in enumerate(spec.acceptors):
         if _is_foreign(make_acceptor(task, i)):
             check_acceptor(partial(make_acceptor, task, i), acceptor.type)
@@ -37,4 +41,4 @@ def check_plugins(task: Task) -> list[str]:
 
 
 def _is_foreign(component: object) -> bool:
-    return not type(component).__module__.startswith("tracer_serve.")
+    return not type(component).__module__.startswith(_OURS)

@@ -32,7 +32,7 @@ def needs(task: Task, extras: Iterable[str] = ()) -> list[str]:
     """
     spec = task.spec
     wanted = set(extras)
-    types = {component.type for component in (*spec.embedders, *spec.surrogates)}
+    types = {component.type for component in (*spec.embedders, *(one.inner for one in spec.surrogates))}
     wanted.update(types & {"xgboost"})
     schemes = {(url or "").split("://")[0].split("+")[0] for url in (spec.traces.url, spec.versions.url)}
     wanted.update(_BY_SCHEME[scheme] for scheme in schemes if scheme in _BY_SCHEME)

@@ -5,7 +5,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tracer_serve.config.fields import AnswerFields, FieldSpec, spelled
+from tracer_serve.config.fields import AnswerFields, FieldSpec, same_name, spelled
 
 _DEPTH = 12
 _PLACES = 10_000  # of a schema that are looked at: references to itself make some that no walk comes to the end of
@@ -150,7 +150,7 @@ def field_places(schema: Mapping[str, Any], fields: AnswerFields) -> dict[str, P
     """
     places, found = _all(schema), dict[str, Place]()
     for name, spec in fields.specs.items():
-        named = [p for p in places if p.path and _same_name(p.path[-1], name)]
+        named = [p for p in places if p.path and same_name(p.path[-1], name)]
         if mine := _fitting(named, spec):
             found[name] = _only(mine, name)
     rest = [p for p in places if p not in found.values()]
@@ -201,11 +201,6 @@ def _rank(values: Sequence[str], labels: AbstractSet[str]) -> int | None:
     if len(meant) == len(labels):
         return 1
     return 2 if len(meant) >= _FEWEST else None
-
-
-def _same_name(said: str, name: str) -> bool:
-    """Return whether two names are one in snake_case, camelCase or kebab-case."""
-    return "".join(filter(str.isalnum, said)).casefold() == "".join(filter(str.isalnum, name)).casefold()
 
 
 def _strings(values: Any) -> tuple[str, ...] | None:

@@ -120,9 +120,9 @@ def _label(record: Record, lower: Record, reading: ReadOptions) -> Any:
 
     Of a task with fields it may be the record itself, as in a table with a column per field.
     """
-    wanted, columns = reading.label_field, reading.fields.certified if reading.fields else ()
-    if wanted is None and columns and all(name in record for name in columns):
-        return {name: record[name] for name in columns}
+    wanted = reading.label_field
+    if wanted is None and reading.fields is not None and (columns := reading.fields.columns(record)):
+        return columns
     if wanted is None or wanted in record:
         return _named(record, lower, LABEL_NAMES, wanted, "label")
     answers = [name for name in LABEL_NAMES if name in lower]

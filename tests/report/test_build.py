@@ -168,6 +168,14 @@ def test_texts_of_another_length_are_refused(small: Case) -> None:
         build_report(small.task, small.fitted, ["a", "b"], [])
 
 
+def test_cards_name_their_traces(small: Case) -> None:
+    """A card has the id of the row that it shows; without ids it has none."""
+    ids = [f"trace-{i}" for i in small.fitted.calibration.row]
+    cards = build_report(small.task, small.fitted, small.texts, [], ids=ids)["cards"]["cards"]
+    assert [small.texts[int(card["id"].removeprefix("trace-"))] for card in cards] == [card["input"] for card in cards]
+    assert {card["id"] for card in small.report["cards"]["cards"]} == {None}
+
+
 def test_exact_interval_covers_what_it_says() -> None:
     """The interval of 0 of 10 and of 10 of 10 are the closed forms of Clopper and Pearson."""
     low, high = exact_interval(np.array([0, 10]), np.array([10, 10]))

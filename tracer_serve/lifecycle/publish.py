@@ -132,8 +132,14 @@ def _fill(folder: Path, task: Task, fresh: Fresh, versions: VersionStore) -> Non
     history = [versions.folder(number) / "report.json" for number in versions.numbers()]
     earlier = [json.loads(file.read_text(encoding="utf-8")) for file in history if file.is_file()]
     texts = [taken.rows.texts[i] for i in fitted.calibration.row]
+    ids = [taken.ids[i].decode("ascii") for i in fitted.calibration.row]
     closing, teacher = fresh.requirements.closing, fresh.requirements.teacher
-    facts: dict[str, Any] = {"left_out": taken.left_out, "alarm": closing and closing.at, "teacher": teacher}
+    facts: dict[str, Any] = {
+        "left_out": taken.left_out,
+        "alarm": closing and closing.at,
+        "teacher": teacher,
+        "ids": ids,
+    }
     report = build_report(task, fitted, texts, earlier, fresh.migration, **facts)
     (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
     (folder / "report.html").write_text(render_html(report), encoding="utf-8")

@@ -47,6 +47,7 @@ def build_report(
     left_out: int = 0,
     alarm: str | None = None,
     teacher: str | None = None,
+    ids: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return report.json: finite numbers, strings, lists and objects only; None means unknown.
 
@@ -59,6 +60,7 @@ def build_report(
     left_out : number of labelled rows beyond `fit.max_traces`
     alarm : time of the last alarm (UTC, ISO 8601); only later rows calibrate
     teacher : fingerprint of the teacher whose labels calibrate
+    ids : `ids[i]` is the trace of row i of ``fitted.calibration``; empty where the rows are no traces
     """
     if len(texts) != len(fitted.calibration.row):
         raise ValueError(f"{len(texts)} texts for {len(fitted.calibration.row)} calibration rows")
@@ -94,6 +96,9 @@ def build_report(
             "left_out": left_out,
         }
     )
+    fair = np.flatnonzero(fitted.calibration.fair)
+    for card in report["cards"]["cards"]:
+        card["id"] = ids[int(fair[card["row"]])] if ids else None
     if task.spec.report.texts == "hidden":
         report = hide_texts(report)
     report["changes"] = plain(changes_of(report, [old for old in earlier if old.get("schema") == SCHEMA]))

@@ -56,7 +56,7 @@ def _labels(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[dict[str, An
     rows = []
     for label in tables[0].keys() | tables[1].keys():
         pair = [table.get(label) for table in tables]
-        recall = [row and row["recall"] for row in pair]
+        recall: list[Any] = [row and row["recall"] for row in pair]
         change = None if None in recall else recall[1] - recall[0]
         handled = [row and row["handled_share"] for row in pair]
         rows.append({"label": label, "recall": recall, "change": change, "handled": handled})

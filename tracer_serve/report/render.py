@@ -54,20 +54,23 @@ def page(
     styles: Sequence[str] = ("report",),
     connect: str = "'none'",
     forms: bool = False,
+    charts: bool = True,
     **context: object,
 ) -> tuple[str, str]:
     """Return a self-contained page with a Content-Security-Policy that allows only its own content.
 
     Parameters
     ----------
-    scripts, styles : names of own files; the chart library precedes the scripts, if there are any
+    scripts, styles : names of own files
+    charts : whether the chart library precedes the scripts, if there are any
     data : data of the scripts
     connect : hosts that the scripts may call
     forms : whether its forms may be sent to the page's own server
     context : further variables of the template
     """
     style = "\n".join(asset(f"{name}.css") for name in styles)
-    inlined = [asset("echarts.js"), "\n".join(asset(f"page/{name}.js") for name in scripts)] if scripts else []
+    own = ["\n".join(asset(f"page/{name}.js") for name in scripts)] if scripts else []
+    inlined = [asset("echarts.js"), *own] if scripts and charts else own
     policy = _security_policy(style, inlined, connect, "'self'" if forms else "'none'")
     html = (
         _environment()

@@ -25,6 +25,7 @@ from tracer_serve.server.http import errors as failures
 from tracer_serve.server.http.allowed_hosts import AllowedHosts
 from tracer_serve.server.http.auth import Guard
 from tracer_serve.server.http.request_tracing import Tracing, wanted
+from tracer_serve.server.review import routes as review
 from tracer_serve.server.routes import admin, health
 from tracer_serve.server.routes import report_pages as pages
 from tracer_serve.server.routes.classify import classify
@@ -50,6 +51,10 @@ ROUTES = [  # the busiest first: they are tried in this order
     Route("/status.json", status),
     Route("/versions/compare", pages.compare),
     Route("/versions/{number}/report.html", pages.report),
+    Route("/review", review.review),
+    Route("/review.json", review.rows),
+    Route("/review.jsonl", review.export, methods=["GET"]),
+    Route("/review.jsonl", review.judged, methods=["POST"]),
     Route("/admin/refit", admin.refit, methods=["POST"]),
     Route("/admin/rollback", admin.rollback, methods=["POST"]),
     Route("/admin/log", admin.log),

@@ -88,6 +88,16 @@ def _paths() -> dict[str, Any]:
             "get": _operation("Two versions side by side.", errors=(401, 404), kind="text/html")
             | {"parameters": [_query("a", "integer"), _query("b", "integer")]}
         },
+        "/review": {"get": _operation("Review queue.", errors=(401, 403), kind="text/html")},
+        "/review.json": {"get": _operation("The rows that this key may judge.", errors=(401, 403, 503))},
+        "/review.jsonl": {
+            "get": _operation(
+                "The queue for a labelling tool.", errors=(400, 401, 403, 503), kind="application/x-ndjson"
+            )
+            | {"parameters": [_query("format", "string")]},
+            "post": _operation("Judgements of a labelling tool, an array or JSON lines.", errors=(*body_errors, 503))
+            | {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "array"}}}}},
+        },
         "/admin/refit": {"post": _operation("Request a refit.", (202, None), (401, 403, 503)) | admin},
         "/admin/log": {
             "get": _operation("Who did what, newest first.", errors=(400, 401, 403, 503))

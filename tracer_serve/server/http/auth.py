@@ -27,9 +27,9 @@ OnRefused = Callable[[Scope, Caller], Awaitable[None]]
 class Guard:
     """ASGI middleware that admits requests by key and right, and counts them by caller.
 
-    `OPEN` needs no key. ``/admin/*`` needs the right admin, ``/v1/feedback`` the right feedback, and all else under
-    ``/v1/`` the right ask; other pages need any key. Limits are for ``/v1/*``: by key, and where there are no keys by
-    address. A server without `api_keys` asks for a key under ``/admin/`` only.
+    `OPEN` needs no key. ``/admin/*`` needs the right admin, ``/v1/feedback`` and ``/review*`` the right feedback, and
+    all else under ``/v1/`` the right ask; other pages need any key. Limits are for ``/v1/*``: by key, and where there
+    are no keys by address. A server without `api_keys` asks for a key under ``/admin/`` only.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def _right_of(path: str) -> Right | None:
     """Return the right that a path needs, None where any key will do."""
     if path.startswith("/admin/"):
         return "admin"
-    if path == "/v1/feedback":
+    if path == "/v1/feedback" or path.startswith("/review"):
         return "feedback"
     return "ask" if path.startswith("/v1/") else None
 

@@ -42,7 +42,15 @@ from tracer_serve.server.routes import health
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 _BY_MODEL = ("classify", "feedback")
-_TASK_ROUTES = ("/v1/explain", "/status.json", "/versions/{path:path}", "/admin/{path:path}")
+_TASK_ROUTES = (
+    "/v1/explain",
+    "/status.json",
+    "/review",
+    "/review.json",
+    "/review.jsonl",
+    "/versions/{path:path}",
+    "/admin/{path:path}",
+)
 _OUTER = ("path", "raw_path", "path_params", "endpoint", "route", "router", "app")
 
 

@@ -55,23 +55,48 @@ class FeedbackRequest(BaseModel):
 async def feedback(request: Request) -> Response:
     """Put a person's label on the row of an answer; only another person's label replaces it."""
     runtime = runtime_of(request)
-    if not runtime.task.spec.server.feedback:
-        raise RefusalError(403, "feedback is turned off for this task (server.feedback)", code="feedback_off")
+    require_feedback(runtime)
     given = await read_model(request, FeedbackRequest, runtime.max_body)
     require_name(given.model, runtime)
-    trace_id = _trace_id(given.id)
-    label = _label(given.label, runtime.task.spec)
+    trace_id, label = _trace_id(given.id), _label(given.label, runtime.task.spec)
     key = request.headers.get("idempotency-key")
     if key is not None and await run_in_threadpool(_seen, runtime.store, key, given):
         return _done(trace_id, label)
-    trace = await _owned(runtime, trace_id, admin=request.scope.get(ADMIN, False))
+    await _correct(runtime, trace_id, label, admin=request.scope.get(ADMIN, False), tries=_TRIES)
+    if key is not None:
+        await run_in_threadpool(_remember, runtime.store, key, given)
+    return _done(trace_id, label)
+
+
+def require_feedback(runtime: Runtime) -> None:
+    """Check that people may correct this task's answers.
+
+    Raises
+    ------
+    RefusalError
+        403 where that is turned off.
+    """
+    if not runtime.task.spec.server.feedback:
+        raise RefusalError(403, "feedback is turned off for this task (server.feedback)", code="feedback_off")
+
+
+async def correct(runtime: Runtime, given: str, label: str, *, admin: bool) -> None:
+    """Put a person's label on a row, with the rights and limits of ``POST /v1/feedback``.
+
+    Raises
+    ------
+    RefusalError
+        400 for no label of the task, 403 at the key's limit, 404 for another key's row and for none.
+    """
+    await _correct(runtime, _trace_id(given), _label(label, runtime.task.spec), admin=admin, tries=1)
+
+
+async def _correct(runtime: Runtime, trace_id: str, label: str, *, admin: bool, tries: int) -> None:
+    trace = await _owned(runtime, trace_id, admin=admin, tries=tries)
     if trace.label_source != "human":  # a second thought about the same answer does not count again
         await run_in_threadpool(_count, runtime)
     if not await run_in_threadpool(runtime.store.traces.set_label, trace_id, label, "human"):
         raise _unknown()
-    if key is not None:
-        await run_in_threadpool(_remember, runtime.store, key, given)
-    return _done(trace_id, label)
 
 
 def _label(given: str | dict[str, Any], spec: Spec) -> str:
@@ -106,7 +131,7 @@ def _trace_id(given: str) -> str:
         raise _unknown() from None
 
 
-async def _owned(runtime: Runtime, trace_id: str, *, admin: bool) -> Trace:
+async def _owned(runtime: Runtime, trace_id: str, *, admin: bool, tries: int) -> Trace:
     """Return the row of an answer that this key was given; an operator may correct any.
 
     Raises
@@ -114,13 +139,13 @@ async def _owned(runtime: Runtime, trace_id: str, *, admin: bool) -> Trace:
     RefusalError
         404, also for another key's answer, so that no caller learns which ids exist.
     """
-    for attempt in range(_TRIES):
+    for attempt in range(tries):
         trace = await run_in_threadpool(runtime.store.traces.get, trace_id)
         if trace is not None:
             if admin or trace.key_id == KEY_ID.get():
                 return trace
             break
-        if attempt + 1 < _TRIES:
+        if attempt + 1 < tries:
             await anyio.sleep(_PAUSE_S)
     raise _unknown()
 

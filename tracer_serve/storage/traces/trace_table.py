@@ -168,6 +168,31 @@ class TraceTable(StorePart):
         with self._db.read() as connection:
             return [from_row(row) for row in fetch(connection, query.order_by(traces.c.id.desc()).limit(n))]
 
+    def to_review(self, n: int, new_labels: Sequence[str], key_id: str | None, every_key: bool) -> list[Trace]:
+        """Return the newest rows that a person should judge and nobody has: two labels that differ, or a new label.
+
+        Looks at the newest 200,000 rows.
+
+        Parameters
+        ----------
+        new_labels : teacher labels that the version does not know
+        key_id : return only rows of this key, unless `every_key`
+        """
+        own = select(traces.c.id).where(traces.c.task == self._task).order_by(traces.c.id.desc())
+        oldest = func.coalesce(own.limit(1).offset(_LOOKED_AT).scalar_subquery(), "")
+        differs = traces.c.surrogate_label.is_not(None) & (traces.c.surrogate_label != traces.c.teacher_label)
+        query = select(traces).where(
+            traces.c.task == self._task,
+            traces.c.id > oldest,
+            traces.c.teacher_label.is_not(None),
+            traces.c.label_source.is_(None) | (traces.c.label_source != "human"),
+            differs | traces.c.teacher_label.in_([pack(label) for label in new_labels]),
+        )
+        if not every_key:
+            query = query.where(traces.c.key_id.is_(None) if key_id is None else traces.c.key_id == pack(key_id))
+        with self._db.read() as connection:
+            return [from_row(row) for row in fetch(connection, query.order_by(traces.c.id.desc()).limit(n))]
+
     def labels_in_use(self, at_least: int, *, callers: int) -> list[str]:
         """Return the labels that the teacher or an import gave, most frequent first; scans the rows.
 

@@ -1,7 +1,9 @@
 """Several fields under one certificate: an answer counts as right where all its fields are the teacher's."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,12 +29,12 @@ class Shown:
     trainable = False
     fingerprint = "shown"
 
-    def fit(self, texts: list[Text]) -> "Shown":
+    def fit(self, texts: Sequence[Text]) -> "Shown":
         """Learn nothing."""
         del texts
         return self
 
-    def embed(self, texts: list[Text]) -> Vectors:
+    def embed(self, texts: Sequence[Text]) -> Vectors:
         """Return the numbers, shape (n, 4)."""
         return np.array([[float(word) for word in str(text).split()] for text in texts], np.float32)
 
@@ -70,7 +72,7 @@ def chance(texts: list[str], given: Labels) -> Floats:
     return found
 
 
-def of_fields(folder: Path, **changes: object) -> Task:
+def of_fields(folder: Path, **changes: Any) -> Task:
     gate = {"alpha": ALPHA, "delta": DELTA, "min_coverage": 0.05, "scope": {"keep": 1.0}}
     return write_task(folder, **{"fields": FIELDS, "gate": gate, "acceptors": ["logistic"], "traces": {}, **changes})
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from tests.server.chat.conftest import listening, write_form
 from tests.server.worlds import DEFERRED, HANDLED, LABELS, make_version, serving
 from tests.support.stub_llm import StubLLM
+from tracer_serve.cli.commands.check import check_request
 from tracer_serve.config.fields import canonical
 from tracer_serve.config.load import Task, load_task
 from tracer_serve.storage.versions.opening import store_of
@@ -277,6 +278,17 @@ def test_a_single_label_is_spelled_as_the_caller_spells_it(serve: Serve, stub_ll
     )
     assert raw.headers["x-tracer-reason"] == "unfillable_schema"
     assert raw.parse().choices[0].message.parsed == Cold(colour="BLUE")
+
+
+def test_check_says_whether_a_call_is_recognised(task: MakeTask, tmp_path: Path) -> None:
+    """A call whose schema has the fields is; where a text is left to the teacher, that is said."""
+    spec = task(labels=None, fields=FIELDS | WHY)
+    for model, said in ((Answer, "recognised as native"), (Reasoned, "why is left to the teacher"), (Tone, "no place")):
+        schema = {"enum": ["RED", "GREY"]} if model is Tone else model.model_json_schema()  # type: ignore[attr-defined]
+        wanted = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}}
+        body = {"model": "colours", "messages": messages(), "response_format": wanted}
+        (tmp_path / "body.json").write_text(json.dumps(body), encoding="utf-8")
+        assert said in check_request(spec, tmp_path / "body.json")
 
 
 @pytest.mark.anyio

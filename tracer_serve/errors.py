@@ -85,7 +85,7 @@ class EndpointError(TracerServeError):
 
 
 class EmbedderError(EndpointError):
-    """A remote embedder gave no vectors."""
+    """A remote embedder returned no vectors."""
 
     code = "embedder_unavailable"
 

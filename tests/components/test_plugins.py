@@ -183,7 +183,7 @@ def test_check_refuses_what_does_not_survive_a_restart(tmp_path: Path, capsys: p
     made = task(tmp_path, plugins=["hashed.py"], surrogates=["knn"], acceptors=["top1"], embedder="hashed")
     assert main(["check", str(made.file)]) == 1
     error = capsys.readouterr().err
-    assert "hashed says something else after a restart" in error
+    assert "hashed predicts something else after a restart" in error
     assert "hashlib" in error
 
 

@@ -184,7 +184,7 @@ def test_errors_of_the_inside_name_no_path_and_no_host() -> None:
     """Store and embedder name them in their words, which are for the log."""
     for error in (
         StoreError("/srv/state/traces.db is full"),
-        EmbedderError("https://10.0.0.7/v1 gave no vectors", reason="unavailable"),
+        EmbedderError("https://10.0.0.7/v1 returned no vectors", reason="unavailable"),
     ):
         answer = respond(error)
         assert answer.status_code == 503

@@ -1,1 +1,1 @@
-"""The parts that a task is made of: registries, plugins, and one package per kind of component."""
+"""Components of a task: registries, plugins, and one package per kind of component."""

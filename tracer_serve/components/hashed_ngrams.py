@@ -1,4 +1,4 @@
-"""Word and character n-grams of many texts at once, hashed with numpy alone.
+"""Hash word and character n-grams of many texts at once, with numpy alone.
 
 Every text becomes ``" token token"``. Word n-grams are spans between spaces; character n-grams are windows without an
 inner space, as in scikit-learn's ``char_wb``. The hash of a span is a polynomial over its code points modulo 2^64,
@@ -44,14 +44,14 @@ def count_ngrams(texts: Sequence[Text]) -> GramCounts:
 def learn_vocabulary(counts: GramCounts, rows: int, min_rows: int, most: int) -> tuple[Grams, Vectors]:
     """Return the grams kept, ascending, and the smoothed idf of each.
 
-    Keeps n-grams of at least `min_rows` texts (all, if none has as many), and of those the `most` most common.
+    Keep n-grams that occur in at least `min_rows` texts (all, if none does), and of those the `most` most common.
     """
     grams, found_in = np.unique(counts.gram, return_counts=True)
     if (found_in >= min_rows).any():
         grams, found_in = grams[found_in >= min_rows], found_in[found_in >= min_rows]
     common = np.sort(np.argsort(-found_in, kind="stable")[:most])
     grams, found_in = grams[common], found_in[common]
-    if not len(grams):  # nothing but empty texts: one gram that none of them has
+    if not len(grams):  # all texts are empty: one gram that no text has
         grams, found_in = np.zeros(1, np.uint32), np.zeros(1, np.int64)
     idf: Vectors = (np.log((1 + rows) / (1 + found_in)) + 1).astype(np.float32)
     return grams, idf

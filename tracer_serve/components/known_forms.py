@@ -21,7 +21,7 @@ _PAIR = ("Text 1:\n", "\n\nText 2:\n", "")  # as `teachers._prompt.Prompt` write
 
 @runtime_checkable
 class Asking(Protocol):
-    """A teacher that can show the body of its calls."""
+    """Teacher that can return the body of its calls."""
 
     def request(self, text: Text) -> dict[str, Any]: ...  # noqa: D102
 
@@ -32,8 +32,8 @@ class KnownForms:
     Parameters
     ----------
     fixed : all but the teacher's own
-    teacher : returns the teacher's own form, which changes while an open task finds new labels; None without a prompt
-    turns : turns of a conversation that are the text; None where the task classifies no conversations
+    teacher : returns the teacher's own form, which changes when an open task finds new labels; None without a prompt
+    turns : number of turns that are the text; None if the task does not classify conversations
     api : of calls that do not say it, as in `forms.calls.parse`: that of the teacher
     """
 
@@ -55,7 +55,7 @@ class KnownForms:
         yield from self.adopted
 
     def recognise(self, call: Call) -> Match | Mismatch:
-        """Match a call against the forms, or say which rule it breaks."""
+        """Match a call against the forms, or return the rule that it breaks."""
         return recognise(call if self._turns is None else as_conversation(call, self._turns), self)
 
     def certified_as(self, fingerprint: str | None) -> str:
@@ -65,7 +65,7 @@ class KnownForms:
         return next((form.certified_as for form in self if form.fingerprint == fingerprint), fingerprint)
 
     def adopt(self, forms: Sequence[Mapping[str, Any]]) -> None:
-        """Take the forms that were adopted while the task ran, as the store keeps them."""
+        """Add the forms that were adopted while the task ran, as stored."""
         self.adopted = tuple(_adopted(facts) for facts in forms)
 
 
@@ -75,7 +75,7 @@ def make_forms(task: Task, teacher: Teacher) -> KnownForms:
     Raises
     ------
     SpecError
-        Where a form of the YAML cannot be read.
+        If a form of the YAML cannot be read.
     """
     spec = task.spec
     pair, own = spec.input == "pair", Form(CHAT, spec.name)

@@ -10,13 +10,13 @@ from tracer_serve.types import Inputs, Ints, Neighbours, Vectors
 
 _CHUNK_CELLS = 4_000_000  # similarities held at once: 16 MB
 _EXACT_ROWS = 2_048  # up to this many rows the search is exact
-_PROBES = 8  # cells looked into: 99 % of the 15 nearest rows of Banking77, and the coverage of an exact search
-_SHARED = 8  # queries per cell from which a product of matrices is worth their gathering
-_SAMPLE_PER_CELL, _PASSES = 64, 6  # for the centres: more of either finds no more neighbours
+_PROBES = 8  # cells searched: finds 99 % of the 15 nearest rows of Banking77, at the coverage of an exact search
+_SHARED = 8  # queries per cell from which a matrix product is faster than single searches
+_SAMPLE_PER_CELL, _PASSES = 64, 6  # of k-means; more of either find no more neighbours
 
 
 class NeighbourIndex:
-    """Nearest rows of a capped reference set, so that the cost of a query does not grow with the traces.
+    """Nearest neighbours in a capped reference set, so that the cost of a query does not grow with the traces.
 
     An inverted file (Sivic and Zisserman 2003, "Video Google"; Jegou et al. 2011): n rows are put into about sqrt(n)
     cells by spherical k-means, and a query compares itself with the rows of the eight cells whose centres are nearest.
@@ -65,7 +65,7 @@ class NeighbourIndex:
     def near(self, inputs: Inputs) -> Neighbours:
         """Return the neighbours of a batch; indexes over the same rows share one search per batch.
 
-        So the scope guard, the acceptor and a `knn` of a blend cost one search.
+        The scope guard, the acceptor and a `knn` in a blend thus share one search.
         """
         key = self.digest, self.k
         if key not in inputs.searched:
@@ -95,7 +95,7 @@ class NeighbourIndex:
         return found, np.where(found > -np.inf, position, 0)
 
     def _probed(self, queries: Vectors) -> Ints:
-        """Return the cells to look into, (m, p); enough of them to hold several times k rows."""
+        """Return the cells to search, (m, p); together they hold several times k rows."""
         cells = len(self.centres)
         probes = max(_PROBES, math.ceil(4 * self.k * cells / max(1, len(self.vectors))))
         if probes >= cells:
@@ -103,7 +103,7 @@ class NeighbourIndex:
         return (queries @ self.centres.T).argpartition(-probes, axis=1)[:, -probes:]
 
     def _compare(self, queries: Vectors, cells: Ints) -> tuple[Ints, Vectors]:
-        """Return where each probed cell begins in a row of cosines (m, p), and these, -inf behind a row's last."""
+        """Return where each probed cell begins in a row of cosines (m, p), and the cosines, padded with -inf."""
         first = self.starts[cells]
         size = self.starts[cells + 1] - first
         end = size.cumsum(axis=1)

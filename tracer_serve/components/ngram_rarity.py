@@ -1,4 +1,4 @@
-"""Rarity of a text's character n-grams among known texts: tells other languages and scripts."""
+"""Rarity of a text's character n-grams among known texts: detects other languages and scripts."""
 
 import re
 from collections.abc import Sequence
@@ -20,13 +20,12 @@ _DIGIT = re.compile(r"\d")
 class NgramRarity:
     """Mean log inverse document frequency of a text's character 4- and 5-grams, across words, without case.
 
-    Vectors of a foreign text are made of what little it shares with the known ones, or place it by its meaning. Both
-    may be near to something known; its n-grams are rare (Cavnar and Trenkle 1994 tell languages apart by them). All
-    digits are alike.
+    The vector of a text in another language may lie near a known text, but its n-grams are rare (Cavnar and Trenkle
+    1994 identify languages by n-grams). All digits count as the same.
 
     Measured with 3,000 known tweets: 1 % of 200 German, Spanish, Russian and Chinese texts are less rare than the
-    rarest 2 % of new tweets. Of the share of n-grams that were never seen the same is said of 22 %, because tweets hold
-    names and other languages: to be seen once says little.
+    rarest 2 % of new tweets. By the share of unseen n-grams it would be 22 %, because tweets contain names and other
+    languages.
 
     Parameters
     ----------
@@ -63,7 +62,7 @@ class NgramRarity:
         place = np.searchsorted(self.grams, gram).clip(max=len(self.grams) - 1)
         found = np.where(self.grams[place] == gram, self.found_in[place], 0)
         total = np.bincount(row, np.log(self.rows / (found + _NEVER)), minlength=len(texts))
-        # one n-gram of each length more, which all texts have: a short text says little
+        # one more n-gram of each length, which all texts have: a short text is weak evidence
         rarity: Floats = total / (np.bincount(row, minlength=len(texts)) + len(_LENGTHS))
         return rarity
 

@@ -13,21 +13,20 @@ from tracer_serve.types import Ints
 
 OPSET = 17
 _MOST_THREADS = 4  # per run; a short text does not use more
-# What a run costs by itself, in tokens: its weights come from memory. That and a token's products both grow with the
-# weights, so the ratio is one of machines rather than of models; between 15 and 40 it hardly matters.
+# Fixed cost of a run, in tokens: reading the weights from memory. It grows with the weights, as the cost per token
+# does, so the ratio depends on the machine, not on the model; between 15 and 40 it hardly matters.
 _RUN_TOKENS = 22
 
 
 def open_graph(graph: Path | bytes) -> Any:
-    """Return an onnxruntime session of a graph, on the cores that this process may keep busy.
+    """Return an onnxruntime session of a graph, with one thread per core that this process may use.
 
-    Its threads sleep while they have nothing to do. By default they would spin, which doubles the CPU of a text, and
-    beside any other load its time as well.
+    Idle threads sleep. By default they spin, which doubles the CPU of a text, and under other load also its time.
 
     Raises
     ------
     PluginError
-        Where onnxruntime is not installed.
+        If onnxruntime is not installed.
     """
     try:
         from onnxruntime import InferenceSession, SessionOptions  # noqa: PLC0415  # only where a graph is run
@@ -86,13 +85,13 @@ def quantize(file: Path) -> None:
     """Quantise a graph's weights per output channel, in place; activations are scaled at run time.
 
     Weights keep 7 of the 8 bits. CPUs without VNNI add two products of an unsigned and a signed byte in 16 bits, and
-    saturate where weights use all 8: the same graph would then give other answers on another CPU (ONNX Runtime,
+    saturate if weights use all 8: the same graph would then give other answers on another CPU (ONNX Runtime,
     "Quantize ONNX models", `reduce_range`).
 
     Raises
     ------
     PluginError
-        Where the package onnx is not installed.
+        If the package onnx is not installed.
     """
     try:
         from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: PLC0415  # only for the export

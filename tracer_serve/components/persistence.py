@@ -61,14 +61,14 @@ def load_component(cls: type, folder: Path) -> Any:
         component.__dict__.update(_read_arrays(folder / "state.npz"))
     except TracerServeError:
         raise
-    except Exception as error:  # a damaged or hostile file makes the libraries that read it raise anything
+    except Exception as error:  # a damaged or hostile file can make libraries raise any exception
         problem = str(error) or type(error).__name__
         raise ArtifactError(f"{folder}: the state of {cls.__name__} cannot be read: {problem}") from error
     return component
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    """Read an npz as `save_component` writes it: stored, not compressed, so that no bomb fits into it.
+    """Read an npz that `save_component` wrote; compressed files are refused, because they may be decompression bombs.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def _read_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
         size = path.stat().st_size
         for part in arrays.zip.infolist():
             if part.compress_type != ZIP_STORED or part.file_size > size or _claimed(arrays.zip, part) > size:
-                raise ValueError(f"{part.filename} in {path.name} is compressed, or claims more bytes than there are")
+                raise ValueError(f"{part.filename} in {path.name} is compressed, or claims more bytes than it has")
         return {name: arrays[name] for name in arrays.files}
 
 

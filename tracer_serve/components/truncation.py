@@ -1,4 +1,4 @@
-"""Which texts a component reads only in part."""
+"""Detect texts that a component reads only in part."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ _SPECIAL = 4  # tokens that a model adds to a text or a pair, at most
 
 def truncated(component: object, texts: Sequence[Text]) -> Bools:
     """Return which texts an embedder or a surrogate reads only in part, shape (n,); see `protocols.Truncating`."""
-    # not by isinstance: to ask a protocol takes as long as a small product
+    # not isinstance: a check against a protocol takes as long as a small matrix product
     says = getattr(component, "truncates", None)
     if says is None:
         return np.zeros(len(texts), bool)
@@ -20,7 +20,7 @@ def truncated(component: object, texts: Sequence[Text]) -> Bools:
 
 
 def may_exceed(text: Text, tokens: int) -> bool:
-    """Return whether a text may have more tokens than some number, without a tokenizer: a token has a byte at least.
+    """Return whether a text may have more than `tokens` tokens, without a tokenizer: a token has at least one byte.
 
     Examples
     --------

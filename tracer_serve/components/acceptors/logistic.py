@@ -24,9 +24,9 @@ class Logistic:
 
     Notes
     -----
-    New information helps: the neighbours and a second model. Summaries of one model's probabilities are
-    interchangeable, and more flexible learners overfit the few disagreements. Each member contributes its log odds for
-    the blend's label; its plain probability is less informative, and whether it agrees adds nothing.
+    Neighbours and a second model add information. Summaries of one model's probabilities are interchangeable, and more
+    flexible learners overfit the few disagreements. Each member contributes its log odds for the blend's label, which
+    are more informative than its probability; whether it agrees adds nothing.
     """
 
     def __init__(self, neighbours: int = 10, l2: float = 1.0, min_disagreements: int = 50) -> None:

@@ -1,4 +1,4 @@
-"""Score by the largest class probability: Chow's rule."""
+"""Confidence score by the largest class probability (Chow's rule)."""
 
 from typing import Self
 

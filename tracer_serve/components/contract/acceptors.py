@@ -14,7 +14,7 @@ _SAME = 1e-4
 
 
 class AcceptorCase:
-    """Synthetic evidence for one acceptor: confident, undisputed rows close to known ones mostly agree."""
+    """Synthetic evidence for one acceptor: confident, undisputed rows near known ones mostly agree."""
 
     def __init__(self, factory: Callable[[], Acceptor]) -> None:
         self.factory = factory
@@ -164,7 +164,7 @@ def check_acceptor(factory: Callable[[], Acceptor], name: str = "the acceptor") 
     Parameters
     ----------
     factory : makes a fresh, unfitted acceptor
-    name : what the error calls it
+    name : name in errors
 
     Raises
     ------

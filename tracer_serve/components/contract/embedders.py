@@ -60,7 +60,7 @@ def other_texts_have_other_vectors(case: EmbedderCase) -> None:
 
 
 def fingerprint_is_stable(case: EmbedderCase) -> None:
-    """`fingerprint` is a word that neither embedding nor fitting afresh on the same texts changes."""
+    """`fingerprint` is a string that neither embedding nor another fit on the same texts changes."""
     before = case.fitted.fingerprint
     require(isinstance(before, str) and before, f"it is {before!r}")
     case.fitted.embed(case.other_texts)
@@ -116,7 +116,7 @@ def check_embedder(
     Parameters
     ----------
     factory : makes a fresh, unfitted embedder
-    name : what the error calls it
+    name : name in errors
     texts : texts to embed, the first equal to the last and unlike the third
     other_texts : texts that have little in common with those
 

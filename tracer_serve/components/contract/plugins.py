@@ -1,4 +1,4 @@
-"""A task's own components are checked before anything is fitted with them; built-ins are checked by the tests."""
+"""Check a task's plugins before a fit uses them; built-in components are checked by the tests."""
 
 from functools import partial
 

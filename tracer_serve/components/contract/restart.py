@@ -1,7 +1,7 @@
-"""What a component says after a restart: state that stays in a module, and `hash()` of a text, do not survive one.
+"""Check that a component predicts the same after a restart, which module state and `hash()` of a text do not survive.
 
-The rest of the contract runs in one process, where both look well. A server that restarts would load a version that
-says other things than those that were certified.
+The other checks run in one process and cannot detect this. After a restart, a server would answer differently from what
+was certified.
 """
 
 import os
@@ -25,12 +25,12 @@ from tracer_serve.config.load import Task, load_task
 from tracer_serve.errors import PluginError
 
 Seam = Literal["surrogate", "acceptor", "embedder"]
-_SAME = 5e-3  # as a batch and a part of it
+_SAME = 5e-3  # a batch and a part of it
 _MAKE = {"surrogate": make_surrogate, "acceptor": make_acceptor}
 
 
 def check_restart(task: Task, components: Sequence[tuple[Seam, int, str]]) -> None:
-    """Check that a fitted component says the same in a fresh process, with another seed of Python's `hash`.
+    """Check that a fitted component predicts the same in a fresh process, with another seed of Python's `hash`.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def check_restart(task: Task, components: Sequence[tuple[Seam, int, str]]) -> No
     Raises
     ------
     PluginError
-        Naming the component, and how far its answers are from those before.
+        Naming the component, and how far its answers differ.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -51,13 +51,13 @@ def check_restart(task: Task, components: Sequence[tuple[Seam, int, str]]) -> No
                 require_close(again, said[seam, index], _SAME, "before and after a restart")
             except BrokenError as broken:
                 raise PluginError(
-                    f"{called} says something else after a restart. Found: {broken}. Likely causes: state kept in a"
+                    f"{called} predicts something else after a restart. Found: {broken}. Likely causes: state kept in a"
                     " module or class instead of self, hash() of a text (hashlib's are stable), the order of a set"
                 ) from broken
 
 
 def _said(task: Task, seam: Seam, index: int, folder: Path) -> Any:
-    """Fit a component, save it, and return what it says."""
+    """Fit a component, save it, and return its predictions."""
     place = folder / f"{seam}-{index}"
     if seam == "embedder":
         case = EmbedderCase(partial(make_embedder, task, place=index), TEXTS, ())
@@ -80,12 +80,12 @@ def _run_afresh(task: Task, words: Sequence[str], folder: Path) -> None:
     command = [sys.executable, "-P", "-m", __name__, str(task.file), str(folder), *words]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        last = (done.stderr.strip().splitlines() or ["no error output"])[-1]
         raise PluginError(f"{task.file}: what the plugins fitted fails in a fresh process: {last}")
 
 
 def say_again(file: Path, folder: Path, seam: Seam, index: int) -> None:
-    """Load what `check_restart` saved, in the fresh process, and write down what it says now."""
+    """In the fresh process, load what `check_restart` saved, and write its predictions to a file."""
     task, place = load_task(file), folder / f"{seam}-{index}"
     load_plugins(task)
     if seam == "embedder":

@@ -52,9 +52,9 @@ def fit_returns_the_surrogate(case: SurrogateCase) -> None:
 def classes_are_sorted(case: SurrogateCase) -> None:
     """`classes_` is a sorted array of strings without repeats, all of them labels of the fit."""
     classes = case.fitted.classes_
-    require(isinstance(classes, np.ndarray) and classes.dtype.kind == "U", "`classes_` is no numpy array of str")
+    require(isinstance(classes, np.ndarray) and classes.dtype.kind == "U", "`classes_` is not a numpy array of str")
     require(classes.tolist() == sorted(set(classes.tolist())), f"`classes_` is {classes.tolist()}")
-    require(set(classes.tolist()) <= set(_CLASSES), f"{classes.tolist()} has what was no label")
+    require(set(classes.tolist()) <= set(_CLASSES), f"{classes.tolist()} holds values that were no labels")
 
 
 def proba_has_one_column_per_class(case: SurrogateCase) -> None:
@@ -77,19 +77,19 @@ def columns_follow_classes(case: SurrogateCase) -> None:
 
 
 def fits_are_deterministic(case: SurrogateCase) -> None:
-    """Two fits on the same rows say the same."""
+    """Two fits on the same rows give the same probabilities."""
     require_close(case.fit().predict_proba(case.inputs), case.proba, _SAME, "two fits")
 
 
 def fits_stand_alone(case: SurrogateCase) -> None:
-    """Fitting another instance does not change this one: learned state is stored in `self`."""
+    """Fitting another instance does not change this one: learned state is in `self`."""
     first = case.fit()
     case.fit(np.full(len(case.labels), _CLASSES[2]))
     require_close(first.predict_proba(case.inputs), case.proba, _SAME, "before and after another's fit")
 
 
 def rows_are_independent(case: SurrogateCase) -> None:
-    """What is said of a row depends neither on the other rows of its batch nor on their order."""
+    """The probabilities of a row depend neither on the other rows of its batch nor on their order."""
     rows = np.arange(len(case.inputs))[::-7]
     require_close(case.fitted.predict_proba(case.inputs.take(rows)), case.proba[rows], _SAME, "a batch and a part")
     alone = case.fitted.predict_proba(case.inputs.take(np.array([4])))
@@ -133,7 +133,7 @@ def an_empty_batch_survives(case: SurrogateCase) -> None:
 
 
 def state_survives_the_disk(case: SurrogateCase) -> None:
-    """Written by `tracer_serve.components.persistence` and read back, it says the same."""
+    """Saved by `tracer_serve.components.persistence` and loaded again, it predicts the same."""
     loaded = reloaded(case.fitted)
     require(np.array_equal(loaded.classes_, case.fitted.classes_), f"`classes_` came back as {loaded.classes_}")
     require_close(loaded.predict_proba(case.inputs), case.proba, 1e-6, "before and after")
@@ -174,7 +174,7 @@ def check_surrogate(factory: Callable[[], Surrogate], name: str = "the surrogate
     Parameters
     ----------
     factory : makes a fresh, unfitted surrogate
-    name : what the error calls it
+    name : name in errors
 
     Raises
     ------

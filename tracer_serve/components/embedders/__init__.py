@@ -1,1 +1,1 @@
-"""Texts to vectors, one embedder per file."""
+"""Embedders: texts to vectors, one embedder per file."""

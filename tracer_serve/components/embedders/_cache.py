@@ -26,7 +26,7 @@ _LOCK_S = 60.0
 
 
 class CachedEmbedder:
-    """Wrap a frozen embedder and read back every text that was embedded in this folder before.
+    """Cache the vectors of a frozen embedder in a folder, so that no text is embedded twice.
 
     A trainable embedder is called directly: its next fit may change its vectors.
 
@@ -69,7 +69,7 @@ class CachedEmbedder:
         Raises
         ------
         ArtifactError
-            If the cache file is not one, cannot be written, or holds vectors of another length.
+            If the cache file is damaged, cannot be written, or holds vectors of another length.
         """
         if self.trainable or not texts:
             return self.embedder.embed(texts)
@@ -104,7 +104,7 @@ class CachedEmbedder:
     def _embed_chunks(self, keys: list[bytes], texts: dict[bytes, Text]) -> Iterator[tuple[list[bytes], Vectors]]:
         parts = [keys[start : start + self.chunk] for start in range(0, len(keys), self.chunk)]
         jobs = [(number, [texts[key] for key in part]) for number, part in enumerate(parts)]
-        # a remote endpoint does the work itself: other processes would not be faster, and would need its key
+        # the endpoint does the work: other processes would not be faster, and would need its key
         run = here if getattr(self.embedder, "remote", False) else spread
         done = 0
         for number, vectors in run(_embed, self.embedder, jobs):
@@ -138,7 +138,7 @@ def _width(database: sqlite3.Connection) -> int:
 
 
 def _read(database: sqlite3.Connection, keys: list[bytes]) -> Iterator[tuple[bytes, Vectors]]:
-    """Yield the vectors of those keys that have an undamaged one."""
+    """Yield the undamaged vectors of the keys."""
     for start in range(0, len(keys), _ASKED):
         part = keys[start : start + _ASKED]
         query = f"SELECT key, crc, vector FROM vectors WHERE key IN ({','.join('?' * len(part))})"  # noqa: S608

@@ -6,7 +6,7 @@ graph contains every module listed in the model's modules.json; only tokenizing 
 8 bits: weights are quantised per output channel, activations dynamically (Jacob et al., 2018). Per channel instead of
 per tensor raises the cosine between MiniLM's vectors and fp32 from .969 to .994 at the same size. The scale of the
 activations is computed over a whole batch, so a text's vector would depend on its batch as much as on quantisation
-(.992). Each text is therefore run alone, for 10 % more CPU, and is equal at fit, certification and serving.
+(.992). Each text is therefore run alone, for 10 % more CPU, and has the same vector at fit, certification and serving.
 """
 
 import contextlib
@@ -77,13 +77,13 @@ def _target(model: str, revision: str | None, backend: str) -> Path:
 
 
 def fingerprint(folder: Path) -> list[str]:
-    """Return what determines an export's vectors: hashes, maximum length and prompt."""
+    """Return a fingerprint of an export's vectors: hashes, maximum length and prompt."""
     meta = _meta(folder)
     return [meta["files"][_GRAPH], meta["files"][_TOKENIZER], str(meta["max_tokens"]), meta["prompt"]]
 
 
 def windows(folder: Path, max_tokens: int | None) -> TokenWindows:
-    """Return what cuts texts into windows of the model's length, or of `max_tokens`."""
+    """Return a splitter of texts into windows of the model's length, or of `max_tokens`."""
     meta = _meta(folder)
     return TokenWindows(folder / _TOKENIZER, max_tokens or meta["max_tokens"], meta["prompt"])
 
@@ -187,7 +187,7 @@ def _write_graph(model: Any, file: Path) -> None:
     import torch  # noqa: PLC0415  # only for the export
 
     class Whole(torch.nn.Module):
-        """Token ids to unit-norm vectors, through all modules of the model."""
+        """Torch module from token ids to unit-norm vectors, with all modules of the model."""
 
         def __init__(self) -> None:
             super().__init__()

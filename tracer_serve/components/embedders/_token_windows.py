@@ -10,17 +10,17 @@ from tracer_serve.components.truncation import may_exceed
 from tracer_serve.errors import PluginError
 from tracer_serve.types import Bools
 
-_SLACK = 4  # a word that a window's edge cuts may have other tokens than before
+_SLACK = 4  # a word at a window's edge may be tokenized differently
 
 
 class TokenWindows:
-    """Windows of at most so many tokens.
+    """Windows of a text with at most `max_tokens` tokens each.
 
     Parameters
     ----------
     file : the model's ``tokenizer.json``
-    max_tokens : that the model reads, its own special tokens included
-    prompt : what the model puts before every text
+    max_tokens : maximum length, special tokens included
+    prompt : prefix that the model adds to every text
     """
 
     def __init__(self, file: Path, max_tokens: int, prompt: str = "") -> None:
@@ -40,7 +40,7 @@ class TokenWindows:
         return np.array([len(self._offsets(text)) > self._room for text in texts], bool)
 
     def cut(self, text: str) -> list[str]:
-        """Return the windows of a text, about equally long; the text itself where it fits."""
+        """Return the windows of a text, about equally long; the text itself if it fits."""
         offsets = self._offsets(text)
         if len(offsets) <= self._room:
             return [text]
@@ -49,7 +49,7 @@ class TokenWindows:
         return [text[part[0][0] : part[-1][1]] for part in parts]
 
     def _offsets(self, text: str) -> list[tuple[int, int]]:
-        """Return first and last character of each token; none where the text is short enough anyhow."""
+        """Return first and last character of each token; empty if the text is certainly short enough."""
         if not may_exceed(text, self._room):
             return []
         found: list[tuple[int, int]] = self._tokenizer.encode(text, add_special_tokens=False).offsets

@@ -33,13 +33,13 @@ class HttpEmbedder:
     model : model name sent to the endpoint
     api_key : sent as a bearer token; None sends no header
     dimensions : asks the endpoint for shorter vectors, if it supports that
-    timeout_s : of one try, in seconds, from connecting to the last byte
+    timeout_s : timeout of one try, in seconds, from connecting to the last byte
     retries : further tries after the first
     batch_size : texts in one request
     """
 
     trainable = False
-    remote = True  # the endpoint does the work, so nothing is gained on a cluster's workers
+    remote = True  # the endpoint does the work, so a cluster's workers would not be faster
 
     def __init__(
         self,
@@ -75,13 +75,13 @@ class HttpEmbedder:
         Raises
         ------
         EmbedderError
-            Where the endpoint cannot be reached, refuses, or answers with something else than n vectors.
+            If the endpoint cannot be reached, refuses, or does not return n vectors.
         """
         if not all(isinstance(text, str) for text in texts):
             raise BadInputError("http embeds single texts; for pairs wrap it in PairEmbedder")
         parts = [self._batch(texts[i : i + self.batch_size]) for i in range(0, len(texts), self.batch_size)]
         if len({part.shape[1] for part in parts}) > 1:
-            raise self._unusable(f"gave vectors of different lengths for {self.model!r}")
+            raise self._unusable(f"returned vectors of different lengths for {self.model!r}")
         return np.concatenate(parts) if parts else np.empty((0, self._dim), np.float32)
 
     def close(self) -> None:
@@ -98,7 +98,7 @@ class HttpEmbedder:
             answer = self.retry.run_blocking(lambda: self._post(body, max(MIB, len(texts) * _VECTOR_BYTES)), until)
         except EmbedderError as error:
             raise EmbedderError(
-                f"{self.base_url} gave no vectors: {error}; check embedder.base_url, model and api_key",
+                f"{self.base_url} returned no vectors: {error}; check embedder.base_url, model and api_key",
                 reason=error.reason,
                 retry_after_s=error.retry_after_s,
             ) from None
@@ -107,7 +107,7 @@ class HttpEmbedder:
         return vectors
 
     def _post(self, body: dict[str, Any], limit: int) -> str:
-        """Return the body of a 200 answer; one try ends after `timeout_s`, however slowly bytes arrive."""
+        """Return the body of a 200 answer; a try ends after `timeout_s` even if bytes still arrive."""
         start = time.monotonic()
         try:
             with self._client.stream("POST", "embeddings", json=body) as response:
@@ -115,7 +115,7 @@ class HttpEmbedder:
                 for chunk in response.iter_raw():
                     content.add(chunk)
                     if time.monotonic() - start > self.timeout_s:
-                        raise EmbedderError(f"no whole answer in {self.timeout_s:g} s", reason="timeout")
+                        raise EmbedderError(f"no complete answer in {self.timeout_s:g} s", reason="timeout")
         except httpx.HTTPError as error:
             raise self._http.unreachable(error) from None
         if response.status_code != httpx.codes.OK:
@@ -128,12 +128,12 @@ class HttpEmbedder:
             rows = sorted(json.loads(answer)["data"], key=lambda row: int(row["index"]))
             vectors = np.array([row["embedding"] for row in rows], np.float32)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise self._unusable(f"gave no OpenAI embeddings object: {type(error).__name__}") from error
+            raise self._unusable(f"returned no OpenAI embeddings object: {type(error).__name__}") from error
         if vectors.ndim != 2 or len(vectors) != n or [int(row["index"]) for row in rows] != list(range(n)):  # noqa: PLR2004
             raise self._unusable(f"answered {n} texts with an array of shape {vectors.shape}")
         length = np.linalg.norm(vectors, axis=1, keepdims=True)
         if not np.all(np.isfinite(length) & (length > 0)):
-            raise self._unusable("gave a vector that is zero or not finite")
+            raise self._unusable("returned a vector that is zero or not finite")
         unit: Vectors = vectors / length
         return unit
 

@@ -17,7 +17,7 @@ from tracer_serve.components.registry import embedders
 from tracer_serve.errors import BadInputError, FitError
 from tracer_serve.types import Bools, Text, Vectors
 
-_FEWEST_TEXTS = 2  # that an n-gram must be in, if any is in as many
+_FEWEST_TEXTS = 2  # texts that an n-gram must occur in, if any occurs in as many
 
 
 @embedders.register("ngrams")

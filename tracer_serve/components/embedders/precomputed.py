@@ -1,4 +1,4 @@
-"""Precomputed vectors: the client sends an array of numbers as the input, and nothing is embedded here."""
+"""Precomputed vectors: the client sends an array of numbers as the input."""
 
 import hashlib
 import json

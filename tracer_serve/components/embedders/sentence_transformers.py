@@ -24,7 +24,7 @@ Encode = Callable[[list[str], int], Vectors]
 
 
 class _Model(NamedTuple):
-    """A loaded model, and what cuts texts to its length; None where its tokenizer is of an older kind."""
+    """A loaded model, and its splitter into windows; None if the tokenizer is of an older kind."""
 
     encode: Encode
     windows: TokenWindows | None
@@ -78,7 +78,7 @@ class SentenceTransformers:
 
     @cached_property
     def _source(self) -> tuple[str, ...]:
-        """Return the folder to load and what determines its vectors; looked up once, so that both stay consistent."""
+        """Return the folder to load and its fingerprint; looked up once, so that both stay consistent."""
         if self.backend == "torch":
             folder = pretrained.locate(self.model, self.revision)
             return str(folder), pretrained.hash_folder(folder)
@@ -87,7 +87,7 @@ class SentenceTransformers:
 
     @property
     def export(self) -> Path:
-        """Return the folder of the ONNX export, all that the onnx backends need for serving."""
+        """Return the folder of the ONNX export, which is all that the onnx backends need for serving."""
         return _onnx.exported(self.model, self.revision, self.backend)
 
     def adopt(self, export: Path) -> None:

@@ -7,13 +7,13 @@ from tracer_serve.components.registry import redactors
 _EMAIL = re.compile(r"[\w.+%'-]{1,64}@(?:[^\W_][\w-]*\.)+[^\W\d_]{2,24}")
 _DIGITS = re.compile(r"(?<![\w.])(?:\+|00)?\(?\d[\d ()./-]{5,24}\d(?![\w])")
 _CARD_LENGTHS = range(13, 20)  # ISO/IEC 7812
-_PHONE_LENGTHS = range(7, 16)  # E.164 at most 15; below 7 it is rather an amount or an order number
+_PHONE_LENGTHS = range(7, 16)  # E.164 has at most 15; fewer than 7 are more likely an amount or an order number
 _DATE = re.compile(r"(?:\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{2,4})(?: \d{1,2})?")
 
 
 @redactors.register("pii")
 class Pii:
-    """Replace what looks like one by ``[email]``, ``[phone]`` or ``[card]``. Names and postal addresses stay.
+    """Replace personal data by ``[email]``, ``[phone]`` or ``[card]``. Names and postal addresses stay.
 
     Parameters
     ----------

@@ -1,1 +1,1 @@
-"""Cheap models that imitate the teacher, one per file."""
+"""Surrogates: cheap models that imitate the teacher, one per file."""

@@ -12,8 +12,8 @@ _BLOCK = 1 << 14  # numbers per block: all arrays of a block fit into the proces
 class Adam:
     """Adam with an L2 penalty (Kingma and Ba 2015), on one flat array of weights.
 
-    The two running sums are not normalised, which saves a third of the passes over the arrays; the step size makes up
-    for it.
+    The two running sums are not normalised, which saves a third of the passes over the arrays; the step size
+    compensates.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ class Adam:
 
     Attributes
     ----------
-    slope : where the gradient is written before each step, shape (p,); a step overwrites it
+    slope : gradient, written by the caller before each step, shape (p,); a step overwrites it
     """
 
     def __init__(self, weights: Vectors, penalty: float) -> None:

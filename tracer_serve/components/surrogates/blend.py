@@ -1,4 +1,4 @@
-"""Ensemble of surrogates: agreement between dissimilar models is a better signal than one model's probability."""
+"""Ensemble of surrogates. Agreement of dissimilar models is a better confidence signal than one model's probability."""
 
 import json
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class Blend:
     other rows. A member that is no better than chance gets weight 0.
 
     An expensive member (`encoder`) is trained only once: its early-stopping rows are the blend's held-out rows, and the
-    cheap members are fitted on the others. It looks a little better on those rows than on new ones, because its best
+    cheap members are fitted on the others. It performs a little better on those rows than on new ones, because its best
     epoch was chosen there. That can cost coverage but does not affect the certificate, which uses rows that neither
     trained nor weighted anything (gate.md, section 3).
 
@@ -193,7 +193,7 @@ class Blend:
         proba = member.predict_proba(inputs).astype(np.float32, copy=False)
         if len(member.classes_) < len(
             self.classes_
-        ):  # skipped if equal: looking labels up takes longer than predicting one row
+        ):  # skipped if equal: looking up labels takes longer than predicting one row
             known = proba
             proba = np.full((len(inputs), len(self.classes_)), _FLOOR, np.float32)
             proba[:, np.searchsorted(self.classes_, member.classes_)] = known

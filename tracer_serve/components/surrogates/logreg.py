@@ -19,8 +19,8 @@ class LogReg:
     ----------
     C : inverse regularisation of the fit on `refit_rows` rows, on the weights of every class; folds use
         ``C * refit_rows / rows``
-    max_iter : most L-BFGS iterations; about 30 suffice
-    tol : gradient at which to stop; ten times tighter doubles the time and moves no coverage
+    max_iter : maximum number of L-BFGS iterations; about 30 suffice
+    tol : gradient at which to stop; a tenth doubles the time and does not change the coverage
 
     Examples
     --------

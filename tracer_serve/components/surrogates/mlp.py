@@ -108,7 +108,7 @@ class _Weights:
         return drawn
 
     def like(self, flat: Vectors) -> "_Weights":
-        """Return another array of the same size in the same parts."""
+        """Return another flat array of the same size as weights."""
         return type(self)(flat, self.shape)
 
 
@@ -117,9 +117,9 @@ class _Gradient:
 
     Parameters
     ----------
-    weights : where the gradient is taken
-    slope : where it is written
-    batch : most rows of a batch
+    weights : weights at which the gradient is computed
+    slope : output array
+    batch : maximum number of rows in a batch
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class _Gradient:
         self.buffers = [np.empty((batch, size), np.float32) for size in (width, width, width, k)]
 
     def __call__(self, x: Vectors, y: Ints) -> None:
-        """Take the gradient on rows (b, d) with class indices (b,)."""
+        """Compute the gradient on rows (b, d) with class indices (b,)."""
         weights, slope = self.weights, self.slope
         hidden, mask, back, error = (part[: len(y)] for part in self.buffers)
         np.matmul(x, weights.hidden, out=hidden)

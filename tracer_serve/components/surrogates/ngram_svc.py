@@ -1,4 +1,4 @@
-"""Linear support vector machine on n-grams of the text, which keeps apart words that embeddings blur."""
+"""Linear support vector machine on n-grams of the text, which distinguishes words that embeddings blur."""
 
 import threading
 import warnings
@@ -23,7 +23,7 @@ class NgramSvc:
     """One-against-rest squared-hinge SVM on tf-idf of word 1-2-grams and character 3-5-grams; no embedding is used.
 
     The grams of the two sides of a pair are different features. Probabilities are a softmax of the decision values
-    at a fixed temperature; `blend` learns one of its own.
+    at a fixed temperature; `blend` learns its own temperature.
 
     Parameters
     ----------

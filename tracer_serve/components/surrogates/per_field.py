@@ -26,7 +26,7 @@ _ANSWERS, _REST = 200, "(rest)"  # whole answers that are told apart, and what s
 
 
 class _Part(NamedTuple):
-    """What one surrogate tells apart: the values of a field, or whether a tag is given.
+    """Target of one surrogate: the values of a field, or whether a tag is given.
 
     Parameters
     ----------
@@ -47,8 +47,8 @@ class PerField:
     probabilities, which learns from all rows with a value, and one more surrogate for the whole answer, which knows
     what goes together. Of more than 200 answers it tells the most frequent apart, and leaves the rest to the product.
 
-    What an acceptor sees as members are the fields, so that it learns how far to trust each, the whole, and behind them
-    the members of the surrogate, such as a blend's, each with the product over all fields.
+    An acceptor gets the fields as members, so that it learns how far to trust each, and the model of the whole answer.
+    After them come the members of the surrogate, such as a blend's, each with the product over all fields.
 
     Parameters
     ----------
@@ -207,7 +207,7 @@ def _parts_of(answers: Labels) -> list[_Part]:
 
 
 def _asked(fitted: Surrogate, inputs: Inputs) -> tuple[Vectors, Vectors | tuple[()]]:
-    """Return a surrogate's probabilities, and those of its own members if it has several."""
+    """Return a surrogate's probabilities, and those of its members if it has any."""
     if isinstance(fitted, Ensemble):
         members = fitted.predict_members(inputs)
         return fitted.combine(members), members if len(members) > 1 else ()

@@ -19,7 +19,7 @@ class RandomForest:
 
     Node i of the flat forest sends a row left where ``x[feature[i]] <= threshold[i]``. A leaf points to itself, and
     its class frequencies are ``share[first[i]:first[i + 1]]`` of the classes ``label[first[i]:first[i + 1]]``:
-    nearly all leaves are pure, so that a dense table would be zeros.
+    nearly all leaves are pure, so a dense table would be mostly zeros.
 
     Parameters
     ----------

@@ -9,16 +9,16 @@ from tracer_serve.components.registry import surrogates
 from tracer_serve.components.surrogates._arrays import encode, softmax
 from tracer_serve.types import Inputs, Ints, Labels, Vectors
 
-_RATE, _MOST_RATE = 0.65, 100.0  # the curvature of k balanced classes is about 1/k, so that the rate grows with k
-_MEAN_ROWS = 50_000  # rows that the mean vector and its spread are estimated on
+_RATE, _MOST_RATE = 0.65, 100.0  # the curvature of k balanced classes is about 1/k, so the rate grows with k
+_MEAN_ROWS = 50_000  # rows from which the mean vector and its spread are estimated
 
 
 @surrogates.register("sgd")
 class Sgd:
     """Log loss minimised by minibatch steps of constant size, averaged over the second half of them.
 
-    The cost per row is constant and the passes become fewer as rows become more (Polyak and Juditsky 1992 for why the
-    average of noisy iterates is as good as the optimum).
+    The cost per row is constant, and more rows need fewer passes. The average of noisy iterates is as good as the
+    optimum (Polyak and Juditsky 1992).
 
     Parameters
     ----------

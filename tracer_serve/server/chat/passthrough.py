@@ -27,10 +27,8 @@ async def others(request: Request) -> Response:
     if path in _OURS:
         raise HTTPException(405)
     if not takes(chat.forwarder, path) or not is_plain(path):
-        why = "no API has such a path" if takes(chat.forwarder, path) else why_nowhere(runtime.task.spec, path)
-        problem = (
-            f"there is nothing here under this path, and nowhere to forward it to: {why}; /docs.json lists the rest"
-        )
+        why = "this path belongs to no API" if takes(chat.forwarder, path) else why_nowhere(runtime.task.spec, path)
+        problem = f"no such route, and nowhere to forward the request to: {why}; /docs.json lists the routes"
         raise RefusalError(404, problem, code="not_found")
     if _from_another_site(request):
         raise RefusalError(403, "pages of another site may not send requests here", code="cross_site")

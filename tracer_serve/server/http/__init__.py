@@ -1,1 +1,1 @@
-"""Authentication, limits, errors: what every route shares."""
+"""Authentication, limits and errors of all routes."""

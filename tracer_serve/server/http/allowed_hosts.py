@@ -1,7 +1,7 @@
 """A Host allow-list for servers without API keys, against DNS rebinding.
 
-A web page can point a name of its own at 127.0.0.1 and then read what a local server answers. The browser still sends
-the page's name as ``Host``, so a server that answers only under known names is out of reach.
+A web page can resolve its own name to 127.0.0.1 and then read the answers of a local server. The browser still sends
+the page's name as ``Host``, so a server that answers only under known names is safe.
 """
 
 import ipaddress
@@ -23,7 +23,7 @@ class AllowedHosts:
 
     Parameters
     ----------
-    servers : of the tasks that are served; their `host` and `allowed_hosts` are allowed
+    servers : server blocks of the tasks; their `host` and `allowed_hosts` are allowed
     """
 
     def __init__(self, app: ASGIApp, servers: Sequence[ServerSpec]) -> None:
@@ -33,7 +33,7 @@ class AllowedHosts:
         self._seen: set[bytes] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or refuse it."""
+        """Pass a request to the application, or refuse it."""
         if scope["type"] == "http" and scope["path"] not in OPEN:
             host = next((value for name, value in scope["headers"] if name == b"host"), None)
             if host is not None and not self._allows(host):

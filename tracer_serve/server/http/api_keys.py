@@ -1,4 +1,4 @@
-"""API keys. The server keeps only their hashes, and a comparison takes the same time whatever key is presented."""
+"""API keys: the server stores only their hashes, and compares them in constant time."""
 
 import base64
 import binascii
@@ -53,11 +53,11 @@ class Keys:
         return cls((*server.api_keys, *admin))
 
     def may_anybody(self, right: Right) -> bool:
-        """Return whether any key has a right."""
+        """Return whether any key has this right."""
         return any(right in rights for rights in self._rights.values())
 
     def caller(self, authorization: str) -> Caller | None:
-        """Return whose key a header presents; None where the key is unknown or missing.
+        """Return the caller whose key a header presents; None if the key is unknown or missing.
 
         Parameters
         ----------
@@ -68,18 +68,18 @@ class Keys:
             return None
         presented = hashlib.sha256(key).digest()
         found = None
-        for digest, rights in self._rights.items():  # compare with all of them, so that the time reveals nothing
+        for digest, rights in self._rights.items():  # compare with all keys, so that the time reveals nothing
             if hmac.compare_digest(digest, presented):
                 found = Caller(digest.hex()[:8], rights)
         return found
 
 
 def presented_key(headers: Mapping[str, str]) -> str:
-    """Return the header that presents a caller's key, ``""`` for none; ``x-api-key`` counts as a bearer token.
+    """Return the header with a caller's key, ``""`` if there is none; ``x-api-key`` counts as a bearer token.
 
     Parameters
     ----------
-    headers : with case-insensitive or lower-case names
+    headers : headers with case-insensitive or lower-case names
     """
     key = headers.get("x-api-key")
     return headers.get("authorization") or (f"Bearer {key}" if key else "")

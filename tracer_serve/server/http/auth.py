@@ -15,21 +15,21 @@ from tracer_serve.server.http.errors import RefusalError, respond
 from tracer_serve.server.http.rate_limit import Buckets, Left
 
 OPEN = frozenset({"/livez", "/readyz", "/metrics"})
-"""Paths for probes and scrapers. They show aggregates and no texts."""
+"""Paths for probes and scrapers, which need no key. They show aggregates, never texts."""
 
 ADMIN = "tracer_serve.admin"
 """Key of the ASGI scope: whether the caller has the right admin."""
 
 OnRefused = Callable[[Scope, Caller], Awaitable[None]]
-"""Called with the request of a known key that tried what only an operator may do."""
+"""Callback for a refused administrative request of a known key."""
 
 
 class Guard:
     """ASGI middleware that admits requests by key and right, and counts them by caller.
 
     `OPEN` needs no key. ``/admin/*`` needs the right admin, ``/v1/feedback`` and ``/review*`` the right feedback, and
-    all else under ``/v1/`` the right ask; other pages need any key. Limits are for ``/v1/*``: by key, and where there
-    are no keys by address. A server without `api_keys` asks for a key under ``/admin/`` only.
+    all else under ``/v1/`` the right ask; other pages need any key. Rate limits apply to ``/v1/*``: by key, or without
+    keys by address. A server without `api_keys` requires a key under ``/admin/`` only.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class Guard:
         self._buckets = None if server.rate_limit is None else Buckets(server.rate_limit / server.workers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Admit a request, or answer it with 401 or 429."""
+        """Admit a request, or refuse it with 401, 403 or 429."""
         path: str = scope.get("path", "")
         if scope["type"] != "http" or path in OPEN:
             await self._app(scope, receive, send)
@@ -96,7 +96,7 @@ class Guard:
             problem = f"the admin routes are closed: no key has the right admin, and {ADMIN_KEY} is not set"
             raise RefusalError(403, problem, code="admin_closed")
         bearer = headers.get("authorization", "").lower().startswith("bearer ")
-        if right == "admin" and not bearer:  # never a password that a browser remembers
+        if right == "admin" and not bearer:  # not a password that a browser remembers
             raise RefusalError(401, "send the admin key as `Authorization: Bearer KEY`", code="missing_api_key")
         found = self._keys.caller(given)
         if found is None:
@@ -105,7 +105,7 @@ class Guard:
 
 
 def _right_of(path: str) -> Right | None:
-    """Return the right that a path needs, None where any key will do."""
+    """Return the right that a path needs; None if any key is enough."""
     if path.startswith("/admin/"):
         return "admin"
     if path == "/v1/feedback" or path.startswith("/review"):
@@ -123,7 +123,7 @@ def _missing(right: Right | None) -> RefusalError:
 
 
 class Loopback:
-    """ASGI middleware that answers only this machine, whatever address the server is bound to; probes are open.
+    """ASGI middleware that answers only this machine, regardless of the bound address; probes are open.
 
     For servers that another program binds (``bentoml serve``) with tasks that have no keys.
     """
@@ -132,7 +132,7 @@ class Loopback:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse a request that came in on another address."""
+        """Refuse a request that arrived on another address."""
         address = (scope.get("server") or ("",))[0]
         if scope["type"] == "http" and scope["path"] not in OPEN and not _is_loopback(address):
             problem = (
@@ -148,14 +148,14 @@ def _is_loopback(address: str) -> bool:
     try:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:
-        return True  # no network address: a socket in the file system
+        return True  # a socket in the file system has no network address
 
 
 def unknown_key(path: str, headers: Headers) -> RefusalError:
     """Return the refusal of a request whose key is missing or unknown."""
     given = presented_key(headers) != ""
-    message = "this key is not known here" if given else "send a key as `Authorization: Bearer KEY`"
-    # a page makes the browser ask for the key; an API call must not
+    message = "this key is unknown" if given else "send a key as `Authorization: Bearer KEY`"
+    # makes the browser ask for the key; not for API calls
     scheme = "Bearer" if path.startswith("/v1/") else 'Basic realm="tracer-serve, the key is the password"'
     code = "invalid_api_key" if given else "missing_api_key"
     return RefusalError(401, message, code=code, headers={"www-authenticate": scheme})

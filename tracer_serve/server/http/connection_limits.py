@@ -1,8 +1,8 @@
-"""Bound what one connection costs: idle time, heads, pipelined requests, unread answers; ignore upgrades.
+"""Connection limits: idle time, size of heads, pipelined requests, unread answers; ignores upgrades.
 
 uvicorn has no settings for these, so this subclasses its protocol. The callbacks it overrides are not a public
-interface: `pyproject.toml` bounds uvicorn from above, and ``tests/server/test_connection_limits.py`` fails where a
-version does not call them.
+interface: `pyproject.toml` bounds uvicorn from above, and ``tests/server/test_connection_limits.py`` fails if a version
+does not call them.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Note an idle connection, and abort the longest idle one if there are too many."""
+        """Register an idle connection, and abort the longest idle one if there are too many."""
         super().connection_made(transport)
         self.flow = _Flow(transport, self)
         self._idle = _IDLE.get(self.server_state) or _IDLE.setdefault(
@@ -59,7 +59,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse as long as no request is queued."""
+        """Parse data while no request is queued."""
         if len(data) <= _SLICE and not self.is_behind:
             self._feed(data)
         else:
@@ -83,11 +83,11 @@ class BoundedProtocol(HttpToolsProtocol):
 
     @property
     def is_behind(self) -> bool:
-        """Whether something was received that answers to earlier requests have to be sent before."""
+        """Whether answers to earlier requests are due before the last received one."""
         return bool(self.pipeline or self._unparsed or self._refusal)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what came last and close, after the answers that are due before that."""
+        """Refuse the last request and close, after the answers that are due before it."""
         if self.cycle is not None and not (self.cycle.response_complete or self.cycle.more_body):
             self._refusal = msg
         else:
@@ -95,7 +95,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._idle.add(self.transport)  # until the client has read it
 
     def on_headers_complete(self) -> None:
-        """Begin a request, unless its head is about to be parsed again without its ``Upgrade``."""
+        """Begin a request, unless its head will be parsed again without its ``Upgrade``."""
         if self.parser.should_upgrade():
             return
         self._idle.discard(self.transport)
@@ -103,19 +103,19 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Pass on a part of a body, which the route limits."""
+        """Pass on a part of a body; the route limits its size."""
         self._since_body = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Tell the reader of this body that all of it is here."""
+        """Signal the end of this body to its reader."""
         if self.parser.should_upgrade():
             return
         cast("dict[str, Any]", self.scope)[WHOLE] = True
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Go on with queued requests, then with what is not parsed yet, then read."""
+        """Continue with queued requests, then with unparsed data, then read."""
         if not self.pipeline:
             self._idle.add(self.transport)
         super().on_response_complete()
@@ -151,7 +151,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
 
 class _Flow(FlowControl):
-    """Flow control that does not resume reading while requests are queued; uvicorn's would, after each answer."""
+    """Flow control that does not resume reading while requests are queued; uvicorn's does, after each answer."""
 
     def __init__(self, transport: asyncio.Transport, connection: BoundedProtocol) -> None:
         super().__init__(transport)
@@ -164,18 +164,18 @@ class _Flow(FlowControl):
 
 
 class _Parser(httptools.HttpRequestParser):
-    """A parser that ignores ``Upgrade``: the body after such a head would otherwise be read as another request."""
+    """Parser that ignores ``Upgrade``; otherwise the body after such a head would be read as another request."""
 
     def __init__(self, connection: BoundedProtocol) -> None:
         super().__init__(connection)
         self._connection = connection
 
     def feed_data(self, data: Any) -> None:
-        """Parse; a head that asks for an upgrade is parsed again without that."""
+        """Parse data; a head with an ``Upgrade`` is parsed again without it."""
         try:
             super().feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            if self.get_method() == b"CONNECT":  # an upgrade without a header
+            if self.get_method() == b"CONNECT":  # an upgrade without the header
                 raise httptools.HttpParserInvalidMethodError("CONNECT is not supported") from None
             (end,) = upgrade.args
             self.feed_data(self._head() + data[end:])
@@ -187,12 +187,12 @@ class _Parser(httptools.HttpRequestParser):
 
 
 def bound_uvicorn() -> None:
-    """Make this the protocol of every uvicorn server of this process whose settings name none, such as BentoML's.
+    """Set this protocol as the default of all uvicorn servers in this process, such as BentoML's.
 
     Raises
     ------
     RuntimeError
-        If this version of uvicorn does not take it: without limits nothing is served.
+        If this version of uvicorn does not use it; nothing is served without limits.
     """
     auto.AutoHTTPProtocol = BoundedProtocol
     config = uvicorn.Config(_never_called, log_config=None)
@@ -202,4 +202,4 @@ def bound_uvicorn() -> None:
 
 
 async def _never_called(scope: Any, receive: Any, send: Any) -> None:
-    """Stand for an application whose configuration is only looked at."""
+    """Stand in for an application while a configuration is read."""

@@ -1,4 +1,4 @@
-"""Errors as OpenAI's and Anthropic's clients know them, with the status that fits and nothing of the inside."""
+"""Error responses in the format of OpenAI and Anthropic, without internal details."""
 
 import json
 import logging
@@ -26,19 +26,19 @@ _ANTHROPIC_TYPES = {
     429: "rate_limit_error",
     503: "overloaded_error",
 }
-_INSIDE = (StoreError, EmbedderError)  # their words name paths and hosts
-_OF_THE_INSIDE = "a part of this service does not answer; its log has the details"
-_WORDS = {404: "there is nothing here; /docs.json lists what there is", 405: "this route does not take this method"}
+_INSIDE = (StoreError, EmbedderError)  # their messages name paths and hosts
+_OF_THE_INSIDE = "a part of this service does not respond; its log has the details"
+_WORDS = {404: "no such route; /docs.json lists the routes", 405: "this route does not accept this method"}
 
 
 class RefusalError(TracerServeError):
-    """A request that is answered with an error.
+    """Refusal of a request, with its HTTP status.
 
     Parameters
     ----------
     status : HTTP status
-    param : the field of the request that is wrong, where it is one
-    headers : of the answer
+    param : name of the wrong field, if a single one is wrong
+    headers : headers of the answer
     """
 
     def __init__(
@@ -60,7 +60,7 @@ def error_object(error: TracerServeError) -> dict[str, Any]:
     message = str(error)
     if isinstance(error, _INSIDE):
         message = _OF_THE_INSIDE
-    elif isinstance(error, TeacherError):  # its own words may name hosts and quote what they sent; they are in the log
+    elif isinstance(error, TeacherError):  # its message may name hosts and quote their answers; the log has it
         message = f"the teacher gave no usable label: {error.reason.replace('_', ' ')}"
     return {
         "message": message,
@@ -76,7 +76,7 @@ def status_of(error: TracerServeError) -> int:
 
 
 def respond(error: TracerServeError, headers: Mapping[str, str] | None = None) -> Response:
-    """Answer with an error; one that may pass says when to ask again."""
+    """Return an error response; a temporary error has Retry-After."""
     status = status_of(error)
     extra = dict(error.headers if isinstance(error, RefusalError) else {}) | dict(headers or {})
     if status in (429, 503):
@@ -86,7 +86,7 @@ def respond(error: TracerServeError, headers: Mapping[str, str] | None = None) -
 
 
 async def on_refusal(_: Request, error: Exception) -> Response:
-    """Answer an error of our own."""
+    """Handle an error that this package raises."""
     assert isinstance(error, TracerServeError)
     if isinstance(error, _INSIDE):
         _log.error("a request failed: %s", error)
@@ -94,7 +94,7 @@ async def on_refusal(_: Request, error: Exception) -> Response:
 
 
 async def on_http(_: Request, error: Exception) -> Response:
-    """Answer what Starlette refuses: no such route, no such method."""
+    """Handle an error of Starlette: no such route, no such method."""
     assert isinstance(error, HTTPException)
     status = error.status_code
     body = {
@@ -107,8 +107,8 @@ async def on_http(_: Request, error: Exception) -> Response:
 
 
 async def on_unexpected(_: Request, __: Exception) -> Response:
-    """Answer a bug of ours without showing it; the server's log has the traceback."""
-    return respond(TracerServeError("something went wrong on our side; the server's log has the details"))
+    """Handle an unexpected exception without showing it; the server's log has the traceback."""
+    return respond(TracerServeError("an internal error occurred; the server's log has the details"))
 
 
 def _type_of(status: int) -> str:
@@ -122,7 +122,7 @@ def _response(error: dict[str, Any], status: int, headers: Mapping[str, str]) ->
 
 
 class _ErrorResponse(Response):
-    """An error in the shape of the API that was asked: OpenAI's, and below ``/v1/messages`` Anthropic's."""
+    """Error response in the format of the API: OpenAI's, or below ``/v1/messages`` Anthropic's."""
 
     media_type = "application/json"
 
@@ -131,7 +131,7 @@ class _ErrorResponse(Response):
         self._error, self._given = error, headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the response."""
         if _ANTHROPIC in f"{scope['path']}/":
             status = self.status_code
             kind = _ANTHROPIC_TYPES.get(status, "api_error" if _type_of(status) == "server_error" else _MISTAKE)

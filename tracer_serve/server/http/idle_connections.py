@@ -15,9 +15,10 @@ class Limits:
 
     Parameters
     ----------
-    connections : most connections of a worker; beyond that the longest idle one is closed
-    idle_s : most seconds from a connection's start, or its last answer, to the end of the next request's head
-    head_bytes : most bytes of a request line with headers, or of what follows a body
+    connections : maximum number of connections of a worker; beyond it the longest idle one is closed
+    idle_s : maximum time in seconds from a connection's start, or its last answer, to the end of the next request's
+    head
+    head_bytes : maximum size of a request line with headers, or of trailers
     write_s, write_bytes : a client must read at least `write_bytes` of its answer in `write_s` seconds
     look_s : seconds between two checks for idle connections
     """
@@ -31,7 +32,7 @@ class Limits:
 
 
 def most_connections(wanted: int) -> int:
-    """Raise this process's soft limit of open files where the hard one allows it; return how many connections fit."""
+    """Raise the soft limit of open files as far as the hard limit allows; return how many connections fit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < _FILES:
         soft = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
@@ -40,9 +41,9 @@ def most_connections(wanted: int) -> int:
 
 
 class IdleConnections:
-    """The transports of one server that have no request under way, longest idle first.
+    """Transports of one server without a request in flight, longest idle first.
 
-    They are aborted, not closed: `close` would wait until the client has read what was sent to it.
+    They are aborted, because `close` would wait until the client has read all that was sent.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limits: Limits) -> None:
@@ -52,13 +53,13 @@ class IdleConnections:
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, transport: asyncio.Transport) -> None:
-        """Note that a connection has become idle."""
+        """Register a connection as idle."""
         self._since[transport] = self._loop.time()
         if self._timer is None:
             self._timer = self._loop.call_later(self._limits.look_s, self._look)
 
     def discard(self, transport: asyncio.Transport) -> None:
-        """Note that a connection has a request, or is lost."""
+        """Remove a connection that has a request, or is lost."""
         self._since.pop(transport, None)
 
     def make_room(self, connections: int) -> None:

@@ -1,4 +1,4 @@
-"""Answers as JSON, whatever a label holds."""
+"""JSON responses that can contain any label."""
 
 import json
 from typing import Any
@@ -11,12 +11,12 @@ def encode(answer: Any) -> bytes:
     """Return an answer as JSON."""
     try:
         return to_json(answer)  # a quarter of the standard library's time
-    except ValueError:  # a label with half a surrogate pair, which a teacher may give: ASCII can say it, UTF-8 cannot
+    except ValueError:  # a label with half a surrogate pair: ASCII escapes can encode it, UTF-8 cannot
         return json.dumps(answer).encode()
 
 
 class JsonAnswer(JSONResponse):
-    """An answer that may hold labels."""
+    """JSON response that may contain labels."""
 
     def render(self, content: Any) -> bytes:
         """Return the body."""

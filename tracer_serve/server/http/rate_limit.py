@@ -16,7 +16,7 @@ class Left:
     ----------
     allowed : whether the request may be served
     remaining : requests that may follow at once
-    reset_s : seconds until the bucket is full again
+    reset_s : seconds until the bucket is full
     retry_s : seconds until the next request is allowed; 0 if it is allowed now
     """
 
@@ -53,7 +53,7 @@ class Buckets:
         allowed = tokens >= 1.0
         tokens -= allowed
         self._held[caller] = tokens, now
-        if len(self._held) > _MOST:  # the least recent caller is dropped; its bucket is nearly full again
+        if len(self._held) > _MOST:  # drop the least recent caller, whose bucket is nearly full
             self._held.popitem(last=False)
         missing = 0.0 if tokens >= 1.0 else (1.0 - tokens) / self._rate
         return Left(allowed, int(tokens), (self._size - tokens) / self._rate, missing)

@@ -12,7 +12,7 @@ from tracer_serve.server.http.errors import RefusalError
 _PATIENCE_S = 30.0
 _MOST_TOLD = 1_000  # validation errors of a body that are examined
 MOST_IN_MEMORY = 256_000_000
-"""Most bytes of all bodies that are being read."""
+"""Maximum number of bytes of all bodies that are being read."""
 
 WHOLE = "tracer.whole"
 """Key in the scope of a request whose whole body arrived with its head; it is read without a timeout."""
@@ -30,7 +30,7 @@ async def read_model(request: Request, model: type[M], limit: int) -> M:
     Raises
     ------
     RefusalError
-        415 for another content type, 413 for a larger body, 408 for one that stalls, 400 for one that is wrong.
+        415 for another content type, 413 for a larger body, 408 for one that stalls, 400 for an invalid one.
     """
     body = await read_json(request, limit)
     try:
@@ -57,7 +57,7 @@ def require_json(request: Request) -> None:
     Raises
     ------
     RefusalError
-        415 where that is not JSON.
+        415 if the type is not JSON.
     """
     kind = header_of(request, b"content-type").partition(";")[0].strip().lower()
     if kind != "application/json":
@@ -65,7 +65,7 @@ def require_json(request: Request) -> None:
 
 
 def header_of(request: Request, name: bytes) -> str:
-    """Return one header, "" where there is none; `Request.headers` makes an object to ask, and asks in its own way."""
+    """Return one header, "" if there is none; cheaper than `Request.headers`, which builds an object."""
     for key, value in request.scope["headers"]:
         if key == name:
             return str(value, "latin-1")
@@ -73,7 +73,7 @@ def header_of(request: Request, name: bytes) -> str:
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """Read a body of any kind; one that declares too much is refused before a byte of it is read.
+    """Read a body of any kind; refuse one that declares too many bytes before reading it.
 
     Raises
     ------
@@ -84,7 +84,7 @@ async def read_body(request: Request, limit: int) -> bytes:
     if declared.isdecimal() and int(declared) > limit:
         raise _too_large(limit)
     if request.scope.get(WHOLE):
-        body: bytes = (await request.receive()).get("body", b"")  # none if the client has disconnected
+        body: bytes = (await request.receive()).get("body", b"")  # no body if the client has disconnected
         if len(body) > limit:
             raise _too_large(limit)
         return body
@@ -102,7 +102,7 @@ async def read_body(request: Request, limit: int) -> bytes:
                 parts.append(part)
     except TimeoutError:
         raise RefusalError(408, f"the body did not arrive within {_PATIENCE_S:.0f} s") from None
-    except ClientDisconnect:  # without this, a traceback for each of them would fill the log
+    except ClientDisconnect:  # otherwise each would log a traceback
         raise RefusalError(400, "the client left before the end of the body") from None
     finally:
         in_memory.bytes -= size
@@ -110,7 +110,7 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 class _InMemory:
-    """Bytes of bodies that this process is reading."""
+    """Number of bytes of the bodies that this process is reading."""
 
     bytes = 0
 
@@ -123,7 +123,7 @@ def _too_large(limit: int) -> RefusalError:
 
 
 def explain(error: ValidationError, body: bytes) -> RefusalError:
-    """Name the first thing that is wrong; of very many, how many."""
+    """Describe the first validation error; of very many errors, their number."""
     if error.error_count() > _MOST_TOLD:
         return RefusalError(400, f"the body has {error.error_count():,} unknown or wrong fields")
     first = error.errors(include_url=False, include_input=False)[0]
@@ -141,6 +141,6 @@ def explain(error: ValidationError, body: bytes) -> RefusalError:
         return RefusalError(400, f"{field!r} is required", code="missing_field", param=field)
     if field == "input":
         return RefusalError(
-            400, "input has to be a text or a list of texts (of pairs, where the task says so)", param=field
+            400, "input has to be a text or a list of texts (or of pairs, with `input: pair`)", param=field
         )
     return RefusalError(400, f"{field or 'the body'}: {first['msg'][0].lower()}{first['msg'][1:]}", param=field or None)

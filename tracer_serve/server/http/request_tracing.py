@@ -1,4 +1,4 @@
-"""Requests as spans, and log lines that name their request's trace."""
+"""OpenTelemetry spans of requests, and log lines with trace ids."""
 
 import json
 import logging
@@ -20,28 +20,28 @@ _KNOWN = frozenset(
 
 
 def wanted() -> bool:
-    """Return whether anybody looks at traces."""
+    """Return whether spans or JSON log lines are configured."""
     return telemetry.configured() or os.environ.get(FORMAT) == "json"
 
 
 class Tracing:
-    """ASGI middleware that makes a span of each request to ``/v1/*``, and names its trace to the log.
+    """ASGI middleware that records a span per request to ``/v1/*``, and adds its trace id to log lines.
 
     Parameters
     ----------
-    task : name of the task that answers
+    task : name of the task
     """
 
     def __init__(self, app: ASGIApp, task: str) -> None:
         self._app, self._task = app, task
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request within its span."""
+        """Handle a request within its span."""
         TASK.set(self._task)
         if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
             await self._app(scope, receive, send)
             return
-        # few names, whatever is asked
+        # bounds the number of span names
         name = f"{scope['method']} {scope['path']}" if scope["path"] in _KNOWN else "/v1"
         with telemetry.request(name, Headers(scope=scope)) as note:
 
@@ -65,7 +65,7 @@ def _facts(scope: Scope, message: Message) -> dict[str, Any]:
 
 
 class JsonLines(logging.Formatter):
-    """A log record as one line of JSON; whatever a text holds is escaped."""
+    """Log formatter: one line of JSON per record, with texts escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
@@ -85,7 +85,7 @@ class JsonLines(logging.Formatter):
 
 
 def name_tasks() -> None:
-    """Let log lines name their task, for a process that serves several; lines of JSON do so anyway."""
+    """Add the task to log lines, for a process that serves several; JSON lines always have it."""
     if os.environ.get(FORMAT) != "json":
         name_lines()
 

@@ -1,4 +1,4 @@
-"""Decompress an answer, and join the events of a streamed one into its content and its tokens."""
+"""Decompress answers, and join the events of a stream into content and token counts."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ _MOST_DECODED = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """An answer: a completion, a response, or the text of a stream; and its tokens, where the server counts them."""
+    """Content of an answer (completion, response, or joined stream), and its tokens if the server counts them."""
 
     content: Any
     usage: Mapping[str, int]
@@ -28,7 +28,7 @@ def read_stream(body: bytes) -> Answered:
     Raises
     ------
     ValueError
-        Where an event is not JSON.
+        If an event is not JSON.
 
     Examples
     --------
@@ -65,7 +65,7 @@ def _events(body: bytes) -> Iterator[Mapping[str, Any]]:
 
 
 class _Pieces(httpx.SyncByteStream):
-    """A body in pieces so small that none of them expands to more than a few megabytes."""
+    """Iterator over a body in pieces so small that none expands to more than a few megabytes."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body
@@ -80,14 +80,14 @@ def decoded(body: bytes, coding: str) -> bytes:
     Raises
     ------
     ValueError
-        Where it is not encoded as it says, or expands to more than any answer with a label.
+        If the encoding is not the declared one, or the body expands to more than any answer with a label.
     """
     found = bytearray()
     try:
         for part in httpx.Response(200, headers={"content-encoding": coding}, stream=_Pieces(body)).iter_bytes():
             found += part
             if len(found) > _MOST_DECODED:
-                raise ValueError("the answer is longer than what is observed")
+                raise ValueError("the answer is too long to be observed")
     except httpx.DecodingError as error:
-        raise ValueError("the answer is not encoded as it says") from error
+        raise ValueError("the answer's encoding is not the declared one") from error
     return bytes(found)

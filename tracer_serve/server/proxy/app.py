@@ -1,4 +1,4 @@
-"""The proxy as an ASGI application: everything under ``/v1`` goes upstream, and a page shows the tasks found."""
+"""ASGI application of the proxy: forwards everything under ``/v1``, and shows the tasks found on a page."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -55,10 +55,10 @@ def make_proxy(upstream: str, observer: Observer, found: FoundCalls, admin_key: 
 
 
 async def forward(request: Request) -> Response:
-    """Forward a request of any method; the caller's own key goes along, and its rights are the caller's."""
+    """Forward a request of any method, with the caller's own key."""
     path: str = request.path_params["path"]
     if not is_plain(path):
-        raise RefusalError(404, "no API has such a path", code="not_found")
+        raise RefusalError(404, "this path belongs to no API", code="not_found")
     body = await read_body(request, _MAX_BODY)
     return ProxyRelay(request.app.state.upstream, path, body, request)
 

@@ -1,4 +1,4 @@
-"""The tasks among the observed calls: listed, projected in a process of its own, and written on demand."""
+"""List the tasks among the observed calls, project their coverage in a separate process, and write their files."""
 
 import json
 import subprocess
@@ -16,12 +16,12 @@ from tracer_serve.report.proposed_task import write_task
 from tracer_serve.server.proxy.observer import Observer
 
 PASS_THROUGH = "pass_through"  # noqa: S105  what a YAML says of the key
-_NICE = 10  # a projection takes minutes of CPU, which the forwarded calls must not miss
+_NICE = 10  # a projection takes minutes of CPU; forwarded calls have priority
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the proxy was started with.
+    """Settings of a running proxy.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class Settings:
 
 
 class FoundCalls:
-    """What the observer has found so far."""
+    """The tasks that the observer has found so far."""
 
     def __init__(self, observer: Observer, settings: Settings) -> None:
         self.observer, self.settings = observer, settings
@@ -62,7 +62,7 @@ class FoundCalls:
         Raises
         ------
         BadInputError
-            Where there is no such task, or its files exist.
+            If there is no such task, or its files exist.
         """
         with self.observer.lock:
             tasks = {task.name: task for task in found_tasks(self.observer.groups.groups(), self.settings.prices)}
@@ -71,7 +71,7 @@ class FoundCalls:
             return write_task(self.settings.tasks, tasks[name], self.settings.upstream, self.settings.alpha)
 
     def project(self) -> bool:
-        """Start to project the coverage of every task; return False where that is under way already."""
+        """Start to project the coverage of every task; return False if a projection is under way."""
         if not self.projecting.acquire(blocking=False):
             return False
         threading.Thread(target=self._project, name="projection", daemon=True).start()

@@ -1,4 +1,4 @@
-"""Observe forwarded calls in a thread of its own: parse them, group them by prompt, and save what may be kept."""
+"""Observe forwarded calls in a background thread: parse them, group them by prompt, and save what may be kept."""
 
 import json
 import logging
@@ -21,7 +21,7 @@ from tracer_serve.storage.observed import ObservedCalls
 PATHS = frozenset({"chat/completions", "responses"})
 """Paths of calls that may be classifications."""
 
-_WAITING = 2000  # exchanges that may wait; what comes beyond is counted as missed
+_WAITING = 2000  # exchanges that may wait; further ones are counted as missed
 _WAITING_BYTES = 64_000_000
 _SAVE_S = 5.0
 _OK = 200
@@ -29,11 +29,11 @@ _log = logging.getLogger(__name__)
 
 
 class Observer:
-    """A thread that observes exchanges; `observe` never blocks.
+    """Background thread that observes exchanges; `observe` never blocks.
 
     Parameters
     ----------
-    store : where what may be kept is saved, and loaded from at the start
+    store : database of what may be kept
     days : how long it is kept
     redact : applied to every text before it is kept
     """
@@ -48,28 +48,28 @@ class Observer:
         self._thread = threading.Thread(target=self._run, name="observer", daemon=True)
         self.groups = CallGroups(self._kept)
         self.lock = threading.Lock()
-        """Held while `groups` changes; whoever reads them holds it too."""
+        """Lock to hold while reading or changing `groups`."""
         self.missed = 0
 
     def start(self) -> None:
-        """Load what was kept, and start.
+        """Load the stored calls, and start.
 
         Raises
         ------
         StoreError
-            Where it cannot be read.
+            If they cannot be read.
         """
         if self._store.file.exists():
             self._store.load_into(self.groups)
         self._thread.start()
 
     def stop(self) -> None:
-        """Observe what waits, save, and end."""
+        """Observe the waiting exchanges, save, and stop."""
         self._queue.put(None)
         self._thread.join()
 
     def observe(self, exchange: Exchange) -> None:
-        """Take an exchange; where too many or too large ones wait, it is counted as missed."""
+        """Queue an exchange; if too many or too large ones wait, count it as missed."""
         if exchange.path not in PATHS or exchange.status != _OK:
             return
         if not self._count(exchange, 1):
@@ -136,17 +136,17 @@ class Observer:
 
 
 def _answer_of(exchange: Exchange) -> Answered:
-    """Return the content and the tokens of an answer, whatever its encoding, JSON or a stream.
+    """Return the content and the tokens of an answer, in any encoding, JSON or a stream.
 
     Raises
     ------
     ValueError
-        Where it is neither.
+        If it is neither.
     """
     body = decoded(exchange.answer, exchange.headers.get("content-encoding", ""))
     if exchange.headers.get("content-type", "").startswith("text/event-stream"):
         return read_stream(body)
-    if not body:  # longer than what is observed
+    if not body:  # too long to be observed
         return Answered(None, {})
     answer: Mapping[str, Any] = mapping(json.loads(body))
     return Answered(answer, tokens_of(mapping(answer.get("usage"))))

@@ -1,4 +1,4 @@
-"""The page of unrecognised calls and what it can do; all of it needs the admin key."""
+"""Page of unrecognised calls, with its actions; requires the admin key."""
 
 import json
 from typing import Any
@@ -17,12 +17,12 @@ from tracer_serve.server.proxy.found import FoundCalls
 from tracer_serve.server.routes.report_pages import SAFE, page_headers
 
 _FORM = "application/x-www-form-urlencoded"
-_SLOT = 60  # characters of each end of a prompt that the page shows
-_SEEN = 1000  # bytes of a form that is posted
+_SLOT = 60  # characters shown of each end of a prompt
+_SEEN = 1000  # bytes of a posted form
 
 
 async def index(request: Request) -> Response:
-    """Answer with the page."""
+    """Return the page."""
     found = _admitted(request)
     rows = await run_in_threadpool(rows_of, found)
     totals = found.totals()
@@ -40,7 +40,7 @@ async def index(request: Request) -> Response:
 
 
 async def calls_json(request: Request) -> Response:
-    """Answer with the numbers of the page."""
+    """Return the numbers of the page as JSON."""
     found = _admitted(request)
     rows = await run_in_threadpool(rows_of, found)
     totals = found.totals()
@@ -50,7 +50,7 @@ async def calls_json(request: Request) -> Response:
 
 
 async def write(request: Request) -> Response:
-    """Write the files of the task that is named."""
+    """Write the files of the named task."""
     found = _admitted(request, acts=True)
     file = await run_in_threadpool(found.write, await _name_of(request))
     if _is_form(request):
@@ -95,7 +95,7 @@ def rows_of(found: FoundCalls) -> list[dict[str, Any]]:
 
 
 def _admitted(request: Request, *, acts: bool = False) -> FoundCalls:
-    """Check the admin key, as bearer token or as a browser's password, and that no other site's page acts."""
+    """Check the admin key (a bearer token, or a browser's password), and that the request comes from this page."""
     key = request.app.state.admin_key
     if not key:
         raise RefusalError(403, f"this page is closed: {ADMIN_KEY} is not set", code="admin_closed")
@@ -106,13 +106,13 @@ def _admitted(request: Request, *, acts: bool = False) -> FoundCalls:
     origin = request.headers.get("origin")
     elsewhere = request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none")
     if acts and (elsewhere or (origin is not None and origin.partition("://")[2] != request.headers.get("host"))):
-        raise RefusalError(403, "pages of other sites may not do this", code="cross_site")
+        raise RefusalError(403, "a request from another site's page is refused", code="cross_site")
     found: FoundCalls = request.app.state.found
     return found
 
 
 async def _name_of(request: Request) -> str:
-    """Return the task that a form or a JSON object names."""
+    """Return the task name in a form or a JSON object."""
     body = await read_body(request, _SEEN)
     if _is_form(request):
         return parse_qs(body.decode("utf-8", "replace")).get("name", [""])[0]

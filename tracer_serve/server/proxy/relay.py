@@ -1,4 +1,4 @@
-"""Forward a request to the upstream API and its answer back, byte by byte, with the caller's own key."""
+"""Forward requests to the upstream API, and its answers back, byte by byte, with the caller's own key."""
 
 import asyncio
 import time
@@ -15,9 +15,9 @@ from yarl import URL
 from tracer_serve.server.http.errors import RefusalError, respond
 
 MOST_OBSERVED = 64_000
-"""Bytes of an answer that are observed; a longer one holds no label."""
+"""Maximum number of bytes of an answer that is observed; longer ones hold no label."""
 
-# a read may take as long as OpenAI's own clients allow between two tokens
+# between two tokens, as OpenAI's own clients allow
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=20.0, sock_connect=20.0, sock_read=600.0)
 _CONNECTIONS, _KEEP_ALIVE_S = 256, 30.0
 _LONGEST_HEADER = 65_536
@@ -32,12 +32,12 @@ _NOT_SENT = _HOP_BY_HOP | {b"content-length"}  # aiohttp writes it
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A forwarded call and its whole answer.
+    """A forwarded call with its whole answer.
 
     Parameters
     ----------
-    path : below the API's root, such as ``chat/completions``
-    headers : of the answer
+    path : path below the API's root, such as ``chat/completions``
+    headers : headers of the answer
     at : when the answer ended, in seconds since 1970
     """
 
@@ -53,7 +53,7 @@ Observe = Callable[[Exchange], None]
 
 
 class Upstream:
-    """The API that calls are forwarded to; made in a running event loop.
+    """Client of the API that calls are forwarded to; made in a running event loop.
 
     aiohttp, not httpx as elsewhere: it takes half the CPU per call, which is most of what the proxy adds to a call.
 
@@ -89,7 +89,7 @@ class Upstream:
             The upstream cannot be reached.
         """
         query = request.scope["query_string"].decode("ascii")
-        # not joined: a path that looks like a URL must not lead to another host
+        # concatenated, not joined: a path that looks like a URL must not lead to another host
         url = URL(f"{self.root}/{path}" + (f"?{query}" if query else ""), encoded=True)
         headers = [(name, value) for name, value in request.headers.raw if name not in _NOT_SENT]
         return await self._session.request(
@@ -106,14 +106,14 @@ class Upstream:
 
 
 class ProxyRelay(Response):
-    """The upstream's answer, passed on while it arrives, no longer than the client stays."""
+    """Streaming response: forwards the upstream's answer while it arrives, until the client leaves."""
 
     def __init__(self, upstream: Upstream, path: str, body: bytes, request: Request) -> None:
         self.upstream, self.path, self.sent, self.request = upstream, path, body, request
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Forward until the answer ends or the client leaves, whichever is first."""
+        """Forward until the answer ends or the client leaves."""
         passing = asyncio.create_task(self._pass(scope, receive, send))
         leaving = asyncio.create_task(_left(receive))
         try:

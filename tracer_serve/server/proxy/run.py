@@ -13,7 +13,7 @@ _GRACE_S = 10
 
 
 def run_proxy(app: Starlette, listener: socket) -> None:
-    """Serve until SIGTERM or SIGINT; answers under way may take a few seconds to end.
+    """Serve until SIGTERM or SIGINT; answers in flight may take a few seconds to finish.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def run_proxy(app: Starlette, listener: socket) -> None:
         ws="none",
         log_level="warning",
         access_log=False,
-        server_header=False,  # the upstream's own are passed on
+        server_header=False,  # those of the upstream are forwarded
         date_header=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=_GRACE_S,

@@ -123,7 +123,7 @@ class Trace:
     u : drawn once from U(0, 1); audits are the handled rows with u < audit_rate, and calibration thins the
         deferred rows of an epoch by the same draw
     cost : what the teacher's answer cost, in the price's currency
-    latency_ms : by stage: ``embed``, ``predict``, ``teacher``
+    latency_ms : of this text, by stage: ``embed`` and ``predict`` as its share of the batch, ``teacher``
     form : fingerprint of the call's form, which is its prompt without the text; None where it is unknown
     group : rows that are not independent share a group: a caller's own group, a conversation, a template
     key_id : short hash of the key that asked

@@ -1,6 +1,7 @@
 """The numbers of the dashboard, and a text explained."""
 
 import re
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -255,6 +256,21 @@ async def test_money_counts_today_only_and_silent_hours_are_there(task: MakeTask
     assert len(found["hours"]) == 24
     assert [hour["handled"] for hour in found["hours"] if hour["handled"]] == [1, 2]
     assert found["today"]["requests"] == 2
+
+
+async def test_times_are_per_text_and_not_per_batch(task: MakeTask) -> None:
+    """The texts of a long list share the time of their batches: all of them together took no longer than the call."""
+    spec = task()
+    make_version(spec)
+    texts = [f"{text} {i}" for i in range(20) for text in RED]
+    async with serving(spec) as (client, runtime):
+        started = time.perf_counter()
+        (await client.post("/v1/classify", json={"input": texts})).raise_for_status()
+        whole_ms = 1e3 * (time.perf_counter() - started)
+        runtime.writer.close()
+        found = [row.latency_ms for row in runtime.store.traces.recent(1000)]
+    assert len(found) == len(texts)
+    assert 0 < sum(ms["embed"] + ms["predict"] for ms in found) < whole_ms
 
 
 def test_imported_rows_are_no_requests() -> None:

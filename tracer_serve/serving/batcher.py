@@ -32,10 +32,16 @@ MaybeVerdict: TypeAlias = Verdict | BadInputError | None
 
 @dataclass(slots=True)
 class BatchTimes:
-    """Time spent in the batches that a request took part in, seconds."""
+    """Time spent in the batches that a request took part in, seconds, and the texts of all callers in them."""
 
     embed_s: float = 0.0
     predict_s: float = 0.0
+    texts: int = 0
+
+    def per_text_ms(self) -> dict[str, float]:
+        """Return milliseconds per text, by stage: a text of a full batch costs less than one alone."""
+        each = 1e3 / max(1, self.texts)
+        return {"embed": round(self.embed_s * each, 3), "predict": round(self.predict_s * each, 3)}
 
 
 @dataclass(slots=True, eq=False)
@@ -198,6 +204,7 @@ def _judge(rows: list[_Row]) -> None:
     for job in {id(job): job for job, _ in rows}.values():
         job.times.embed_s += found.embed_s
         job.times.predict_s += took - found.embed_s
+        job.times.texts += len(rows)
 
 
 def _hand_back(rows: list[_Row]) -> None:

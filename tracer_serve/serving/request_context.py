@@ -28,7 +28,7 @@ class RequestContext:
     sampled : whether handled texts are audited at the current rate; else the rate is 1
     degrade : whether the surrogate answers, uncertified and marked so, where the teacher is down
     metadata : stored with each trace
-    latency_ms : of the batches, by stage
+    latency_ms : per text of the batches, by stage
     """
 
     task: str

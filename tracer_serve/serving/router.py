@@ -190,7 +190,7 @@ class Router:
             sampled=certified and conditions.withheld in (None, "canary"),
             degrade=self.degrade,
             metadata=metadata,
-            latency_ms={"embed": round(times.embed_s * 1e3, 3), "predict": round(times.predict_s * 1e3, 3)},
+            latency_ms=times.per_text_ms(),
             watch=self.watch,
             writer=self.writer,
             audits=self.audits,

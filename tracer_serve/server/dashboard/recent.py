@@ -20,7 +20,7 @@ _HELD = ("observe", "canary", "gate_closed")
 def recent_of(traces: Sequence[Trace], version: int | None = None) -> dict[str, Any]:
     """Sum up rows, newest first; imported ones say nothing about the service and are left out.
 
-    Times are of computing and of the teacher: what a request waited for others in its batch is in `/metrics`.
+    Times are per text, of computing and of the teacher: what a request waited for others in its batch is in `/metrics`.
 
     Parameters
     ----------

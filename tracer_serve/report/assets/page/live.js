@@ -76,7 +76,7 @@ function tiles({ version, gate, mode, traffic, promise, recent, versions }) {
     put("saved-note", cash ? `net of ${money(cash.audits, cash.currency)} for audits; ${money(cash.spent, cash.currency)} spent on deferred texts` : traffic ? `net of ${plural(traffic.today.audits, "audit")}; no answer has told a cost this week` : "");
   }
   const { handled, deferred } = recent ? recent.latency_ms : { handled: { p50: null }, deferred: { p50: null } };
-  put("latency-name", `Median time${handled.p50 !== null ? " of what was handled" : deferred.p50 !== null ? " of what was deferred" : " to an answer"}`);
+  put("latency-name", `Median time${handled.p50 !== null ? " of a handled text" : deferred.p50 !== null ? " of a deferred text" : " to an answer"}`);
   put("latency", handled.p50 === null ? ms(deferred.p50) : ms(handled.p50));
   const tail = (name, part) => (part.p50 === null ? [] : [`${name} ${ms(part.p50)}, p99 ${ms(part.p99)}`]);
   put("latency-note", [...tail("handled", handled), ...tail("deferred", deferred), ...(deferred.p50 !== null && deferred.p50 < 1 ? ["answers from a cache count"] : [])].join("; ") || "no request yet");

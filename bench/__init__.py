@@ -1,1 +1,1 @@
-"""Benchmarks: ours beside the peer's, on the same rows in the same run."""
+"""Benchmarks of tracer-serve and tracer-llm, on the same rows in the same run."""

@@ -1,4 +1,4 @@
-"""Abusive callers with a key, each a function that asks a server without end; for `bench.fairness`."""
+"""Abusive callers with a key, each a function that sends requests without end; for `bench.fairness`."""
 
 import asyncio
 import itertools
@@ -23,7 +23,7 @@ _BODY = 3_000_000
 
 
 def ask(connections: int, bodies: list[Any], path: str, url: str) -> None:
-    """Ask on some connections, each as soon as it has its answer."""
+    """Send requests on some connections, each after the answer to the one before."""
     contents = itertools.cycle([json.dumps(one).encode() for one in bodies])
 
     async def forever(client: httpx.AsyncClient) -> None:
@@ -41,7 +41,7 @@ def ask(connections: int, bodies: list[Any], path: str, url: str) -> None:
 
 
 def send(connections: int, first: bytes, then: bytes, url: str) -> None:
-    """Send bytes on some connections, as fast as they are taken, and read nothing."""
+    """Send bytes on some connections as fast as possible, and read nothing."""
     where = urlsplit(url)
 
     def one() -> None:

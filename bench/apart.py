@@ -1,4 +1,4 @@
-"""A measurement in a process of its own, so that CPU and memory are its own."""
+"""Run a measurement in a separate process, so that its CPU and memory can be measured."""
 
 import multiprocessing
 import resource
@@ -20,7 +20,7 @@ class _Result:
 
 
 def apart(work: Callable[..., R], *given: Any, progress: Progress | None = None) -> R:
-    """Return ``work(*given)`` of a new process; with `progress`, which is told here, ``work(*given, progress)``."""
+    """Return ``work(*given)`` of a new process; with `progress`, which is called here, ``work(*given, progress)``."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
     child = context.Process(target=_child, args=(there, work, given, progress is not None), daemon=True)
@@ -31,7 +31,7 @@ def apart(work: Callable[..., R], *given: Any, progress: Progress | None = None)
             assert progress is not None
             progress(*message)
     except EOFError:
-        raise SystemExit("the process that was measured died; its message stands above") from None
+        raise SystemExit("the measured process died; its message is above") from None
     child.join()
     value: R = message.value
     return value

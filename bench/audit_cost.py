@@ -1,4 +1,4 @@
-"""What audits and late alarms cost together, at `audit_rate: auto` and at the best fixed rate. Part of `bench.monitor`.
+"""Cost of audits and late alarms at `audit_rate: auto` and at the best fixed rate. Part of `bench.monitor`.
 
 A version handles n requests a day at an agreement of .96 and drops to .82 once in `EVERY_DAYS` days. A day costs its
 audits; a drop costs the excess disagreements until the alarm, each as much as `WRONG` teacher calls. The monitor's
@@ -39,7 +39,7 @@ class CostRow:
 
     @property
     def ratio(self) -> float:
-        """How much more `auto` costs."""
+        """Cost at `auto` relative to the best fixed rate."""
         return self.auto / self.best
 
 

@@ -1,10 +1,10 @@
-"""How long a single request takes beside a list of ten thousand texts, and what the list loses to it.
+"""Latency of single requests beside a list of ten thousand texts, and what the list loses to them.
 
     python -m bench.beside
 
-One worker answers single texts, one after the other, first by themselves; then one list, by itself; then the list once
-more with single texts beside it until it is answered: round after round, so that what else the machine does meets
-all three alike. Versions and texts are those of `bench.serving`.
+One worker answers single texts, one after the other; then one list; then the list with single texts beside it until it
+is answered. Rounds alternate, so that other load on the machine affects all three alike. Versions and texts are those
+of `bench.serving`.
 """
 
 import argparse
@@ -56,7 +56,7 @@ class Row:
 
 
 class _Client:
-    """A keep-alive connection that asks and waits."""
+    """Keep-alive connection that sends a request and waits."""
 
     def __init__(self, port: int) -> None:
         self._connection = HTTPConnection("127.0.0.1", port, timeout=600)

@@ -1,8 +1,8 @@
-"""A refit of many real texts here, on a Dask cluster, and while one of its workers is killed: cost, and what differs.
+"""Cost of a refit here, on a Dask cluster, and while a worker is killed; and whether the versions differ.
 
 ``python -m bench.cluster --rows 100000`` takes the texts of Banking77 and CLINC150, and as many variants as are
 missing: with a word left out, or two swapped. Each refit is a process of its own on a copy of the same store; the
-cluster is two workers on this machine, which share its cores, so that nothing is gained here but the proof.
+cluster is two workers on this machine, which share its cores, so it shows equality, not speed.
 """
 
 import argparse
@@ -92,7 +92,7 @@ def texts_of(rows: int, seed: int = 0) -> list[tuple[str, str]]:
 def variant(text: str, rng: np.random.Generator) -> str:
     """Return a text with a word left out, or with two neighbours swapped."""
     words = text.split()
-    if len(words) < 4:  # of so few each one matters
+    if len(words) < 4:  # too short to lose a word
         return f"{text} please"
     place = int(rng.integers(0, len(words) - 1))
     if rng.random() < 0.5:

@@ -1,4 +1,4 @@
-"""How much traffic is handled at a required agreement, and how much agreement is kept: tracer-llm and tracer-serve.
+"""Coverage at a required agreement, and the agreement reached: tracer-llm and tracer-serve.
 
     python -m bench.coverage --dataset banking77_llm --teacher qwen3_30b_fewshot --alpha 0.80 0.90 0.95 0.97
 

@@ -31,20 +31,20 @@ from tracer_serve.policy.verdicts import Verdicts
 from tracer_serve.types import Bools, Labels
 
 KEEPS = (1.0, 0.98, 0.97)
-_KEEP = (0.98,)  # of a cascade, which is fitted anew for each
+_KEEP = (0.98,)  # of a cascade, which is fitted again for each
 OURS: dict[str, Any] = {"surrogates": ["blend"], "acceptors": ["logistic"]}
-_PRICED = {"model": ENCODER, "backend": "onnx"}  # what embedding costs where a cascade may spare it
+_PRICED = {"model": ENCODER, "backend": "onnx"}  # cost of embedding, which a cascade may save
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What our system is asked for.
+    """Settings of the arm of tracer-serve.
 
     Parameters
     ----------
-    spec : laid over the task's
+    spec : overrides of the task's spec
     keeps : scope guards; none: `KEEPS`, of a cascade the default one
-    halves : how many halves of the test rows certify the fitted policy anew
+    halves : number of random halves of the test rows that certify the fitted policy again
     """
 
     alphas: Sequence[float]
@@ -57,7 +57,7 @@ class Wanted:
 def ours(data: Dataset, wanted: Wanted, progress: Progress) -> list[Row]:
     """Fit once by the product's own `fit_policy`, certify at each alpha, judge on the test rows.
 
-    A cascade is fitted anew for each alpha and guard, on which its stages' places on one path depend.
+    A cascade is fitted again for each alpha and guard, because its stages' places on one path depend on them.
     """
     cascade = "cascade" in wanted.spec.get("gate", {}).get("families", ())
     if cascade and wanted.halves:
@@ -85,7 +85,7 @@ def ours(data: Dataset, wanted: Wanted, progress: Progress) -> list[Row]:
 
 def _task(data: Dataset, wanted: Wanted, alpha: float, keep: float) -> Task:
     required = {"name": "bench", "teacher": "offline", "input": "pair" if data.name == "sick" else "text"}
-    required["embedder"] = "sentence_transformers"  # whose vectors are given; a surrogate may name another one
+    required["embedder"] = "sentence_transformers"  # its vectors are given; a surrogate may name another embedder
     gate = {"scope": {"keep": keep}} | wanted.spec.get("gate", {}) | {"alpha": alpha, "delta": wanted.delta}
     return Task(Spec.model_validate({**required, **wanted.spec, "gate": gate}), Path("bench"), "")
 
@@ -125,7 +125,7 @@ def halved(fitted: Fitted, test: Part, asked: Verdicts, alphas: Sequence[float],
 
 
 def certified_at(fitted: Fitted, task: Task, alpha: float, keep: float) -> Policy:
-    """Certify the fitted policy anew, as `fit_policy` does, at another alpha and another scope guard."""
+    """Certify the fitted policy again, as `fit_policy` does, at another alpha and another scope guard."""
     calibration = fitted.calibration
     guard = scope_threshold(calibration.paths.scope[0], keep)
     asked = settings_of(task, calibration.mode, rivals=calibration.rivals)
@@ -136,7 +136,7 @@ def certified_at(fitted: Fitted, task: Task, alpha: float, keep: float) -> Polic
 
 
 def _ask(policy: Policy, part: Part) -> Verdicts:
-    """Ask a policy of one stage about each row, once for all alphas, guards and halves: an encoder takes its time."""
+    """Run a policy of one stage on each row, once for all alphas, guards and halves, because an encoder is slow."""
     (stage,) = policy.stages
     given = {stage.view: part.vectors} if isinstance(stage.view.embedder, Given) else {}
     (asked,) = policy.ask_all(part.texts, given)
@@ -152,7 +152,7 @@ def _handled(policy: Policy, asked: Verdicts) -> Bools:
 
 
 def _decide(policy: Policy, part: Part) -> tuple[Bools, Labels, Bools]:
-    """Return what is handled, the labels, and what a cascade's first stage handles."""
+    """Return the handled rows, the labels, and the rows that a cascade's first stage handles."""
     if not len(part):
         return np.zeros(0, bool), np.zeros(0, np.str_), np.zeros(0, bool)
     given = {view: part.vectors for view in policy.views if isinstance(view.embedder, Given)}

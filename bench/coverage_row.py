@@ -1,4 +1,4 @@
-"""What is measured of one system: how much it handles, and how often the teacher agrees."""
+"""Coverage and agreement of one system."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ class Row:
     coverage : share of the test rows that is handled
     agreement : share of those on which the teacher agrees, None where nothing is handled
     worst_class : least such share over the given labels with at least 20 handled rows
-    certified_coverage : what the certificate says; None for the peer, which states it of other rows
+    certified_coverage : coverage in the certificate; None for the peer, which states it for other rows
     oos_accepted : share of out-of-scope inputs that is handled, None where the dataset has none
     first_share : share of the test rows that a cascade's first stage handles, None where there is one stage
     cpu_s, peak_mb : of the fit, in its own process

@@ -1,4 +1,4 @@
-"""The public datasets of the benchmarks, embedded once, and the teachers that they play.
+"""Public datasets of the benchmarks, embedded once, with their teachers' labels.
 
 The folder that holds them is named by ``TRACER_BENCH_DATA``; nothing of it is copied but the vectors, which are kept
 under ``.bench/vectors``.
@@ -32,7 +32,7 @@ _NEAR = 10
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Some rows: n texts, what the teacher says, float32 vectors (n, d)."""
+    """Part of a dataset: n texts, the teacher's labels, float32 vectors (n, d)."""
 
     texts: Sequence[Text]
     labels: Labels
@@ -66,7 +66,7 @@ class Dataset:
 
 
 class Given:
-    """An embedder that only looks vectors up: both systems get the same ones, and a fit loads no encoder.
+    """Embedder that looks up known vectors: both systems get the same ones, and a fit loads no encoder.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def data_folder() -> Path:
     Raises
     ------
     SystemExit
-        Where it is not named or not there.
+        If it is not named or does not exist.
     """
     folder = os.environ.get("TRACER_BENCH_DATA", "")
     if not folder or not Path(folder).is_dir():

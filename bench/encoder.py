@@ -4,11 +4,11 @@
     python -m bench.encoder --keep FOLDER --latency
     python -m bench.encoder --task configs/sick_encoder.yaml
 
-One training on the official train rows. The test rows, none of which was trained on, are then split anew per draw,
-near-duplicates together: one part calibrates a strict certificate, the other one is judged. ``--latency`` asks about
-single pairs, one after the other: the encoder's graph beside the path of frozen embeddings (both sides embedded by an
-8-bit graph, then the default blend), in the same process and on the same pairs. ``--task`` does so with the version
-that a fitted task serves: its embedder alone, and its policy, by the stage that answers or defers.
+One training on the official train rows. The test rows, none of which was trained on, are then split per draw,
+near-duplicates together: one part calibrates a strict certificate, which is judged on the other part. ``--latency``
+asks about single pairs, one after the other: the encoder's graph beside the path of frozen embeddings (both sides
+embedded by an 8-bit graph, then the default blend), in the same process and on the same pairs. ``--task`` does so with
+the version that a fitted task serves: its embedder alone, and its policy, by the stage that answers or defers.
 """
 
 import argparse
@@ -39,7 +39,7 @@ from tracer_serve.policy.policy import Policy
 from tracer_serve.storage.versions.local import LocalVersions
 from tracer_serve.types import Bools, Floats, Inputs, Labels, Text, Vectors
 
-_TRAINED_BLEND = 1500  # rows: what it predicts costs the same however many it has seen
+_TRAINED_BLEND = 1500  # rows: the cost of a prediction does not depend on their number
 _WARM, _ASKED = 20, 400
 
 
@@ -67,11 +67,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Single answers of one path, milliseconds.
+    """Latency of single answers of one path, milliseconds.
 
     Parameters
     ----------
-    share : of the pairs that take it
+    share : share of the pairs that take this path
     """
 
     system: str
@@ -87,7 +87,7 @@ def given(texts: Sequence[Text]) -> Inputs:
 
 
 def trained(rows: tuple[list[Text], Labels], params: dict[str, Any], keep: Path | None) -> tuple[Encoder, float]:
-    """Return the encoder and the CPU seconds of its training; from `keep`, where it is there already (then 0)."""
+    """Return the encoder and the CPU seconds of its training; 0 if it is loaded from `keep`."""
     if keep is not None and keep.exists():
         found: Encoder = load_component(Encoder, keep)
         return found, 0.0
@@ -210,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--resamples", type=int, default=20, help="splits of the test rows")
     parser.add_argument("--params", default="{}", help='YAML of the encoder, as "{epochs: 3, seed: 1}"')
     parser.add_argument("--keep", type=Path, help="folder that the training is kept in, or taken from")
-    parser.add_argument("--latency", type=int, nargs="?", const=_ASKED, default=0, help="time so many single pairs")
+    parser.add_argument("--latency", type=int, nargs="?", const=_ASKED, default=0, help="single pairs to time")
     parser.add_argument("--task", type=Path, help="time the version that this fitted task serves, and nothing else")
     parser.add_argument("--json", action="store_true", help="flat rows, nothing else on standard output")
     options = parser.parse_args(arguments)

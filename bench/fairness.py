@@ -1,9 +1,9 @@
-"""Single texts of one caller, alone and beside an abusive caller of each kind: latency at the client.
+"""Latency of one caller's single texts, alone and beside each kind of abusive caller.
 
     python -m bench.fairness
     python -m bench.fairness --minutes 10
 
-The second form lets all of them ask at the same time and measures the server's memory before and after. One server
+The second form runs all of them at the same time, and measures the server's memory before and after. One server
 process with two API keys and a small certified version; the abusive caller is a process of its own. The
 teacher is the stub of the tests, with a latency of .1 s. Quiet and loaded runs alternate, on the same connections.
 """
@@ -101,7 +101,7 @@ def memory(url: str, minutes: float) -> Table:
         for part in range(1, 5):
             time.sleep(15 * minutes)
             note(f"after {part * minutes / 4:g} minutes")
-    time.sleep(45)  # until what is idle is closed
+    time.sleep(45)  # until idle connections are closed
     note("45 s after its end")
     shown.caption = f"traces lost: {lost(url)}"
     return shown

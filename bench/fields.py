@@ -1,4 +1,4 @@
-"""Several fields in one answer: what is certified of the whole, beside a separate task per field.
+"""Coverage of a task with several fields, compared with a separate task per field.
 
     python -m bench.fields --traces 3000
     python -m bench.fields --world tags --embedder sentence_transformers

@@ -1,4 +1,4 @@
-"""Ten days of Banking77 traffic: does coverage keep up, and does a system notice that its teacher has changed its mind?
+"""Ten days of Banking77 traffic: coverage over time, and detection of a teacher that changes its labels.
 
     python -m bench.flywheel --seeds 0 1 2 --plot docs/flywheel.svg
 

@@ -1,4 +1,4 @@
-"""tracer-serve through the days of `bench.flywheel`: the product's own code decides, HTTP and time are left out."""
+"""The arm of tracer-serve in `bench.flywheel`: the product's own code, without HTTP and real time."""
 
 import random
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ from tracer_serve.serving.audit_rate import Traffic, rate_in_force
 from tracer_serve.storage.traces import TraceStore, new_id
 from tracer_serve.types import Bools, Labels, Trace
 
-_CHUNK = 50  # calls between two looks at the monitor
+_CHUNK = 50  # calls between two checks of the monitor
 _TEACHER = TeacherSince("gold")
 
 
@@ -36,7 +36,7 @@ class Arm:
     Parameters
     ----------
     audited : whether handled calls are audited, at ``audit_rate: auto``
-    everything : whether every call is labelled for nothing
+    everything : whether every call is labelled free of charge
     """
 
     name: str
@@ -52,7 +52,7 @@ class Arm:
     attempts: int = 0
 
     def run(self) -> list[Day]:
-        """Live through all days, a refit each night."""
+        """Run all days, with a refit each night."""
         self.rng.seed(self.world.seed)
         self.store.traces.add(self._trace(i, self.world.labels[0], decision=None) for i in range(START))
         self.refit()
@@ -88,7 +88,7 @@ class Arm:
             self.loaded = ActiveVersion(self.version, fitted.policy, _TEACHER.fingerprint, labels, taken.after)
 
     def live(self, number: int) -> Day:
-        """Live through one day, in chunks, between which gate, rate and version may change."""
+        """Run one day, in chunks, between which gate, rate and version may change."""
         morning, state = self._serving.policy, self.monitor
         facts = {} if self.closed else self._measured(morning, number)
         rows, label = self.world.day(number), self.world.labels[number - 1]
@@ -124,7 +124,7 @@ class Arm:
         return self.loaded
 
     def _alarm(self, morning: MonitorState, agreed: float) -> dict[str, Any]:
-        """Close the gate; return after how many audits of the day, and how many were to be expected."""
+        """Close the gate; return the number of audits of the day until then, and the expected number."""
         state, self.tried, self.attempts = self.monitor, 0.0, 0
         close_gate(self.store, self._serving.number, state.seen, state.agreements, state.evidence)
         median, late = expected_audits(morning, agreed)
@@ -159,7 +159,7 @@ class Arm:
         return handled, right, len(outcomes)
 
     def _repair_due(self) -> bool:
-        """Say whether the schedule would try to open the gate: at four times the least, then ever more."""
+        """Return whether the schedule would try to open the gate: at four times the minimum, then with more rows."""
         closing = closing_of(self.store)
         rows = self.store.traces.labelled_since(closing.after if closing else "")
         if rows < max(4.0 * n_min(ALPHA, self.task.spec.gate.delta), 1.5 * self.tried):
@@ -168,7 +168,7 @@ class Arm:
         return True
 
     def _measured(self, policy: Policy, number: int) -> dict[str, Any]:
-        """Return the agreement on everything that comes from this day on, by what the teacher says today."""
+        """Return the agreement on all later traffic, by the teacher's labels of today."""
         unseen = np.arange(self.world.day(number).start, len(self.world.pool))
         given, accepts = _decide(policy, self.world.pool.take(unseen))
         found = agreement(given, accepts, self.world.labels[number - 1][unseen])

@@ -1,4 +1,4 @@
-"""tracer-llm through the days of `bench.flywheel`: it refits each night on labels of what it had deferred.
+"""The arm of tracer-llm in `bench.flywheel`: it refits each night on the labels of what it deferred.
 
 Its candidate gbt is left out, as its configuration advises for many classes.
 """
@@ -42,7 +42,7 @@ def main(a):
 
 
 def peer(world: World) -> list[Day]:
-    """Live through all days."""
+    """Run all days."""
     arrays = {"vectors": world.pool.vectors, "texts": list(world.pool.texts), "start": START, "calls": CALLS}
     labels = [label.tolist() for label in world.labels]
     found = run_in_peer(_PEER, arrays | {"labels": labels, "days": DAYS, "alpha": ALPHA})

@@ -1,4 +1,4 @@
-"""The days of `bench.flywheel` as one SVG: coverage above, true and reported agreement below, a column per world."""
+"""Plot of `bench.flywheel` as one SVG: coverage above, true and reported agreement below, a column per world."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Banking77 as ten days of traffic, calm or with a teacher that changes its mind; what an arm did on each of them."""
+"""Banking77 as ten days of traffic, calm or with a teacher that changes its labels; results of an arm per day."""
 
 from dataclasses import dataclass
 
@@ -13,11 +13,11 @@ DRIFT_DAY, SWAPPED = 6, 8
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """Banking77 in one random order: the starting traces, the days, and rows that nobody ever sees.
+    """Banking77 in one random order: the starting traces, the days, and held-out rows.
 
     Parameters
     ----------
-    labels : what the teacher says of every row, on each day
+    labels : the teacher's label of every row, on each day
     """
 
     name: str
@@ -32,19 +32,19 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """What one arm did on one day.
+    """Results of one arm on one day.
 
     Parameters
     ----------
     coverage : share of the day's calls that was handled
     saved : share of the day's calls that cost no teacher call, net of audits
-    agreement : of the morning's policy on what it handles of all rows that it has never seen; None: nothing
-    lived : agreement of what was really handled on this day
-    reported : what the system itself says in the morning
+    agreement : agreement of the morning's policy on the unseen rows that it handles; None: it handles none
+    lived : agreement of the calls handled on this day
+    reported : agreement that the system itself reports in the morning
     noise : standard error of `reported` less `agreement`, both being shares of finite samples
-    audits : asked on this day
-    alarm_after : audits of this day at the alarm, where there was one
-    alarm_median, alarm_late : what the monitor is expected to need, from its state of that morning: median, 95 %
+    audits : number of audits on this day
+    alarm_after : audits of this day until the alarm, if there was one
+    alarm_median, alarm_late : expected audits until an alarm, from the monitor's state of that morning: median, 95 %
     reopened : calls of this day until the gate was opened again
     """
 

@@ -1,4 +1,4 @@
-"""Feed mutated inputs to everything that parses what callers, endpoints and log files say.
+"""Fuzz every parser of input from callers, endpoints and log files.
 
     python -m bench.fuzz --seconds 60
 
@@ -91,7 +91,7 @@ def _event(facts: Mapping[str, Any]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A parser: what it is fed first, and the errors that it may raise."""
+    """Parser under test: its first examples, and the errors that it may raise."""
 
     run: Run
     examples: Sequence[bytes]
@@ -282,7 +282,7 @@ def _outcome(run: Callable[[], object], refusals: tuple[type[Exception], ...]) -
 
 @dataclass(slots=True)
 class Count:
-    """What was seen of a target."""
+    """Counts of a target's outcomes."""
 
     inputs: int = 0
     outcomes: int = 0

@@ -1,4 +1,4 @@
-"""How often a certificate is wrong: tracer-llm's gate and tracer-serve's on the same draws, truth known.
+"""Rate of wrong certificates: the gates of tracer-llm and tracer-serve on the same draws, with known truth.
 
     python -m bench.guarantee --runs 400 --fits 40
 

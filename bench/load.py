@@ -1,7 +1,7 @@
-"""A load generator: keep-alive clients on raw sockets, each sending its next request when its answer is there.
+"""Load generator: keep-alive clients on raw sockets, each sending its next request after its answer.
 
-It runs as a process of its own (``python -m bench.load``), told what to do by JSON on standard input, and takes some
-15 us of CPU a request, so that on two cores it does not become what is measured.
+It runs as a separate process (``python -m bench.load``), reads its task as JSON from standard input, and takes about 15
+us of CPU a request, so that it does not dominate the measurement on two cores.
 """
 
 import asyncio
@@ -23,13 +23,13 @@ _ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is asked of a server.
+    """Load on a server.
 
     Parameters
     ----------
     bodies : JSON bodies, sent in turn
-    clients : how many ask at a time
-    seconds : for how long, after `warm_s` that do not count
+    clients : number of concurrent clients
+    seconds : duration, after `warm_s` that do not count
     """
 
     port: int
@@ -42,13 +42,13 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Met:
-    """What came of it.
+    """Result of a load.
 
     Parameters
     ----------
     rps, p50_ms, p99_ms : answers a second, milliseconds to an answer
     all : answers, those of the warm-up included
-    errors : how many of the others were none, or not 200
+    errors : requests without an answer, or with another status than 200
     """
 
     rps: float

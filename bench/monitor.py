@@ -1,12 +1,12 @@
-"""Does the monitor ring where the world has changed, and not where it has not? CLINC150, whose parts differ.
+"""Alarms of the monitor with and without drift, on CLINC150, whose parts were collected differently.
 
     python -m bench.monitor --alpha 0.95 0.97 0.98 0.985 0.99
     python -m bench.monitor --costs
 
-Train and test of CLINC150 were collected differently: agreement on the test part is a point or two lower, which no
-certificate on the train part can know. A policy certified on the train rows handles the test rows, each handled row is
-an audit, in many random orders. Beside it random splits of both parts together, where nothing has changed. An alarm is
-right where the true agreement is under alpha and false where it is not.
+Train and test of CLINC150 were collected differently: agreement on the test part is a point or two lower, which a
+certificate on the train part cannot detect. A policy certified on the train rows handles the test rows, each handled
+row is an audit, in many random orders. Beside it random splits of both parts together, where nothing has changed. An
+alarm is right where the true agreement is under alpha and false where it is not.
 """
 
 import argparse
@@ -44,8 +44,8 @@ class Row:
     coverage : certified share; 0 where nothing was
     reported, agreement : on the certificate's rows, on the handled rows of the other part
     audits : handled rows of the other part
-    alarms, runs : orders of them in which the monitor rang, of how many
-    delay : audits until it did, median
+    alarms, runs : orders of them in which the monitor raised an alarm, and number of orders
+    delay : median audits until the alarm
     """
 
     split: str

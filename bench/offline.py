@@ -1,4 +1,4 @@
-"""``tracer-serve classify`` beside the bare embedder: texts a second, and memory as the file grows.
+"""Throughput and memory of ``tracer-serve classify``, compared with the bare embedder.
 
 ``python -m bench.offline --rows 100000 1000000 --embedder ngrams`` fits the shipped banking traces, writes files of
 made-up texts of which no two are equal, and for each runs the embedder alone and the whole command, each in a process
@@ -66,7 +66,7 @@ def bare(task: Path, rows: int) -> dict[str, float]:
     number = versions.current()
     assert number is not None  # just fitted
     embed = Policy.load(versions.folder(number) / "model", *make_embedders(loaded)).view.embed
-    embed(listed[:BATCH])  # whatever is made on first use is not what is measured
+    embed(listed[:BATCH])  # excludes what is made on first use
     wall, cpu = time.perf_counter(), time.process_time()
     for start in range(0, rows, BATCH):
         embed(listed[start : start + BATCH])

@@ -1,4 +1,4 @@
-"""Run code inside the peer's own environment (tracer-llm 0.3.3), made on first use under ``.bench/peer-venv``.
+"""Run code in the environment of tracer-llm 0.3.3, made on first use under ``.bench/peer-venv``.
 
 The peer pins numpy below 2.1 and unpickles its own models, so it never shares an interpreter with ours. Its base
 package needs no torch; should an extra of it pull torch, install ``torch==2.13.0`` (CPU) first, as ours has it,
@@ -59,7 +59,7 @@ def environment(name: str, package: str) -> Path:
     ready, python = venv / ".ready", venv / "bin" / "python"
     ROOT.mkdir(exist_ok=True)
     with (ROOT / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two benchmarks started together make it once
+        fcntl.flock(lock, fcntl.LOCK_EX)  # benchmarks that start together make it once
         if not (ready.exists() and ready.read_text() == package):
             _call([sys.executable, "-m", "venv", "--clear", str(venv)])
             _call([str(python), "-m", "pip", "install", "--quiet", package])
@@ -101,7 +101,7 @@ def run_in_peer(script: str | Path, arrays: Mapping[str, Any]) -> dict[str, Any]
         dense = {key: value for key, value in arrays.items() if isinstance(value, np.ndarray)}
         np.savez(folder / "in.npz", allow_pickle=False, **dense)
         (folder / "in.json").write_text(json.dumps({k: v for k, v in arrays.items() if k not in dense}))
-        # Our own package must not be importable over there, and its hash order must not vary between runs.
+        # Our own package must not be importable there, and the hash order must not vary between runs.
         environment = {**os.environ, "PYTHONPATH": "", "PYTHONHASHSEED": "0"}
         command = [str(python), str(folder / "runner.py"), str(Path(script).resolve()), name]
         done = subprocess.run(command, env=environment, cwd=name, stdout=subprocess.DEVNULL, check=False)

@@ -1,4 +1,4 @@
-"""Whether a protected label keeps its recall, and what that costs: fits on random parts, judged on the other rows.
+"""Recall of a protected label and its cost in coverage: fits on random parts, judged on the other rows.
 
     python -m bench.protect --dataset moderation --protect hate=0.9 --alpha 0.95 --resamples 40
 

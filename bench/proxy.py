@@ -1,11 +1,11 @@
-"""What the way through a proxy costs: milliseconds that it adds to the very same answers of the very same stub LLM.
+"""Latency that a proxy adds to the answers of a stub LLM.
 
 ``python -m bench.proxy`` asks the stub directly; through tracer-serve (a foreign call, which is passed on; a call of
 the task without a version, which is deferred: asked with the task's own prompt and stored before it is answered),
 through ``tracer-serve proxy``, which observes every call, and through LiteLLM's proxy. Neither teacher nor embedding
 time is in it: the stub answers at once, and nothing is embedded.
 The systems take turns within each round, in an order of chance; what is added is the difference within a round. Four
-rounds take a minute and a half; ``--minutes 60`` goes on for an hour. Every load prints a line when it is done.
+rounds take a minute and a half; ``--minutes 60`` runs for an hour. Every load prints a line when it is done.
 """
 
 import argparse
@@ -34,13 +34,13 @@ CLIENTS = (1, 16)
 _TEXTS = 4000
 _PATH = "/v1/chat/completions"
 _MODEL, _TASK, _LABELS = "stub-1", "proxied", ("yes", "no")
-_OPEN = {"LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true"}  # neither proxy asks for a key
+_OPEN = {"LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true"}  # neither proxy requires a key
 _QUIET = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "DO_NOT_TRACK": "1", "OMP_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """Where to ask, and as which model."""
+    """System under measurement: its address, and the model to ask for."""
 
     name: str
     port: int
@@ -53,7 +53,7 @@ class Row:
 
     Parameters
     ----------
-    added_p50_ms, added_p99_ms : beyond the stub alone, in the same round
+    added_p50_ms, added_p99_ms : latency beyond the stub alone, in the same round
     spread_p50_ms, spread_p99_ms : from the least to the most that was added in a round
     """
 
@@ -76,7 +76,7 @@ def systems(wanted: Sequence[str], folder: Path) -> Iterator[list[System]]:
     with ExitStack() as stack:
         stub = free_port()
         labels = folder / "labels.jsonl"
-        labels.write_text(json.dumps({"input": "a text that nobody sends", "teacher": _LABELS[0]}) + "\n")
+        labels.write_text(json.dumps({"input": "a text that no client sends", "teacher": _LABELS[0]}) + "\n")
         options = ["--labels", str(labels), "--default", _LABELS[1], "--port", str(stub)]
         stack.enter_context(running([sys.executable, "-m", "tests.support.stub_llm", *options], stub, "/v1/models"))
         made = [System("stub", stub)]
@@ -158,7 +158,7 @@ def measure(made: Sequence[System], rounds: int, seconds: float, seed: int, minu
 
     Parameters
     ----------
-    rounds, minutes : rounds go on until there were so many and so much time has passed
+    rounds, minutes : minimum number of rounds, and minimum duration
     """
     chance, met = random.Random(seed), dict[tuple[str, int], list[Met]]()
     for system in made:
@@ -179,7 +179,7 @@ def _say(line: str) -> None:
 
 
 def _wake(system: System) -> None:
-    """Ask a few times: some do on their first request what others do before they listen."""
+    """Send a few requests, because some systems initialise on their first request."""
     with httpx.Client(base_url=f"http://127.0.0.1:{system.port}", timeout=120) as client:
         for body in _bodies(system.model)[:20]:
             client.post(_PATH, content=body, headers={"content-type": "application/json"}).raise_for_status()

@@ -1,9 +1,9 @@
-"""How long the report of a large version takes, and how large its page is.
+"""Time to build the report of a large version, and the size of its page.
 
 ``python -m bench.report --rows 20000 50000`` times `build_report` with `render_html`, each size in a process of its
-own, on the synthetic traces of `bench.scale`. What the model says of each row is drawn, since its fit is not what is
-measured: nine answers in ten agree, and the score tells most of them. Rows are those of the report: all
-traces up to 50,000, beyond that a held-out fifth of them, so 20,000 for 100,000 traces.
+own, on the synthetic traces of `bench.scale`. The model's answers are drawn, since its fit is not measured: nine in ten
+agree, and the score ranks most of them. Rows are those of the report: all traces up to 50,000, beyond that a held-out
+fifth of them, so 20,000 for 100,000 traces.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Where the CPU of one handled request goes: ``python -m bench.request``.
+"""CPU of the steps of one handled request: ``python -m bench.request``.
 
 Every step of a request is run by itself, over and over, in this process: alone, and as a share of a batch of 16. What
 is left of a whole request (`bench.serving`) is the HTTP server's, the event loop's and the changes of threads.
@@ -73,7 +73,7 @@ def _show(rows: Sequence[tuple[str, float, float | None]], *, as_json: bool) -> 
 
 
 def _of_policy(policy: Policy, given: Sequence[str]) -> list[tuple[str, float, float | None]]:
-    """Return what the parts of a decision cost."""
+    """Return the cost of the parts of a decision."""
 
     def both(step: str, make: Callable[[Inputs], Callable[[], object]]) -> tuple[str, float, float]:
         cost = []
@@ -137,7 +137,7 @@ def _asking(policy: Policy, member: Any, batch: Inputs) -> Callable[[], object]:
 
 
 def _of_request(policy: Policy, given: Sequence[str]) -> list[tuple[str, float, float | None]]:
-    """Return what surrounds a decision."""
+    """Return the cost of the steps around a decision."""
     body = json.dumps({"input": given[0]}).encode()
     verdict = policy.decide(given[:1])[0]
     metrics = Metrics("request", lambda: None)

@@ -1,4 +1,4 @@
-"""How a whole fit grows with the traces: time no faster than rows, memory at a million under 8 GB.
+"""CPU and memory of a whole fit as the number of traces grows.
 
 ``python -m bench.scale --rows 10000 100000`` fits synthetic traces, each size in a process of its own: 384 dimensions,
 a hundred labels with overlapping clouds, texts whose words tell the label half of the time, 3 % of labels at random.
@@ -50,7 +50,7 @@ class Row:
 
 
 class Numbered:
-    """An embedder that reads a row's number off its text: no encoder, and no second copy of the vectors."""
+    """Embedder that reads a row's number from its text: no encoder, and no second copy of the vectors."""
 
     trainable = False
     fingerprint = "numbered"

@@ -1,4 +1,4 @@
-"""Servers under measurement: started, waited for, and what they and their children have used so far."""
+"""Servers under measurement: start them, wait for them, and measure CPU and memory of their processes."""
 
 import os
 import signal
@@ -35,7 +35,7 @@ class Server:
         Raises
         ------
         SystemExit
-            Where it ends, does not answer within a minute and a half, or something else does.
+            If it ends, does not answer within 90 s, or another process answers.
         """
         if _answers(f"http://127.0.0.1:{port}{probe}"):
             raise SystemExit(f"something else answers on port {port}; end it first")
@@ -50,7 +50,7 @@ class Server:
         return cls(process, port, time.perf_counter() - began)
 
     def stop(self) -> None:
-        """End it; a server that does not listen to that is killed."""
+        """Stop the server; kill it if it does not stop."""
         self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(20)

@@ -1,16 +1,16 @@
-"""Requests a second, latency, CPU and memory of a handled text, beside tracer-llm and beside what cannot be undercut.
+"""Throughput, latency, CPU and memory of a handled text, compared with tracer-llm and with lower bounds.
 
 ``python -m bench.serving`` asks all systems in turn, round after round, and reports medians and spread: ours with ready
 vectors and with texts, tracer-llm's ``serve`` (ready vectors), bare Starlette that reads the same vectors and takes one
 product, and the encoder alone in a loop. Only texts that are handled are sent, and no audits are drawn, so that
 no teacher is measured; every text is another one, and the cache of decisions is off but where it says so.
 
-Every server starts as its own command does, without a word about threads: the variables that say how many are taken
-away. tracer-llm is measured once more with one thread, as numpy's threads are in each other's way there.
+Every server starts by its own command, without the variables that set the number of threads. tracer-llm is also
+measured with one thread, because numpy's threads slow each other down there.
 
 The versions are fitted on first use and kept under ``.bench/serving``: ours by the product's own `fit_policy` with two
 folds and without a report, the peer's on 3,000 traces with the cheapest of its candidates, logistic regression, which
-is in its favour. The fits take minutes less.
+is in its favour. This saves minutes of fitting.
 """
 
 import argparse
@@ -37,7 +37,7 @@ _PORT = 3900
 
 
 def during_refit(data: Dataset, port: int, seconds: float) -> list[Row]:
-    """Measure a server before and during a refit that its operator asks for."""
+    """Measure a server before and during a requested refit."""
     traces = FOLDER / "traces.jsonl"
     pairs = zip(data.train.texts, data.train.labels, strict=True)
     lines = [json.dumps({"input": text, "teacher": str(label)}) for text, label in pairs]
@@ -86,7 +86,7 @@ def measured(systems: dict[str, Measured], options: argparse.Namespace, progress
 
 
 def makers(systems: str) -> dict[str, Callable[[Dataset, int], Measured]]:
-    """Return what starts each of the systems asked for."""
+    """Return the starter of each requested system."""
     chosen: dict[str, Callable[[Dataset, int], Measured]] = {BARE: bare, ENCODER: encoder}
     if "tracer-serve" in systems:
         chosen |= {name: partial(ours, name) for name in OURS}

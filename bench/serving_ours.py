@@ -1,4 +1,4 @@
-"""Ours in `bench.serving`: what is served, the versions that serve it, and the texts that those handle."""
+"""The arms of tracer-serve in `bench.serving`: tasks, versions, and the texts that these handle."""
 
 import base64
 import json
@@ -55,7 +55,7 @@ def task_of(system: str, data: Dataset, port: int, traces: Path | None = None) -
     ----------
     traces : file to import before serving
     """
-    same = system.removesuffix(", remembered").removesuffix(", in base64")  # as another one's version
+    same = system.removesuffix(", remembered").removesuffix(", in base64")  # as the version of another task
     name = same.removeprefix("tracer-serve, ").replace(",", "").replace(" ", "-")
     folder = FOLDER / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ def task_of(system: str, data: Dataset, port: int, traces: Path | None = None) -
 
 
 class _Embedded(Given):
-    """A frozen encoder's vectors of known texts, without asking it: they are the same with either backend."""
+    """Embedder that looks up the vectors of known texts; they are the same with either backend."""
 
     def __init__(self, embedder: Embedder, part: Part) -> None:
         super().__init__(part, uncached=embedder)
@@ -148,11 +148,11 @@ def ours(system: str, data: Dataset, port: int, traces: Path | None = None) -> M
 
 def handled_texts(system: str, data: Dataset, file: Path) -> list[str]:
     """Return what a client of one of ours sends, in any order: the test inputs that its version handles."""
-    # an encoder takes a minute over them
+    # an encoder takes a minute for them
     kept = file.with_name("handled_in_base64.json" if system == PACKED else "handled.json")
     if not kept.exists():
         kept.write_text(json.dumps(handled(file, inputs_of(system, data.test.texts, data.test.vectors))))
-    texts = json.loads(kept.read_text())  # sorted by label, as no traffic is
+    texts = json.loads(kept.read_text())  # the data is sorted by label, unlike traffic
     return [texts[i] for i in np.random.default_rng(0).permutation(len(texts))]
 
 

@@ -1,4 +1,4 @@
-"""What ours stands beside in `bench.serving`: tracer-llm's own server, and what cannot be undercut."""
+"""The other arms of `bench.serving`: tracer-llm's own server, and lower bounds."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ from bench.serving_ours import FOLDER, inputs_of, task_of
 from bench.serving_row import Measured, Row, asked, row_of
 
 PEER, BARE, ENCODER = "tracer-llm", "bare starlette", "bare encoder"
-PEER_ALONE = "tracer-llm, told to use one thread"
+PEER_ALONE = "tracer-llm, with one thread"
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 _PEER_TRACES = 3_000
@@ -82,7 +82,7 @@ def peer(system: str, data: Dataset, port: int) -> Measured:
 
 
 def peer_command(data: Dataset, port: int) -> list[str]:
-    """Return what starts the peer's server; its artifacts are made here where there are none."""
+    """Return the command of the peer's server; make its artifacts if they are missing."""
     folder = FOLDER / "peer"
     if not (folder / "artifacts").exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ def peer_command(data: Dataset, port: int) -> list[str]:
 
 
 def bare(data: Dataset, port: int) -> Measured:
-    """Serve bare Starlette: the least that an answer over HTTP costs in Python."""
+    """Serve bare Starlette: a lower bound of the cost of an answer over HTTP in Python."""
     running = Server.start([sys.executable, "-c", _STARLETTE, str(port)], port, "/", ONE_THREAD)
     return asked(BARE, running, "/predict", _embeddings(data))
 

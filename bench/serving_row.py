@@ -1,4 +1,4 @@
-"""What is measured of one system of `bench.serving` under one load."""
+"""Measurements of one system of `bench.serving` under one load."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -37,7 +37,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A system under measurement: a server with what it is asked, or the encoder in a loop."""
+    """System under measurement: a server with its requests, or the encoder in a loop."""
 
     measure: Callable[[int, float], Row]
     stop: Callable[[], None]

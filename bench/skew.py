@@ -1,4 +1,4 @@
-"""Traffic on which gates go wrong, drawn with known structure: traces to fit on, and fresh rows to judge on."""
+"""Synthetic traffic on which gates fail: traces to fit on, and fresh rows to judge on."""
 
 from collections.abc import Callable
 
@@ -47,7 +47,7 @@ def near_duplicates(seed: int, n: int = 2000, burst: int = 4) -> tuple[Part, Par
         base = np.arange(rows) // burst
         label = rng.integers(0, len(centres), rows)[base]
         vectors = (centres[label] + _noise(rng, rows, 0.42)[base]) + _noise(rng, rows, 0.01)
-        wrong = rng.random(rows)[base] < 0.06  # what the teacher gets wrong, it gets wrong for the whole burst
+        wrong = rng.random(rows)[base] < 0.06  # the teacher errs on a whole burst
         label = np.where(wrong, rng.integers(0, len(centres), rows)[base], label)
         texts = [f"{prefix} text {i}" + "!" * (j % burst) for j, i in enumerate(base)]
         return _part(prefix, label, vectors, texts)

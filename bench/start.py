@@ -1,4 +1,4 @@
-"""How long a server takes from the start of its process to its first answer.
+"""Start-up time of servers: from the start of the process to the first answer.
 
 ``python -m bench.start`` starts all systems in turn, round after round, and reports medians: ours with a version on
 n-grams and one on MiniLM in onnxruntime, tracer-llm's ``serve``, and a service of BentoML's that echoes. A first start
@@ -69,7 +69,7 @@ class Row:
 
 
 def starting(command: Sequence[str], port: int, probe: str, env: dict[str, str] | None = None) -> Start:
-    """Return what starts a server."""
+    """Return the starter of a server."""
 
     def start() -> tuple[float, float, float]:
         server = Server.start(command, port, probe, env)
@@ -82,7 +82,7 @@ def starting(command: Sequence[str], port: int, probe: str, env: dict[str, str] 
 
 
 def ours(system: str, port: int) -> Start:
-    """Return what starts one of ours; its version is fitted here where there is none."""
+    """Return the starter of a task of ours; fit its version if it is missing."""
     name = system.removeprefix("tracer-serve, ")
     folder = _FOLDER / name
     if not (folder / "state" / "versions" / "current").exists():
@@ -100,7 +100,7 @@ _CLI = (sys.executable, "-m", "tracer_serve")
 
 
 def bento(port: int) -> Start:
-    """Return what starts BentoML with nothing to serve: what its life cycle takes."""
+    """Return the starter of a BentoML service that echoes: the cost of its life cycle."""
     _FOLDER.mkdir(parents=True, exist_ok=True)
     (_FOLDER / "echo.py").write_text(_ECHO, encoding="utf-8")
     command = [
@@ -118,7 +118,7 @@ def bento(port: int) -> Start:
 
 
 def starts(systems: str) -> dict[str, Start]:
-    """Return what starts each of the systems asked for."""
+    """Return the starter of each requested system."""
     chosen: dict[str, Start] = {BENTO: bento(_PORT)}
     if "tracer-serve" in systems:
         chosen |= {name: ours(name, _PORT + 1 + i) for i, name in enumerate(OURS)}

@@ -1,4 +1,4 @@
-"""Whether a trace store stays as fast as it was: rows come in by bulk, and at each tenth every query is asked again.
+"""Speed of a trace store as it grows: rows are inserted in bulk, and every query is timed at each tenth.
 
 ``python -m bench.store --database postgres --rows 10000000`` starts a Postgres of its own
 (Debian's packages, default settings) unless ``--url`` names a server; ``--database sqlite`` writes a file. The
@@ -98,7 +98,7 @@ def _trace(number: int, after: timedelta, draws: list[float], labels: list[int])
 
 
 def queries(store: TraceStore, recent: str, some: str) -> dict[str, Callable[[], Any]]:
-    """Return what servers, dashboard and schedule ask while traffic comes in."""
+    """Return the queries of servers, dashboard and schedule."""
     now, label = _BEGAN + timedelta(days=30), itertools.count()
     return {
         "add one": lambda: store.traces.add(month(0, 1, 1, np.random.default_rng(0))),
@@ -115,7 +115,7 @@ def queries(store: TraceStore, recent: str, some: str) -> dict[str, Callable[[],
 
 
 def measure(store: TraceStore, system: str, rows: int, size: Callable[[], float], *, quiet: bool) -> Iterator[Row]:
-    """Fill the store up to so many rows, and yield what a look at each tenth finds; first at what is there already."""
+    """Fill the store up to `rows` rows; yield the measurements at the start and at each tenth."""
     rng, there = np.random.default_rng(0), store.tallies.counts().total.rows
     if there:
         yield look(store, system, there, size, last=there >= rows)
@@ -141,7 +141,7 @@ def _prune_rps(store: TraceStore, before: str) -> float:
 def look(
     store: TraceStore, system: str, rows: int, size: Callable[[], float], *, rate: float | None = None, last: bool
 ) -> Row:
-    """Ask everything once more."""
+    """Time every query."""
     newest = [trace.id for trace in store.traces.recent(_WINDOW)]
     calls = queries(store, newest[min(_RECENT, len(newest) - 1)], newest[len(newest) // 2])
     asked = {name: _median_ms(ask) for name, ask in calls.items()}
@@ -186,7 +186,7 @@ def _median_ms(work: Callable[[], Any]) -> float:
 
 @contextmanager
 def location(database: str, url: str | None) -> Iterator[tuple[Path | str, Callable[[TraceStore], float]]]:
-    """Yield where the store is, and what tells its size in MB; all of it is gone afterwards."""
+    """Yield the store's URL, and a function of its size in MB; remove the store afterwards."""
     if url is not None:
         yield url, _postgres_mb
     elif database == "postgres":
@@ -203,7 +203,7 @@ def location(database: str, url: str | None) -> Iterator[tuple[Path | str, Calla
 
 
 def _postgres_mb(store: TraceStore) -> float:
-    with store.database.read() as connection:  # no store needs to know its size but this bench
+    with store.database.read() as connection:  # only this benchmark needs the size
         size = connection.exec_driver_sql("SELECT pg_database_size(current_database())").scalar_one()
     return float(size) / 1e6
 

@@ -1,4 +1,4 @@
-"""Worlds in which a certificate is easily wrong: traffic with known truth, given to the real gate.
+"""Simulated worlds that break the gate's assumptions: traffic with known truth, given to the real gate.
 
 Nothing is trained: a world says how often the models of folds and the model that serves agree with the teacher, and the
 parts of tracer-serve that have to cope with it (groups, folds, window, test, monitor) are the real ones. Every world
@@ -16,7 +16,7 @@ from tracer_serve.gate.settings import CalibrationRows, GateSettings
 from tracer_serve.types import Bools, Ints
 
 ALPHA, DELTA = 0.95, 0.05
-_SURE = 0.001  # of either kind, at each look
+_SURE = 0.001  # of either kind, at each check
 _EVERY = 50
 
 Rng = np.random.Generator
@@ -42,7 +42,7 @@ Play = Callable[[Rng, bool], Draw]
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """A world, and whether the caller says what belongs together.
+    """A world, and whether the caller names the groups.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class World:
     grouped : whether groups or times are given; False: texts are grouped by default
     variant : what distinguishes worlds of one name
     limit : violation rate that is promised
-    promised : False where nothing is, for want of groups
+    promised : False if nothing is promised, for lack of groups
     """
 
     name: str

@@ -20,7 +20,7 @@ _RIGHT = np.array([0.90, 0.92, *np.full(8, 0.99)])
 
 
 def unstable(variant: str, folds: float, refit: float, spread: float, rows: int) -> World:
-    """Return a surrogate that declares nothing, and whose refit is another model than those of its folds.
+    """Return a surrogate that does not declare itself stable, and whose refit differs from the models of its folds.
 
     Parameters
     ----------

@@ -37,7 +37,7 @@ def templates(slots: str, *, named: bool) -> World:
 
     Parameters
     ----------
-    slots : ``end``, or ``anywhere``: where names and cities stand
+    slots : ``end``, or ``anywhere``: the places of names and cities
     named : whether the caller names the template
     """
 
@@ -73,7 +73,7 @@ def bursts(right: float, burst_right: float, variant: str) -> World:
     """Return 2,000 messages sent once and ten bursts of 100, groups given.
 
     The promise is that messages, their repeats counted once, agree on alpha; and that with the burst breaker so do the
-    rows. Without the breaker it is the rows' own agreement that is promised.
+    rows. Without the breaker, the promise is about the rows' own agreement.
 
     Parameters
     ----------

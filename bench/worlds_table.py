@@ -1,4 +1,4 @@
-"""All worlds, played and tabulated for `bench.guarantee --worlds`."""
+"""Run and tabulate the worlds of `bench.guarantee --worlds`."""
 
 from collections.abc import Iterator, Sequence
 
@@ -15,7 +15,7 @@ WORLDS = (*GROUP_WORLDS, *FIT_WORLDS, *TIME_WORLDS)
 
 
 def world_rows(names: Sequence[str], systems: Sequence[str], runs: int, progress: Progress) -> Iterator[WorldRow]:
-    """Play the named worlds by each of the systems ``tracer-serve`` and ``before``."""
+    """Run the named worlds with each of the systems ``tracer-serve`` and ``before``."""
     chosen = [(world, system) for world in WORLDS if world.name in names for system in systems]
     for number, (world, system) in enumerate(chosen):
         yield run_world(world, runs, remedy=system == "tracer-serve")

@@ -26,7 +26,7 @@ def drift(
     strict: bool = False,
     limit: float = DELTA,
 ) -> World:
-    """Return a window over which agreement falls, and stays where it has come to: under alpha.
+    """Return a window over which agreement falls below alpha and stays there.
 
     Parameters
     ----------
@@ -79,11 +79,11 @@ def nights(variant: str, *, ever: bool, series: bool = False) -> World:
         share = served / _NIGHTS
         return Draw(float(served > 0) if ever else share, share)
 
-    return World("nights", True, play, variant, promised=series)  # per version, nothing is promised of a run of nights
+    return World("nights", True, play, variant, promised=series)  # per_version promises nothing about a run of nights
 
 
 def repairs() -> World:
-    """Return a gate that an alarm closed: attempts on ever more rows for 60 days, agreement just under alpha."""
+    """Return a gate that an alarm closed: 60 days of attempts on more and more rows, agreement just below alpha."""
 
     def play(rng: Rng, remedy: bool) -> Draw:
         since = rng.random(_REPAIR_DAYS * _LABELS_A_DAY) < _UNDER

@@ -30,6 +30,7 @@ COMMANDS = {
     "prove": "refit on resamples of the task's own traces and count how often the certificate was wrong",
     "discover": "find the classification tasks in LLM logs: their prompts, labels and cost; writes their YAMLs",
     "proxy": "forward every LLM call unchanged, and find the classification tasks among them",
+    "export": "write a version's policy as one ONNX file, for other runtimes: vectors in, decisions out",
     "build": "make a bento of a task, for `bentoml serve` and `bentoml containerize`",
     "traces": "`traces copy FROM TO`: move a store from SQLite to Postgres, or back; `traces prune`: remove old rows",
     "schema": "print the JSON Schema of the YAML, for editors",

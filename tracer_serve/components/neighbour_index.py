@@ -72,6 +72,11 @@ class NeighbourIndex:
             inputs.searched[key] = self._search(inputs.embeddings)
         return self._named(*inputs.searched[key])
 
+    @property
+    def probes(self) -> int:
+        """Return how many cells a query searches; together they hold several times k rows."""
+        return max(_PROBES, math.ceil(4 * self.k * len(self.centres) / max(1, len(self.vectors))))
+
     def _named(self, similarity: Vectors, position: Ints) -> Neighbours:
         return Neighbours(similarity, self.labels[position], self.rows[position])
 
@@ -95,9 +100,8 @@ class NeighbourIndex:
         return found, np.where(found > -np.inf, position, 0)
 
     def _probed(self, queries: Vectors) -> Ints:
-        """Return the cells to search, (m, p); together they hold several times k rows."""
-        cells = len(self.centres)
-        probes = max(_PROBES, math.ceil(4 * self.k * cells / max(1, len(self.vectors))))
+        """Return the cells to search, (m, p)."""
+        cells, probes = len(self.centres), self.probes
         if probes >= cells:
             return np.broadcast_to(np.arange(cells), (len(queries), cells))
         return (queries @ self.centres.T).argpartition(-probes, axis=1)[:, -probes:]

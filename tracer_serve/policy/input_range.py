@@ -35,6 +35,11 @@ class InputRange(NgramRarity):
         super().__init__(seed)
         self.longest = -1
 
+    @property
+    def fitted(self) -> bool:
+        """Return whether there is a range."""
+        return self.longest >= 0
+
     def fit(self, texts: Sequence[Text]) -> Self:
         """Learn the range of n texts."""
         self.longest = longest_of(texts)

@@ -20,7 +20,8 @@ from tracer_serve.types import Bools, Floats, Inputs, Ints, Labels, Text, Vector
 
 _DEFAULT = (Component(type="mlp"), Component(type="knn"), Component(type="ngram_svc"))
 _STATE = "blend.json"
-_FLOOR = 1e-6  # keeps a member's zero probability from vetoing the others
+FLOOR = 1e-6
+"""Least probability of a member: keeps its zero from vetoing the others."""
 _HELD_OUT, _TRAINED = 1000, 2000  # rows for the temperatures; more change neither them nor the coverage
 _PRIOR_ROWS = 20  # strength of the ridge towards equal weights, in held-out rows
 _FEWEST = 20  # held-out rows below which a temperature would be noise
@@ -112,7 +113,7 @@ class Blend:
 
     def combine(self, members: Vectors) -> Vectors:
         """Return the blend (n, k) of the members' probabilities (m, n, k)."""
-        logs = np.log(np.maximum(members, _FLOOR))
+        logs = np.log(np.maximum(members, FLOOR))
         return softmax((self.weights_ @ logs.reshape(len(logs), -1)).reshape(logs.shape[1:]))
 
     def predict_proba(self, inputs: Inputs) -> Vectors:
@@ -185,7 +186,7 @@ class Blend:
             logs.append(self._logs(asked, held_out))
         one = np.ones(1)
         self.sharpness_ = np.array([_pool([member], y[out], one, 0.0)[0] for member in logs])
-        calm = [np.log(np.maximum(softmax(s * part), _FLOOR)) for s, part in zip(self.sharpness_, logs, strict=True)]
+        calm = [np.log(np.maximum(softmax(s * part), FLOOR)) for s, part in zip(self.sharpness_, logs, strict=True)]
         self.weights_ = _pool(calm, y[out], equal, _PRIOR_ROWS)
 
     def _logs(self, member: Surrogate, inputs: Inputs) -> Vectors:
@@ -195,9 +196,9 @@ class Blend:
             self.classes_
         ):  # skipped if equal: looking up labels takes longer than predicting one row
             known = proba
-            proba = np.full((len(inputs), len(self.classes_)), _FLOOR, np.float32)
+            proba = np.full((len(inputs), len(self.classes_)), FLOOR, np.float32)
             proba[:, np.searchsorted(self.classes_, member.classes_)] = known
-        logs: Vectors = np.log(np.maximum(proba, _FLOOR))
+        logs: Vectors = np.log(np.maximum(proba, FLOOR))
         return logs
 
 

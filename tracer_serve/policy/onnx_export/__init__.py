@@ -1,0 +1,1 @@
+"""Write a policy as one ONNX graph, from vectors to decisions, for runtimes other than this server."""

@@ -11,7 +11,7 @@ import time
 import tracemalloc
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -39,17 +39,20 @@ def _answer(padding: int) -> bytes:
     return json.dumps({"choices": [{"message": {"content": "lost_card"}}], "padding": " " * padding}).encode()
 
 
-def _gzip(content: bytes) -> Reply:
-    return canned(gzip.compress(content), content_encoding="gzip")
+def _gzip(content: bytes, times: int = 1, **head: str) -> Reply:
+    for _ in range(times):
+        content = gzip.compress(content)
+    return canned(content, content_encoding=", ".join(["gzip"] * times), **head)
 
 
-BOMBS = {
-    "gzip": _gzip(_answer(100 * _MIB)),
-    "deflate": canned(zlib.compress(_answer(100 * _MIB)), content_encoding="deflate"),
-    "twice": canned(gzip.compress(gzip.compress(_answer(100 * _MIB))), content_encoding="gzip, gzip"),
-    "plain": canned(_answer(20 * _MIB)),
-    "endless": endless,
-    "error page": canned(gzip.compress(b" " * 100 * _MIB), status="500 Oops", content_encoding="gzip"),
+# made when they are used: a hundred MiB take their time to pack
+BOMBS: dict[str, Callable[[], Reply]] = {
+    "gzip": lambda: _gzip(_answer(100 * _MIB)),
+    "deflate": lambda: canned(zlib.compress(_answer(100 * _MIB)), content_encoding="deflate"),
+    "twice": lambda: _gzip(_answer(100 * _MIB), 2),
+    "plain": lambda: canned(_answer(20 * _MIB)),
+    "endless": lambda: endless,
+    "error page": lambda: _gzip(b" " * 100 * _MIB, status="500 Oops"),
 }
 
 
@@ -64,7 +67,7 @@ async def test_an_oversized_answer_costs_neither_memory_nor_the_event_loop(teach
             await asyncio.sleep(0.005)
             stalls.append(time.perf_counter() - start)
 
-    with raw_server(BOMBS[bomb]) as host:
+    with raw_server(BOMBS[bomb]()) as host:
         async with teacher(base_url=f"http://{host}/v1", retries=0, timeout_s=10) as llm:
             beat = asyncio.create_task(heartbeat())
             tracemalloc.start()

@@ -15,6 +15,7 @@ from tests.support.stub_llm import StubLLM
 from tracer_serve.config.load import Task
 from tracer_serve.report.compare import comparison_of
 from tracer_serve.server.app import make_app
+from tracer_serve.server.multi.app import make_apps
 
 MakeTask = Callable[..., Task]
 
@@ -97,5 +98,26 @@ def test_axe_finds_nothing_serious(browser: Any, tmp_path: Path, stub_llm: StubL
     make_versions(task)
     with running_app(make_app(task, schedule=False)) as root:
         open_page(browser, f"{root}/versions/compare", scheme, width, drawn="document.readyState === 'complete'")
+        assert accessibility_problems(browser) == []
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+@pytest.mark.skipif(MARKS[0].args[0], reason="needs chromium")
+def test_the_page_of_several_tasks_is_accessible_too(
+    browser: Any, tmp_path: Path, stub_llm: StubLLM, scheme: str, width: int
+) -> None:
+    """Its rows are cards on a telephone, and axe finds nothing serious."""
+    tasks = []
+    for name in ("colours", "moods"):
+        (tmp_path / name).mkdir()
+        tasks.append(make_task(tmp_path / name, stub_llm, name=name))
+    make_version(tasks[0])
+    with running_app(make_apps(tasks, schedule=False)) as root:
+        open_page(browser, root, scheme, width, drawn="document.readyState === 'complete'")
+        assert [head.text for head in browser.find_elements("css selector", "h2")] == [
+            "Where do we save?",
+            "Where do we risk?",
+        ]
         assert accessibility_problems(browser) == []
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width

@@ -15,7 +15,7 @@ from tests.support.stub_llm import StubLLM
 from tracer_serve.config.base import Component
 from tracer_serve.config.load import Task
 from tracer_serve.gate.binomial import n_min
-from tracer_serve.gate.certificate import LabelRecall, ProtectedLabel
+from tracer_serve.gate.certificate import LabelRecall, ProtectedLabel, SegmentRow
 from tracer_serve.gate.monitor import anytime_lower_bound
 from tracer_serve.lifecycle.gate_state.closing import close_gate
 from tracer_serve.lifecycle.gate_state.reopening import ATTEMPT, reopening_of
@@ -185,6 +185,24 @@ async def test_labels_are_shown_with_their_recall(task: MakeTask) -> None:
     assert (blue["label"], blue["required"], blue["live_rows"]) == ("blue", None, None)
     assert (red["label"], red["required"], red["live_rows"], red["live_kept"]) == ("red", 0.9, 1, 1)
     assert "of 60 calibration rows that the teacher labels 'blue', 40 are answered" in found["version"]["warning"]
+
+
+async def test_segments_are_shown_with_what_each_was_certified_for(task: MakeTask) -> None:
+    """A segment without a certificate handles nothing, has no bound, and says how many rows it lacks."""
+    spec = task()
+    make_version(spec)
+    own = SegmentRow("short", "^.{0,9}$", 80, 60, 59, 0.93, 0.5, certified=True, reason="certified")
+    without = SegmentRow("others", "", 20, 9, 8, 0.5, np.inf, certified=False, reason="insufficient", rows_needed=40)
+    async with serving(spec) as (client, runtime):
+        loaded = runtime.live.loaded
+        assert loaded is not None
+        certificate = replace(loaded.policy.certificate, segments=(own, without))
+        runtime.live.loaded = replace(loaded, policy=replace(loaded.policy, certificate=certificate))
+        found = (await client.get("/status.json")).json()["segments"]
+    assert [(row["segment"], row["handled"], row["lower_bound"], row["rows_needed"]) for row in found] == [
+        ("short", 60, 0.93, 0),
+        ("others", 0, None, 40),
+    ]
 
 
 async def test_two_workers_say_the_same(task: MakeTask) -> None:

@@ -60,6 +60,7 @@ def status_of(runtime: Runtime, now: datetime | None = None) -> dict[str, Any]:
         "admin": Keys.of(runtime.task.spec.server).may_anybody("admin"),
         "promise": _promise(runtime),
         "labels": _labels(runtime),
+        "segments": _segments(runtime),
         "agreement": None,
         "traffic": None,
         "recent": None,
@@ -130,6 +131,24 @@ def _labels(runtime: Runtime) -> list[dict[str, Any]]:
         watched = {"required": required.get(row.label), "live_rows": state and state.seen}
         rows.append(asdict(row) | watched | {"live_kept": state and state.agreements})
     return rows
+
+
+def _segments(runtime: Runtime) -> list[dict[str, Any]]:
+    """Return what the certificate says of each kind of text; empty where the task has no segments."""
+    loaded = runtime.live.loaded
+    rows = () if loaded is None else loaded.policy.certificate.segments
+    return [
+        {
+            "segment": row.name,
+            "rows": row.rows,
+            "handled": row.n if row.certified else 0,
+            "agreements": row.agreements if row.certified else 0,
+            "lower_bound": row.lower_bound if row.certified else None,
+            "finding": row.reason,
+            "rows_needed": row.rows_needed,
+        }
+        for row in rows
+    ]
 
 
 def _forms(runtime: Runtime) -> list[dict[str, Any]]:

@@ -73,7 +73,7 @@ function tiles({ version, gate, mode, traffic, promise, recent, versions }) {
   } else {
     put("saved-name", cash ? "Saved today" : "Teacher calls saved today");
     put("saved", !traffic ? "-" : cash ? money(cash.saved, cash.currency) : count(traffic.today.teacher_calls_saved));
-    put("saved-note", cash ? `net of ${money(cash.audits, cash.currency)} for audits; ${money(cash.spent, cash.currency)} spent on deferred texts` : traffic ? `net of ${plural(traffic.today.audits, "audit")}; no answer has told a cost this week` : "");
+    put("saved-note", cash ? `net of ${money(cash.audits, cash.currency)} for audits; ${money(cash.spent, cash.currency)} spent on deferred texts` : traffic ? `net of ${plural(traffic.today.audits, "audit")}; the cost of a call is not known` : "");
   }
   const { handled, deferred } = recent ? recent.latency_ms : { handled: { p50: null }, deferred: { p50: null } };
   put("latency-name", `Median time${handled.p50 !== null ? " of a handled text" : deferred.p50 !== null ? " of a deferred text" : " to an answer"}`);

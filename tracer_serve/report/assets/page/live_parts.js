@@ -122,17 +122,23 @@ function versionRow(v) {
     cell(v.live.requests ? percent(v.live.coverage) : "-", "n"), cell(v.live.audits ? `${percent(v.live.agreement)} of ${count(v.live.audits)}` : "-", "n"), report]);
 }
 
+function segmentRow(one) {
+  return row([head(one.segment), number(one.rows), number(one.handled), number(one.agreements), cell(atLeast(one.lower_bound), "n"), cell(one.finding), number(one.rows_needed || null)]);
+}
+
 function labelRow(label) {
   return row([head(label.label), number(label.rows), number(label.handled), number(label.right), cell(percent(label.recall), "n"), cell(`${percent(label.low)} to ${percent(label.high)}`, "n"),
     cell(label.required === null ? "-" : exact(label.required), "n"), cell(label.live_rows ? `${count(label.live_kept)} of ${count(label.live_rows)}` : "-", "n")]);
 }
 
-function tables({ gate, mode, labels, versions, refits, refit, last_refit: last, refit_requested: requested, recent, breakers }) {
+function tables({ gate, mode, labels, segments, versions, refits, refit, last_refit: last, refit_requested: requested, recent, breakers }) {
   const current = !gate.open ? "gate closed" : mode === "observe" ? "observes" : "serves";
   const reported = versions.filter((v) => v.report).map((v) => v.number);
   listed("versions-rows", versions.map((v) => ({ ...v, before: reported.find((n) => n < v.number), pill: !v.serves ? "" : v.certified ? current : "loaded" })), versionRow);
   listed("labels-rows", labels, labelRow);
   $("labels").hidden = !labels.length;
+  listed("segments-rows", segments, segmentRow);
+  $("segments").hidden = !segments.length;
   const fields = recent ? recent.fields : [];
   listed("fields-rows", fields, (one) => row([head(one.field), number(one.rows), cell(percent(one.agreed / one.rows), "n")]));
   $("fields").hidden = !fields.length;

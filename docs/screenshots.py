@@ -61,7 +61,7 @@ def photograph(url: str) -> None:
     IMAGES.mkdir(exist_ok=True)
     with chromium() as driver:
         for name, page in (("dashboard", "/"), ("report", "/versions/1/report.html")):
-            open_page(driver, url + page, width=1100)
+            open_page(driver, url + page)
             driver.save_screenshot(str(IMAGES / f"{name}.png"))
 
 

@@ -75,6 +75,9 @@ async def test_the_page_shows_both_and_refuses_what_is_not_there(task: MakeTask)
         file.chmod(0o644)
         file.write_text("{}", encoding="utf-8")
         changed = await client.get("/versions/compare")
+        make_version(spec, data=json.dumps({"schema": 1, "headline": {}}))
+        older = await client.get("/versions/compare?a=1&b=3")
+    assert (older.status_code, older.json()["error"]["message"][:9]) == (404, "one of th")
     assert "handles 10.0 points more" in shown.text
     assert "handles 10.0 points less" in asked.text
     assert re.findall('data-label="version [12]">([\\d.]+) %<', shown.text)[:2] == ["60.0", "70.0"]

@@ -56,3 +56,5 @@ def _show(report: dict[str, Any], number: int, page: Path) -> None:
             out.print(text if found["sure"] else f"{text}, perhaps by chance", markup=False)
     first = report["actions"][0]
     out.print(f"\n[bold]next[/bold]  {escape(first['title'])}. {escape(first['why'])}")
+    if "risk" in first:  # a report of an older release has none
+        out.print(f"[bold]risk[/bold]  {escape(first['risk'])}")

@@ -51,7 +51,10 @@ def compare(request: Request) -> Response:
     newest = [*numbers[:1], *numbers][-2:]
     asked = [request.query_params.get(name, str(n)) for name, n in zip("ab", newest, strict=True)] if newest else ["1"]
     reports = [_report_of(versions, number) for number in asked]
-    found = comparison_of(*reports)
+    try:
+        found = comparison_of(*reports)
+    except KeyError as error:
+        raise RefusalError(404, f"one of these reports is of an older release: it has no {error}") from None
     html, policy = page(
         "compare.html", (), {}, styles=("report", "dashboard"), forms=True, found=found, numbers=numbers[::-1]
     )

@@ -48,7 +48,7 @@ $(EXTRA): pyproject.toml constraints.txt | $(BIN)/python
 
 install: $(EXTRA) ## install everything that tests and benches need
 
-serve: $(CORE) ## serve TASK, configs/banking.yaml unless told otherwise
+serve: $(CORE) ## serve TASK (default: configs/banking.yaml)
 	$(BIN)/tracer-serve $(TASK)
 
 lint: $(EXTRA) ## ruff, mypy --strict, layers
@@ -77,7 +77,7 @@ test-newest: ## process and protocol tests on the newest BentoML, Starlette and 
 	$(NEWEST)/bin/python -m pip list --disable-pip-version-check | grep -E '^($(subst $(space),|,$(SERVERS))) '
 	$(NEWEST)/bin/python -m pytest $(PROTOCOL_TESTS)
 
-fmt: $(EXTRA) ## mend what ruff can mend
+fmt: $(EXTRA) ## fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -2,7 +2,7 @@
 
 The peer pins numpy below 2.1 and unpickles its own models, so it never shares an interpreter with ours. Its base
 package needs no torch; should an extra of it pull torch, install ``torch==2.13.0`` (CPU) first, as ours has it,
-lest pip fetches a CUDA build.
+or pip fetches a CUDA build.
 """
 
 import fcntl

@@ -218,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.proxy", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--systems", default="tracer-serve,observe,litellm", help="of these, in front of the stub")
     parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--minutes", type=float, default=0.0, help="go on for so long; 60 for an hour of traffic")
+    parser.add_argument("--minutes", type=float, default=0.0, help="minimum duration; 60 for an hour of traffic")
     parser.add_argument("--seconds", type=float, default=1.0, help="of each load, after half a one to warm up")
     parser.add_argument("--seed", type=int, default=0, help="of the order in which they take turns")
     parser.add_argument("--json", action="store_true", help="print rows as JSON, and nothing else")

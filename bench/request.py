@@ -111,7 +111,7 @@ def _of_policy(policy: Policy, given: Sequence[str]) -> list[tuple[str, float, f
 
 
 def _by_text(policy: Policy, given: Sequence[str]) -> list[tuple[str, float, float]]:
-    """Return CPU per text, in turns: a cascade's first stage spares the last one's embedder many texts."""
+    """Return CPU per text, in turns: a cascade's first stage saves the last one's embedder many texts."""
     steps: dict[str, Callable[[Sequence[str]], object]] = {
         "the last stage's embedder, over many texts": policy.view.embed,
         "embed and decide, over many texts": policy.decide,

@@ -1,7 +1,7 @@
 """CPU and memory of a whole fit as the number of traces grows.
 
 ``python -m bench.scale --rows 10000 100000`` fits synthetic traces, each size in a process of its own: 384 dimensions,
-a hundred labels with overlapping clouds, texts whose words tell the label half of the time, 3 % of labels at random.
+a hundred labels with overlapping clouds, texts whose words reveal the label half of the time, 3 % of labels at random.
 """
 
 import argparse

@@ -45,7 +45,7 @@ class Server:
         )
         while not _answers(f"http://127.0.0.1:{port}{probe}"):
             if process.poll() is not None or time.perf_counter() > began + _PATIENCE_S:
-                raise SystemExit(f"{' '.join(command[:4])} does not answer on port {port}; its words stand above")
+                raise SystemExit(f"{' '.join(command[:4])} does not answer on port {port}; its output is above")
             time.sleep(0.02)
         return cls(process, port, time.perf_counter() - began)
 

@@ -12,7 +12,7 @@ _DIMENSIONS = 24
 
 
 def imbalance(seed: int, n: int = 10_000) -> tuple[Part, Part]:
-    """More than 8,000 rows, two thirds of them in two classes that are hard to tell apart."""
+    """More than 8,000 rows, two thirds of them in two classes that are hard to distinguish."""
     rng = np.random.default_rng(seed)
     share = np.array([0.4, 0.27, *np.full(8, 0.33 / 8)])
     centres = _centres(len(share), seed)

@@ -18,7 +18,7 @@ from tracer_serve.types import Floats, Inputs, Labels
 class Prototype:
     """Nearest class mean by cosine; a smaller temperature is a sharper answer."""
 
-    stable = True  # means of nine tenths of the rows are nearly those of all: a cross-fit may stand for the refit
+    stable = True  # means of nine tenths of the rows are nearly those of all rows
 
     def __init__(self, temperature: Annotated[float, Field(gt=0)] = 0.1) -> None:
         self.temperature = temperature

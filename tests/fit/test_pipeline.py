@@ -238,4 +238,4 @@ def test_an_acceptor_that_tells_nothing_is_not_served(tmp_path: Path) -> None:
     fitted.policy.save(tmp_path / "model")
     assert Policy.load(tmp_path / "model", Planted()).acceptor is None
     assert set(fitted.policy.score(rows.texts).score.tolist()) == {0.0}
-    assert "does not clearly tell" in fitted.candidates[0].reason
+    assert "does not clearly rank" in fitted.candidates[0].reason

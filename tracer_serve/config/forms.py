@@ -21,7 +21,7 @@ class FormSpec(Frozen):
         description="Instead of prompt: a JSON file with the body of one call, exactly as callers send it, with `slot`"
         " in place of the text.",
     )
-    slot: str = Field(default="{text}", min_length=1, description="What stands for the text in the file of request.")
+    slot: str = Field(default="{text}", min_length=1, description="Placeholder of the text in the file of request.")
     model: str | None = Field(
         default=None, description="The model that callers ask; default: the file's, else the teacher's."
     )

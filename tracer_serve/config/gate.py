@@ -86,7 +86,7 @@ class GateSpec(Frozen):
     @classmethod
     def _are_patterns(cls, value: dict[str, str]) -> dict[str, str]:
         if "other" in value:
-            raise ValueError("'other' stands for the texts that match no pattern; give that segment another name")
+            raise ValueError("'other' is the segment of texts that match no pattern; use another name")
         for name, pattern in value.items():
             try:
                 re.compile(pattern)

@@ -78,7 +78,7 @@ class ServerSpec(Frozen):
     api_keys: tuple[ApiKey, ...] = Field(
         default=(),
         description="Keys that may ask, each ${ENV} or sha256:HEX of a key, or {key, rights: [ask, feedback, admin]}."
-        " Without any, whoever reaches the port may ask.",
+        " Without any, every client that reaches the port may ask.",
     )
     admin_key: SecretStr | None = Field(
         default_factory=_admin_key,

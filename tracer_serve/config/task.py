@@ -17,8 +17,8 @@ from tracer_serve.config.server import ServerSpec
 from tracer_serve.config.traces import TracesSpec
 from tracer_serve.config.versions import VersionsSpec
 
-PASS_THROUGH = "pass_through"  # noqa: S105  stands for a key, is none
-"""Value of `teacher.api_key` that stands for the key of whoever calls."""
+PASS_THROUGH = "pass_through"  # noqa: S105  not a key
+"""Value of `teacher.api_key` that forwards each caller's own key."""
 
 
 class Spec(Frozen):

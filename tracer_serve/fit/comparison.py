@@ -31,7 +31,7 @@ from tracer_serve.protocols import Embedder
 from tracer_serve.types import Bools
 
 TESTED_SHARE = 0.25  # rows of a certificate in `mode: strict`, of the rows that choose
-_FLAT = "its score does not clearly tell agreements from disagreements: all or nothing is accepted"
+_FLAT = "its score does not clearly rank agreements above disagreements: all or nothing is accepted"
 Family = Literal["global", "l2d", "cascade"]
 Status = Literal["chosen", "compared", "failed", "skipped"]
 

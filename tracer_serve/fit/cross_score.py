@@ -22,10 +22,11 @@ def cross_score(
     of their rows, or because only some saw enough disagreements to learn from. A certified threshold must mean the same
     to all of them: the share of these rows that an acceptor scores higher. So scores are carried over by rank.
 
-    A learnt score that does not clearly tell agreements from disagreements is None, and may not be used. Its cross-fit
-    is optimistic: the features of the rows it learns from come from surrogates that have seen the labels of the rows
-    it scores. Where there is nothing to learn that alone reaches 5 standard errors, and false certificates came two to
-    four times as often as delta; a useful score reaches 10 and more. A group of near-duplicates counts once.
+    A learned score that does not clearly rank agreements above disagreements is None, and may not be used. Its
+    cross-fit is optimistic: the features of the rows it learns from come from surrogates that have seen the labels of
+    the rows it scores. Where there is nothing to learn that alone reaches 5 standard errors, and false certificates
+    came two to four times as often as delta; a useful score reaches 10 and more. A group of near-duplicates counts
+    once.
     """
     final = acceptor().fit(features, agreed)
     served = final.score(features)

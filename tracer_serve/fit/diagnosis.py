@@ -99,7 +99,7 @@ def _teacher(found: Certificate, numbers: dict[str, float], noise: TeacherNoise)
 def _representation(found: Certificate, numbers: dict[str, float], noise: TeacherNoise) -> str:
     if found.reason == "recall":
         return (
-            "The surrogate does not tell a protected label from the others well enough. Try a better embedder, bring"
+            "The surrogate confuses a protected label with others too often. Try a better embedder, bring"
             " more rows of that label, or promise less for it in gate.protect."
         )
     overall = percent(numbers["agreement_on_all"])
@@ -112,7 +112,7 @@ def _representation(found: Certificate, numbers: dict[str, float], noise: Teache
         return f"The representation is too weak: {seen}, while {noise.sentence(found.alpha)}. Try a better embedder."
     return (
         f"The representation is too weak, or the teacher too noisy: {seen}. `tracer-serve check TASK.yaml"
-        " --teacher-noise 200` tells the two apart; a better embedder fixes the first."
+        " --teacher-noise 200` shows which; a better embedder fixes the first."
     )
 
 

@@ -49,7 +49,7 @@ class FitProgress:
         self.fold_done(surrogate, 0)
 
     def fold_done(self, surrogate: int, done: int) -> None:
-        """Report that so many folds of a surrogate are done."""
+        """Report the number of finished folds of a surrogate."""
         count, name = self.views[0].count, self.task.spec.surrogates[surrogate].name
         self.timeline.step(_folds(surrogate), f"fold {min(done + 1, count)} of {count}: {name}", done)
 

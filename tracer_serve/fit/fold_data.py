@@ -69,12 +69,12 @@ class Folds:
             some._vectors[-1] = self.inputs(0).embeddings[rows]
         return some
 
-    def inputs(self, fold: int, told: Callable[[int], None] | None = None) -> Inputs:
+    def inputs(self, fold: int, progress: Callable[[int], None] | None = None) -> Inputs:
         """Return the inputs of all rows for a model of this fold.
 
         Parameters
         ----------
-        told : called with the number of texts embedded so far
+        progress : called with the number of texts embedded so far
         """
         key = self._key(fold)
         if key not in self._vectors:
@@ -84,7 +84,7 @@ class Folds:
                 embedder = fit_embedder(deepcopy(embedder), self.rows.take(self.split(fold)[0]))
             if self.priced:
                 self._embedding[key] = price_of(embedder, self._sample())
-            self._vectors[key] = np.concatenate(_in_parts(embedder.embed, self.rows.texts, told))
+            self._vectors[key] = np.concatenate(_in_parts(embedder.embed, self.rows.texts, progress))
         return Inputs(self.rows.texts, self._vectors[key])
 
     @property
@@ -112,19 +112,19 @@ class Folds:
         rows = np.random.default_rng(self.seed).permutation(len(self.rows))[:_SAMPLE]
         return [self.rows.texts[i] for i in rows]
 
-    def prepare(self, told: Callable[[int], None] | None = None) -> None:
+    def prepare(self, progress: Callable[[int], None] | None = None) -> None:
         """Compute what all folds share, before threads or workers start: the vectors of a frozen embedder.
 
         Those may be the task's own, or of the encoder that it imitates.
 
         Parameters
         ----------
-        told : called with the number of texts embedded so far
+        progress : called with the number of texts embedded so far
         """
         if not self.embedder.trainable:
-            self.inputs(0, told)
+            self.inputs(0, progress)
         elif not self.prepared:
-            _in_parts(self._imitate, self.rows.texts, told)
+            _in_parts(self._imitate, self.rows.texts, progress)
             self._imitate(self.rows.unlabelled)
             self._imitated = True
 
@@ -178,16 +178,16 @@ def fit_embedder(embedder: Embedder, rows: Rows) -> Embedder:
 
 
 def _in_parts(
-    embed: Callable[[Sequence[Text]], T], texts: Sequence[Text], told: Callable[[int], None] | None
+    embed: Callable[[Sequence[Text]], T], texts: Sequence[Text], progress: Callable[[int], None] | None
 ) -> list[T]:
     """Embed in parts, to report progress; on a cluster at once, because it embeds the parts of one call together."""
-    if told is None or at_once(abreast=False) > 1:
+    if progress is None or at_once(abreast=False) > 1:
         return [embed(texts)]
     ends = part_ends(len(texts))
     parts = []
     for start, end in pairwise([0, *ends]):
         parts.append(embed(texts[start:end]))
-        told(end)
+        progress(end)
     return parts
 
 

@@ -50,7 +50,7 @@ def fit_strict(
             f" {int(rows.calibrates.sum()):,} that may calibrate fell into it: they are too few, or repeat few texts."
             " Serve on, then refit"
         )
-    # what does not calibrate trains, but no duplicate of what does; and a model that later ones go on from must not see
+    # what does not calibrate trains, but no duplicate of what does; and a model that later ones start from must not see
     # what may calibrate them
     training = np.flatnonzero(~apart if resumes else ~np.isin(group, group[held_out]))
     develop = rows.take(_sample(training, seed))

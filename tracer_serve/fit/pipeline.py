@@ -75,7 +75,7 @@ def fit_policy(
 
 
 def all_stable(task: Task) -> bool:
-    """Return whether models of folds may stand for the refit that serves: every surrogate declares itself stable."""
+    """Return whether models of folds may represent the refit that serves: every surrogate declares itself stable."""
     made = (make_surrogate(task, number) for number in range(len(task.spec.surrogates)))
     return all(getattr(surrogate, "stable", False) for surrogate in made)
 

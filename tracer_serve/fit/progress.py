@@ -90,7 +90,7 @@ class Timeline:
 
     Parameters
     ----------
-    report : told of each step
+    report : called after each step
     clock : seconds that only grow
     pace : seconds that the machine takes for one that is expected, as in `machine_pace`
 
@@ -135,7 +135,7 @@ class Timeline:
         self._stages.pop(key, None)
 
     def step(self, key: str, name: str, done: int = 0) -> None:
-        """Report that so many steps of a stage are done; 0: the first one begins, and its time is taken from here."""
+        """Report the number of finished steps of a stage; 0: the first one begins now."""
         stage, now = self._stages[key], self.clock()
         stage.began = now if stage.began is None or not done else stage.began
         stage.done, stage.last = done, now if done else None

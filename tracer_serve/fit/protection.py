@@ -1,8 +1,8 @@
 """Veto of the protected labels: what may carry one of them is never handled under another label (gate.md, section 12).
 
-The acceptor's score tells whether an answer is right, and a rare label hardly moves it. A veto on the probability of
-that label keeps its recall at a higher coverage than a stricter threshold would. It is a guard like the scope guard:
-fixed on rows other than those it decides on, so that the certificate tests it as it stands.
+The acceptor's score predicts whether an answer is right, and a rare label hardly affects it. A veto on the probability
+of that label keeps its recall at a higher coverage than a stricter threshold would. It is a guard like the scope guard:
+fixed on rows other than those it decides on, so that the certificate tests it as it is served.
 """
 
 from collections.abc import Mapping

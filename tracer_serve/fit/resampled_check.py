@@ -97,7 +97,7 @@ class ResampledCheck:
 
     @property
     def broken(self) -> bool:
-        """Whether so many trials below cannot be chance (exact test at 2.5 %)."""
+        """Whether significantly many trials are below alpha (exact test at 2.5 %)."""
         return bool(self.trials) and float(p_values(self.below, len(self.trials), self.expected)) <= 0.025  # noqa: PLR2004
 
     @property
@@ -125,7 +125,7 @@ def resampled_check(
     """
     rows = rows.take(np.flatnonzero(rows.calibrates)).grouped(task.spec.gate.group_by)
     if len(np.unique(rows.group)) < 4 * task.spec.fit.folds:
-        raise FitError(f"{len(rows):,} traces that may calibrate are too few: one half is fitted, the other one judges")
+        raise FitError(f"{len(rows):,} traces that may calibrate are too few: one half is fitted, the other judges")
     began, trials = time.monotonic(), []
     splits = [*_cuts(rows), *_halves(rows, runs, task.spec.fit.seed)]
     forward = len(splits) - runs

@@ -109,7 +109,7 @@ _AS_CHAT: Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]] = {
 
 
 def slotted(body: bytes | str | Mapping[str, Any], mark: str, slots: int = 1, api: str | None = None) -> Form:
-    """Parse a body in which a mark stands for the text, or for each text of a pair; return its form.
+    """Parse a body with a placeholder for the text, or for each text of a pair; return its form.
 
     Raises
     ------

@@ -5,7 +5,7 @@ The miner reads no labels, so grouping costs effective rows only.
 
 Source: He et al., Drain: an online log parsing approach with fixed depth tree, ICWS 2017. Drain compares a message with
 the templates that begin with the same words; here it is compared with all templates of its length at once, so that a
-slot may stand anywhere. Slots whose number of words varies are found only where enough other words keep their places.
+slot may be anywhere. Slots whose number of words varies are found only where enough other words keep their places.
 """
 
 import math

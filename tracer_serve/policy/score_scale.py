@@ -17,7 +17,7 @@ from tracer_serve.types import Bools, Floats
 
 _KNOTS = 200
 _RIDGE = 1e-3  # keeps the weights finite where all rows agree
-_SLOPE = 1e-6  # keeps the order of rows between which the agreement does not tell
+_SLOPE = 1e-6  # keeps the order of rows with the same estimated agreement
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,7 +62,7 @@ class Scale:
             return score
         has_place = np.isfinite(score) & (score >= self.least)
         on_path: Floats = np.where(has_place, np.interp(score, self.knots, self.values), np.nan)
-        # beyond the outermost bins the scores still tell rows apart
+        # beyond the outermost bins the scores still distinguish rows
         beyond = np.where(has_place, score - np.clip(score, self.knots[0], self.knots[-1]), 0.0)
         on_path += _SLOPE * np.tanh(beyond)
         return on_path

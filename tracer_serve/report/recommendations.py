@@ -43,7 +43,7 @@ def actions_of(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     if not report["headline"]["certified"]:
         why = "Nothing is certified yet; every answer of the teacher adds a trace."
         return [_action("traces", "Collect traces", why, "A first certificate.", _NO_RISK)]
-    why = "No slice, label or setting stands out; the live monitor watches the agreement."
+    why = "No slice, label or setting needs attention; the live monitor watches the agreement."
     return [_action("watch", "Nothing to do: keep it running", why, "What is saved now.", _now(report))]
 
 

@@ -60,7 +60,7 @@ class AnswerFormat:
 
         Parameters
         ----------
-        failed : 0 stands for an answer that was not in the format
+        failed : 0 if an answer was not in the format
         """
         for one, status in failed.items():
             self._failures[one] = self._failures.get(one, 0) + (_ENOUGH if status in _REFUSED else 1)

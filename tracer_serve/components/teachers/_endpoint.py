@@ -26,7 +26,7 @@ class TeacherEndpoint:
 
     Parameters
     ----------
-    block : root of the API, key (`PASS_THROUGH` sends the key of whoever calls, and none of its own), headers, and the
+    block : root of the API, key (`PASS_THROUGH` sends the caller's key, and no key of its own), headers, and the
         model's name at this endpoint
     dialect : of the API
     answer_format : the structured output that it is asked for

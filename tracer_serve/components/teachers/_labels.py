@@ -18,7 +18,7 @@ _FENCED = re.compile(r"```(?:json)?\s*(?P<inside>.*?)\s*```", re.DOTALL)
 
 
 def may_be_offered(label: str) -> bool:
-    """Return whether a label of an open task may stand in a prompt: short, and of a plain alphabet.
+    """Return whether a label of an open task may appear in a prompt: short, and of a plain alphabet.
 
     Examples
     --------

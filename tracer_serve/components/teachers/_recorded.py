@@ -10,7 +10,7 @@ from tracer_serve.forms.calls import NOT_ASKED, NotACallError, parse
 from tracer_serve.types import Text
 
 SLOT = "{text}"
-"""What stands for the text in the file."""
+"""Placeholder of the text in the file."""
 
 
 class RecordedPrompt:

@@ -16,7 +16,7 @@ class Breaker:
     """Closed, open after `failures` outages in a row, half open after `open_s`: one probe decides.
 
     Only outages count (timeouts, broken connections, 5xx); a cancelled call counts as neither. While open, a call
-    is refused at once, which spares the caller the wait and the endpoint the load (M. Nygard, "Release It!", 2007).
+    is refused at once, which saves the caller's time and protects the endpoint (M. Nygard, "Release It!", 2007).
 
     Parameters
     ----------

@@ -33,7 +33,7 @@ _REFITS = 8
 
 @runtime_checkable
 class _Observable(Protocol):
-    """A teacher that tells how it is doing."""
+    """Teacher that reports its state."""
 
     @property
     def health(self) -> Health: ...

@@ -127,7 +127,7 @@ def _item(index: int, result: Result | TracerServeError, asked: ClassifyRequest,
 
 
 def _fields(result: Decision, runtime: Runtime) -> dict[str, Any]:
-    """Return the answer as an object, where the task has fields: what `label` says, and what stands beside it."""
+    """Return the answer as an object if the task has fields: those in `label`, and those outside the certificate."""
     fields = runtime.task.spec.answer_fields
     if fields is None:
         return {}
@@ -154,7 +154,7 @@ def usage_of(results: Sequence[Result | TracerServeError]) -> dict[str, int]:
 
 
 def headers_of(results: Sequence[Result | TracerServeError], single: bool) -> dict[str, str]:
-    """Return the headers that tell who answered."""
+    """Return the headers that say who answered."""
     decisions = [result for result in results if isinstance(result, Decision)]
     kinds = {decision.kind for decision in decisions}
     headers: dict[str, str] = {"x-tracer-decision": kinds.pop() if len(kinds) == 1 else "mixed"}

@@ -169,7 +169,7 @@ class TraceTable(StorePart):
             return [from_row(row) for row in fetch(connection, query.order_by(traces.c.id.desc()).limit(n))]
 
     def to_review(self, n: int, new_labels: Sequence[str], key_id: str | None, every_key: bool) -> list[Trace]:
-        """Return the newest rows that a person should judge and nobody has: two labels that differ, or a new label.
+        """Return the newest unreviewed rows that a person should judge: two labels that differ, or a new label.
 
         Looks at the newest 200,000 rows.
 

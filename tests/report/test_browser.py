@@ -189,6 +189,10 @@ def test_on_a_telephone_rows_are_cards_with_named_cells(visit: Callable[..., Any
         "return [...document.querySelectorAll('#labels-rows tr:first-child td')].map((cell) =>"
         " [cell.dataset.label, cell.getBoundingClientRect().left])"
     )
+    heights = driver.execute_script(
+        "return [...document.querySelectorAll('#losses td')].map((cell) => cell.getBoundingClientRect().height)"
+    )
+    assert max(heights) < 40, "a bar and its number share a line"
     assert [name for name, _ in cells][:3] == ["rows", "handled", "recall"]
     assert len({left for _, left in cells}) == 1
 

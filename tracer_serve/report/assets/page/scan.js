@@ -29,3 +29,5 @@ chart("curve-chart", () => ({
     name: String(p.alpha), type: "line", data: p.curve, color: colour(shades[i % shades.length]), symbolSize: 8, lineStyle: { width: 2.5 },
   })),
 }));
+
+document.querySelectorAll("table").forEach(named);

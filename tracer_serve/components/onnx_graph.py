@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tracer_serve.errors import PluginError
+from tracer_serve.components.onnx_check import check_graph
+from tracer_serve.errors import ArtifactError, PluginError
 from tracer_serve.infra.parallel import cores
 from tracer_serve.types import Ints
 
@@ -25,6 +27,8 @@ def open_graph(graph: Path | bytes) -> Any:
 
     Raises
     ------
+    ArtifactError
+        If the file is not sound (`onnx_check`), or onnxruntime refuses it.
     PluginError
         If onnxruntime is not installed.
     """
@@ -38,7 +42,28 @@ def open_graph(graph: Path | bytes) -> Any:
     options.intra_op_num_threads = min(cores(), _MOST_THREADS)
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
-    return InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    try:
+        check_graph(memoryview(graph.read_bytes() if isinstance(graph, Path) else graph))
+        return InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # a hostile file makes onnxruntime raise anything
+        named = f"{graph}: the" if isinstance(graph, Path) else "the"
+        raise ArtifactError(f"{named} ONNX graph is refused: {' '.join(str(error).split())[:400]}") from error
+
+
+def check_interface(session: Any, inputs: AbstractSet[str], width: int) -> None:
+    """Check that a session turns tokens into one array of shape (texts, width), as far as its graph declares shapes.
+
+    Raises
+    ------
+    ArtifactError
+        If it wants other inputs, or gives something else.
+    """
+    names, shapes = {one.name for one in session.get_inputs()}, [one.shape for one in session.get_outputs()]
+    found = shapes[0] if len(shapes) == 1 else []
+    if not names <= inputs or len(found) != 2 or (isinstance(found[1], int) and found[1] != width):  # noqa: PLR2004
+        raise ArtifactError(
+            f"the ONNX graph turns {sorted(names)} into {shapes}, not {sorted(inputs)} into {width} numbers per text"
+        )
 
 
 def padded(tokens: Sequence[Sequence[int]], value: int = 0) -> np.ndarray[Any, np.dtype[np.int64]]:

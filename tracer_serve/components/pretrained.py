@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from tracer_serve.errors import ArtifactError, PluginError
+from tracer_serve.errors import ArtifactError, PluginError, TracerServeError
 from tracer_serve.infra.file_hash import sha256_of
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -62,6 +64,18 @@ def quiet() -> None:
     from transformers.utils import logging  # noqa: PLC0415  # slow to import: loads torch
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Raise `ArtifactError` for whatever a library raises while it reads the model in a folder."""
+    try:
+        yield
+    except (ModuleNotFoundError, TracerServeError):
+        raise
+    except Exception as error:  # a damaged or hostile model makes transformers, safetensors and torch raise anything
+        problem = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ArtifactError(f"the model in {folder} cannot be read: {problem}; fetch it again") from error
 
 
 def verify(file: Path, sha256: str) -> None:

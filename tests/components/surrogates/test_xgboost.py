@@ -25,6 +25,6 @@ def test_damaged_trees_are_an_artifact_error(tmp_path: Path) -> None:
     """A file that is no model is refused with its folder's name."""
     model = surrogates.build("xgboost", {"rounds": 1}).fit(*blobs(rows=40))
     save_component(model, tmp_path / "model")
-    (tmp_path / "model" / "trees.ubj").write_bytes(b"{}")
+    (tmp_path / "model" / "trees.json").write_bytes(b"{}")
     with pytest.raises(ArtifactError, match="model"):
         load_component(type(model), tmp_path / "model")

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from tracer_serve.components import pretrained
 from tracer_serve.components.embedders._token_windows import TokenWindows
-from tracer_serve.components.onnx_graph import OPSET, like_lengths, open_graph, padded, quantize
+from tracer_serve.components.onnx_graph import OPSET, check_interface, like_lengths, open_graph, padded, quantize
 from tracer_serve.errors import ArtifactError, PluginError
 from tracer_serve.types import Vectors
 
@@ -97,7 +97,8 @@ def load(folder: Path, max_tokens: int | None, *, alone: bool) -> Callable[[list
             f"the onnx backends need {error.name!r}. Try: pip install '.[onnx]' in a checkout of tracer-serve"
         ) from error
     meta, run = _meta(folder), run_tokens(folder)
-    tokenizer = Tokenizer.from_file(str(folder / _TOKENIZER))
+    with pretrained.reading(folder):
+        tokenizer = Tokenizer.from_file(str(folder / _TOKENIZER))
     tokenizer.enable_truncation(max_tokens or meta["max_tokens"])
     tokenizer.no_padding()
 
@@ -114,9 +115,11 @@ def load(folder: Path, max_tokens: int | None, *, alone: bool) -> Callable[[list
 
 def run_tokens(folder: Path) -> Callable[..., Vectors]:
     """Return a thread-safe function of token ids and, where rows are padded, their mask, both int64, shape (n, t)."""
-    for name, sha256 in _meta(folder)["files"].items():
+    meta = _meta(folder)
+    for name, sha256 in meta["files"].items():
         pretrained.verify(folder / name, sha256)
     session = open_graph(folder / _GRAPH)
+    check_interface(session, {"input_ids", "attention_mask"}, meta["dim"])
 
     def run(tokens: Tokens, mask: Tokens | None = None) -> Vectors:
         given = {"input_ids": tokens, "attention_mask": np.ones_like(tokens) if mask is None else mask}
@@ -157,7 +160,8 @@ def _export(source: Path, folder: Path, backend: str) -> None:
         ) from error
     pretrained.quiet()
     kwargs = {"use_safetensors": True, "attn_implementation": "eager"}
-    model = SentenceTransformer(str(source), device="cpu", local_files_only=True, model_kwargs=kwargs)
+    with pretrained.reading(source):
+        model = SentenceTransformer(str(source), device="cpu", local_files_only=True, model_kwargs=kwargs)
     folder.mkdir()
     with warnings.catch_warnings():  # tracing warns about every Python condition; the vectors are compared below
         warnings.simplefilter("ignore")

@@ -40,7 +40,7 @@ def token_table(export: Path) -> tuple[Vectors, str]:
             (Path(scratch) / file.name).replace(file)
     try:
         table: Vectors = np.load(file, allow_pickle=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MemoryError) as error:
         raise ArtifactError(f"{file} cannot be read: {error}; delete it and fit again") from error
     return table, _onnx.tokenizer_file(export).read_text(encoding="utf-8")
 

@@ -158,9 +158,10 @@ def _torch(folder: Path, device: str | None, max_tokens: int | None) -> "_Model"
             " Try: pip install '.[sentence-transformers]' in a checkout of tracer-serve"
         ) from error
     pretrained.quiet()
-    model = SentenceTransformer(
-        str(folder), device=device, local_files_only=True, model_kwargs={"use_safetensors": True}
-    )
+    with pretrained.reading(folder):
+        model = SentenceTransformer(
+            str(folder), device=device, local_files_only=True, model_kwargs={"use_safetensors": True}
+        )
     if max_tokens is not None:
         model.max_seq_length = max_tokens
     dim = int(model.get_embedding_dimension())

@@ -36,7 +36,8 @@ class Network(torch.nn.Module):
     def __init__(self, folder: Path, classes: Labels, *, frozen_layers: int, cosine: bool) -> None:
         super().__init__()
         pretrained.quiet()
-        self.body = AutoModel.from_pretrained(str(folder), local_files_only=True, use_safetensors=True)
+        with pretrained.reading(folder):
+            self.body = AutoModel.from_pretrained(str(folder), local_files_only=True, use_safetensors=True)
         self.classes, self.cosine = classes, cosine
         self.width = int(self.body.config.hidden_size)
         self.head = torch.nn.Linear(self.width, len(classes))
@@ -95,13 +96,17 @@ class Network(torch.nn.Module):
         Raises
         ------
         ArtifactError
-            If the tensors come from another kind of model.
+            If the tensors cannot be read, or come from another kind of model.
         """
+        try:
+            tensors = load(content)
+        except Exception as error:  # damaged or hostile content makes safetensors raise anything
+            raise ArtifactError(f"the earlier encoder's tensors cannot be read ({error}): fit without it") from error
         own = dict(self.named_parameters())
         known = np.isin(self.classes, classes)
         rows = np.searchsorted(classes, self.classes[known])
         with torch.no_grad():
-            for name, value in load(content).items():
+            for name, value in tensors.items():
                 if name not in own or own[name].shape[1:] != value.shape[1:]:
                     raise ArtifactError(f"the earlier encoder's {name!r} does not fit the model: fit without it")
                 if name.startswith(_HEAD):

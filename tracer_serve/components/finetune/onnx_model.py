@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from tracer_serve.components.finetune.tokens import Tokens, cuts, tokenize
-from tracer_serve.components.onnx_graph import like_lengths, open_graph
+from tracer_serve.components.onnx_graph import check_interface, like_lengths, open_graph
 from tracer_serve.types import Bools, Text, Vectors
 
 _BATCH = 32
+_INPUTS = {"input_ids", "attention_mask", "token_type_ids"}
 
 
 @dataclass(slots=True)
@@ -47,7 +48,7 @@ class OnnxEncoder:
 
     def logits(self, tokens: Tokens, classes: int) -> Vectors:
         """Return logits of n inputs, float32, shape (n, classes)."""
-        session = self.open()
+        session = self.open(classes)
         names = [one.name for one in session.get_inputs()]
         out = np.empty((len(tokens), classes), np.float32)
         for rows in like_lengths(tokens.lengths, 1 if self.eight_bits else _BATCH):
@@ -55,10 +56,18 @@ class OnnxEncoder:
             (out[rows],) = session.run(None, {name: batch[name] for name in names})
         return out
 
-    def open(self) -> Any:
-        """Return the onnxruntime session, opened once."""
+    def open(self, classes: int) -> Any:
+        """Return the onnxruntime session, opened once.
+
+        Raises
+        ------
+        ArtifactError
+            If the graph is refused, or is none that turns tokens into this number of logits.
+        """
         if self._session is None:
-            self._session = open_graph(self.graph)
+            session = open_graph(self.graph)
+            check_interface(session, _INPUTS, classes)
+            self._session = session
         return self._session
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "OnnxEncoder":

@@ -178,7 +178,7 @@ class Encoder:
                     trained=(folder / _TRAINED).read_bytes(),
                     agreement=tuple(tuned["agreement"]),
                 )
-                encoder.tuned_.served.open()  # now, so that the first request does not wait for it
-        except (OSError, ValueError, KeyError, TypeError) as error:
+                encoder.tuned_.served.open(len(encoder.classes_))  # now, so that the first request does not wait for it
+        except (ArtifactError, OSError, ValueError, KeyError, TypeError, MemoryError) as error:
             raise ArtifactError(f"{folder}: the state of an encoder cannot be read: {error}") from error
         return encoder

@@ -10,8 +10,11 @@ from pydantic import Field
 
 from tracer_serve.components.registry import surrogates
 from tracer_serve.components.surrogates._arrays import encode
+from tracer_serve.components.surrogates._boosted_trees import BoostedTrees
 from tracer_serve.errors import ArtifactError
 from tracer_serve.types import Inputs, Labels, Vectors
+
+_STATE, _TREES = "xgboost.json", "trees.json"
 
 
 @surrogates.register("xgboost")
@@ -75,21 +78,22 @@ class XGBoost:
         return proba
 
     def save(self, folder: Path) -> None:
-        """Write the trees as UBJSON, xgboost's own stable format."""
+        """Write the trees as JSON, xgboost's own stable format."""
         state = {"params": self.params, "classes": self.classes_.tolist()}
-        (folder / "xgboost.json").write_text(json.dumps(state), encoding="utf-8")
+        (folder / _STATE).write_text(json.dumps(state), encoding="utf-8")
         if self._booster is not None:
-            self._booster.save_model(folder / "trees.ubj")
+            self._booster.save_model(folder / _TREES)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read back what `save` wrote."""
+        """Read back what `save` wrote; xgboost sees the trees only after every index in them was checked."""
         try:
-            state = json.loads((folder / "xgboost.json").read_text(encoding="utf-8"))
+            state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
             model = cls(**state["params"])
             model.classes_ = np.array(state["classes"], np.str_)
             if len(model.classes_) > 1:
-                model._booster = xgboost.Booster(model_file=folder / "trees.ubj")
+                trees = BoostedTrees.model_validate_json((folder / _TREES).read_bytes())
+                model._booster = xgboost.Booster(model_file=trees.content(len(model.classes_)))
         except (OSError, ValueError, KeyError, TypeError, xgboost.core.XGBoostError) as error:
             raise ArtifactError(f"{folder}: the state of an xgboost model cannot be read: {error}") from error
         return model

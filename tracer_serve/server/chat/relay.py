@@ -1,6 +1,5 @@
 """Relay an upstream answer to the client as it comes; learn from it on the way."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Protocol
 
@@ -12,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 from tracer_serve.errors import EndpointError, TeacherError
 from tracer_serve.infra.resilience.retry import LONGEST_WAIT_S, retry_after
 from tracer_serve.server.chat.forward import Forwarder, ForwardTarget, passed_on
+from tracer_serve.server.http.client_presence import while_connected
 from tracer_serve.server.http.errors import RefusalError, respond
 
 LARGEST_LEARNED = 1_000_000
@@ -78,16 +78,7 @@ class Relay(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on until the answer ends or the client leaves, whichever is first; either ends both."""
-        passing = asyncio.create_task(self._pass(scope, receive, send))
-        leaving = asyncio.create_task(_left(receive))
-        try:
-            await asyncio.wait((passing, leaving), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (passing, leaving):
-                task.cancel()
-            outcome, _ = await asyncio.gather(passing, leaving, return_exceptions=True)
-        if isinstance(outcome, Exception):
-            raise outcome
+        await while_connected(receive, self._pass(scope, receive, send))
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         own, query = self.learner is not None, self.request.scope.get("query_string", b"")
@@ -199,8 +190,3 @@ def _error_of(answer: httpx.Response) -> TeacherError:
     elif status >= httpx.codes.INTERNAL_SERVER_ERROR or status in (408, 409, 425):
         reason = "unavailable"
     return TeacherError(f"upstream answered {status}", reason=reason, retry_after_s=retry_after(answer.headers))
-
-
-async def _left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -1,6 +1,5 @@
 """Forward requests to the upstream API, and its answers back, byte by byte, with the caller's own key."""
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from yarl import URL
 
+from tracer_serve.server.http.client_presence import while_connected
 from tracer_serve.server.http.errors import RefusalError, respond
 
 MOST_OBSERVED = 64_000
@@ -114,16 +114,7 @@ class ProxyRelay(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Forward until the answer ends or the client leaves."""
-        passing = asyncio.create_task(self._pass(scope, receive, send))
-        leaving = asyncio.create_task(_left(receive))
-        try:
-            await asyncio.wait((passing, leaving), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in (passing, leaving):
-                task.cancel()
-            outcome, _ = await asyncio.gather(passing, leaving, return_exceptions=True)
-        if isinstance(outcome, Exception):
-            raise outcome
+        await while_connected(receive, self._pass(scope, receive, send))
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -151,8 +142,3 @@ class ProxyRelay(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
         whole = b"".join(parts) if size <= MOST_OBSERVED else b""
         self.upstream.observe(Exchange(self.path, self.sent, answer.status, answer.headers, whole, time.time()))
-
-
-async def _left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from tests.support.foreign_texts import foreign_texts
 from tests.support.tasks import banking
-from tracer_serve.components.ngram_rarity import NgramRarity
+from tracer_serve.components.ngram_rarity import NgramRarity, cross_rarity
 
 TEXTS, _ = banking(600)
 
@@ -40,3 +40,14 @@ def test_before_a_fit_and_without_a_text_nothing_is_rare() -> None:
     """So that a policy without a range defers nothing for it."""
     assert NgramRarity().of(["anything"]).tolist() == [0.0]
     assert NgramRarity().fit(["a text"]).of(["", " "]).tolist() == [0.0, 0.0]
+
+
+def test_folds_share_their_counts() -> None:
+    """Each text's rarity among the other folds is the one that a count of those folds alone gives."""
+    texts, _ = banking(300)
+    texts[7] = ""
+    fold = np.random.default_rng(0).integers(0, 4, len(texts))
+    found = cross_rarity(texts, fold)
+    for held_out in range(4):
+        others, asked = ([texts[i] for i in np.flatnonzero((fold == held_out) == side)] for side in (False, True))
+        np.testing.assert_allclose(found[fold == held_out], NgramRarity().fit(others).of(asked), rtol=0)

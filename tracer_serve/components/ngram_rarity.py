@@ -67,6 +67,37 @@ class NgramRarity:
         return rarity
 
 
+def cross_rarity(texts: Sequence[Text], fold: Ints, seed: int = 0) -> Floats:
+    """Return each text's rarity among the texts of the other folds, shape (n,).
+
+    It is what ``NgramRarity(seed).fit(others).of(fold)`` says, but the n-grams are found once instead of in each fold:
+    the counts of a fold's texts are subtracted from those of all.
+
+    Parameters
+    ----------
+    fold : of each text, shape (n,)
+    """
+    folds, size = np.unique(fold, return_counts=True)
+    rarity = np.zeros(len(texts))
+    if len(texts) - size.min(initial=0) > _MOST_ROWS:  # of which it takes a sample
+        for held_out in folds:
+            known = NgramRarity(seed).fit([texts[i] for i in np.flatnonzero(fold != held_out)])
+            rarity[fold == held_out] = known.of([texts[i] for i in np.flatnonzero(fold == held_out)])
+        return rarity
+    row, gram = _grams_of(texts)
+    grams, place = np.unique(gram, return_inverse=True)
+    once = np.unique(row.astype(np.int64) * len(grams) + place)
+    once_row, once_place = once // max(1, len(grams)), once % max(1, len(grams))
+    found_in = np.bincount(once_place, minlength=len(grams))
+    for held_out, rows in zip(folds, size, strict=True):
+        found = found_in - np.bincount(once_place[fold[once_row] == held_out], minlength=len(grams))
+        asked = fold[row] == held_out
+        if found.any():
+            inverse = np.log((len(texts) - rows) / (found + _NEVER))
+            rarity += np.bincount(row[asked], inverse[place[asked]], minlength=len(texts))
+    return rarity / (np.bincount(row, minlength=len(texts)) + len(_LENGTHS))
+
+
 def _grams_of(texts: Sequence[Text]) -> tuple[Ints, Grams]:
     """Return row and hash of every window of every length of every text."""
     pieces = [_normal(text) for text in texts]

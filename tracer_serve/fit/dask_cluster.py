@@ -81,7 +81,7 @@ class DaskCluster:
     @property
     def workers(self) -> int:
         """Return how many threads the cluster's workers have together, at least one."""
-        return max(1, sum(self._client.nthreads().values()))
+        return max(1, int(sum(self._client.nthreads().values())))
 
     def close(self) -> None:
         """Disconnect; the cluster keeps running."""

@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar, cast
 import numpy as np
 
 from tracer_serve.components.neighbour_index import NeighbourIndex
-from tracer_serve.components.ngram_rarity import NgramRarity
+from tracer_serve.components.ngram_rarity import cross_rarity
 from tracer_serve.errors import FitError
 from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.folds import random_folds
@@ -43,6 +43,7 @@ class Folds:
     classes: Labels = field(init=False)
     codes: Ints = field(init=False)
     _imitated: bool = field(init=False, default=False)
+    _rarity: dict[int, Floats] = field(init=False, default_factory=dict)
     _vectors: dict[int, Vectors] = field(init=False, default_factory=dict)
     _held_out: dict[int, tuple[Inputs, Neighbours]] = field(init=False, default_factory=dict)
     _embedding: dict[int, float] = field(init=False, default_factory=dict)
@@ -55,7 +56,9 @@ class Folds:
 
     def through(self, embedder: Embedder) -> "Folds":
         """Return the same splits of the same rows, with vectors of another embedder."""
-        return Folds(self.rows, embedder, self.count, self.seed, self.priced)
+        found = Folds(self.rows, embedder, self.count, self.seed, self.priced)
+        found._rarity = self._rarity
+        return found
 
     def split(self, fold: int) -> tuple[Ints, Ints]:
         """Return the indices of the training and of the held-out rows of a fold."""
@@ -113,7 +116,7 @@ class Folds:
         return [self.rows.texts[i] for i in rows]
 
     def prepare(self, progress: Callable[[int], None] | None = None) -> None:
-        """Compute what all folds share, before threads or workers start: the vectors of a frozen embedder.
+        """Compute what all folds share, before threads or workers start: rarities, and vectors of a frozen embedder.
 
         Those may be the task's own, or of the encoder that it imitates.
 
@@ -121,6 +124,7 @@ class Folds:
         ----------
         progress : called with the number of texts embedded so far
         """
+        self.rarity(0)
         if not self.embedder.trainable:
             self.inputs(0, progress)
         elif not self.prepared:
@@ -143,8 +147,9 @@ class Folds:
 
     def rarity(self, fold: int) -> Floats:
         """Return how rare the character n-grams of each held-out row are among the training rows of a fold."""
-        train, test = ([self.rows.texts[i] for i in rows] for rows in self.split(fold))
-        return NgramRarity(self.seed).fit(train).of(test)
+        if not self._rarity:  # a dict, because all views share it
+            self._rarity[0] = cross_rarity(self.rows.texts, self.fold, self.seed)
+        return self._rarity[0][self.split(fold)[1]]
 
     def price(self, fold: int) -> float:
         """Return the seconds that a text takes before any surrogate: of CPU; of an endpoint's embedder, of waiting.

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -120,7 +120,12 @@ def test_each_fold_learns_from_its_training_texts_alone(
     assert isinstance(embedder, Static)
     asked: list[int] = []
     before = embedder.encoder.embed
-    monkeypatch.setattr(embedder.encoder, "embed", lambda texts: (asked.append(len(texts)), before(texts))[1])
+
+    def counted(texts: Sequence[Text]) -> Vectors:
+        asked.append(len(texts))
+        return before(texts)
+
+    monkeypatch.setattr(embedder.encoder, "embed", counted)
     folds = Folds(Rows.of(TEXTS, ["x", "y", "z"] * (len(TEXTS) // 3)), embedder, 3, 0)
     assert not folds.prepared
     folds.prepare()

@@ -42,7 +42,8 @@ def tune(
         gram = (some.T @ some).toarray()
         gram[np.diag_indices_from(gram)] += ridge
         vectors[used] += cho_solve(cho_factor(gram, overwrite_a=True), some.T @ (wanted - scale * apart))
-    return weight[:, None] * vectors
+    tuned: Vectors = weight[:, None] * vectors
+    return tuned
 
 
 def _most_common(token: Ints, most: int) -> Ints:

@@ -18,11 +18,11 @@ class Row:
     Parameters
     ----------
     coverage : share of the test rows that is handled
-    agreement : share of those on which the teacher agrees, None where nothing is handled
+    agreement : share of those on which the teacher agrees; None if nothing is handled
     worst_class : least such share over the given labels with at least 20 handled rows
     certified_coverage : coverage in the certificate; None for the peer, which states it for other rows
-    oos_accepted : share of out-of-scope inputs that is handled, None where the dataset has none
-    first_share : share of the test rows that a cascade's first stage handles, None where there is one stage
+    oos_accepted : share of out-of-scope inputs that is handled; None if the dataset has none
+    first_share : share of the test rows that a cascade's first stage handles; None if there is one stage
     cpu_s, peak_mb : of the fit, in its own process
     """
 

@@ -54,7 +54,7 @@ class Dataset:
     ----------
     train : the traces
     test : never seen by a fit
-    foreign : out-of-scope inputs, empty where the dataset has none
+    foreign : out-of-scope inputs; empty if the dataset has none
     teacher : whose labels these are: ``gold``, or the LLM whose answers were recorded
     """
 
@@ -150,7 +150,7 @@ def with_noise(data: Dataset, share: float, seed: int = 0) -> Dataset:
     Raises
     ------
     ValueError
-        Where fewer rows than that have a near neighbour of another label.
+        If fewer rows than that have a near neighbour of another label.
     """
     vectors = np.concatenate([data.train.vectors, data.test.vectors])
     labels = np.concatenate([data.train.labels, data.test.labels])

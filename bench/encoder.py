@@ -50,7 +50,7 @@ class Row:
     Parameters
     ----------
     certified : what the certificate says its coverage is
-    coverage, agreement : on the judged rows; None where nothing is handled
+    coverage, agreement : on the judged rows; None if nothing is handled
     """
 
     system: str

@@ -86,5 +86,5 @@ def worlds(data: Dataset, seed: int) -> dict[str, World]:
 
 
 def agreement(given: Labels, handled: Bools, truth: Labels) -> float | None:
-    """Return the share of the handled rows on which the answer is the teacher's; None where nothing is handled."""
+    """Return the share of the handled rows on which the answer is the teacher's; None if nothing is handled."""
     return float((given == truth)[handled].mean()) if handled.any() else None

@@ -144,7 +144,7 @@ SCORED = (
 def summary(
     results: Sequence[tuple[float, float]], *, part: str, traffic: str, system: str, alpha: float, delta: float
 ) -> Row:
-    """Sum up (coverage, true agreement) of the draws; coverage 0 where the gate abstained."""
+    """Sum up (coverage, true agreement) of the draws; coverage 0 if the gate abstained."""
     coverage, agreement = np.array(results).T
     handles = coverage > 0
     wrong = int((handles & (agreement < alpha - 1e-9)).sum())

@@ -41,7 +41,7 @@ class Row:
     Parameters
     ----------
     split : ``train to test``, or ``pooled K``
-    coverage : certified share; 0 where nothing was
+    coverage : certified share; 0 if nothing was
     reported, agreement : on the certificate's rows, on the handled rows of the other part
     audits : handled rows of the other part
     alarms, runs : orders of them in which the monitor raised an alarm, and number of orders
@@ -63,7 +63,7 @@ class Row:
 
 
 def first_alarms(agreed: Bools, orders: int, alpha: float, seed: int = 0) -> Ints:
-    """Return the audit of the first alarm in each random order of n outcomes, n + 1 where there is none."""
+    """Return the audit of the first alarm in each random order of n outcomes, n + 1 if there is none."""
     rng, n = np.random.default_rng(seed), len(agreed)
     outcomes = np.stack([rng.permutation(agreed) for _ in range(orders)])
     bets, first = np.full((orders, len(alternatives(alpha))), -np.inf), np.full(orders, n + 1)

@@ -53,7 +53,7 @@ def environment(name: str, package: str) -> Path:
     Raises
     ------
     RuntimeError
-        Where the environment cannot be made; carries pip's last words.
+        If the environment cannot be made; carries pip's last words.
     """
     venv = ROOT / f"{name}-venv"
     ready, python = venv / ".ready", venv / "bin" / "python"
@@ -83,7 +83,7 @@ def run_in_peer(script: str | Path, arrays: Mapping[str, Any]) -> dict[str, Any]
     Raises
     ------
     RuntimeError
-        Where the environment cannot be made or the script fails.
+        If the environment cannot be made or the script fails.
 
     Examples
     --------

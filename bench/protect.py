@@ -33,7 +33,7 @@ class Row:
 
     Parameters
     ----------
-    required : recall that was promised, None where the label was not protected
+    required : recall that was promised; None if the label was not protected
     reason : the certificate's
     coverage, agreement : on the held-out rows; no agreement where nothing is handled
     rows, kept, recall : held-out rows of the label, and how many of them are deferred or get the label

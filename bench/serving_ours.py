@@ -49,7 +49,7 @@ OURS: dict[str, dict[str, Any]] = {
 
 
 def task_of(system: str, data: Dataset, port: int, traces: Path | None = None) -> Path:
-    """Write the YAML of one of ours, fit its version where there is none, and return the YAML's path.
+    """Write the YAML of one of ours, fit its version if there is none, and return the YAML's path.
 
     Parameters
     ----------

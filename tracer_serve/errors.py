@@ -73,7 +73,7 @@ class EndpointError(TracerServeError):
 
     Attributes
     ----------
-    status : HTTP status of the answer; None where there was none
+    status : HTTP status of the answer; None if there was none
     """
 
     http_status = 503

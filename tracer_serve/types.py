@@ -57,7 +57,7 @@ class Neighbours:
 
     Parameters
     ----------
-    similarity : cosine, float32, shape (n, m); -inf where fewer than m rows exist
+    similarity : cosine, float32, shape (n, m); -inf if fewer than m rows exist
     label : index into the surrogate's classes, shape (n, m)
     row : index of the training row, shape (n, m)
     """
@@ -92,7 +92,7 @@ class Answer:
     Parameters
     ----------
     label : one of the task's labels
-    usage : tokens, ``prompt_tokens`` and ``completion_tokens``; empty where the teacher counts none
+    usage : tokens, ``prompt_tokens`` and ``completion_tokens``; empty if the teacher counts none
     cost : money in the currency of the teacher's price; 0.0 without a price
     latency_ms : from asking to answer, retries included
     others : what it says in fields of text and number, which no certificate is about
@@ -117,17 +117,17 @@ class Trace:
     teacher_label : None for a handled request that was not audited
     label_source : how `teacher_label` came about; None while there is none
     decision : None for an imported row
-    propensity : probability with which the teacher was asked (1.0 where it always was)
+    propensity : probability with which the teacher was asked (1.0 if it always was)
     version : the version that decided (its epoch); None before the first, and for imported rows
     audit_rate : the audit rate in force when the row was decided
     u : drawn once from U(0, 1); audits are the handled rows with u < audit_rate, and calibration thins the
         deferred rows of an epoch by the same draw
     cost : what the teacher's answer cost, in the price's currency
     latency_ms : of this text, by stage: ``embed`` and ``predict`` as its share of the batch, ``teacher``
-    form : fingerprint of the call's form, which is its prompt without the text; None where it is unknown
+    form : fingerprint of the call's form, which is its prompt without the text; None if it is unknown
     group : rows that are not independent share a group: a caller's own group, a conversation, a template
     key_id : short hash of the key that asked
-    audit_kind : why a handled row was audited; None where it was not
+    audit_kind : why a handled row was audited; None if it was not
     """
 
     id: str

@@ -34,7 +34,7 @@ def print_json(value: Any) -> None:
 def progress_bar(*, quiet: bool = False) -> Iterator[Any]:
     """Yield a progress callback (stage, done, total, seconds left): a bar in a terminal, otherwise a line now and then.
 
-    Where the caller has no estimate of the time left, it is that of the stage, from the rate of its steps so far.
+    If the caller has no estimate of the time left, it is that of the stage, from the rate of its steps so far.
     """
     if quiet:
         yield lambda *_: None

@@ -125,7 +125,7 @@ class AnswerFields:
         return _named(answer, self.beside)
 
     def columns(self, record: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return the answer in the columns of a table; None where it does not have one for each certified field."""
+        """Return the answer in the columns of a table; None if it does not have one for each certified field."""
         found = _named(record, self.certified)
         return found if len(found) == len(self.certified) else None
 

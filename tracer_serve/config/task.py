@@ -174,5 +174,5 @@ class Spec(Frozen):
 
     @property
     def answer_fields(self) -> AnswerFields | None:
-        """Return the fields of the answer; None where it is one label."""
+        """Return the fields of the answer; None if it is one label."""
         return AnswerFields(self.fields) if self.fields else None

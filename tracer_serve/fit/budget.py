@@ -136,7 +136,7 @@ class Claim:
         Raises
         ------
         NotWorthItError
-            Where they do not.
+            If they do not.
         """
         self.done += 1
         if self.buys is None:

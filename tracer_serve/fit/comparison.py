@@ -198,7 +198,7 @@ def _at_half(task: Task, views: Sequence[Folds], refit_rows: int | None, part: C
 
 
 def names_of(task: Task, part: CandidateStage) -> tuple[str, str | None]:
-    """Return the names of a part's surrogate and acceptor, None where all rows are served the same score."""
+    """Return the names of a part's surrogate and acceptor; None if all rows are served the same score."""
     acceptor = None if part.acceptor is None or part.flat else task.spec.acceptors[part.acceptor].type
     return task.spec.surrogates[part.surrogate].name, acceptor
 

@@ -35,7 +35,7 @@ class Votes:
 
     @classmethod
     def of(cls, members: Vectors) -> "Votes | None":
-        """Return the votes of probabilities (m, n, k); None where there is one member."""
+        """Return the votes of probabilities (m, n, k); None if there is one member."""
         return cls(members.argmax(axis=2), members.max(axis=2)) if len(members) > 1 else None
 
     def take(self, rows: Ints | Bools) -> "Votes":

@@ -44,7 +44,7 @@ def cross_score(
 def evidence_of(score: Floats, agreed: Bools) -> float:
     """Return by how many standard errors agreements score higher than disagreements (Mann and Whitney, 1947).
 
-    0 where one of the two is missing, or all scores are equal.
+    0 if one of the two is missing, or all scores are equal.
     """
     known = np.isfinite(score)
     good, bad = int(agreed[known].sum()), int((~agreed[known]).sum())

@@ -51,7 +51,7 @@ class DaskCluster:
     Raises
     ------
     FitError
-        Where the scheduler or its workers cannot be reached.
+        If the scheduler or its workers cannot be reached.
     """
 
     def __init__(self, address: str, plugins: Sequence[Path] = (), *, connect_s: float = 20.0) -> None:

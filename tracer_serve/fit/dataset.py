@@ -19,7 +19,7 @@ class Rows:
     labels : the teacher's labels, shape (n,)
     calibrates : rows that form a fair sample of traffic and may enter a certificate; the others only train
         (gate.md, section 5), shape (n,)
-    named : the group of each row that the caller named, empty where it named none, shape (n,)
+    named : the group of each row that the caller named; empty if it named none, shape (n,)
     groups : group of each row, shape (n,); None until `grouped`
     unlabelled : further texts of the task, for embedders that learn from a slow one's vectors
     arrived : order of arrival of each row, shape (n,); rows of unknown order, as imported ones, share a number. None:

@@ -29,7 +29,7 @@ def diagnose(
     Parameters
     ----------
     seen : the rows that entered the certificate
-    noise : measured by replay, None if it never was
+    noise : measured by replay; None if it never was
     duplicates : measured by texts that occur in the traces twice
     least : least coverage that is worth a deployment (``gate.min_coverage``)
     """

@@ -154,7 +154,7 @@ class Folds:
     def price(self, fold: int) -> float:
         """Return the seconds that a text takes before any surrogate: of CPU; of an endpoint's embedder, of waiting.
 
-        0 where they are not `priced`.
+        0 if they are not `priced`.
         """
         self.held_out(fold)
         return self._embedding[self._key(fold)] + self._searching[fold] if self.priced else 0.0

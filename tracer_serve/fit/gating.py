@@ -69,7 +69,7 @@ def certified(task: Task, rows: Calibration, stages: Sequence[StageFacts], ordin
 
 
 def segment_of(task: Task, texts: Sequence[Text]) -> Labels | None:
-    """Return the segment of each text, None where the spec has no segments."""
+    """Return the segment of each text; None if the spec has no segments."""
     patterns = task.spec.gate.segments
     return segments_of(texts, patterns) if patterns else None
 

@@ -28,7 +28,7 @@ def groups_of(texts: Sequence[Text], named: Sequence[str] = (), by: GroupBy = "t
 
     Parameters
     ----------
-    named : the caller's group of each row, empty where it named none; or no rows at all
+    named : the caller's group of each row; empty if it named none; or no rows at all
     by : ``template``, or ``duplicate`` to count texts of one template as independent
 
     Examples

@@ -51,7 +51,7 @@ def fit_policy(
     Raises
     ------
     FitError
-        Where there are too few rows to split, or every candidate failed.
+        If there are too few rows to split, or every candidate failed.
     """
     folds, rows = task.spec.fit.folds, rows.grouped(task.spec.gate.group_by)
     if len(rows) < 2 * folds:

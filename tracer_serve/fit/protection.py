@@ -31,7 +31,7 @@ class VetoRows:
     risk : rank of the surrogate's probability of each protected label (`fit.risk_rank`), shape (p, n)
     protected : class index of each protected label, -1 for one that no row carries, shape (p,)
     truth, top : class index of the teacher's and of the surrogate's label, shape (n,)
-    score : the acceptor's score, NaN where another guard does not let the row pass, shape (n,)
+    score : the acceptor's score; NaN if another guard does not let the row pass, shape (n,)
     """
 
     risk: Vectors

@@ -33,7 +33,7 @@ class Trial:
 
     Parameters
     ----------
-    certified, coverage : the certificate's; coverage 0 where nothing was certified
+    certified, coverage : the certificate's; coverage 0 if nothing was certified
     tested : independent groups that were accepted in the certificate
     handled, agreements : held-out groups that it handles, one random row each, and agreements among them
     """
@@ -64,7 +64,7 @@ class ResampledCheck:
     rows, fitted, truth : fair rows; of these in each refit, and at most kept out of it
     basis : of the certificates
     trials : on random halves
-    forward : on older rows, judged on what came next; empty where the order of arrival is not known
+    forward : on older rows, judged on what came next; empty if the order of arrival is not known
     """
 
     alpha: float
@@ -121,7 +121,7 @@ def resampled_check(
     Raises
     ------
     FitError
-        Where there are too few rows to part.
+        If there are too few rows to part.
     """
     rows = rows.take(np.flatnonzero(rows.calibrates)).grouped(task.spec.gate.group_by)
     if len(np.unique(rows.group)) < 4 * task.spec.fit.folds:

@@ -45,7 +45,7 @@ def risk_ranks(references: Sequence[Floats], proba: Vectors, protected: Ints) ->
     Parameters
     ----------
     proba : of a model's rows, shape (n, k)
-    protected : column of each protected label, shape (p,); the rank is 0 where its reference is empty
+    protected : column of each protected label, shape (p,); the rank is 0 if its reference is empty
     """
     ranks = np.zeros((len(protected), len(proba)), np.float32)
     for number, (reference, column) in enumerate(zip(references, protected, strict=True)):
@@ -55,7 +55,7 @@ def risk_ranks(references: Sequence[Floats], proba: Vectors, protected: Ints) ->
 
 
 def risk_limit(reference: Floats, rank: float) -> float:
-    """Return the probability whose rank is the largest that does not exceed `rank`; inf where no rank exceeds it.
+    """Return the probability whose rank is the largest that does not exceed `rank`; inf if no rank exceeds it.
 
     Examples
     --------

@@ -95,7 +95,7 @@ class Chooser:
     def _cascade(self, pair: tuple[int, int], rows: Bools, least: float) -> Candidate | None:
         """Return the cascade of a pair that reaches so much and asks the second part least often.
 
-        None where each would cost more than the second part alone: a first stage answers nothing if a sure second one
+        None if each would cost more than the second part alone: a first stage answers nothing if a sure second one
         answers all before the threshold comes down to it.
         """
         first, second = (self.parts[i] for i in pair)

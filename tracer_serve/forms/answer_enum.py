@@ -15,7 +15,7 @@ class AnswerEnum:
 
     Parameters
     ----------
-    path : names of the fields that lead to it; empty where the whole answer is one of the values
+    path : names of the fields that lead to it; empty if the whole answer is one of the values
     labels : its values, in the schema's order
     """
 
@@ -24,7 +24,7 @@ class AnswerEnum:
 
 
 def answer_enum(options: Mapping[str, Any]) -> AnswerEnum | None:
-    """Return the only enum of the format that a call's options ask for; None where there is none, or several.
+    """Return the only enum of the format that a call's options ask for; None if there is none, or several.
 
     Reads ``response_format``, the only tool or function, and what vLLM, SGLang and Ollama take beside them.
 
@@ -82,7 +82,7 @@ def _enums(schema: Any, root: Mapping[str, Any], path: tuple[str, ...], depth: i
 
 
 def _labels(values: Any) -> tuple[str, ...] | None:
-    """Return the values of an enum of strings, null left out; None where it is no choice among strings."""
+    """Return the values of an enum of strings, null left out; None if it is no choice among strings."""
     if not isinstance(values, list):
         return None
     labels = tuple(value for value in values if value is not None)

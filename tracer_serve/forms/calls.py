@@ -34,7 +34,7 @@ class Call:
     Parameters
     ----------
     form : its form, with the whole last user message as the slot; `Form.wrapped` narrows it
-    message : the last message's text; None where the last message is not the user's or holds more than text
+    message : the last message's text; None if the last message is not the user's or holds more than text
     stream : whether the caller wants server-sent events
     user : the end user whom the caller names
     body : the body as it was parsed
@@ -60,7 +60,7 @@ def parse(body: bytes | str | Mapping[str, Any], api: str | None = None) -> Call
     Raises
     ------
     NotACallError
-        Where it is no JSON object with a model and messages, or names a field twice: servers differ in which they take.
+        If it is no JSON object with a model and messages, or names a field twice: servers differ in which they take.
 
     Examples
     --------
@@ -114,7 +114,7 @@ def slotted(body: bytes | str | Mapping[str, Any], mark: str, slots: int = 1, ap
     Raises
     ------
     NotACallError
-        Where it is no call, or the mark is not in the last user message as often as there are slots.
+        If it is no call, or the mark is not in the last user message as often as there are slots.
 
     Examples
     --------

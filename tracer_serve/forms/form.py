@@ -96,7 +96,7 @@ class Form:
         Raises
         ------
         ValueError
-            Where it is something else.
+            If it is something else.
         """
         try:
             facts: Mapping[str, Any] = json.loads(text)
@@ -126,7 +126,7 @@ class Form:
 
 
 def split(form: Form, message: str) -> Text | None:
-    """Return the text in the slot of a last user message: a string, or two of a pair; None where the wrapper differs.
+    """Return the text in the slot of a last user message: a string, or two of a pair; None if the wrapper differs.
 
     Plain string comparison: no message, however made, takes more than linear time. A pair whose texts contain what is
     between them is ambiguous, and no pair.

@@ -56,7 +56,7 @@ class CallGroups:
         self.totals = Totals()
 
     def add(self, seen: Observed) -> PromptGroup | None:
-        """Add a call; return the group that it belongs to, None where that is not known (yet)."""
+        """Add a call; return the group that it belongs to; None if that is not known (yet)."""
         self.totals.add(seen)
         head = self._head(seen.call.form.fingerprint)
         head.totals.add(seen)

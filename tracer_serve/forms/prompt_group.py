@@ -27,9 +27,9 @@ class Observed:
 
     Parameters
     ----------
-    label : the label in its answer; None where the answer is too long or holds none
+    label : the label in its answer; None if the answer is too long or holds none
     at : seconds since 1970
-    cost : in the log's currency; 0 where it is not known
+    cost : in the log's currency; 0 if it is not known
     numbers : numeric fields of a JSON answer, such as a confidence
     """
 

@@ -36,7 +36,7 @@ class Slot:
         return len(self.prefix) + len(self.suffix)
 
     def read(self, message: str) -> str | None:
-        """Return the text in the slot; None where the message has another wrapper."""
+        """Return the text in the slot; None if the message has another wrapper."""
         fits = message.startswith(self.prefix) and message.endswith(self.suffix) and len(message) >= len(self)
         return message[len(self.prefix) : len(message) - len(self.suffix)] if fits else None
 

@@ -39,7 +39,7 @@ def p_values(k: Counts, n: Counts, alpha: float | Floats) -> Floats:
 
 
 def lower_bounds(k: Counts, n: Counts, delta: float) -> Floats:
-    """Return the one-sided Clopper-Pearson lower bound of the agreement at confidence 1 - delta; 0 where k = 0.
+    """Return the one-sided Clopper-Pearson lower bound of the agreement at confidence 1 - delta; 0 if k = 0.
 
     It is the largest alpha that `p_values` rejects at delta: bound >= alpha if and only if p <= delta.
 

@@ -66,7 +66,7 @@ class SegmentRow:
     rows : calibration rows of the segment
     n, agreements : how many of them are accepted, and how many of those agree
     lower_bound : lower bound of the agreement among them, at the segment's part of delta
-    threshold : least score of this segment that is handled; infinite where it defers
+    threshold : least score of this segment that is handled; infinite if it defers
     certified, reason, rows_needed : as in `Certificate`, of this segment
     """
 
@@ -212,7 +212,7 @@ class Certificate:
     segments : each segment with its own threshold, in the order in which patterns are tried; empty: there are none
     class_floor : agreement that a predicted class must be shown to exceed before it may be handled; 0: no floor
     stages : what each stage contributes, in the order in which they are asked
-    diagnosis : why nothing was certified; None where something was
+    diagnosis : why nothing was certified; None if something was
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = {"ser_json_inf_nan": "strings"}
@@ -253,7 +253,7 @@ class Certificate:
 
     @property
     def handled_share(self) -> float:
-        """Share of the traffic that is handled: `coverage`, and 0 where that is not certified."""
+        """Share of the traffic that is handled: `coverage`, and 0 if that is not certified."""
         return self.coverage if self.certified else 0.0
 
 

@@ -97,7 +97,7 @@ class ThresholdCounts:
 
 
 def power(n: Ints, predicted: Floats, alpha: float, delta: float) -> Floats:
-    """Return the predicted probability of passing with n rows at the predicted agreement; 0 where n < n_min."""
+    """Return the predicted probability of passing with n rows at the predicted agreement; 0 if n < n_min."""
     probability = p_values(critical_counts(n, alpha, delta), n, np.clip(predicted, 0.0, 1.0))
     return np.where(n >= n_min(alpha, delta), probability, 0.0)
 

@@ -96,7 +96,7 @@ def certify_per_class(rows: CalibrationRows, settings: GateSettings) -> Certific
 
 
 def class_thresholds(certificate: Certificate, classes: Labels) -> Floats:
-    """Return the least handled score of each of the policy's classes, +inf where nothing is handled, shape (k,)."""
+    """Return the least handled score of each of the policy's classes, +inf if nothing is handled, shape (k,)."""
     if not certificate.certified or not certificate.per_class:
         return np.full(len(classes), certificate.threshold if certificate.certified else math.inf)
     of = {row.label: row.threshold for row in certificate.classes}

@@ -14,12 +14,12 @@ def scope_scores(proba: Floats, similarity: Floats, rarity: Floats) -> Floats:
     Parameters
     ----------
     proba : the surrogate's probabilities, shape (n, k)
-    similarity : cosines to the m nearest training rows, -inf where there are fewer, shape (n, m)
+    similarity : cosines to the m nearest training rows, -inf if there are fewer, shape (n, m)
     rarity : mean log inverse document frequency of the text's character n-grams, shape (n,)
 
     Returns
     -------
-    Shape (n,); -inf for a row without any neighbour, NaN where a probability is NaN.
+    Shape (n,); -inf for a row without any neighbour; NaN if a probability is NaN.
     """
     known = np.isfinite(similarity)
     total = np.where(known, similarity, 0.0).sum(axis=1, dtype=np.float64)

@@ -55,7 +55,7 @@ def certify_segments(rows: CalibrationRows, settings: GateSettings) -> Certifica
     Raises
     ------
     ValueError
-        Where the rows have no segments.
+        If the rows have no segments.
     """
     if rows.segments is None:
         raise ValueError("a certificate per segment needs the segment of each calibration row")
@@ -76,7 +76,7 @@ def segment_of_rows(found: Certificate, texts: Sequence[Text]) -> Labels | None:
 
 
 def thresholds_of(found: Certificate, classes: Labels, top: Ints, segment: Labels | None) -> Floats:
-    """Return the least handled score of each answer, +inf where nothing is handled, in the shape of `top`.
+    """Return the least handled score of each answer, +inf if nothing is handled, in the shape of `top`.
 
     Parameters
     ----------

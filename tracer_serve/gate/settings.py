@@ -22,7 +22,7 @@ class Ordinal:
     Parameters
     ----------
     index : counted from 1 over all versions
-    attempt : counted from 1 over the attempts to open the gate after an alarm; 0 where none closed it
+    attempt : counted from 1 over the attempts to open the gate after an alarm; 0 if none closed it
     """
 
     index: int = 1

@@ -131,7 +131,7 @@ class _SameLength:
         self._words = np.empty((8, self.length), np.int32)
 
     def nearest(self, words: Ints, similarity: float) -> int | None:
-        """Return the place of the most similar template, None where none is similar enough."""
+        """Return the place of the most similar template; None if none is similar enough."""
         needed = math.ceil(similarity * np.count_nonzero(words))
         places = self._sharing(words, self.length - needed + 1)
         if not self.ids or (places is not None and not len(places)):

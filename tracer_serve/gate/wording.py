@@ -75,7 +75,7 @@ def promise_of(found: Certificate) -> str:
 
 
 def recall_warning(found: Certificate) -> str:
-    """Return a warning about teacher labels with a low recall, empty if there are none."""
+    """Return a warning about teacher labels with a low recall; empty if there are none."""
     if not (low := low_recalls(found)):
         return ""
     worst, others = low[0], len(low) - 1

@@ -178,7 +178,7 @@ def _with_unlabelled(rows: Rows, store: TraceStore, embedders: Sequence[Embedder
 
 
 def _audits(task: Task, store: TraceStore, versions: VersionStore) -> MonitorState | None:
-    """Return how the audits of the version that serves came out, None where none does."""
+    """Return how the audits of the version that serves came out; None if none does."""
     current = current_version(versions)
     return None if current is None else monitor_state(store.values.get(MONITOR), current, task.spec.gate)
 

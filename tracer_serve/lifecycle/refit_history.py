@@ -29,7 +29,7 @@ def refits_as_json(store: TraceStore, n: int, *, under_way: bool) -> list[dict[s
 
 
 def last_refit(store: TraceStore, *, under_way: bool) -> dict[str, Any] | None:
-    """Return how the last refit ended, None if none has ended."""
+    """Return how the last refit ended; None if none has ended."""
     seen: dict[str, Any] | None = store.values.get(LAST)
     ended = (entry for entry in refits_as_json(store, 2, under_way=under_way) if entry["outcome"] is not None)
     entry = next(ended, None)

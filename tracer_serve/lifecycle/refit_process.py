@@ -31,7 +31,7 @@ class RefitResult:
     Parameters
     ----------
     outcome : ``certified``, ``abstained``, ``busy``, ``failed``, ``timeout`` or ``stopped``
-    version : the version that it wrote, None if it wrote none
+    version : the version that it wrote; None if it wrote none
     message : one line for people
     """
 

@@ -13,7 +13,7 @@ class Rollback:
     Parameters
     ----------
     version : the version that is current now
-    before : the version that was current before, None if there was none
+    before : the version that was current before; None if there was none
     """
 
     version: int

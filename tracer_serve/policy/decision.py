@@ -101,7 +101,7 @@ class Conditions:
 
     @property
     def withheld(self) -> str | None:
-        """Why no certified answer counts for this request; None where they do."""
+        """Why no certified answer counts for this request; None if they do."""
         if self.gate_closed:
             return "gate_closed"
         if not self.form_certified:

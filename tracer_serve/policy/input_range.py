@@ -57,7 +57,7 @@ def longest_of(texts: Sequence[Text]) -> int:
 
 
 def longer_than(texts: Sequence[Text], longest: int) -> Bools:
-    """Return which texts are longer than some length, shape (n,); none where it is negative."""
+    """Return which texts are longer than some length, shape (n,); none if it is negative."""
     if longest < 0:
         return np.zeros(len(texts), bool)
     found: Bools = np.array([length_of(text) > longest for text in texts], bool)

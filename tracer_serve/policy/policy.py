@@ -126,7 +126,7 @@ class Policy:
         Raises
         ------
         ArtifactError
-            Where files are missing or unreadable, or were fitted with another embedder.
+            If files are missing or unreadable, or were fitted with another embedder.
         """
         try:
             facts = json.loads((folder / "policy.json").read_text(encoding="utf-8"))

@@ -57,7 +57,7 @@ class Scale:
         return cls(knots[some], values, least)
 
     def __call__(self, score: Floats) -> Floats:
-        """Return the predicted agreement of scores (n,); NaN where the score is not finite."""
+        """Return the predicted agreement of scores (n,); NaN if the score is not finite."""
         if not len(self.knots):
             return score
         has_place = np.isfinite(score) & (score >= self.least)

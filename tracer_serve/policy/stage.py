@@ -143,7 +143,7 @@ class Stage:
         Raises
         ------
         ArtifactError
-            Where a file is missing or unreadable.
+            If a file is missing or unreadable.
         """
         try:
             facts = json.loads((folder / "stage.json").read_text(encoding="utf-8"))

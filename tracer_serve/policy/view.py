@@ -59,7 +59,7 @@ class View:
         Raises
         ------
         ArtifactError
-            Where a file is missing or unreadable, or the spec names other embedders now.
+            If a file is missing or unreadable, or the spec names other embedders now.
         """
         try:
             facts = json.loads((folder / "view.json").read_text(encoding="utf-8"))
@@ -106,7 +106,7 @@ class Batch:
     _seen: dict[View, tuple[Ints, Inputs, Neighbours]] = field(default_factory=dict)
 
     def seen_by(self, view: View, rows: Ints) -> tuple[Inputs, Neighbours]:
-        """Return some rows and their nearest training rows; later rows must be among the first ones.
+        """Return rows with their nearest training rows; after the first call, `rows` must be a subset of its rows.
 
         Parameters
         ----------

@@ -60,7 +60,7 @@ def build_report(
     left_out : number of labelled rows beyond `fit.max_traces`
     alarm : time of the last alarm (UTC, ISO 8601); only later rows calibrate
     teacher : fingerprint of the teacher whose labels calibrate
-    ids : `ids[i]` is the trace of row i of ``fitted.calibration``; empty where the rows are no traces
+    ids : `ids[i]` is the trace of row i of ``fitted.calibration``; empty if the rows are no traces
     """
     if len(texts) != len(fitted.calibration.row):
         raise ValueError(f"{len(texts)} texts for {len(fitted.calibration.row)} calibration rows")
@@ -107,7 +107,7 @@ def build_report(
 
 
 def _fields(task: Task, fitted: Fitted, seen: CalibrationView) -> dict[str, Any] | None:
-    """Return what each field and each of its values contributes; None where the answer is one label."""
+    """Return what each field and each of its values contributes; None if the answer is one label."""
     if not task.spec.fields:
         return None
     rows = field_rows(fitted.calibration, fitted.certificate, asked_of(task, fitted))

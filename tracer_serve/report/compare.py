@@ -51,7 +51,7 @@ def _facts(number: int, report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _labels(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return a row per label with its recall and handled share in both, None where a version does not know it."""
+    """Return a row per label with its recall and handled share in both; None if a version does not know it."""
     tables = [{row["label"]: row for row in report["classes"]["rows"] if row["rows"]} for report in (old, new)]
     rows = []
     for label in tables[0].keys() | tables[1].keys():

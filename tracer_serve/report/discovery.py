@@ -25,7 +25,7 @@ _NAME_WORDS = 3
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """What the LLM's tokens cost, in one currency; None where it is not known."""
+    """What the LLM's tokens cost, in one currency; None if it is not known."""
 
     prompt_per_1m: float | None = None
     completion_per_1m: float | None = None
@@ -40,8 +40,8 @@ class FoundTask:
     name : made from its answer's schema, else from its prompt; unique among the tasks found
     days : that its calls span, at least one hour
     tokens_a_day : prompt and completion tokens; estimated at four characters each where the log has none
-    cost_a_day : None where neither the log nor the prices say it
-    projection : what would be handled at which agreement; None where it was not asked for, or there are too few texts
+    cost_a_day : None if neither the log nor the prices say it
+    projection : what would be handled at which agreement; None if it was not asked for, or there are too few texts
     """
 
     name: str
@@ -62,7 +62,7 @@ class FoundTask:
         return prompt_tokens_of(self.group)
 
     def coverage(self, alpha: float) -> float | None:
-        """Return the share of the calls that would be handled at an agreement; None where it is not known."""
+        """Return the share of the calls that would be handled at an agreement; None if it is not known."""
         points = self.projection.points if self.projection is not None else ()
         return next((point.coverage for point in points if math.isclose(point.alpha, alpha)), None)
 
@@ -79,7 +79,7 @@ def found_tasks(groups: Iterable[PromptGroup], prices: Prices | None = None) -> 
 
 
 def project(task: FoundTask, alpha: float, progress: Progress = silent) -> Scan | None:
-    """Cross-fit a surrogate on a task's texts and certify it at `alpha`; None where there are too few texts."""
+    """Cross-fit a surrogate on a task's texts and certify it at `alpha`; None if there are too few texts."""
     examples = task.group.examples
     spec = Spec.model_validate({"name": task.name, "teacher": {"type": "offline", "file": "none"}})
     bare = Task(spec, Path(f"{task.name}.yaml"), "")

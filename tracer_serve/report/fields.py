@@ -22,7 +22,7 @@ class FieldRow:
     Parameters
     ----------
     agreement : share of all rows on which it is the teacher's
-    handled_agreement : of the handled rows; None where nothing is handled
+    handled_agreement : of the handled rows; None if nothing is handled
     differs, alone : rows on which it differs from the teacher's, and on which it is the only field that does
     without : coverage that the gate would find on the same scores if the answer had all fields but this one; None for
         the only field. A fit without it, whose acceptor knows, may cover more

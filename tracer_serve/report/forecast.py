@@ -43,11 +43,11 @@ def method_of(basis: str) -> str:
 
 
 def forecast_of(curve: RefitCurve, own: float, reach: float, rows: int | None, total: int) -> dict[str, Any] | None:
-    """Return the forecast of a version at twice its traces; None where fewer than three sizes were refitted.
+    """Return the forecast of a version at twice its traces; None if fewer than three sizes were refitted.
 
     Parameters
     ----------
-    own, reach : of the version itself; ``own`` is 0 where nothing is certified
+    own, reach : of the version itself; ``own`` is 0 if nothing is certified
     rows : calibration rows of the version, where its certificate continues the curve of the refits
     total : rows that it was fitted and certified on
 

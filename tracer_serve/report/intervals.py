@@ -9,7 +9,7 @@ CONFIDENCE = 0.95
 
 
 def share(k: Ints, n: Ints) -> Floats:
-    """Return k / n, NaN where n = 0."""
+    """Return k / n; NaN if n = 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio: Floats = np.asarray(k) / np.asarray(n)
     return ratio

@@ -42,7 +42,7 @@ _FEW = 30  # below this many traces, too few examples are the likelier cause
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CurvePoint:
-    """One refit: coverage and reach at m traces, and the handled share per label (NaN where it met none)."""
+    """One refit: coverage and reach at m traces, and the handled share per label (NaN if it met none)."""
 
     traces: int
     coverage: float

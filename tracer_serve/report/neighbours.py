@@ -49,7 +49,7 @@ _CELLS = 4_000_000  # cosines held at once: 16 MB
 
 
 def closeness(seen: CalibrationView, rows: Ints, labels: Ints) -> Floats:
-    """Return the mean cosine of each row to the three nearest other rows of a label, NaN if there are none.
+    """Return the mean cosine of each row to the three nearest other rows of a label; NaN if there are none.
 
     Parameters
     ----------

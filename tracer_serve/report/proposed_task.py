@@ -25,15 +25,15 @@ def write_task(folder: Path, found: FoundTask, base_url: str, alpha: float, api_
 
     Parameters
     ----------
-    folder : is made where it does not exist
+    folder : output folder, created if missing
     base_url : root of the LLM's API
     alpha : the agreement to certify
-    api_key : what the YAML says of the key; an environment variable, or ``pass_through``
+    api_key : value of the key in the YAML; an environment variable, or ``pass_through``
 
     Raises
     ------
     BadInputError
-        Where one of the files exists already, the form cannot be served, or the folder cannot be written.
+        If one of the files exists, the form cannot be served, or the folder cannot be written.
     """
     form, name, labels = found.group.form, found.name, frozenset(found.group.label_set)
     if SLOT in "".join(form.around):

@@ -32,7 +32,7 @@ _KINDS = {"label": "the label", "length": "texts of", "cluster": "texts", "ngram
 def actions_of(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the actions that this report's own numbers suggest, best first.
 
-    ``gain`` is the coverage that an action is expected to add, None if unknown; ``gains`` says in words what else it
+    ``gain`` is the coverage that an action is expected to add; None if unknown; ``gains`` says in words what else it
     brings, and ``risk`` what it may cost the worst label. None suggests that rows of a rare label are mistakes unless
     the teacher contradicts itself about them.
     """

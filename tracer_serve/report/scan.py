@@ -47,7 +47,7 @@ class ScanPoint:
     reason, rows_needed : as in `Certificate`
     calls_saved : share of teacher calls saved, net of audits
     recalls : a row per teacher label, lowest recall of the system first, as in `Certificate`
-    warning : about labels with a low recall, empty where there is none
+    warning : about labels with a low recall; empty if there is none
     curve : (traces, coverage) over parts of the traces, all of them last
     twice : forecast coverage with twice the traces, with its range; None if there are too few points
     """

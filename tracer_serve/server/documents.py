@@ -40,7 +40,7 @@ def named(tasks: Sequence[Task], name: str) -> dict[str, Any]:
     Raises
     ------
     RefusalError
-        404 where there is none.
+        404 if there is none.
     """
     for task in tasks:
         if task.spec.name == name:

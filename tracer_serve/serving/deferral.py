@@ -20,7 +20,7 @@ class Deferral:
     Parameters
     ----------
     stored : the text as it is stored
-    verdict : the policy's, None where it has none
+    verdict : the policy's; None if it has none
     rate : the audit rate in force
     held : why a certified answer does not count, where `RequestContext.reason` does not know it
 
@@ -48,7 +48,7 @@ class Deferral:
         return self._request.version
 
     async def learn(self, answer: Answer) -> Decision:
-        """Take the teacher's answer; the row is on disk on return, where a disk can be written."""
+        """Record the teacher's answer; on return, the row is on disk if the disk is writable."""
         request, verdict, metrics = self._request, self.verdict, self._request.metrics
         metrics.requests["deferred"].inc()
         metrics.deferred[self.reason].inc()

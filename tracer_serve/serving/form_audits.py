@@ -40,7 +40,7 @@ class FormAudits:
         Raises
         ------
         StoreError
-            Where the store cannot be reached; the audits are kept.
+            If the store cannot be reached; the audits are kept.
         """
         with self._pending.taken() as pending:
             add = add_audits_by_name(version, dict.fromkeys(pending, self._gate), pending)

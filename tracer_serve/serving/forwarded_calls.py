@@ -48,7 +48,7 @@ class ForwardedCalls:
     ----------
     most : most kinds of calls that are kept; 0 keeps none
     redact : applied to every excerpt of a prompt
-    label_of : returns the task's label in an answer, None if there is none, given the API, the body, and whether it
+    label_of : returns the task's label in an answer; None if there is none, given the API, the body, and whether it
         is a stream
     """
 

@@ -52,7 +52,7 @@ class HeldBack:
         Raises
         ------
         StoreError
-            Where the store cannot be reached; the counts are kept.
+            If the store cannot be reached; the counts are kept.
         """
         with self._guard:
             pending, self._pending = self._pending, {}

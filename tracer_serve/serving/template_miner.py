@@ -65,7 +65,7 @@ class TemplateMiner:
         return name
 
     def _find(self, leaf: _Leaf, words: Sequence[str]) -> str | None:
-        """Return the most similar template of a leaf, the newest of several; None where none is similar enough."""
+        """Return the most similar template of a leaf, the newest of several; None if none is similar enough."""
         best, most = None, self._similarity * len(words)
         for name in self._leaves.get(leaf, ())[-_PER_LEAF:]:
             equal = sum(a == b for a, b in zip(self._words[name], words, strict=True))

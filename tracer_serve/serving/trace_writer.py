@@ -43,7 +43,7 @@ class TraceWriter:
 
     Attributes
     ----------
-    problem : why rows cannot be written now, None if they can
+    problem : why rows cannot be written now; None if they can
     lost, last_loss : number of lost rows, and why the last one was lost
     """
 

@@ -14,7 +14,7 @@ def render_scan(file: str, found: Scan, price: CallPrice | None) -> str:
     Parameters
     ----------
     file : name of the scanned file
-    price : price of a teacher call, None if unknown
+    price : price of a teacher call; None if unknown
     """
     money = None
     if price is not None:

@@ -57,7 +57,7 @@ class PairEmbedder:
 
     @property
     def encoder(self) -> Embedder | None:
-        """Return the encoder that the inner embedder imitates, None where it imitates none."""
+        """Return the encoder that the inner embedder imitates; None if it imitates none."""
         return self.inner.encoder if isinstance(self.inner, Imitating) else None
 
     @property

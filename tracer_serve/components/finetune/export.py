@@ -17,7 +17,7 @@ def export(network: Network) -> bytes:
     Raises
     ------
     PluginError
-        Where the package onnx is not installed.
+        If the package onnx is not installed.
     """
     names = ["input_ids", "attention_mask", *(["token_type_ids"] if network.sees_sides else [])]
     example = [torch.ones(2, 7, dtype=torch.long) for _ in names]

@@ -30,7 +30,7 @@ def train(network: Network, tokens: Tokens, codes: Ints, plan: Plan, held: tuple
     Parameters
     ----------
     codes : class index per row, shape (n,)
-    held : rows that choose the epoch; None keeps the last one
+    held : held-out rows that select the best epoch; None keeps the last one
     """
     rng, began = np.random.default_rng(plan.seed), time.monotonic()
     network.to(plan.device)

@@ -23,7 +23,7 @@ def as_completion(message: Mapping[str, Any]) -> dict[str, Any]:
     Raises
     ------
     LookupError, TypeError, AttributeError
-        Where it is no message.
+        If it is no message.
 
     Examples
     --------

@@ -24,7 +24,7 @@ class RecordedPrompt:
     Raises
     ------
     PluginError
-        Where the file cannot be read, or is no such call.
+        If the file cannot be read, or is no such call.
     """
 
     def __init__(self, file: Path, api: str) -> None:

@@ -59,7 +59,7 @@ class Closing:
 
 
 def closing_of(store: TraceStore) -> Closing | None:
-    """Return the last closing, None where the gate was never closed."""
+    """Return the last closing; None if the gate was never closed."""
     value = store.values.get(CLOSING)
     return None if value is None else Closing(**value)
 

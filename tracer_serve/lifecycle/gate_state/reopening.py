@@ -106,7 +106,7 @@ def reopening_of(spec: Spec, store: TraceStore, versions: VersionStore) -> Reope
 
 
 def next_attempt(versions: VersionStore, closing: Closing | None) -> int:
-    """Return which attempt to open the gate since the last alarm the next certificate is; 0 where it is open again."""
+    """Return which attempt to open the gate since the last alarm the next certificate is; 0 if it is open again."""
     current = versions.current()
     serving = None if current is None else versions.manifest(current)
     if closing is None or (serving is not None and serving.certified and serving.after >= closing.after):
@@ -115,6 +115,6 @@ def next_attempt(versions: VersionStore, closing: Closing | None) -> int:
 
 
 def attempt_of(store: TraceStore) -> dict[str, Any]:
-    """Return the record of the last refit that a schedule started, empty if there was none."""
+    """Return the record of the last refit that a schedule started; empty if there was none."""
     found: dict[str, Any] = store.values.get(ATTEMPT) or {}
     return found

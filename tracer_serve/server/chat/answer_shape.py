@@ -24,7 +24,7 @@ class Answers:
     Parameters
     ----------
     labels : the label set; empty in an open task that has none yet, and with fields
-    fields : the fields of its answers; None where they are labels
+    fields : the fields of its answers; None if they are labels
     """
 
     labels: AbstractSet[str]
@@ -54,7 +54,7 @@ class Shape:
     whole: bool = False
 
     def problem(self, label: str, others: Mapping[str, Any] | None = None) -> str | None:
-        """Return why a label cannot be given in this shape; None where it can.
+        """Return why a label cannot be given in this shape; None if it can.
 
         Parameters
         ----------
@@ -82,7 +82,7 @@ class Shape:
 
     @property
     def unanswerable(self) -> str | None:
-        """Why not even the teacher's answers can be given in this shape; None where they can."""
+        """Why not even the teacher's answers can be given in this shape; None if they can."""
         fields = self.answers.fields
         others = {name: _BLANK[fields.specs[name].type] for name in fields.beside} if fields else {}
         return self.problem(self.example, others)
@@ -137,7 +137,7 @@ class Shape:
         Raises
         ------
         UnfillableError
-            Where it cannot be said.
+            If it cannot be said.
         """
         fields = self.answers.fields
         if self.schema is None:
@@ -191,7 +191,7 @@ def shape_of(
     Raises
     ------
     UnfillableError
-        Where there is no place for a label in it. That other fields need values too is for `Shape.problem` to say.
+        If there is no place for a label in it. That other fields need values too is for `Shape.problem` to say.
     """
     shape = replace(_shape(options, answers), when_handled=when_handled, whole=whole)
     if shape.schema is None:

@@ -25,7 +25,7 @@ def format_of(options: Mapping[str, Any]) -> AskedFormat:
     Raises
     ------
     UnfillableError
-        Where there is more than one, or one that is not known here.
+        If there is more than one, or one that is not known here.
 
     Examples
     --------

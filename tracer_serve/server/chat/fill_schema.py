@@ -28,7 +28,7 @@ def fill(
     Raises
     ------
     UnfillableError
-        Where that is not so.
+        If that is not so.
 
     Examples
     --------

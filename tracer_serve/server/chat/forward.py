@@ -94,7 +94,7 @@ class Forwarder:
         Raises
         ------
         TeacherError
-            Where no endpoint can be reached, or too many calls are under way.
+            If no endpoint can be reached, or too many calls are under way.
         RefusalError
             400 where a header or the query cannot be sent.
         """

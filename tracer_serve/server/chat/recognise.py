@@ -38,7 +38,7 @@ class ForeignCall:
     reason : the first rule of `forms.known.RULES` that it breaks, or ``not_a_call``
     nearest : name of the known form that it comes nearest to
     detail : what differs
-    call : None where it could not be parsed
+    call : None if it could not be parsed
     """
 
     reason: str

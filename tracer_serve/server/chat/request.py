@@ -20,7 +20,7 @@ class Message(BaseModel):
 
     @property
     def text(self) -> str | None:
-        """What it says; None where it holds anything beside text."""
+        """What it says; None if it holds anything beside text."""
         if isinstance(self.content, str) or self.content is None:
             return self.content
         parts = [part.text for part in self.content if part.type == "text" and part.text is not None]

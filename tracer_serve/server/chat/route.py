@@ -51,8 +51,8 @@ class Chat:
 
     Parameters
     ----------
-    forwarder : for calls that are not the task's; None where they are not forwarded
-    deferrals : the same one, for the task's own calls; None where the teacher has no endpoint
+    forwarder : for calls that are not the task's; None if they are not forwarded
+    deferrals : the same one, for the task's own calls; None if the teacher has no endpoint
     forwarded : the sample of the calls that were not recognised
     """
 

@@ -40,7 +40,7 @@ class Place:
         Raises
         ------
         UnfillableError
-            Where it is not among what was asked for.
+            If it is not among what was asked for.
         """
         if self.kind == "choice":
             return self._one(value)
@@ -65,7 +65,7 @@ class Walk:
         Raises
         ------
         UnfillableError
-            Where that cannot be done.
+            If that cannot be done.
         """
         self._seen += 1
         if self._seen > _PLACES:
@@ -86,7 +86,7 @@ class Walk:
         raise UnfillableError("it is no schema that is understood here")
 
     def place(self, schema: Mapping[str, Any], path: tuple[str, ...], depth: int) -> Place | None:
-        """Return the place that a resolved schema is; None where it is none, or several."""
+        """Return the place that a resolved schema is; None if it is none, or several."""
         constant = [schema["const"]] if isinstance(schema.get("const"), str) else None
         if (values := _strings(schema.get("enum") or constant)) is not None:
             return Place(path, "choice", values)
@@ -127,7 +127,7 @@ def label_place(schema: Mapping[str, Any], labels: AbstractSet[str]) -> Place:
     Raises
     ------
     UnfillableError
-        Where not exactly one place has.
+        If not exactly one place has.
 
     Examples
     --------
@@ -146,7 +146,7 @@ def field_places(schema: Mapping[str, Any], fields: AnswerFields) -> dict[str, P
     Raises
     ------
     UnfillableError
-        Where two places could be one field's, or there is none of a certified field.
+        If two places could be one field's, or there is none of a certified field.
     """
     places, found = _all(schema), dict[str, Place]()
     for name, spec in fields.specs.items():
@@ -204,7 +204,7 @@ def _rank(values: Sequence[str], labels: AbstractSet[str]) -> int | None:
 
 
 def _strings(values: Any) -> tuple[str, ...] | None:
-    """Return the strings of an enum, null left out; None where it holds anything else."""
+    """Return the strings of an enum, null left out; None if it holds anything else."""
     if not isinstance(values, list) or not all(isinstance(value, str | None) for value in values):
         return None
     return tuple(value for value in values if value is not None) or None

@@ -71,7 +71,7 @@ class UpstreamQuestion:
         Raises
         ------
         TeacherError
-            Where there is no label in it.
+            If there is no label in it.
         """
         answer = self.face.read(body, stream=stream)
         cost = self.price.of(answer.usage) if self.price else 0.0

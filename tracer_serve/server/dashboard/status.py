@@ -116,7 +116,7 @@ def _agreement(runtime: Runtime, now: datetime) -> dict[str, Any] | None:
 
 
 def _labels(runtime: Runtime) -> list[dict[str, Any]]:
-    """Return the recall per teacher label of the version that serves, lowest first; empty where nothing is certified.
+    """Return the recall per teacher label of the version that serves, lowest first; empty if nothing is certified.
 
     Measured on the calibration rows, as in the certificate; of protected labels also on sampled requests.
     """
@@ -134,7 +134,7 @@ def _labels(runtime: Runtime) -> list[dict[str, Any]]:
 
 
 def _segments(runtime: Runtime) -> list[dict[str, Any]]:
-    """Return what the certificate says of each kind of text; empty where the task has no segments."""
+    """Return what the certificate says of each kind of text; empty if the task has no segments."""
     loaded = runtime.live.loaded
     rows = () if loaded is None else loaded.policy.certificate.segments
     return [

@@ -80,7 +80,7 @@ class Supervisor:
                 return 1
 
     def _start_missing(self) -> float | None:
-        """Start what is missing: workers, or else a spare; return seconds until the next start, None if all run."""
+        """Start what is missing: workers, or else a spare; return seconds until the next start; None if all run."""
         if len(self._workers) == self._count and all(worker.was_ready() for worker in self._workers.values()):
             self._spare = self._spare or self._start()
             return None

@@ -19,7 +19,9 @@ def exported(items: Sequence[Mapping[str, Any]], form: Format) -> Iterator[str]:
 
 
 def judgements(body: bytes) -> Iterator[tuple[int, str, str] | tuple[int, None, str]]:
-    """Yield the number of each line with its trace id and label, or None and what is wrong; unjudged rows are left out.
+    """Yield line number, trace id and label of each judgement, or line number, None and the problem.
+
+    Rows without a judgement are left out.
 
     Parameters
     ----------
@@ -68,7 +70,7 @@ def _judgement(row: Mapping[str, Any]) -> tuple[str | None, str | None]:
 
 
 def _at(value: Any, *path: str | int) -> Any:
-    """Return what is at a path, None where it ends before."""
+    """Return what is at a path; None if it ends before."""
     for step in path:
         try:
             value = value[step]

@@ -141,7 +141,7 @@ def _rounded(probability: Any) -> float:
 
 
 def finite(score: float | None) -> float | None:
-    """Return a score as JSON can say it, six digits of it; None where there is none."""
+    """Return a score as JSON can say it, six digits of it; None if there is none."""
     return None if score is None or not math.isfinite(score) else round(score, 6)
 
 

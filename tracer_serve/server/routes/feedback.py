@@ -186,7 +186,7 @@ def _seen(store: TraceStore, key: str, given: FeedbackRequest) -> bool:
     Raises
     ------
     RefusalError
-        Where the key came with another body.
+        If the key came with another body.
     """
     before = (store.values.get(KEYS) or {}).get(_digest(key))
     if before is not None and before["body"] != _digest(given.model_dump_json()):

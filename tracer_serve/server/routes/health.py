@@ -23,7 +23,7 @@ _LABELS = 20  # new labels that /healthz names
 
 
 async def livez(_: Request) -> Response:
-    """Answer that the process runs."""
+    """Liveness probe: return 200 while the process runs."""
     return PlainTextResponse("ok\n")
 
 

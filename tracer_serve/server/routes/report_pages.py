@@ -67,7 +67,7 @@ def _report_of(versions: VersionStore, number: str) -> tuple[int, Any]:
     Raises
     ------
     RefusalError
-        404 where there is none, or one of another schema; 500 where the file was changed.
+        404 if there is none, or one of another schema; 500 where the file was changed.
     """
     found = _file_of(versions, int(number), "report.json") if _NUMBER.fullmatch(number) else None
     data = None if found is None else json.loads(found)
@@ -81,7 +81,7 @@ def _unknown(number: str) -> RefusalError:
 
 
 def _file_of(versions: VersionStore, number: int, name: str) -> bytes | None:
-    """Return a file of a version, None where there is none.
+    """Return a file of a version; None if there is none.
 
     Raises
     ------

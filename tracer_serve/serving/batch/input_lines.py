@@ -19,7 +19,7 @@ class InputLine:
     ----------
     number : line of a text file, row of a Parquet file, from 1
     record : its fields; empty if the line cannot be read
-    text : the text to classify, None if there is none
+    text : the text to classify; None if there is none
     problem : why there is none
     """
 

@@ -48,7 +48,7 @@ def observed(body: Mapping[str, Any], answer: Any, at: float, usage: Mapping[str
     Raises
     ------
     NotACallError
-        Where the body is no call.
+        If the body is no call.
     """
     call = parse(body)
     said = answer_of(answer)

@@ -34,7 +34,7 @@ def mapping(value: Any) -> Mapping[str, Any]:
 
 
 def group_of(record: Mapping[str, Any]) -> Any:
-    """Return the group of a record: the one that it names, else its conversation; None where it has neither.
+    """Return the group of a record: the one that it names, else its conversation; None if it has neither.
 
     Examples
     --------
@@ -54,7 +54,7 @@ def text_of(value: Any) -> Text:
     Raises
     ------
     RefusedError
-        Where there is none.
+        If there is none.
     """
     inside = unquoted(value)
     if not isinstance(value, str) or _is_chat(inside):  # otherwise the text itself is JSON
@@ -132,7 +132,7 @@ def label_of(value: Any) -> str:
     Raises
     ------
     RefusedError
-        Where there is none, or more than one value could be the label.
+        If there is none, or more than one value could be the label.
 
     Examples
     --------
@@ -189,7 +189,7 @@ def at_path(value: Any, path: str) -> Any:
     Raises
     ------
     RefusedError
-        Where it leads nowhere.
+        If it leads nowhere.
 
     Examples
     --------

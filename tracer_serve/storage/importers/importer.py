@@ -95,7 +95,7 @@ def survey_file(path: Path, reading: ReadOptions, *, skip_bad: bool = False) -> 
     Raises
     ------
     ImportFileError
-        Where the file cannot be read, has no traces, or, unless `skip_bad`, has a line that is refused.
+        If the file cannot be read, has no traces, or, unless `skip_bad`, has a line that is refused.
     """
     return _surveyed(path, with_wrapper(path, reading), skip_bad=skip_bad)
 
@@ -142,7 +142,7 @@ def _trace(item: LabelledText, task: str, fingerprint: str | None) -> Trace:
 
 
 def _kept(trace: Trace, path: Path, redact: Redact | None, *, fair: bool) -> Trace:
-    """Return the trace as it is stored: redacted, and with an audit rate of 0 where it must not calibrate."""
+    """Return the trace as it is stored: redacted, and with an audit rate of 0 if it must not calibrate."""
     text = trace.input if redact is None else redact(trace.input)
     if text is WITHHELD:
         raise ImportFileError(f"{path}: a redactor failed on a text; nothing was imported. The log says which error")

@@ -123,7 +123,7 @@ class ReadOptions:
         Raises
         ------
         RefusedError
-            Where none matches.
+            If none matches.
         """
         if not self.labels or label in self.labels:
             return label

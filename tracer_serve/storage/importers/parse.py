@@ -206,7 +206,7 @@ def tokens_of(usage: Mapping[str, Any]) -> dict[str, int]:
 
 
 def cost_of(value: Any) -> float:
-    """Return a cost; 0 where it is not a finite amount."""
+    """Return a cost; 0 if it is not a finite amount."""
     try:
         amount = float(value or 0.0)
     except (TypeError, ValueError, OverflowError):

@@ -43,7 +43,7 @@ class ImportSummary:
     refusals : the first 1,000 of them
     teachers : rows per model that labelled them, where the file names it
     sha256 : of the file's bytes
-    wrapper : the prompt around the texts that was removed; None where there was none
+    wrapper : the prompt around the texts that was removed; None if there was none
     unwrapped : rows that had it
     escaped : rows whose text has HTML entities, such as ``&amp;``
     """

@@ -14,7 +14,7 @@ class KeyValues(StorePart):
     """JSON values by key, such as the monitor's state or a closed gate. None means that a key is absent."""
 
     def get(self, key: str) -> Any:
-        """Return the value of a key, None where there is none."""
+        """Return the value of a key; None if there is none."""
         with self._db.read() as connection:
             return read_value(connection, self._task, key)
 
@@ -69,7 +69,7 @@ class KeyValues(StorePart):
 
 
 def read_value(connection: Connection, task: str, key: str) -> Any:
-    """Return the value of a key, None where there is none."""
+    """Return the value of a key; None if there is none."""
     query = select(settings.c.value).where(settings.c.task == task, settings.c.key == key)
     stored = connection.execute(query).scalar_one_or_none()
     return None if stored is None else parse(stored)

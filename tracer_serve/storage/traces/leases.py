@@ -62,7 +62,7 @@ class Leases(StorePart):
             return touched(connection, leases.delete().where(*self._held(name, holder))) == 1
 
     def holder(self, name: str) -> str | None:
-        """Return the holder of a lease that has not expired, None where it is free."""
+        """Return the holder of a lease that has not expired; None if it is free."""
         with self._db.read() as connection:
             now, boot = self._clock(connection)
             query = select(leases.c.holder).where(leases.c.task == self._task, leases.c.name == name)

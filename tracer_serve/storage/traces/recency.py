@@ -61,7 +61,7 @@ def newest(connection: Connection, task: str, n: int, each: int) -> Newest | Non
 
 
 def id_before_newest(connection: Connection, task: str, n: int, *where: ColumnElement[bool]) -> str:
-    """Return the id before the newest n labelled rows, empty if there is none."""
+    """Return the id before the newest n labelled rows; empty if there is none."""
     ids = _labelled(task).where(*where).order_by(traces.c.id.desc())
     return connection.execute(ids.offset(n).limit(1)).scalar_one_or_none() or ""
 

@@ -21,7 +21,7 @@ class Refit:
     ----------
     reason : why it was started; once it has ended, the reason for its outcome
     outcome : None while it runs; else a word such as ``certified``, ``abstained``, ``failed``
-    version : the version it wrote, None where it wrote none
+    version : the version it wrote; None if it wrote none
     """
 
     reason: str

@@ -70,13 +70,13 @@ class TraceTable(StorePart):
 
         Returns
         -------
-        False where there is no such row, or its label is a person's and `source` is not.
+        False if there is no such row, or its label is a person's and `source` is not.
         """
         merge = partial(labelled, label=label, source=source, answer=answer, fingerprint=fingerprint)
         return retry_once(partial(self._set_label, pack(trace_id), merge, source))
 
     def get(self, trace_id: str) -> Trace | None:
-        """Return one trace, None where there is no such id."""
+        """Return one trace; None if there is no such id."""
         with self._db.read() as connection:
             found = fetch(connection, select(traces).where(traces.c.task == self._task, traces.c.id == pack(trace_id)))
         return from_row(found[0]) if found else None
@@ -119,7 +119,7 @@ class TraceTable(StorePart):
             )
 
     def newest(self, n: int, each: int = 0) -> Newest | None:
-        """Return which labelled rows are the newest n or nearly so; None where there are no more than that.
+        """Return which labelled rows are the newest n or nearly so; None if there are no more than that.
 
         Served rows come before imported ones.
 
@@ -131,7 +131,7 @@ class TraceTable(StorePart):
             return recency.newest(connection, self._task, n, each)
 
     def newest_after(self, n: int) -> str:
-        """Return the greatest id that is less than those of the newest n labelled rows, empty where there is none."""
+        """Return the greatest id below those of the newest n labelled rows; empty if there is none."""
         with self._db.read() as connection:
             return recency.id_before_newest(connection, self._task, n)
 

@@ -37,7 +37,7 @@ class DownloadCache:
         return self._folders.folder(number)
 
     def manifest(self, number: int) -> Manifest | None:
-        """Return the copy of a manifest, None where there is none or it cannot be read."""
+        """Return the copy of a manifest; None if there is none or it cannot be read."""
         with suppress(ArtifactError):
             return self._folders.manifest(number)
         return None
@@ -127,7 +127,7 @@ class DownloadCache:
 
 
 def _linked(twin: Path, file: Path, digest: str) -> bool:
-    """Link a file that this machine has already; False where it is missing or its content differs."""
+    """Link a file that this machine has already; False if it is missing or its content differs."""
     try:
         os.link(twin, file)
     except OSError:

@@ -49,7 +49,7 @@ class Objects:
             ) from error
 
     def read(self, name: str) -> bytes | None:
-        """Return an object's content, None where there is none."""
+        """Return an object's content; None if there is none."""
         with self._explained():
             try:
                 found: bytes = self._fs.cat_file(self._at(name))
@@ -60,7 +60,7 @@ class Objects:
             return found
 
     def fetch(self, name: str, to: Path) -> bool:
-        """Write an object's content into a file; False where there is none."""
+        """Write an object's content into a file; False if there is none."""
         with self._explained():
             try:
                 self._fs.get_file(self._at(name), str(to))

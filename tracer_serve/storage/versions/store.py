@@ -106,7 +106,7 @@ def next_number(versions: VersionStore) -> int:
 
 
 def certified_before(versions: VersionStore) -> int | None:
-    """Return the last certified version before the current one, None where there is none."""
+    """Return the last certified version before the current one; None if there is none."""
     current = versions.current() or 0
     return max((m.version for m in all_manifests(versions) if m.certified and m.version < current), default=None)
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from base64 import b64encode
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.support.tasks import Planted, write_task
+from tracer_serve.components.factory import make_embedder
 from tracer_serve.errors import PluginError
 from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.pipeline import fit_policy
@@ -153,6 +155,21 @@ def test_what_cannot_be_exported_is_named(tmp_path: Path) -> None:
     with pytest.raises(PluginError, match="no certificate"):
         export_policy(policy, tmp_path / "policy.onnx", {})
     assert not (tmp_path / "policy.onnx").exists()
+
+
+def test_a_task_of_vectors_has_no_text_to_judge(tmp_path: Path) -> None:
+    """With `precomputed`, JSON and base64 of a vector get one decision, and the graph needs vectors alone."""
+    rows = rows_of(0, 600)
+    vectors = Cloud().embed(rows.texts)
+    texts = [json.dumps(vector.tolist()) for vector in vectors]
+    task = write_task(tmp_path, embedder={"type": "precomputed", "dim": 16}, gate={"alpha": 0.9, "delta": 0.1})
+    policy = fit_policy(task, Rows.of(texts, rows.labels), make_embedder(task, tmp_path / "cache")).policy
+    packed = [b64encode(vector.astype("<f4").tobytes()).decode() for vector in vectors]
+    np.testing.assert_array_equal(policy.score(packed).reason, policy.score(texts).reason)
+    assert policy.score(packed).handled.mean() > 0.5
+    assert export_policy(policy, tmp_path / "policy.onnx", {}) == ("vectors",)
+    _, _, handled = run(tmp_path / "policy.onnx", {"vectors": vectors})
+    np.testing.assert_array_equal(handled, policy.score(texts).handled)
 
 
 NODE = """

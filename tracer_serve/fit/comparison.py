@@ -25,7 +25,7 @@ from tracer_serve.fit.selection import Choice, Chooser
 from tracer_serve.gate.per_class import floor_eligible
 from tracer_serve.gate.scope_guard import scope_threshold
 from tracer_serve.infra.parallel import cpu_time
-from tracer_serve.policy.input_range import longer_than, longest_of
+from tracer_serve.policy.input_range import longer_than, longest_of, reads_texts
 from tracer_serve.policy.stage import name_of
 from tracer_serve.protocols import Embedder
 from tracer_serve.types import Bools
@@ -184,7 +184,8 @@ def _parts(
 def _too_long(folds: Folds) -> Bools:
     """Return the rows that are longer than nearly all, or that the embedder reads only in part."""
     texts = folds.rows.texts
-    return longer_than(texts, longest_of(texts)) | truncated(folds.embedder, texts)
+    longest = longest_of(texts) if reads_texts(folds.embedder) else -1
+    return longer_than(texts, longest) | truncated(folds.embedder, texts)
 
 
 def _at_half(task: Task, views: Sequence[Folds], refit_rows: int | None, part: CandidateStage) -> Paths:

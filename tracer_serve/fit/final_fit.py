@@ -18,7 +18,7 @@ from tracer_serve.fit.selection import prices
 from tracer_serve.fit.warm_start import Resume
 from tracer_serve.gate.certificate import Certificate
 from tracer_serve.gate.per_class import class_floor
-from tracer_serve.policy.input_range import InputRange
+from tracer_serve.policy.input_range import InputRange, reads_texts
 from tracer_serve.policy.policy import Policy
 from tracer_serve.policy.stage import Stage
 from tracer_serve.policy.view import View
@@ -66,7 +66,9 @@ def finish(
                 scope_threshold=guard,
             )
         )
-    known_range = InputRange(task.spec.fit.seed).fit(rows.texts)
+    known_range = InputRange(task.spec.fit.seed)
+    if reads_texts(embedders[0]):
+        known_range.fit(rows.texts)
     return Policy(tuple(stages), _UNCERTIFIED, known_range), inputs.embeddings
 
 

@@ -15,6 +15,7 @@ from tracer_serve.errors import FitError
 from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.folds import random_folds
 from tracer_serve.infra.parallel import at_once
+from tracer_serve.policy.input_range import reads_texts
 from tracer_serve.protocols import Embedder, Imitating
 from tracer_serve.types import Floats, Inputs, Ints, Labels, Neighbours, Text, Vectors
 
@@ -148,7 +149,9 @@ class Folds:
     def rarity(self, fold: int) -> Floats:
         """Return how rare the character n-grams of each held-out row are among the training rows of a fold."""
         if not self._rarity:  # a dict, because all views share it
-            self._rarity[0] = cross_rarity(self.rows.texts, self.fold, self.seed)
+            texts = reads_texts(self.embedder)
+            none = np.zeros(len(self.rows))
+            self._rarity[0] = cross_rarity(self.rows.texts, self.fold, self.seed) if texts else none
         return self._rarity[0][self.split(fold)[1]]
 
     def price(self, fold: int) -> float:

@@ -6,6 +6,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from tracer_serve.components.ngram_rarity import NgramRarity
+from tracer_serve.protocols import Embedder
 from tracer_serve.types import Bools, Floats, Ints, Text, length_of
 
 _COVERED = 0.999  # share of the texts that the longest length covers: one huge text must not let all long ones pass
@@ -48,6 +49,12 @@ class InputRange(NgramRarity):
     def compare(self, texts: Sequence[Text]) -> Novelty:
         """Return how far n texts are from the range."""
         return Novelty(self.of(texts), longer_than(texts, self.longest))
+
+
+def reads_texts(embedder: Embedder) -> bool:
+    """Return whether inputs are texts; vectors that a client sends have digits, and no n-grams or lengths to judge."""
+    bare = getattr(embedder, "uncached", embedder)
+    return bool(getattr(bare, "reads_texts", True))
 
 
 def longest_of(texts: Sequence[Text]) -> int:

@@ -39,6 +39,7 @@ class Precomputed:
     """
 
     trainable = False
+    reads_texts = False  # its inputs are judged by their vectors alone
 
     def __init__(self, dim: Annotated[int, Field(ge=1, le=65_536)], model: str = "") -> None:
         self.dim, self.model = dim, model

@@ -23,13 +23,13 @@ class FieldSpec(Frozen):
         default="choice", description="choice: one of labels. tags: any of them. text and number are not certified."
     )
     labels: tuple[str, ...] | dict[str, str] = Field(
-        default=(), description="Of a choice or of tags: the closed set, or a map of label to description."
+        default=(), description="The closed set of a choice or of tags, or a map of label to description."
     )
     when_handled: Any = Field(
         default="defer",
-        description="What a handled answer says in a field of text or number: score (0 to 1), percent (0 to 100), null,"
-        " or a constant. omit: it is left out, where the caller does not require it. defer: calls that ask for it go to"
-        " the teacher.",
+        description="Value of a text or number in a handled answer: score (0 to 1), percent (0 to 100), null, or a"
+        " constant. omit: left out if the caller does not require it. defer: calls that ask for it go"
+        " to the teacher.",
     )
 
     @property

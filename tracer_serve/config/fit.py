@@ -17,7 +17,7 @@ class FitSpec(Frozen):
         default=1_000_000,
         ge=100,
         description="Maximum number of labelled traces in a refit: the newest served ones, then a random sample of"
-        " imported ones. The newest 20 traces of each rare label are added for training.",
+        " imported ones, plus the newest 20 of each rare label for training.",
     )
     heavy_floor: Share = Field(
         default=0.1,

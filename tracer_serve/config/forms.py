@@ -18,8 +18,7 @@ class FormSpec(Frozen):
     prompt: str | None = Field(default=None, description="The callers' prompt, written as `teacher.prompt` is.")
     request: Path | None = Field(
         default=None,
-        description="Instead of prompt: a JSON file with the body of one call, exactly as callers send it, with `slot`"
-        " in place of the text.",
+        description="Instead of prompt: a JSON file with the body of one call, with `slot` in place of the text.",
     )
     slot: str = Field(default="{text}", min_length=1, description="Placeholder of the text in the file of request.")
     model: str | None = Field(
@@ -30,13 +29,12 @@ class FormSpec(Frozen):
     )
     same_as: str | None = Field(
         default=None,
-        description="Name of a form that asks the same question, or teacher: one certificate covers both; audits watch"
-        " each.",
+        description="Form that asks the same question, or teacher: one certificate covers both; audits monitor each.",
     )
     when_handled: dict[str, Any] = Field(
         default_factory=dict,
-        description="What a handled answer says in fields beside the label: score (0 to 1), percent (0 to 100), defer,"
-        " or a constant.",
+        description="Values of fields beside the label in handled answers: score (0 to 1), percent (0 to 100),"
+        " defer, or a constant.",
     )
 
     @model_validator(mode="after")

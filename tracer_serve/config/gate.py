@@ -30,9 +30,10 @@ class GateSpec(Frozen):
     )
     mode: Literal["strict", "cross_fit"] = Field(
         default="cross_fit",
-        description="strict: certify on the newest fifth, held out; delta is proved. cross_fit: certify on out-of-fold"
-        " scores of all rows, then refit on all; more coverage, and delta is measured in simulations, not proved."
-        " strict is used above 50,000 rows, and where a surrogate does not declare itself stable.",
+        description="strict: certify on the newest fifth, held out; delta is proved. cross_fit: certify on"
+        " out-of-fold scores of all rows, then refit on all; more coverage, and delta is measured in"
+        " simulations, not proved. Above 50,000 rows, and for surrogates that are not declared stable,"
+        " always strict.",
     )
     families: tuple[Literal["global", "l2d", "cascade"], ...] = Field(
         default=("global", "l2d"),
@@ -42,8 +43,7 @@ class GateSpec(Frozen):
     )
     min_coverage: Share = Field(
         default=0.25,
-        description="The gate abstains if the certified coverage is lower: a sign of a weak representation. The report"
-        " says what could have been certified.",
+        description="The gate abstains if the certified coverage is lower, a sign of a weak representation.",
     )
     spend: Literal["per_version", "series"] = Field(
         default="per_version",
@@ -54,7 +54,7 @@ class GateSpec(Frozen):
         default=None,
         gt=0.0,
         lt=1.0,
-        description="Labels whose agreement is not shown to exceed this are always deferred; alpha - 0.15 is sensible.",
+        description="Labels whose agreement is not shown to exceed this are deferred; alpha - 0.15 is sensible.",
     )
     per_class: bool = Field(
         default=False,
@@ -67,18 +67,19 @@ class GateSpec(Frozen):
     )
     protect: dict[str, Annotated[float, Field(gt=0.0, lt=1.0)]] = Field(
         default={},
-        description="Least recall per protected label: of the requests that the teacher labels so, at least this share"
-        " is deferred or answered so. A promise beside alpha, at the same delta.",
+        description="Minimum recall per protected label: share of the requests with this teacher label that are"
+        " deferred or answered so. Promised at the same delta as alpha.",
     )
     segments: dict[str, str] = Field(
         default={},
-        description="Pattern (regular expression) per kind of text. A text belongs to the first that is found in it."
-        " Each kind has a certificate and a threshold of its own, and without enough rows it is deferred.",
+        description="Regular expression per kind of text; a text belongs to the first that matches. Each kind has"
+        " its own certificate and threshold, and is deferred without enough rows.",
     )
     group_by: Literal["template", "duplicate"] = Field(
         default="template",
-        description="Which rows without a group of their own count as one message. template: texts that differ in a few"
-        " words, such as names and numbers. duplicate: the same words only, for traffic that is made of few templates.",
+        description="Which rows without a named group count as one message. template: texts that differ in a few"
+        " words, such as names and numbers. duplicate: only texts with the same words, for traffic made"
+        " of few templates.",
     )
     scope: ScopeSpec = Field(default_factory=ScopeSpec, description="Guard against out-of-scope inputs.")
 

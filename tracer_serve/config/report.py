@@ -12,6 +12,5 @@ class ReportSpec(Frozen):
 
     texts: Literal["full", "hidden"] = Field(
         default="full",
-        description="hidden: report.json and report.html hold no text of a request and no word of one, so that they can"
-        " be shown to an audience.",
+        description="hidden: report.json and report.html contain no text of a request and no word of one.",
     )

@@ -61,19 +61,18 @@ class ServerSpec(Frozen):
     host: str = Field(default="127.0.0.1", description="Address to bind.")
     port: int = Field(default=3000, ge=1, le=65535, description="Port to bind.")
     workers: int = Field(default=1, ge=1, le=64, description="API worker processes.")
-    max_body_mb: float = Field(default=4.0, gt=0, le=100, description="Largest accepted request body, MB.")
-    max_batch: int = Field(default=1024, ge=1, description="Most texts in one request.")
+    max_body_mb: float = Field(default=4.0, gt=0, le=100, description="Maximum request body, MB.")
+    max_batch: int = Field(default=1024, ge=1, description="Maximum number of texts in one request.")
     forward: bool = Field(
         default=True,
-        description="Pass what is not this task's, chat completions and any other POST under /v1/, on to the teacher's"
-        " endpoint, at the operator's cost.",
+        description="Forward chat completions of no task, and any other POST under /v1/, to the teacher endpoint,"
+        " at the operator's cost.",
     )
     sample_forwarded: int = Field(
         default=20,
         ge=0,
         le=1000,
-        description="Kinds of calls that are not answered here of which the dashboard shows a redacted description and"
-        " a count; 0: none.",
+        description="Number of kinds of forwarded calls that the dashboard describes (redacted) and counts; 0: none.",
     )
     api_keys: tuple[ApiKey, ...] = Field(
         default=(),
@@ -83,13 +82,13 @@ class ServerSpec(Frozen):
     admin_key: SecretStr | None = Field(
         default_factory=_admin_key,
         validate_default=True,
-        description="A key with the right admin, ${ENV} or sha256:HEX; default: TRACER_SERVE_ADMIN_KEY. Without any key"
-        " that has this right, /admin/* is closed.",
+        description="A key with the right admin, ${ENV} or sha256:HEX; default: TRACER_SERVE_ADMIN_KEY. Without any"
+        " such key, /admin/* is closed.",
     )
     allowed_hosts: tuple[str, ...] = Field(
         default=(),
-        description="Host names under which a server without api_keys answers, beside localhost, IP addresses and"
-        " server.host; this protects against DNS rebinding.",
+        description="Host names under which a server without api_keys answers, besides localhost, IP addresses and"
+        " server.host (against DNS rebinding).",
     )
     feedback: bool = Field(default=True, description="Whether POST /v1/feedback is open.")
     feedback_limit: int = Field(
@@ -98,7 +97,7 @@ class ServerSpec(Frozen):
     decision_cache: int = Field(
         default=10_000,
         ge=0,
-        description="Texts of which each worker remembers what the version said; audits are drawn all the same.",
+        description="Texts per worker whose decision is cached; audits are still drawn.",
     )
     rate_limit: int | None = Field(
         default=None,

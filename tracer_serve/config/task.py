@@ -33,8 +33,8 @@ class Spec(Frozen):
     )
     fields: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,62}$")], FieldSpec] | None = Field(
         default=None,
-        description="Instead of labels: several answers in one call, by name. An answer is handled only as a whole:"
-        " the certificate is about all fields of type choice, boolean and tags together.",
+        description="Instead of labels: several answers in one call, by name, handled and certified as a whole"
+        " (choice, boolean and tags).",
     )
     input: Literal["text", "pair", "conversation"] = Field(
         default="text",
@@ -55,9 +55,7 @@ class Spec(Frozen):
     gate: GateSpec = Field(default_factory=GateSpec, description="The promise.")
     fit: FitSpec = Field(default_factory=FitSpec, description="How to fit.")
     teacher: Component = Field(description="The endpoint whose labels are the reference.")
-    forms: tuple[FormSpec, ...] = Field(
-        default=(), description="Prompts beside the teacher's own whose calls belong to the task."
-    )
+    forms: tuple[FormSpec, ...] = Field(default=(), description="Further prompts whose calls belong to the task.")
     traces: TracesSpec = Field(default_factory=TracesSpec, description="The trace store.")
     schedule: ScheduleSpec = Field(default_factory=ScheduleSpec, description="When to refit.")
     versions: VersionsSpec = Field(
@@ -79,7 +77,7 @@ class Spec(Frozen):
     )
     on_teacher_down: Literal["error", "degraded"] = Field(
         default="error",
-        description="error: 503 for what is not certified. degraded: the surrogate answers, uncertified and marked so.",
+        description="If not certified: error (503), or degraded (the surrogate answers, uncertified and marked so).",
     )
     server: ServerSpec = Field(default_factory=ServerSpec, description="Where to listen.")
 

@@ -29,14 +29,14 @@ class TracesSpec(Frozen):
     )
     import_fair: bool = Field(
         default=True,
-        description="Whether imported files are a representative sample of traffic; if false, they only train.",
+        description="Whether imported files are a representative sample of traffic; else they only train.",
     )
     migrate: Literal["fresh", "paired"] = Field(
         default="fresh",
         description="After a change of teacher: fresh waits for labels of new requests, paired relabels old texts.",
     )
     migrate_rows: int = Field(
-        default=500, ge=1, description="How many old texts `paired` relabels, at the teacher's price."
+        default=500, ge=1, description="Number of old texts that `paired` relabels, at the teacher's price."
     )
     audit_budget: int | None = Field(
         default=None, ge=0, description="Maximum number of audits per day (UTC), spread over the day."
@@ -44,8 +44,7 @@ class TracesSpec(Frozen):
     keep_unlabelled_days: float | None = Field(
         default=None,
         ge=1.0 / 24,
-        description="Days after which rows without a label are removed, checked hourly: handled and never audited nor"
-        " corrected, or without a teacher's answer. Their counts stay. Default: never.",
+        description="Days after which rows without a label are removed, hourly; their counts stay. Default: never.",
     )
 
     @property

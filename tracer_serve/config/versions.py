@@ -17,6 +17,6 @@ class VersionsSpec(Frozen):
     keep: int = Field(default=20, ge=2, description="Number of versions kept; the current one is always kept.")
     must_keep_coverage: bool = Field(
         default=False,
-        description="Whether a certified version replaces the current one only if it covers as much. This keeps the"
-        " luckiest certificate: the one most likely to be wrong serves longest.",
+        description="Replace the current version only by one that covers as much. This favours lucky certificates:"
+        " the one most likely to be wrong serves longest.",
     )

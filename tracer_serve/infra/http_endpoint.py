@@ -75,7 +75,7 @@ class HttpEndpoint:
         """Return the error for a request without an answer; TLS failures say what is wrong with the certificate."""
         if isinstance(error, httpx.TimeoutException):
             return self.error(f"{self.name} gave no answer in time ({type(error).__name__})", reason="timeout")
-        problem = _tls_problem(error) or self.hide(str(error) or type(error).__name__)
+        problem = tls_problem(error) or self.hide(str(error) or type(error).__name__)
         return self.error(f"{self.name} cannot be reached: {problem}", reason="unavailable")
 
     def refusal(self, status: int, headers: httpx.Headers, body: str) -> EndpointError:
@@ -145,18 +145,26 @@ def _checked(base_url: str) -> httpx.URL:
     return url
 
 
-def _tls_problem(error: BaseException) -> str:
-    """Return what the TLS layer found wrong, an empty string if the failure lies elsewhere."""
+def tls_problem(error: BaseException, setting: str = "base_url") -> str:
+    """Return what the TLS layer found wrong and what to check, an empty string if the failure lies elsewhere.
+
+    Parameters
+    ----------
+    error : of the HTTP client, httpx or aiohttp, with its causes
+    setting : what the operator calls the URL
+    """
+    found: ssl.SSLError | None = None
     cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ssl.SSLError):
+    while cause is not None:
+        found = cause if isinstance(cause, ssl.SSLError) else found  # the innermost: aiohttp's own have no message
         cause = cause.__cause__ or cause.__context__
-    if isinstance(cause, ssl.SSLCertVerificationError):
+    if isinstance(found, ssl.SSLCertVerificationError):
         return (
-            f"its certificate is refused ({cause.verify_message}); check the host in base_url and this machine's clock,"
-            " and for a private authority set SSL_CERT_FILE to its bundle"
+            f"its certificate is refused ({found.verify_message}); check the host in {setting} and this machine's"
+            " clock, and for a private authority set SSL_CERT_FILE to its bundle"
         )
-    if isinstance(cause, ssl.SSLError):
-        return f"TLS failed ({cause.reason or cause}); if the server speaks plain HTTP, write http:// in base_url"
+    if found is not None:
+        return f"TLS failed ({found.reason or found}); if the server speaks plain HTTP, write http:// in {setting}"
     return ""
 
 

@@ -49,16 +49,35 @@ def server() -> Iterator[str]:
 @contextmanager
 def stopped(url: str) -> Iterator[None]:
     """Stop a server as if it had crashed, and start it again at the end."""
+    data = _folder(url)
+    _stop(data)
+    try:
+        yield
+    finally:
+        _start(data)
+
+
+def set_certificate(url: str, certificate: bytes, key: bytes) -> None:
+    """Restart a server with TLS and this certificate, both in PEM."""
+    data = _folder(url)
+    for name, content in (("server.crt", certificate), ("server.key", key)):
+        (data / name).write_bytes(content)
+        (data / name).chmod(0o600)
+        if (user := _user()) is not None:
+            shutil.chown(data / name, user)
+    with (data / "postgresql.conf").open("a") as settings:
+        settings.write("ssl = on\n")
+    _stop(data)
+    _start(data)
+
+
+def _folder(url: str) -> Path:
     import psycopg  # noqa: PLC0415  # is not everywhere, see `missing`
 
     with psycopg.connect(url) as connection:
         found = connection.execute("SHOW data_directory").fetchone()
     assert found is not None
-    _stop(Path(found[0]))
-    try:
-        yield
-    finally:
-        _start(Path(found[0]))
+    return Path(found[0])
 
 
 def _start(data: Path) -> None:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 from yarl import URL
 
+from tracer_serve.infra.http_endpoint import tls_problem
 from tracer_serve.server.http.client_presence import while_connected
 from tracer_serve.server.http.errors import RefusalError, respond
 
@@ -119,13 +120,14 @@ class ProxyRelay(Response):
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             answer = await self.upstream.send(self.path, self.sent, self.request)
+        except (aiohttp.ClientError, TimeoutError) as error:  # first: some are a ValueError too
+            cause = tls_problem(error, "--upstream") or type(error).__name__
+            problem = f"the upstream API cannot be reached: {cause}"
+            await respond(RefusalError(502, problem, code="upstream_unavailable"))(scope, receive, send)
+            return
         except ValueError:
             refusal = RefusalError(400, "a header of this request cannot be forwarded", code="bad_header")
             await respond(refusal)(scope, receive, send)
-            return
-        except (aiohttp.ClientError, TimeoutError) as error:
-            problem = f"the upstream API cannot be reached: {type(error).__name__}"
-            await respond(RefusalError(502, problem, code="upstream_unavailable"))(scope, receive, send)
             return
         async with answer:
             await self._answer(answer, send)

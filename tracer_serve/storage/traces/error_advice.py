@@ -56,6 +56,8 @@ def _sqlite_advice(origin: BaseException) -> str:
 
 def _postgres_advice(origin: BaseException) -> str:
     state = getattr(origin, "sqlstate", None)
+    if state is None and (advice := _tls_advice(str(origin))):
+        return advice
     if state is None and "FATAL:  the database system is" in str(origin):
         return _POSTGRES["57"].replace("stopping", "starting or stopping")
     if state is None and "FATAL" in str(origin):  # the server answered; drivers report no code this early
@@ -63,3 +65,17 @@ def _postgres_advice(origin: BaseException) -> str:
     if state is None:
         return "the server cannot be reached. Check that it runs: pg_isready -d '{name}'"
     return _POSTGRES.get(state) or _POSTGRES.get(state[:2]) or f"the server failed with SQLSTATE {state}"
+
+
+def _tls_advice(said: str) -> str:
+    """Return what to check if TLS failed, by libpq's message; empty if the failure lies elsewhere."""
+    if "does not support SSL" in said:
+        return "TLS failed: the server speaks none. Turn it on there (ssl = on), or check sslmode in traces.url"
+    if "no encryption" in said:
+        return "TLS failed: the server wants it. Add ?sslmode=verify-full to traces.url"
+    if "SSL" in said or "certificate" in said:
+        return (
+            "TLS failed: the server's certificate is refused. Check host and sslrootcert in traces.url, this machine's"
+            " clock, and what the server shows: openssl s_client -starttls postgres -connect HOST:PORT"
+        )
+    return ""

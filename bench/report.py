@@ -23,6 +23,7 @@ from tracer_serve.config.task import Spec
 from tracer_serve.fit.calibration import Calibration
 from tracer_serve.fit.candidate import Paths
 from tracer_serve.fit.dataset import Rows
+from tracer_serve.fit.gating import recalls_of
 from tracer_serve.fit.pipeline import fit_policy
 from tracer_serve.fit.result import Fitted
 from tracer_serve.gate.certify import certify
@@ -61,7 +62,8 @@ def measure(rows: int, words: int) -> Row:
     texts, labels, vectors = traces(rows)
     filler = " ".join(f"filler{i}" for i in range(words))
     longer: list[Text] = [f"{filler} {text}" for text in texts]
-    spec = {"name": "scale", "teacher": "offline", "surrogates": ["logreg"], "acceptors": ["margin"]}
+    gate = {"group_by": "duplicate"}  # the texts are of one template
+    spec = {"name": "scale", "teacher": "offline", "surrogates": ["logreg"], "acceptors": ["margin"], "gate": gate}
     task = Task(Spec.model_validate(spec), Path("scale"), "")
     fitted = drawn(task, longer, labels, vectors)
     wall, cpu = time.perf_counter(), time.process_time()
@@ -89,6 +91,7 @@ def drawn(task: Task, texts: list[Text], labels: Labels, vectors: Vectors) -> Fi
     certificate = certify(
         CalibrationRows(score, agreed), GateSettings(alpha=gate.alpha, delta=gate.delta, mode="cross_fit")
     )
+    certificate = replace(certificate, recalls=recalls_of(certificate, calibration))
     slower = tuple(replace(c, seconds=c.seconds * n / _FITTED) for c in fitted.candidates)
     policy = replace(fitted.policy, certificate=certificate)
     return replace(fitted, policy=policy, calibration=calibration, vectors=vectors, candidates=slower)

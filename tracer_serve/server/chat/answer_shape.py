@@ -1,4 +1,4 @@
-"""The shape that a caller wants its answer in: a bare label, a JSON object, or a call of a function."""
+"""Shape of an answer as a caller requests it: a bare label, a JSON object, or a function call."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ _BLANK: dict[str, Any] = {"text": "", "number": 0}
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What a task answers.
+    """Possible answers of a task: labels, or fields.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class Answers:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A shape that an answer fits into, and out of which it is read.
+    """Requested shape of an answer, for writing and reading it.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ class Shape:
     def message(
         self, label: str, call_id: str, score: float | None = None, others: Mapping[str, Any] | None = None
     ) -> tuple[dict[str, Any], str]:
-        """Return the assistant's message that says a label, and its finish reason.
+        """Return the assistant's message with a label, and its finish reason.
 
         Parameters
         ----------
@@ -110,7 +110,7 @@ class Shape:
         return message | {"tool_calls": [{"id": call_id, "type": "function", "function": called}]}, "tool_calls"
 
     def read(self, message: Mapping[str, Any], labels: AnyLabels) -> str:
-        """Return the label that an LLM's message says in this shape.
+        """Return the label in an LLM's message of this shape.
 
         Raises
         ------
@@ -132,7 +132,7 @@ class Shape:
         return labels.parse(found[_LABEL])
 
     def _value(self, label: str, others: Mapping[str, Any], score: float | None) -> Any:
-        """Return what the answer says: a text, or a value of JSON.
+        """Return the answer as a text, or a value of JSON.
 
         Raises
         ------
@@ -156,7 +156,7 @@ class Shape:
         return self.when_handled.get(name, fields.specs[name].when_handled)
 
     def _beside(self, others: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what the schema's fields beside the answer say, by their name."""
+        """Return the values of the schema's other fields, by name."""
         fields, found = self.answers.fields, dict(self.when_handled)
         for name in fields.beside if fields is not None else ():
             if (place := self.places.get(name)) is not None:

@@ -1,4 +1,4 @@
-"""The format that a call's options ask for: OpenAI's ``response_format``, and what vLLM, SGLang and Ollama take."""
+"""Parse the requested output format: OpenAI's ``response_format``, and the options of vLLM, SGLang and Ollama."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ _JSON = "json"
 
 @dataclass(frozen=True, slots=True)
 class AskedFormat:
-    """A format: text, one of some choices, a JSON object, or an instance of a schema."""
+    """Requested format: text, one of some choices, a JSON object, or an instance of a schema."""
 
     json: bool = False
     schema: dict[str, Any] | None = None
@@ -20,7 +20,7 @@ class AskedFormat:
 
 
 def format_of(options: Mapping[str, Any]) -> AskedFormat:
-    """Return the format that a body's fields ask for.
+    """Return the format that a body's fields request.
 
     Raises
     ------

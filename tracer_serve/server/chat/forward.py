@@ -15,7 +15,7 @@ from tracer_serve.infra.resilience.concurrency_limit import Limit
 from tracer_serve.server.http.errors import RefusalError
 
 CONCURRENCY = 64
-"""Foreign calls that are forwarded at a time; each may be held open by a client that reads slowly."""
+"""Maximum number of concurrent foreign calls; a slow client may hold each open."""
 _OWN_QUEUE = 256  # calls of the task that may wait for a place
 
 Headers = list[tuple[bytes, bytes]]
@@ -32,7 +32,7 @@ _KEYS = frozenset({b"authorization", b"x-api-key", b"api-key"})
 
 
 class ForwardTarget(Protocol):
-    """What is needed of a teacher's endpoint; ``protocol`` is ``openai`` or ``anthropic``."""
+    """Endpoint that calls are forwarded to; ``protocol`` is ``openai`` or ``anthropic``."""
 
     name: str
     protocol: str
@@ -101,7 +101,7 @@ class Forwarder:
         async with (self._own if own else self._foreign).place():
             problem = TeacherError("there is no endpoint to forward calls to", reason="unavailable")
             for endpoint, breaker, client in self._doors:
-                # not joined: what looks like a URL of its own would take the spec's key there
+                # concatenated, not joined: a path that looks like a URL would send the spec's key there
                 target = client.base_url.raw_path + path.encode("ascii")
                 asked = b"&".join(filter(None, (endpoint.query, query)))
                 url = client.base_url.copy_with(raw_path=target + b"?" + asked if asked else target)
@@ -139,7 +139,7 @@ def is_plain(path: str) -> bool:
 
 
 def takes(forwarder: Forwarder | None, path: str, protocol: str | None = None) -> TypeGuard[Forwarder]:
-    """Return whether an upstream takes calls of a path: Anthropic's go to no endpoint of another protocol.
+    """Return whether an upstream takes calls of a path: Anthropic's calls go to Anthropic endpoints only.
 
     Parameters
     ----------

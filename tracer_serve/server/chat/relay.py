@@ -1,4 +1,4 @@
-"""Relay an upstream answer to the client as it comes; learn from it on the way."""
+"""Stream an upstream answer to the client, and learn from it."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Protocol
@@ -15,12 +15,12 @@ from tracer_serve.server.http.client_presence import while_connected
 from tracer_serve.server.http.errors import RefusalError, respond
 
 LARGEST_LEARNED = 1_000_000
-"""Bytes of an answer that are kept to learn from it."""
+"""Maximum number of bytes of an answer to learn from."""
 
 MOST_OBSERVED = 64_000
-"""Bytes of an answer that an observer gets to see."""
+"""Maximum number of bytes of an answer to observe."""
 
-_MOST_OF_AN_ERROR = 64_000  # bytes of a refusal that are read, to blot out secrets in it
+_MOST_OF_AN_ERROR = 64_000  # bytes of a refusal that are read, to redact secrets in it
 _STREAMED = frozenset({200, 201, 202, 204, 206})
 _HIGHEST_STATUS = 599
 _OF_AN_ERROR = {"content-type", "retry-after", "retry-after-ms", "x-request-id", "x-should-retry"}
@@ -32,24 +32,24 @@ _EVENTS = "text/event-stream"
 
 
 class Learner(Protocol):
-    """Takes what became of a forwarded call."""
+    """Receiver of the outcome of a forwarded call."""
 
     async def answered(self, body: bytes, *, stream: bool) -> None:
         """Take the body of a complete answer with status 200."""
 
     async def failed(self, error: TeacherError) -> Response | None:
-        """Take the reason why there is none; may return what the client gets where upstream said nothing."""
+        """Take the reason of a failure; may return the client's answer if upstream gave none."""
 
 
 class Observer(Protocol):
-    """Looks at the answer to a forwarded call, which it neither holds back nor changes."""
+    """Receiver of the answer to a forwarded call, which it neither delays nor changes."""
 
     def completed(self, body: bytes, *, stream: bool) -> None:
         """Take the body of a complete, uncompressed answer of at most `MOST_OBSERVED` bytes."""
 
 
 class Relay(Response):
-    """An answer from upstream, passed on as fast as the client reads, and no longer than it stays.
+    """Streaming response from upstream, as fast as the client reads, until the client leaves.
 
     An answer that is no stream is held back until the learner has taken it, so that its label is on disk before it is
     sent.
@@ -77,13 +77,13 @@ class Relay(Response):
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on until the answer ends or the client leaves, whichever is first; either ends both."""
+        """Forward until the answer ends or the client leaves; either ends both."""
         await while_connected(receive, self._pass(scope, receive, send))
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         own, query = self.learner is not None, self.request.scope.get("query_string", b"")
         headers = passed_on(self.request)
-        # what is read here must not be packed
+        # this answer is read, so it must not be compressed
         wanted = "identity" if self.learner else self.request.headers.get("accept-encoding", "identity")
         headers.append((b"accept-encoding", wanted.encode("latin-1").strip()))
         try:
@@ -94,7 +94,7 @@ class Relay(Response):
                     await self._refuse(endpoint, answer, scope, receive, send)
         except RefusalError as refusal:
             await respond(refusal)(scope, receive, send)
-        except httpx.HTTPError:  # in the middle of an answer, which therefore ends in the middle here as well
+        except httpx.HTTPError:  # in the middle of an answer, so the client's answer ends there as well
             if self.learner is not None:
                 await self.learner.failed(TeacherError("the answer was cut short", reason="unavailable"))
             raise

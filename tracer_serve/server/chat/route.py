@@ -1,4 +1,4 @@
-"""Calls of every LLM API: recognise a call, then answer it, learn from upstream's answer, or forward it."""
+"""Handle calls of every LLM API: recognise a call, then answer it, learn from upstream's answer, or forward it."""
 
 import asyncio
 import json
@@ -47,7 +47,7 @@ _USER = 256  # characters of a user's name that are kept, as in /v1/classify
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """What the route needs beside the runtime.
+    """State of the route in addition to the runtime.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class Chat:
 
 @asynccontextmanager
 async def chatting(runtime: Runtime) -> AsyncIterator[Chat]:
-    """Open what the route needs, and close it at the end."""
+    """Context manager of the route's connections."""
     spec, teacher = runtime.task.spec, runtime.router.teacher
 
     def labels() -> tuple[str, ...]:
@@ -105,7 +105,7 @@ def _label_of(labels: Callable[[], Sequence[str]], fields: AnswerFields | None) 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """A request, and what it came to."""
+    """Request of a client, with the face that it came through."""
 
     runtime: Runtime
     chat: Chat
@@ -177,7 +177,7 @@ async def _drop_in(asked: _Asked, deferrals: Forwarder, read: TaskCall) -> Respo
 
 @dataclass(frozen=True, slots=True)
 class _Learner:
-    """Takes what upstream answered to a deferred call."""
+    """Learn the label from upstream's answer to a deferred call."""
 
     deferral: Deferral
     question: UpstreamQuestion
@@ -208,7 +208,7 @@ def _forward(asked: _Asked, read: ForeignCall) -> Response:
 
 
 def _require_json(body: bytes) -> None:
-    """Refuse what is no JSON at all; other bodies that are no calls are upstream's to judge."""
+    """Refuse a body that is not JSON; upstream judges other bodies that are no calls."""
     try:
         body.decode("utf-8")
         json.loads(body)
@@ -222,7 +222,7 @@ def _metadata(request: Request, read: TaskCall) -> dict[str, Any]:
 
 
 def _others(result: Decision) -> dict[str, Any]:
-    """Return what the teacher said in fields of text and number, where it was asked."""
+    """Return the teacher's values of fields of text and number, if it was asked."""
     return {} if result.answer is None else result.answer.others
 
 

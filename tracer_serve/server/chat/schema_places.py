@@ -1,4 +1,4 @@
-"""Find the places of a JSON schema that hold a task's labels or fields, and spell values as the schema does."""
+"""Find the places of a JSON schema for a task's labels or fields, and spell values as the schema does."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -17,7 +17,7 @@ _KINDS: dict[Any, Kind] = {"boolean": "boolean", "string": "text", "number": "nu
 
 
 class UnfillableError(ValueError):
-    """The schema wants more than an answer of this task."""
+    """The schema requires more than this task answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Place:
 
 
 class Walk:
-    """One walk through a schema: it resolves references, and comes to an end."""
+    """Bounded walk through a schema that resolves references."""
 
     def __init__(self, root: Mapping[str, Any]) -> None:
         self._root, self._seen = root, 0
@@ -65,7 +65,7 @@ class Walk:
         Raises
         ------
         UnfillableError
-            If that cannot be done.
+            If a reference cannot be resolved, or the schema is too large.
         """
         self._seen += 1
         if self._seen > _PLACES:

@@ -81,8 +81,8 @@ def cross_rarity(texts: Sequence[Text], fold: Ints, seed: int = 0) -> Floats:
     rarity = np.zeros(len(texts))
     if len(texts) - size.min(initial=0) > _MOST_ROWS:  # of which it takes a sample
         for held_out in folds:
-            known = NgramRarity(seed).fit([texts[i] for i in np.flatnonzero(fold != held_out)])
-            rarity[fold == held_out] = known.of([texts[i] for i in np.flatnonzero(fold == held_out)])
+            known = NgramRarity(seed).fit([texts[i] for i in np.flatnonzero(fold != held_out).tolist()])
+            rarity[fold == held_out] = known.of([texts[i] for i in np.flatnonzero(fold == held_out).tolist()])
         return rarity
     row, gram = _grams_of(texts)
     grams, place = np.unique(gram, return_inverse=True)

@@ -99,7 +99,7 @@ class Folds:
         return -1 in self._vectors
 
     def load(self) -> None:
-        """Let the encoder embed one text: on first use it loads its model, or is exported."""
+        """Warm up the encoder by embedding one text: the first use loads or exports its model."""
         texts = self.rows.texts[:1]
         if self.embedder.trainable:
             self._imitate(texts)

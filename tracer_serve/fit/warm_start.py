@@ -43,7 +43,7 @@ class Resume:
         return cls(folder, row_hashes(training.texts), row_hashes(held_out.texts))
 
     def tell(self, surrogate: Surrogate, name: str) -> None:
-        """Call `resume` of a surrogate that has it; `name` is its registry name, by which the earlier one is found."""
+        """Warm-start a surrogate that supports it from the earlier one with the same registry name."""
         if isinstance(surrogate, Resumable) and surrogate.resumes:
             surrogate.resume(self._earlier(name), self.seen, self.apart)
 

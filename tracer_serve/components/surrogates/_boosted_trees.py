@@ -151,7 +151,7 @@ class BoostedTrees(_Part):
         Raises
         ------
         ValueError
-            If the model has not this number of classes.
+            If the model does not have this number of classes.
         """
         found = int(self.learner.learner_model_param.num_class)
         if found != classes:

@@ -91,8 +91,10 @@ def test_a_wrapper_is_learned_and_certified_before_it_is_answered(
 
     form = {"name": "forum", "prompt": WRAPPER + "{text}", "options": {"response_format": FORMAT}}
     learning = task(**spec, forms=[form])
+    stub_llm.labels = dict(rows)  # a task that is made brings its own
     with listening(learning) as url:
         answers = ask(url, texts[BARE : BARE + WRAPPED])
+    assert [label for _, label in answers] == [label for _, label in rows[BARE : BARE + WRAPPED]]
     decisions = sum((kind for kind, _ in answers), Counter[str]())
     assert {*decisions} <= {"deferred form_not_certified", "deferred out_of_scope", "deferred below_threshold"} | {
         "deferred too_long"

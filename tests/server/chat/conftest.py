@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import pytest
 import uvicorn
@@ -16,6 +17,16 @@ from tests.support.stub_llm import StubLLM
 from tracer_serve.config.load import Task
 from tracer_serve.server.app import make_app
 from tracer_serve.server.http.connection_limits import BoundedProtocol
+
+
+class Client(Protocol):
+    """A client that keeps connections."""
+
+    def close(self) -> None: ...
+
+
+C = TypeVar("C", bound=Client)
+_clients = list[Client]()
 
 
 @contextmanager
@@ -39,6 +50,20 @@ def listening(task: Task) -> Iterator[str]:
     """Serve a task in a thread; yields the ``base_url`` for OpenAI's clients."""
     with running_app(make_app(task, schedule=False)) as root:
         yield f"{root}/v1"
+
+
+def closed_later(client: C) -> C:
+    """Return a client, closed after the test: freed with open sockets, it would warn in whatever test runs then."""
+    _clients.append(client)
+    return client
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    """Close the clients of the test."""
+    yield
+    while _clients:
+        _clients.pop().close()
 
 
 def write_form(folder: Path, stub: StubLLM, name: str, ask: Callable[[str], object], text: str = HANDLED) -> Path:

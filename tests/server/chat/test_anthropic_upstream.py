@@ -7,7 +7,7 @@ import pytest
 from anthropic import Anthropic, RateLimitError
 from openai import NotFoundError, OpenAI
 
-from tests.server.chat.conftest import listening
+from tests.server.chat.conftest import closed_later, listening
 from tests.server.worlds import DEFERRED, HANDLED, make_version, serving
 from tests.support.stub_llm import StubLLM
 from tracer_serve.config.load import Task
@@ -24,7 +24,7 @@ def teacher_of(stub: StubLLM, **params: Any) -> dict[str, Any]:
 
 
 def client_of(url: str) -> Anthropic:
-    return Anthropic(base_url=url.removesuffix("/v1"), api_key=CALLER, max_retries=0)
+    return closed_later(Anthropic(base_url=url.removesuffix("/v1"), api_key=CALLER, max_retries=0))
 
 
 @pytest.mark.anyio
@@ -71,7 +71,9 @@ def test_unknown_calls_are_forwarded_with_the_operators_key(
         assert (refused.value.type, OWN in str(refused.value.body)) == ("rate_limit_error", False)
         before = stub_llm.count
         with pytest.raises(NotFoundError, match="no endpoint for /v1/chat/completions"):
-            OpenAI(base_url=url, api_key=CALLER).chat.completions.create(model="gpt", messages=asked["messages"])
+            closed_later(OpenAI(base_url=url, api_key=CALLER)).chat.completions.create(
+                model="gpt", messages=asked["messages"]
+            )
     assert stub_llm.count == before
     seen = stub_llm.requests[0]
     assert (seen["path"], seen["body"]) == (PATH, asked)

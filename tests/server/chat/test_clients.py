@@ -12,8 +12,9 @@ import instructor
 import pytest
 from langchain_openai import ChatOpenAI
 from openai import AsyncOpenAI, BadRequestError, OpenAI
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
+from tests.server.chat.conftest import closed_later
 from tests.server.worlds import DEFERRED, HANDLED
 from tests.support.stub_llm import StubLLM
 
@@ -46,7 +47,7 @@ def ask(text: str) -> list[Any]:
 
 @pytest.fixture
 def client(base_url: str) -> OpenAI:
-    return OpenAI(base_url=base_url, api_key=KEY, max_retries=0)
+    return closed_later(OpenAI(base_url=base_url, api_key=KEY, max_retries=0))
 
 
 @pytest.mark.parametrize(("text", "label", "kind"), [(HANDLED, "red", "handled"), (DEFERRED, "blue", "deferred")])
@@ -78,7 +79,7 @@ def test_the_sdk_streams(client: OpenAI, text: str) -> None:
 
 
 def client_of(base_url: str) -> OpenAI:
-    return OpenAI(base_url=base_url, api_key=KEY, max_retries=0)
+    return closed_later(OpenAI(base_url=base_url, api_key=KEY, max_retries=0))
 
 
 @pytest.mark.parametrize("model", [Answer, Named])
@@ -148,12 +149,20 @@ def test_langchain_gets_structured_output(known: Known, method: Any) -> None:
     """`with_structured_output` in both of its ways, and a plain call."""
 
     def ask_for(url: str) -> Any:
-        model = ChatOpenAI(base_url=url, api_key=KEY, model="gpt-4.1-mini", max_retries=0)  # type: ignore[arg-type]
+        model = ChatOpenAI(
+            base_url=url,
+            api_key=SecretStr(KEY),
+            http_client=closed_later(httpx.Client()),
+            model="gpt-4.1-mini",
+            max_retries=0,
+        )
         return model.with_structured_output(Answer, method=method).invoke(HANDLED)
 
     url = known(ask_for)
     assert ask_for(url) == Answer(colour="red")
-    named = ChatOpenAI(base_url=url, api_key=KEY, model="colours", max_retries=0)  # type: ignore[arg-type]
+    named = ChatOpenAI(
+        base_url=url, api_key=SecretStr(KEY), http_client=closed_later(httpx.Client()), model="colours", max_retries=0
+    )
     assert named.invoke(HANDLED).content == "red"
     assert "".join(str(part.content) for part in named.stream(HANDLED)) == "red"
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from openai import OpenAI
 
-from tests.server.chat.conftest import listening
+from tests.server.chat.conftest import closed_later, listening
 from tests.server.worlds import DEFERRED, HANDLED, make_version, serving
 from tests.support.stub_llm import StubLLM
 from tracer_serve.cli.commands.check import check_request
@@ -65,7 +65,7 @@ def test_a_call_of_an_unknown_form_is_forwarded_with_its_reason(
     make_version(spec)
     stub_llm.default = "blue"
     with listening(spec) as url:
-        client = OpenAI(base_url=url, api_key="none", max_retries=0)
+        client = closed_later(OpenAI(base_url=url, api_key="none", max_retries=0))
         asked = {"model": "stub-1", "messages": messages} | options
         raw = client.chat.completions.with_raw_response.create(**asked)
     assert (raw.headers["x-tracer-decision"], raw.headers["x-tracer-reason"]) == ("forwarded", reason)
@@ -191,7 +191,7 @@ def test_a_confidence_that_is_left_to_the_teacher_defers(task: MakeTask, stub_ll
         spec = task(forms=[form | {"when_handled": how}])
         make_version(spec)
         with listening(spec) as url:
-            client = OpenAI(base_url=url, api_key="none", max_retries=0)
+            client = closed_later(OpenAI(base_url=url, api_key="none", max_retries=0))
             ask = client.chat.completions.with_raw_response.create
             raw = ask(model="stub-1", messages=[PLAIN], extra_body={"guided_json": schema})
         assert raw.headers["x-tracer-decision"] == decision
@@ -204,7 +204,7 @@ def test_deferred_is_not_handled(task: MakeTask, stub_llm: StubLLM) -> None:
     make_version(spec)
     stub_llm.default = "blue"
     with listening(spec) as url:
-        client = OpenAI(base_url=url, api_key="none", max_retries=0)
+        client = closed_later(OpenAI(base_url=url, api_key="none", max_retries=0))
         messages: Any = Prompt(None, ["blue", "red"], {}).messages(DEFERRED)
         raw = client.chat.completions.with_raw_response.create(model="stub-1", messages=messages)
     assert raw.headers["x-tracer-decision"] == "deferred"

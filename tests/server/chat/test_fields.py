@@ -12,7 +12,7 @@ from anthropic import Anthropic
 from openai import OpenAI
 from pydantic import BaseModel
 
-from tests.server.chat.conftest import listening, write_form
+from tests.server.chat.conftest import closed_later, listening, write_form
 from tests.server.worlds import DEFERRED, HANDLED, LABELS, make_version, serving
 from tests.support.stub_llm import StubLLM
 from tracer_serve.cli.commands.check import check_request
@@ -82,11 +82,11 @@ def messages(text: str = HANDLED) -> Any:
 
 
 def openai(url: str) -> OpenAI:
-    return OpenAI(base_url=url, api_key=KEY, max_retries=0)
+    return closed_later(OpenAI(base_url=url, api_key=KEY, max_retries=0))
 
 
 def anthropic(url: str) -> Anthropic:
-    return Anthropic(base_url=url.removesuffix("/v1"), api_key=KEY, max_retries=0)
+    return closed_later(Anthropic(base_url=url.removesuffix("/v1"), api_key=KEY, max_retries=0))
 
 
 def parsed(url: str, model: Any, text: str = HANDLED, name: str = "colours") -> Any:

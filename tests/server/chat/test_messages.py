@@ -16,7 +16,7 @@ from anthropic import (
 )
 from pydantic import BaseModel
 
-from tests.server.chat.conftest import listening
+from tests.server.chat.conftest import closed_later, listening
 from tests.server.worlds import DEFERRED, HANDLED, make_version, serving
 from tests.support.stub_llm import StubLLM
 from tracer_serve.config.load import Task
@@ -42,7 +42,7 @@ def ask(text: str = HANDLED) -> Any:
 
 
 def client_of(base_url: str) -> Anthropic:
-    return Anthropic(base_url=base_url.removesuffix("/v1"), api_key=KEY, max_retries=0)
+    return closed_later(Anthropic(base_url=base_url.removesuffix("/v1"), api_key=KEY, max_retries=0))
 
 
 @pytest.fixture
@@ -102,10 +102,14 @@ def test_errors_have_the_shape_of_the_api(client: Anthropic, task: MakeTask, mon
         sent = {"x-api-key": KEY, "anthropic-version": "2023-06-01"}
         assert httpx.post(f"{url}/messages", json=ask(), headers=sent).status_code == 200
         with pytest.raises(AuthenticationError) as unknown:
-            Anthropic(base_url=url.removesuffix("/v1"), api_key="unknown", max_retries=0).messages.create(**ask())
+            closed_later(Anthropic(base_url=url.removesuffix("/v1"), api_key="unknown", max_retries=0)).messages.create(
+                **ask()
+            )
         assert unknown.value.type == "authentication_error"
         with pytest.raises(PermissionDeniedError):
-            Anthropic(base_url=url.removesuffix("/v1"), api_key="a" * 20, max_retries=0).messages.create(**ask())
+            closed_later(Anthropic(base_url=url.removesuffix("/v1"), api_key="a" * 20, max_retries=0)).messages.create(
+                **ask()
+            )
 
 
 @pytest.mark.anyio

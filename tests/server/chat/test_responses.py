@@ -8,9 +8,9 @@ import httpx
 import pytest
 from langchain_openai import ChatOpenAI
 from openai import AsyncOpenAI, BadRequestError, NotFoundError, OpenAI, RateLimitError
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
-from tests.server.chat.conftest import listening
+from tests.server.chat.conftest import closed_later, listening
 from tests.server.worlds import DEFERRED, HANDLED, make_version, serving
 from tests.support.stub_llm import StubLLM
 from tracer_serve.config.load import Task
@@ -36,7 +36,7 @@ class Answer(BaseModel):
 
 
 def client_of(base_url: str) -> OpenAI:
-    return OpenAI(base_url=base_url, api_key=KEY, max_retries=0)
+    return closed_later(OpenAI(base_url=base_url, api_key=KEY, max_retries=0))
 
 
 @pytest.fixture
@@ -183,7 +183,14 @@ def test_langchain_uses_the_responses_api(known: Known) -> None:
     """`with_structured_output`, a plain call and a stream, with `use_responses_api`."""
 
     def chat(url: str, model: str) -> ChatOpenAI:
-        return ChatOpenAI(base_url=url, api_key=KEY, model=model, max_retries=0, use_responses_api=True)  # type: ignore[arg-type]
+        return ChatOpenAI(
+            base_url=url,
+            api_key=SecretStr(KEY),
+            http_client=closed_later(httpx.Client()),
+            model=model,
+            max_retries=0,
+            use_responses_api=True,
+        )
 
     def ask_for(url: str) -> Any:
         return chat(url, "gpt-4.1-mini").with_structured_output(Answer, method="json_schema").invoke(HANDLED)

@@ -30,10 +30,10 @@ from tracer_serve.errors import ImportFileError, TeacherError
 from tracer_serve.forms.calls import NotACallError, as_conversation, parse
 from tracer_serve.forms.grouping import CallGroups
 from tracer_serve.forms.slot import split_prompts
-from tracer_serve.server.chat.answer_shape import shape_of
-from tracer_serve.server.chat.fill_schema import UnfillableError
+from tracer_serve.server.chat.answer_shape import Answers, shape_of
 from tracer_serve.server.chat.read_answer import read_answer
 from tracer_serve.server.chat.request import ChatRequest
+from tracer_serve.server.chat.schema_places import UnfillableError
 from tracer_serve.server.http.request_body import explain
 from tracer_serve.server.proxy.answers import read_stream
 from tracer_serve.server.routes.classify_request import ClassifyRequest
@@ -111,7 +111,7 @@ def _body(model: Any) -> Run:
 def _call(content: bytes) -> object:
     call = parse(content)
     as_conversation(call, 3)
-    shape = shape_of(call.form.option_values, {*_LABELS}, {})
+    shape = shape_of(call.form.option_values, Answers({*_LABELS}), {})
     problem = shape.problem("blue")
     if problem is None:
         json.dumps(shape.message("blue", "call_1", 0.5))

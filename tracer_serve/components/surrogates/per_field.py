@@ -20,9 +20,9 @@ from tracer_serve.types import Bools, Floats, Inputs, Ints, Labels, Text, Vector
 
 _DEFAULT = Component(type="blend")
 _STATE = "per_field.json"
-_FLOOR = 1e-6  # keeps one field's zero probability from vetoing the others
+_FLOOR = 1e-6  # so that no field with probability zero decides alone
 _LEAST = np.float32(1e-30)  # of a product of those
-_ANSWERS, _REST = 200, "(rest)"  # whole answers that are told apart, and what stands for the others
+_ANSWERS, _REST = 200, "(rest)"  # whole answers that are distinguished, and the name of all others
 
 
 class _Part(NamedTuple):

@@ -19,7 +19,7 @@ _MOST = 200
 
 
 def queue_of(runtime: Runtime, key_id: str | None, *, admin: bool, limit: int = _MOST) -> list[dict[str, Any]]:
-    """Return rows that wait for a person's label, most urgent first; nobody has labelled them yet.
+    """Return rows that wait for a person's label, most urgent first; without a human label so far.
 
     Parameters
     ----------

@@ -1,8 +1,7 @@
 """Fixtures of the whole suite; fixtures of one folder are in its own conftest."""
 
-import os
+import gc
 from collections.abc import Iterator
-from tempfile import TemporaryDirectory
 
 import hypothesis
 import pytest
@@ -20,16 +19,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kills", type=int, default=240, help="kill -9 of test_many_kills_lose_nothing")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _bytecode() -> Iterator[None]:
-    """Share compiled bytecode between the processes that tests start, if bytecode is not written otherwise."""
-    if not os.environ.get("PYTHONDONTWRITEBYTECODE"):
-        yield
-        return
-    with TemporaryDirectory(prefix="bytecode-") as folder, pytest.MonkeyPatch.context() as patch:
-        patch.delenv("PYTHONDONTWRITEBYTECODE")
-        patch.setenv("PYTHONPYCACHEPREFIX", folder)
-        yield
+def pytest_collection_finish() -> None:
+    """Take what the imports made out of the garbage collector's sight: a collection of it takes a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -31,10 +31,11 @@ def test_serve_installs_the_core_only_and_serves(tmp_path: Path) -> None:
 
 
 def test_test_runs_every_check_once(tmp_path: Path) -> None:
-    """Linter, formatter, types, layers and tests with a coverage floor, each exactly once."""
+    """Linter, formatter, types, layers, docs and tests, each exactly once; the coverage floor by itself."""
     plan = _dry_run("test", tmp_path)
-    for step in ("ruff check .", "ruff format --check .", "bin/mypy", "lint-imports", "--cov-fail-under=85", "-m venv"):
+    for step in ("ruff check .", "ruff format --check .", "bin/mypy", "lint-imports", "-m pytest", "-m venv"):
         assert plan.count(step) == 1, step
+    assert "--cov-fail-under=85" in _dry_run("coverage", tmp_path)
 
 
 def test_a_second_run_installs_nothing(tmp_path: Path) -> None:

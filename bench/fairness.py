@@ -9,13 +9,16 @@ teacher is the stub of the tests, with a latency of .1 s. Quiet and loaded runs 
 """
 
 import argparse
+import json
 import multiprocessing
+import os
 import resource
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import httpx
@@ -27,7 +30,10 @@ from bench.abuse import GREEDY, KINDS, OTHER, Kind
 from tests.server.worlds import HANDLED, make_task, make_version, unknown
 from tests.support.server_process import answering, bare, free_port, workers_at
 from tests.support.stub_llm import Faults, StubLLM, serve
-from tracer_serve.cli.console import out
+from tracer_serve.cli.console import out, progress_bar
+
+Progress = Callable[..., None]
+_PARTS, _NOTED = 4, 20  # measurements of the memory during the abuse, and single texts beside each
 
 
 def singles(url: str, deferred: bool, number: int) -> tuple[list[float], int]:
@@ -46,31 +52,72 @@ def singles(url: str, deferred: bool, number: int) -> tuple[list[float], int]:
     return seconds, refused
 
 
-def measure(url: str, number: int) -> Table:
-    """Return a line per kind of abuse."""
-    shown = Table("beside", "quiet p50, p99 ms", "loaded p50, p99 ms", "ratio of p99", "refused")
-    for name, kind in KINDS.items():
-        quiet: list[float] = []
-        loaded: list[float] = []
-        refused = 0
-        for _ in range(2):
-            quiet += singles(url, kind.deferred, number)[0]
-            with abused(url, kind):
-                time.sleep(3.0)
-                seconds, some = singles(url, kind.deferred, number)
-            loaded, refused = loaded + seconds, refused + some
-            time.sleep(1.0)
-        before, after = (1e3 * np.quantile(part, [0.5, 0.99]) for part in (quiet, loaded))
-        cells = [f"{p50:.1f}, {p99:.1f}" for p50, p99 in (before, after)]
-        shown.add_row(name, *cells, f"{after[1] / before[1]:.1f}", f"{refused} of {2 * number}")
-    shown.caption = f"traces lost: {lost(url)}"
-    return shown
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Single texts of one caller beside one kind of abuse, and in the same run beside none.
+
+    Parameters
+    ----------
+    p99_ratio : of the loaded to the quiet runs
+    refused : of the `requests`, refused or not answered within a minute
+    traces_lost : by the server since its start
+    """
+
+    system: str
+    beside: str
+    requests: int
+    quiet_p50_ms: float
+    quiet_p99_ms: float
+    p50_ms: float
+    p99_ms: float
+    p99_ratio: float
+    refused: int
+    traces_lost: int
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Resident memory of the server's worker, and single texts of one caller at that time."""
+
+    system: str
+    when: str
+    resident_mb: float
+    p50_ms: float
+    p99_ms: float
+    refused: int
+    traces_lost: int
+
+
+def measure(url: str, number: int, progress: Progress) -> list[Row]:
+    """Measure beside each kind of abuse."""
+    return [_beside(url, number, kind, progress, i) for i, kind in enumerate(KINDS)]
+
+
+def _beside(url: str, number: int, name: str, progress: Progress, done: int) -> Row:
+    kind, refused = KINDS[name], 0
+    quiet: list[float] = []
+    loaded: list[float] = []
+    for part in range(2):
+        progress(name, 2 * done + part, 2 * len(KINDS))
+        quiet += singles(url, kind.deferred, number)[0]
+        with abused(url, kind):
+            time.sleep(3.0)
+            seconds, some = singles(url, kind.deferred, number)
+        loaded, refused = loaded + seconds, refused + some
+        time.sleep(1.0)
+    before, after = _ms(quiet), _ms(loaded)
+    return Row("tracer-serve", name, 2 * number, *before, *after, round(after[1] / before[1], 2), refused, lost(url))
+
+
+def _ms(seconds: list[float]) -> tuple[float, float]:
+    p50, p99 = (1e3 * np.quantile(seconds, [0.5, 0.99])).tolist()
+    return round(p50, 2), round(p99, 2)
 
 
 @contextmanager
 def abused(url: str, kind: Kind) -> Iterator[None]:
     """Let an abusive caller ask from a process of its own."""
-    other = multiprocessing.get_context("spawn").Process(target=kind.abuse, args=(url,))
+    other = multiprocessing.get_context("spawn").Process(target=_yielding, args=(kind, url))
     other.start()
     try:
         yield
@@ -79,34 +126,49 @@ def abused(url: str, kind: Kind) -> Iterator[None]:
         other.join()
 
 
+def _yielding(kind: Kind, url: str) -> None:
+    """Ask, but leave the processor to the server: an attacker has a machine of its own."""
+    os.nice(10)
+    kind.abuse(url)
+
+
 def lost(url: str) -> int:
     """Return how many traces the server has lost."""
     health = httpx.get(f"{url}/healthz", headers={"authorization": f"Bearer {OTHER}"}, timeout=60).json()
     return int(health["traces_lost"])
 
 
-def memory(url: str, minutes: float) -> Table:
-    """Return the server's memory before, during and after all kinds of abuse at the same time."""
+def memory(url: str, minutes: float, progress: Progress) -> list[Memory]:
+    """Measure the server's memory before, during and after all kinds of abuse at the same time."""
     (worker,) = workers_at(httpx.URL(url).port or 0)
-    shown = Table("when", "resident MB", "singles p50, p99 ms")
+    rows: list[Memory] = []
 
     def note(when: str) -> None:
         pages = int(Path(f"/proc/{worker}/statm").read_text().split()[1])
-        p50, p99 = 1e3 * np.quantile(singles(url, False, 100)[0], [0.5, 0.99])
-        shown.add_row(when, f"{pages * resource.getpagesize() / 1e6:.0f}", f"{p50:.1f}, {p99:.1f}")
+        seconds, refused = singles(url, False, _NOTED)
+        resident = round(pages * resource.getpagesize() / 1e6, 1)
+        rows.append(Memory("tracer-serve", when, resident, *_ms(seconds), refused, lost(url)))
+        progress(f"{when}: {resident} MB", len(rows), _PARTS + 2)
 
-    for _ in range(3):
-        singles(url, False, 300)
+    singles(url, False, 900)
     note("before")
     with ExitStack() as stack:
         for kind in KINDS.values():
             stack.enter_context(abused(url, kind))
-        for part in range(1, 5):
-            time.sleep(15 * minutes)
-            note(f"after {part * minutes / 4:g} minutes")
+        for part in range(1, _PARTS + 1):
+            time.sleep(60 * minutes / _PARTS)
+            note(f"after {part * minutes / _PARTS:g} minutes")
     time.sleep(45)  # until idle connections are closed
     note("45 s after its end")
-    shown.caption = f"traces lost: {lost(url)}"
+    return rows
+
+
+def table(rows: Sequence[Row] | Sequence[Memory]) -> Table:
+    """Return a line per row."""
+    names = [field.name for field in fields(rows[0])][1:]
+    shown = Table(*(name.replace("_", " ") for name in names))
+    for row in rows:
+        shown.add_row(*(str(getattr(row, name)) for name in names))
     return shown
 
 
@@ -115,8 +177,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--number", type=int, default=200, help="single texts of each run")
     parser.add_argument("--minutes", type=float, help="mixed abuse for so long; measure memory instead of latency")
+    parser.add_argument("--json", action="store_true", help="flat rows, nothing else on standard output")
     options = parser.parse_args(arguments)
     with (
+        progress_bar() as progress,
         serve(StubLLM(default="red", faults=Faults(latency_s=0.1))) as stub,
         tempfile.TemporaryDirectory() as name,
         pytest.MonkeyPatch.context() as environment,
@@ -132,7 +196,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         env = bare(folder / "home", GREEDY_KEY=GREEDY, OTHER_KEY=OTHER, PYTHONPATH=":".join(sys.path))
         with answering(words, port, folder, env) as client:
             url = str(client.base_url)
-            out.print(memory(url, options.minutes) if options.minutes else measure(url, options.number))
+            found = (
+                memory(url, options.minutes, progress) if options.minutes else measure(url, options.number, progress)
+            )
+    if options.json:
+        print(json.dumps([asdict(row) for row in found], indent=1))
+    else:
+        out.print(table(found))
 
 
 if __name__ == "__main__":

@@ -126,7 +126,11 @@ class BoundedBody:
 
     def text(self) -> str:
         """Return the body as text; keys in it are masked."""
-        return self._endpoint.hide(self._content.decode(errors="replace"))
+        return self.masked().decode(errors="replace")
+
+    def masked(self) -> bytes:
+        """Return the body; keys in it are masked, and every other byte is as it came."""
+        return self._endpoint.hide(self._content.decode("latin-1")).encode("latin-1")  # keys are ASCII
 
     def _unusable(self, how: str) -> EndpointError:
         return self._endpoint.error(f"{self._endpoint.name} answered {how}; check base_url", reason="unavailable")

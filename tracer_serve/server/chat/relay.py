@@ -150,9 +150,9 @@ class Relay(Response):
             body = endpoint.http.body_of(answer, _MOST_OF_AN_ERROR)
             async for part in answer.aiter_raw():
                 body.add(part)
-            said = body.text()
+            said = body.masked()
         except (httpx.HTTPError, EndpointError):  # cut short, garbled or endless: the status says most
-            said = ""
+            said = b""
         kept = _kept(answer, endpoint.http.hide)
         await Response(said, answer.status_code, kept | self.added)(scope, receive, send)
 

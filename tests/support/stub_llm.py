@@ -284,6 +284,8 @@ class _Chat:
             return Response(text, status, media_type=media_type)
         if fault == "quota" or fault.isdigit():
             return self._refuse(fault, request)
+        if not any(message.get("role") == "user" for message in body.get("messages", ())):
+            return JSONResponse(self.api.error(400, "messages: one of a user is required", None), 400)
         wanted = "tool" if body.get("tools") else (body.get("response_format") or {}).get("type")
         if wanted in FORMATS and wanted not in self.stub.formats:
             if self.stub.unsupported:

@@ -117,7 +117,7 @@ async def test_a_body_that_is_no_chat_request_is_upstreams_to_judge(task: MakeTa
     async with serving(task()) as (client, _):
         answers = [await client.post(URL, content=content, headers=JSON) for content in bodies]
         broken = await client.post(URL, content=b"{", headers=JSON)
-    assert {answer.headers["x-tracer-reason"] for answer in answers} == {"not_a_call"}
+    assert {(answer.status_code, answer.headers["x-tracer-reason"]) for answer in answers} == {(400, "not_a_call")}
     assert (broken.status_code, stub_llm.count) == (400, 3)
 
 

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from http.client import HTTPConnection
 from itertools import cycle, islice
@@ -24,7 +24,8 @@ from rich.table import Table
 
 from bench.data import Dataset, load
 from bench.serving_ours import handled_texts, serve, task_of
-from tracer_serve.cli.console import out, progress_bar
+from bench.shown import show
+from tracer_serve.cli.console import progress_bar
 
 SYSTEMS = ("tracer-serve, ngrams", "tracer-serve, onnx")
 _PORT = 3970
@@ -146,10 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             progress("singles beside a list", i, len(options.systems))
             asked = {"rounds": options.rounds, "seconds": options.seconds}
             rows += beside_a_list(system, data, _PORT + i, options.texts, **asked)
-    if options.json:
-        print(json.dumps([asdict(row) for row in rows], indent=1))
-    else:
-        out.print(table(rows))
+    show(rows, table(rows), as_json=options.json)
 
 
 if __name__ == "__main__":

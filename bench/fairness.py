@@ -9,7 +9,6 @@ teacher is the stub of the tests, with a latency of .1 s. Quiet and loaded runs 
 """
 
 import argparse
-import json
 import multiprocessing
 import os
 import resource
@@ -18,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import httpx
@@ -27,10 +26,11 @@ import pytest
 from rich.table import Table
 
 from bench.abuse import GREEDY, KINDS, OTHER, Kind
+from bench.shown import show
 from tests.server.worlds import HANDLED, make_task, make_version, unknown
 from tests.support.server_process import answering, bare, free_port, workers_at
 from tests.support.stub_llm import Faults, StubLLM, serve
-from tracer_serve.cli.console import out, progress_bar
+from tracer_serve.cli.console import progress_bar
 
 Progress = Callable[..., None]
 _PARTS, _NOTED = 4, 20  # measurements of the memory during the abuse, and single texts beside each
@@ -199,10 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             found = (
                 memory(url, options.minutes, progress) if options.minutes else measure(url, options.number, progress)
             )
-    if options.json:
-        print(json.dumps([asdict(row) for row in found], indent=1))
-    else:
-        out.print(table(found))
+    show(found, table(found), as_json=options.json)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ would be right if they deferred independently. What all of them handle may agree
 """
 
 import argparse
-import json
 import re
 import time
 from collections.abc import Sequence
@@ -28,7 +27,8 @@ import numpy as np
 from rich.table import Table
 
 from bench.data import Given, Part, load, read
-from tracer_serve.cli.console import out, progress_bar
+from bench.shown import show
+from tracer_serve.cli.console import progress_bar
 from tracer_serve.components.factory import make_embedder
 from tracer_serve.config.fields import canonical
 from tracer_serve.config.load import Task
@@ -234,10 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     with progress_bar(quiet=options.json) as progress:
         rows = compare(options, progress)
-    if options.json:
-        print(json.dumps([asdict(row) for row in rows], indent=1))
-    else:
-        out.print(table(rows))
+    show(rows, table(rows), as_json=options.json)
 
 
 if __name__ == "__main__":

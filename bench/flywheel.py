@@ -25,7 +25,8 @@ from bench.flywheel_arm import Arm
 from bench.flywheel_peer import peer
 from bench.flywheel_plot import draw
 from bench.flywheel_world import ALPHA, DAYS, DELTA, Day, World, worlds
-from tracer_serve.cli.console import out, progress_bar
+from bench.shown import show
+from tracer_serve.cli.console import progress_bar
 from tracer_serve.config.load import Task
 from tracer_serve.config.task import Spec
 from tracer_serve.storage.traces import open_store
@@ -142,11 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.plot:
         drawn = [asdict(day) for day in days if day.seed == min(day.seed for day in days)]
         options.plot.write_text(draw(drawn), encoding="utf-8")
-    if options.json:
-        print(json.dumps([asdict(day) for day in days], indent=1))
-        return
-    for table in (*by_day(days), by_arm(days)):
-        out.print(table)
+    show(days, *by_day(days), by_arm(days), as_json=options.json)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,9 @@ it was before it had a remedy. Draws end when it is clear on which side of the l
 """
 
 import argparse
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +27,10 @@ from scipy.stats import binomtest
 
 from bench.data import Given, Part
 from bench.peer import run_in_peer
+from bench.shown import show
 from bench.skew import SKEWED
-from bench.worlds import WorldRow
 from bench.worlds_table import WORLDS, world_rows, world_table
-from tracer_serve.cli.console import out, progress_bar
+from tracer_serve.cli.console import progress_bar
 from tracer_serve.config.load import Task
 from tracer_serve.config.task import Spec
 from tracer_serve.fit.dataset import Rows
@@ -264,20 +263,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.worlds:
         with progress_bar(quiet=options.json) as progress:
             played = [*world_rows(options.worlds, systems, runs, progress)]
-        _show(played, world_table(played), as_json=options.json)
+        show(played, world_table(played), as_json=options.json)
         return
     with progress_bar(quiet=options.json) as progress:
         rows = [*gate_rows(runs, systems, progress)] if runs else []
         seeds = range(options.first_fit, options.first_fit + options.fits)
         rows += fit_rows(seeds, options.traffic, systems, progress) if options.fits else []
-    _show(rows, table(rows), as_json=options.json)
-
-
-def _show(rows: Sequence[Row | WorldRow], lines: Table, *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps([asdict(row) for row in rows], indent=1))
-    else:
-        out.print(lines)
+    show(rows, table(rows), as_json=options.json)
 
 
 if __name__ == "__main__":

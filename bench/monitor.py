@@ -10,9 +10,8 @@ alarm is right where the true agreement is under alpha and false where it is not
 """
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from rich.table import Table
 
 from bench.audit_cost import costs, lines
 from bench.data import Dataset, Given, Part, load
+from bench.shown import show
 from tracer_serve.cli.console import out, progress_bar
 from tracer_serve.config.load import Task
 from tracer_serve.config.task import Spec
@@ -145,10 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 gate = {"alpha": alpha, "delta": DELTA}
                 rows.append(judge(name, known, later, {**spec, "gate": gate}, options.orders))
         progress("policies", many, many)
-    if options.json:
-        print(json.dumps([asdict(row) for row in rows], indent=1))
-    else:
-        out.print(table(rows))
+    show(rows, table(rows), as_json=options.json)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,8 @@ that label.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ import yaml
 from rich.table import Table
 
 from bench.data import DATASETS, Given, Part, load
-from tracer_serve.cli.console import out, progress_bar
+from bench.shown import show
+from tracer_serve.cli.console import progress_bar
 from tracer_serve.config.load import Task
 from tracer_serve.config.task import Spec
 from tracer_serve.fit.dataset import Rows
@@ -127,10 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     with progress_bar(quiet=options.json) as progress:
         rows = draws(options, progress)
-    if options.json:
-        print(json.dumps([asdict(row) for row in rows], indent=1))
-    else:
-        out.print(table(rows))
+    show(rows, table(rows), as_json=options.json)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ import time
 import urllib.request
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -30,7 +29,8 @@ from bench.data import Dataset, load
 from bench.serving_ours import ADMIN, FOLDER, OURS, ours
 from bench.serving_peers import BARE, ENCODER, ONE_THREAD, PEER, PEER_ALONE, bare, encoder, peer
 from bench.serving_row import Measured, Row, middle
-from tracer_serve.cli.console import out, progress_bar
+from bench.shown import show
+from tracer_serve.cli.console import progress_bar
 
 _REFIT = "tracer-serve, ngrams"
 _PORT = 3900
@@ -122,10 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if "tracer-serve" in options.systems:
             progress("a refit beside traffic", 0, 1)
             rows += during_refit(data, _PORT + 50, 2 * options.seconds)
-    if options.json:
-        print(json.dumps([asdict(row) for row in rows], indent=1))
-    else:
-        out.print(table(rows))
+    show(rows, table(rows), as_json=options.json)
 
 
 if __name__ == "__main__":

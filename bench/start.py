@@ -7,13 +7,12 @@ traces and kept under ``.bench/start``; the peer's is `bench.serving`'s.
 """
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -26,7 +25,8 @@ from bench.data import load
 from bench.peer import ROOT
 from bench.servers import Server
 from bench.serving_peers import PEER, peer_command
-from tracer_serve.cli.console import out, progress_bar
+from bench.shown import show
+from tracer_serve.cli.console import progress_bar
 
 _FOLDER = ROOT / "start"
 _CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -163,10 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 found[name] += [seen] if turn else []
             progress("rounds", turn, options.rounds)
     rows = [row_of(name, seen) for name, seen in found.items()]
-    if options.json:
-        print(json.dumps([asdict(row) for row in rows]))
-    else:
-        out.print(table(rows))
+    show(rows, table(rows), as_json=options.json)
 
 
 if __name__ == "__main__":

@@ -47,8 +47,8 @@ def peer_python() -> Path:
     return environment("peer", PEER)
 
 
-def environment(name: str, package: str) -> Path:
-    """Return the interpreter of an environment that has a package, making the environment if it is missing.
+def environment(name: str, *packages: str) -> Path:
+    """Return the interpreter of an environment that has some packages, making the environment if it is missing.
 
     Raises
     ------
@@ -56,14 +56,14 @@ def environment(name: str, package: str) -> Path:
         If the environment cannot be made; carries pip's last words.
     """
     venv = ROOT / f"{name}-venv"
-    ready, python = venv / ".ready", venv / "bin" / "python"
+    ready, python, wanted = venv / ".ready", venv / "bin" / "python", "\n".join(packages)
     ROOT.mkdir(exist_ok=True)
     with (ROOT / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # benchmarks that start together make it once
-        if not (ready.exists() and ready.read_text() == package):
+        fcntl.flock(lock, fcntl.LOCK_EX)  # processes that start together make it once
+        if not (ready.exists() and ready.read_text() == wanted):
             _call([sys.executable, "-m", "venv", "--clear", str(venv)])
-            _call([str(python), "-m", "pip", "install", "--quiet", package])
-            ready.write_text(package)
+            _call([str(python), "-m", "pip", "install", "--quiet", *packages])
+            ready.write_text(wanted)
     return python
 
 

@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import httpx
@@ -33,7 +33,7 @@ from tests.support.stub_llm import Faults, StubLLM, serve
 from tracer_serve.cli.console import progress_bar
 
 Progress = Callable[..., None]
-_PARTS, _NOTED = 4, 20  # measurements of the memory during the abuse, and single texts beside each
+_PARTS = 4  # measurements of the memory during the abuse
 
 
 def singles(url: str, deferred: bool, number: int) -> tuple[list[float], int]:
@@ -77,14 +77,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Resident memory of the server's worker, and single texts of one caller at that time."""
+    """Resident memory of the server's worker, in MB, and its ratio to that before the abuse."""
 
     system: str
     when: str
     resident_mb: float
-    p50_ms: float
-    p99_ms: float
-    refused: int
+    ratio: float
     traces_lost: int
 
 
@@ -145,9 +143,9 @@ def memory(url: str, minutes: float, progress: Progress) -> list[Memory]:
 
     def note(when: str) -> None:
         pages = int(Path(f"/proc/{worker}/statm").read_text().split()[1])
-        seconds, refused = singles(url, False, _NOTED)
         resident = round(pages * resource.getpagesize() / 1e6, 1)
-        rows.append(Memory("tracer-serve", when, resident, *_ms(seconds), refused, lost(url)))
+        before = rows[0].resident_mb if rows else resident
+        rows.append(Memory("tracer-serve", when, resident, round(resident / before, 2), 0))
         progress(f"{when}: {resident} MB", len(rows), _PARTS + 2)
 
     singles(url, False, 900)
@@ -160,7 +158,8 @@ def memory(url: str, minutes: float, progress: Progress) -> list[Memory]:
             note(f"after {part * minutes / _PARTS:g} minutes")
     time.sleep(45)  # until idle connections are closed
     note("45 s after its end")
-    return rows
+    singles(url, False, 100)  # it answers
+    return [replace(row, traces_lost=lost(url)) for row in rows]
 
 
 def table(rows: Sequence[Row] | Sequence[Memory]) -> Table:

@@ -149,13 +149,14 @@ def _checked(base_url: str) -> httpx.URL:
     return url
 
 
-def tls_problem(error: BaseException, setting: str = "base_url") -> str:
+def tls_problem(error: BaseException, setting: str = "base_url", bundle: str = "SSL_CERT_FILE") -> str:
     """Return what the TLS layer found wrong and what to check, an empty string if the failure lies elsewhere.
 
     Parameters
     ----------
     error : of the HTTP client, httpx or aiohttp, with its causes
     setting : what the operator calls the URL
+    bundle : variable that names the file of trusted authorities
     """
     found: ssl.SSLError | None = None
     cause: BaseException | None = error
@@ -165,7 +166,7 @@ def tls_problem(error: BaseException, setting: str = "base_url") -> str:
     if isinstance(found, ssl.SSLCertVerificationError):
         return (
             f"its certificate is refused ({found.verify_message}); check the host in {setting} and this machine's"
-            " clock, and for a private authority set SSL_CERT_FILE to its bundle"
+            f" clock, and for a private authority set {bundle} to its bundle"
         )
     if found is not None:
         return f"TLS failed ({found.reason or found}); if the server speaks plain HTTP, write http:// in {setting}"

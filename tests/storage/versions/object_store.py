@@ -21,12 +21,12 @@ def missing() -> str | None:
 
 
 @contextmanager
-def server() -> Iterator[tuple[dict[str, str], int]]:
-    """Yield the environment that leads to a fresh server, and its process id."""
+def server(*options: str) -> Iterator[tuple[dict[str, str], int]]:
+    """Yield the environment that leads to a fresh server, and its process id; moto's `options` are added."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
-    words = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    words = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port), *options]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         _await(port)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tracer_serve.errors import ArtifactError
+from tracer_serve.infra.http_endpoint import tls_problem
 
 _PACKAGES = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 _CREDENTIALS = {
@@ -136,6 +137,8 @@ class Objects:
         bucket = self._root.strip("/").partition("/")[0]
         if "Credentials" in type(error).__name__:
             return f"there are no credentials. Set {_CREDENTIALS[kind]}"
+        if problem := tls_problem(error, "AWS_ENDPOINT_URL", "AWS_CA_BUNDLE"):
+            return f"the store cannot be reached: {problem}"
         if isinstance(error, PermissionError) or "AccessDenied" in str(error):
             return "access is refused. The role needs to read, write, list and delete below this URL"
         if isinstance(error, FileNotFoundError):

@@ -48,6 +48,21 @@ def test_an_unknown_name_lists_what_is_there_and_the_nearest(registry: Registry[
     assert "`plugins:`" in message
 
 
+def test_a_name_from_elsewhere_gets_the_name_it_has_here() -> None:
+    """The encoder that the extra `minilm` installs is found by that name too, in its own registry only."""
+    with pytest.raises(PluginError, match="there is no embedder 'MiniLM'. Did you mean 'sentence_transformers'?"):
+        embedders.get("MiniLM")
+    with pytest.raises(PluginError) as error:
+        surrogates.get("minilm")
+    assert "Did you mean" not in str(error.value)
+
+
+def test_a_wrong_type_is_explained_once(registry: Registry[Sized]) -> None:
+    """The message states what is expected, without the parser's own words."""
+    with pytest.raises(PluginError, match=r"has to be a valid integer$"):
+        registry.build("sized", {"size": "many"})
+
+
 @pytest.mark.parametrize(
     ("params", "problem"),
     [

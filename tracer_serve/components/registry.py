@@ -20,6 +20,9 @@ from tracer_serve.protocols import Acceptor, Embedder, Redactor, Surrogate, Teac
 C = TypeVar("C")
 Built = TypeVar("Built", bound=type)
 
+# Names that people write for a component, where its own is not close enough to be suggested.
+_SYNONYMS = {"minilm": "sentence_transformers", "logistic_regression": "logreg", "svm": "ngram_svc", "nearest": "knn"}
+
 
 class Registry(Generic[C]):
     """Components of one kind.
@@ -65,7 +68,9 @@ class Registry(Generic[C]):
             self._import(name)
         if name not in self._classes:
             near = difflib.get_close_matches(name, self.names(), n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
+            meant = _SYNONYMS.get(name.lower())
+            likely = meant if meant in self.names() else next(iter(near), None)
+            hint = f" Did you mean {likely!r}?" if likely else ""
             raise PluginError(
                 f"there is no {self.kind} {name!r}.{hint} Known: {', '.join(self.names())}."
                 " List your own file under `plugins:` in the YAML."
@@ -149,7 +154,8 @@ def _first_problem(error: ValidationError, model: type[BaseModel]) -> str:
         return f"unknown parameter {where!r}.{hint} Allowed: {allowed}"
     if first["type"] == "missing":
         return f"parameter {where!r} is required. Parameters: {allowed}"
-    return f"parameter {where!r}: {first['msg'].replace('Input should ', 'has to ', 1)}"  # its value may be a key
+    # Without pydantic's second half ("unable to parse ..."), and without the value, which may be a key.
+    return f"parameter {where!r}: {first['msg'].split(', unable')[0].replace('Input should ', 'has to ', 1)}"
 
 
 embedders: Registry[Embedder] = Registry("embedder")

@@ -160,7 +160,7 @@ def _hint(error: yaml.YAMLError, source: str, file: Path) -> str:
         return ". Indent with spaces, not with tabs"
     if "${" in line:
         return '. Inside {...} and [...] write "${NAME}" in quotes'
-    return ". Is the line indented like its neighbours, and a text with `: ` or `#` in quotes?"
+    return ". Is the line indented like its neighbours, and a text with `: `, `#` or `?` in quotes?"
 
 
 def _fill(value: Any, file: Path, path: str, *, need_keys: bool) -> Any:

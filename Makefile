@@ -103,13 +103,13 @@ docs: $(EXTRA) ## the site in build/site; a broken link fails
 screenshots: $(EXTRA) ## dashboard and report of the shipped task, in docs/images; needs chromium
 	$(BIN)/python -m docs.screenshots
 
-dist: $(BIN)/python ## wheel and sdist in dist/, installed and tried in an environment of their own
+dist: $(BIN)/python ## wheel and sdist in dist/; the wheel serves a task in an environment of its own
 	rm -rf dist $(VENV)-dist
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check build
 	$(BIN)/python -m build --outdir dist .
 	$(PYTHON) -m venv $(VENV)-dist
 	$(VENV)-dist/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt dist/*.whl
-	cd dist && $(abspath $(VENV)-dist)/bin/tracer-serve --version && $(abspath $(VENV)-dist)/bin/tracer-serve check ../configs/banking.yaml
+	cd dist && env -u PYTHONPATH $(abspath $(VENV)-dist)/bin/python ../tests/support/smoke.py $(abspath $(VENV)-dist)/bin/tracer-serve ../$(TASK)
 	rm -rf $(VENV)-dist
 
 clean: ## remove the environment, caches and build products; state in .tracer stays

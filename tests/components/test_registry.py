@@ -50,7 +50,7 @@ def test_an_unknown_name_lists_what_is_there_and_the_nearest(registry: Registry[
 
 def test_a_name_from_elsewhere_gets_the_name_it_has_here() -> None:
     """The encoder that the extra `minilm` installs is found by that name too, in its own registry only."""
-    with pytest.raises(PluginError, match="there is no embedder 'MiniLM'. Did you mean 'sentence_transformers'?"):
+    with pytest.raises(PluginError, match=r"'MiniLM'\. Did you mean 'sentence_transformers'"):
         embedders.get("MiniLM")
     with pytest.raises(PluginError) as error:
         surrogates.get("minilm")

@@ -42,6 +42,19 @@ def answer_enum(options: Mapping[str, Any]) -> AnswerEnum | None:
     return found[0] if len(found) == 1 else None
 
 
+def answer_properties(options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the top-level properties of the answer that a call's options ask for; empty without a schema.
+
+    Examples
+    --------
+    >>> answer_properties({"guided_json": {"type": "object", "properties": {"mood": {}, "urgent": {}}}})
+    ('mood', 'urgent')
+    """
+    structured = _mapping(options.get("structured_outputs"))
+    found = (_mapping(schema.get("properties")) for schema in _schemas(options, structured))
+    return next((tuple(properties) for properties in found if properties), ())
+
+
 def _schemas(options: Mapping[str, Any], structured: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     wanted = _mapping(_mapping(options.get("response_format")).get("json_schema")).get("schema")
     tools, functions = options.get("tools"), options.get("functions")

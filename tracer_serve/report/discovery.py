@@ -13,6 +13,7 @@ from tracer_serve.config.task import Spec
 from tracer_serve.errors import FitError
 from tracer_serve.fit.dataset import Rows
 from tracer_serve.fit.progress import Progress, silent
+from tracer_serve.forms.answer_enum import answer_properties
 from tracer_serve.forms.prompt_group import PromptGroup
 from tracer_serve.report.scan import Scan, scan
 
@@ -21,6 +22,8 @@ _CHARACTERS_PER_TOKEN = 4.0
 _WORDS = re.compile(r"[A-Za-z][A-Za-z0-9]+")
 _PLAIN_NAMES = frozenset({"label", "category", "class", "classification", "answer", "result", "output", "type"})
 _NAME_WORDS = 3
+_PERCENT = 1.0  # a confidence above this is stated in percent
+_CONFIDENCE = ("confidence", "score", "probability", "certainty")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,26 @@ class FoundTask:
     def prompt_tokens(self) -> float:
         """Prompt tokens of a call, on average."""
         return prompt_tokens_of(self.group)
+
+    @property
+    def when_handled(self) -> dict[str, str]:
+        """What a handled answer says in numeric fields that state a confidence: the surrogate's score."""
+        return {
+            name: "percent" if number > _PERCENT else "score"
+            for name, number in self.group.largest.items()
+            if any(word in name.casefold() for word in _CONFIDENCE)
+        }
+
+    @property
+    def also_asked(self) -> tuple[str, ...]:
+        """Properties of the callers' schema that neither the label nor `when_handled` fills.
+
+        Without an enum it is not known which one is the label; then all are given, if there are several.
+        """
+        properties = answer_properties(self.group.form.option_values)
+        label = self.group.enum.path[:1] if self.group.enum is not None else ()
+        rest = tuple(name for name in properties if name not in self.when_handled and name not in label)
+        return rest if label or len(rest) > 1 else ()
 
     def coverage(self, alpha: float) -> float | None:
         """Return the share of the calls that would be handled at an agreement; None if it is not known."""

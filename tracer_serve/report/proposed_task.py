@@ -13,8 +13,6 @@ from tracer_serve.forms.form import Form
 from tracer_serve.forms.translate import to_responses
 from tracer_serve.report.discovery import FoundTask
 
-_PERCENT = 1.0  # a confidence above this is stated in percent
-_CONFIDENCE = ("confidence", "score", "probability", "certainty")
 _KEY = "${OPENAI_API_KEY}"
 
 
@@ -62,6 +60,14 @@ def write_task(folder: Path, found: FoundTask, base_url: str, alpha: float, api_
     return folder / f"{name}.yaml"
 
 
+def several_answers(found: FoundTask) -> str:
+    """Return why no call of a found task would be handled as proposed, and what to write instead."""
+    return (
+        f"The calls' schema asks for {', '.join(found.also_asked)} beside one label: nothing is handled until `fields`"
+        " replaces `labels`, or the form's `when_handled` sets them. See docs/how-to/several-answers.md"
+    )
+
+
 def call_of(form: Form) -> dict[str, Any]:
     """Return the body of a call of a form, with `SLOT` in place of the text."""
     turns = [{"role": turn.role, "content": turn.content} for turn in form.turns]
@@ -77,7 +83,7 @@ def _yaml(found: FoundTask, base_url: str, alpha: float, api_key: str) -> str:
     group, name = found.group, found.name
     request = _request(name, CHAT)
     form: dict[str, Any] = {"name": "observed", "request": _request(name, group.form.api), "same_as": "teacher"}
-    if handled := _when_handled(found):
+    if handled := found.when_handled:
         form["when_handled"] = handled
     teacher: dict[str, Any] = {"type": "openai", "base_url": base_url, "model": group.form.model, "api_key": api_key}
     spec = {
@@ -91,15 +97,6 @@ def _yaml(found: FoundTask, base_url: str, alpha: float, api_key: str) -> str:
     known = (
         "the labels are those of the calls' schema" if group.enum else "the labels are those that were seen: add others"
     )
-    head = f"# Found in {group.totals.calls:,} calls; {known}.\n# Check it: tracer-serve check {name}.yaml\n"
+    also = f"# {several_answers(found)}\n" if found.also_asked else ""
+    head = f"# Found in {group.totals.calls:,} calls; {known}.\n{also}# Check it: tracer-serve check {name}.yaml\n"
     return head + yaml.safe_dump(spec, sort_keys=False, allow_unicode=True, width=120)
-
-
-def _when_handled(found: FoundTask) -> dict[str, str]:
-    """Return what a handled answer says in numeric fields that state a confidence: the surrogate's score."""
-    largest = found.group.largest
-    return {
-        name: "percent" if number > _PERCENT else "score"
-        for name, number in largest.items()
-        if any(word in name.casefold() for word in _CONFIDENCE)
-    }

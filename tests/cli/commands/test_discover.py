@@ -188,6 +188,31 @@ def test_five_tasks_in_a_mixed_log(
         assert same["calls"] == len(own)
 
 
+def test_a_schema_with_several_answers_is_pointed_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The terminal, the YAML and the JSON name what else the schema asks for, since no call would be handled."""
+    properties = {"intent": {"enum": ["lost", "late"]}, "group": {"enum": ["card", "post"]}, "urgent": {}}
+    schema = {"type": "object", "properties": properties}
+    wanted = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    calls = [
+        call(
+            json.dumps({"intent": "lost" if n % 2 else "late", "group": "card", "urgent": True}),
+            "You triage messages of a bank.",
+            f"Message: my card number {n} is {'away' if n % 2 else 'not here'}",
+            response_format=wanted,
+        )
+        for n in range(40)
+    ]
+    log, folder = write_log(tmp_path / "log.jsonl", calls, as_openai), tmp_path / "tasks"
+    assert main(["discover", str(log), "--no-projection", "--write", str(folder)]) == 0
+    [file] = folder.glob("*.yaml")
+    for told in (capsys.readouterr().err, file.read_text(encoding="utf-8")):
+        assert "intent, group, urgent" in told
+        assert "`fields`" in told
+    assert main(["discover", str(log), "--no-projection", "--json"]) == 0
+    [found] = json.loads(capsys.readouterr().out)["tasks"]
+    assert found["also_asked"] == ["intent", "group", "urgent"]
+
+
 def written_calls(stem: Path) -> set[str]:
     """Return the messages that a task's files ask, one for each of its texts."""
     body = json.loads(stem.with_name(f"{stem.name}.call.json").read_text(encoding="utf-8"))

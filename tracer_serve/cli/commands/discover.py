@@ -12,7 +12,7 @@ from tracer_serve.cli.console import err, facts, out, print_json, progress_bar
 from tracer_serve.errors import ImportFileError
 from tracer_serve.forms.grouping import CallGroups
 from tracer_serve.report.discovery import FoundTask, Prices, found_tasks, project
-from tracer_serve.report.proposed_task import write_task
+from tracer_serve.report.proposed_task import several_answers, write_task
 from tracer_serve.storage.importers import FORMATS, ReadOptions, Refusal
 from tracer_serve.storage.importers.calls import read_calls
 from tracer_serve.storage.observed import ObservedCalls
@@ -85,6 +85,7 @@ def as_json(task: FoundTask, alpha: float) -> dict[str, Any]:
         "calls": group.totals.calls,
         "calls_a_day": task.calls_a_day,
         "labels": list(group.label_set),
+        "also_asked": list(task.also_asked),
         "texts": len(group.examples),
         "prefix_characters": len(group.slot.prefix),
         "suffix_characters": len(group.slot.suffix),
@@ -106,6 +107,9 @@ def _show(
     facts(rows)
     if found:
         out.print(_table(found, args.alpha))
+    for task in found:
+        if task.also_asked:
+            err.print(f"warning: {task.name}: {several_answers(task)}", markup=False)
     for file in written:
         out.print(f"wrote {file}; next: tracer-serve check {file}", markup=False)
     if found and not written:

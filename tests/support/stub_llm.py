@@ -31,6 +31,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from tests.support.stub_apis import Messages, Responses
+from tests.support.stub_batches import Batches, anthropic_routes, openai_routes
 
 Pair = tuple[str, str]
 Body = dict[str, Any]
@@ -86,6 +87,7 @@ class StubLLM:
     release: threading.Event = field(default_factory=threading.Event)
     formats: tuple[str, ...] = FORMATS
     unsupported: int = 400
+    batches: Batches = field(default_factory=Batches)
 
     def reset(self) -> None:
         """Release held requests, wait until all have ended, and forget requests and faults; labels stay."""
@@ -99,6 +101,7 @@ class StubLLM:
         self.count = self.peak = 0
         self.faults, self.default = Faults(), None
         self.formats, self.unsupported = FORMATS, 400
+        self.batches.reset()
         self._chance = random.Random(0)
 
     def hold(self) -> None:
@@ -144,6 +147,8 @@ def app(stub: StubLLM) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
         Route("/openai/deployments/{model}/chat/completions", _Chat(stub).azure, methods=["POST"]),
         Route("/v1/responses", _Other(stub, Responses()).reply, methods=["POST"]),
         Route("/v1/messages", _Other(stub, Messages()).reply, methods=["POST"]),
+        *openai_routes(stub.batches, _Chat(stub).batched),
+        *anthropic_routes(stub.batches, _Other(stub, Messages()).batched),
         Route("/v1/embeddings", _embed, methods=["POST"]),
         Route("/v1/models", lambda _: JSONResponse(_models(stub.model))),
         Route("/control", partial(_control, stub), methods=["POST"]),
@@ -298,6 +303,12 @@ class _Chat:
         choice = {"index": 0, "message": message, "finish_reason": finish, "logprobs": None}
         return JSONResponse({**_head(body, "chat.completion"), "choices": [choice], "usage": usage})
 
+    def batched(self, body: Body) -> Body:
+        """Return the answer to one request of a batch."""
+        message, finish = _said(self.stub, body, "ok")
+        choice = {"index": 0, "message": message, "finish_reason": finish, "logprobs": None}
+        return {**_head(body, "chat.completion"), "choices": [choice], "usage": _usage(body, message)}
+
     async def azure(self, request: Request) -> Response:
         """Answer as Azure OpenAI does: the deployment in the path, the version in the query, the key in its header."""
         if "api-version" not in request.query_params:
@@ -334,14 +345,21 @@ class _Other(_Chat):
         if problem := self.api.problem(body, request.headers):
             return JSONResponse(self.api.error(400, problem, None), 400)
         chat = self.api.as_chat(body)
-        message, finish = _said(self.stub, chat, fault)
-        whole = self.api.answer(body, message, finish, _usage(chat, message))
+        whole = self._whole(body, chat, fault)
         if not body.get("stream"):
             return JSONResponse(whole, headers={"request-id": "req_stub"})
         events = list(self.api.events(whole))
         kept = events[: len(events) // 2] if fault == "cut_stream" else events
         written = (f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in kept)
         return StreamingResponse(written, media_type=_SSE)
+
+    def batched(self, body: Body) -> Body:
+        """Return the answer to one request of a batch."""
+        return self._whole(body, self.api.as_chat(body), "ok")
+
+    def _whole(self, body: Body, chat: Body, fault: str) -> Body:
+        message, finish = _said(self.stub, chat, fault)
+        return self.api.answer(body, message, finish, _usage(chat, message))
 
 
 _KEYS = ("authorization", "x-api-key", "api-key")

@@ -38,6 +38,10 @@ class TracesSpec(Frozen):
     migrate_rows: int = Field(
         default=500, ge=1, description="Number of old texts that `paired` relabels, at the teacher's price."
     )
+    migrate_via: Literal["calls", "batch"] = Field(
+        default="calls",
+        description="How `paired` asks: calls at once, or the provider's batch API at half the price, within a day.",
+    )
     audit_budget: int | None = Field(
         default=None, ge=0, description="Maximum number of audits per day (UTC), spread over the day."
     )

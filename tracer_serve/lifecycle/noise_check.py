@@ -8,22 +8,30 @@ import numpy as np
 
 from tracer_serve.components.factory import make_teacher, teacher_fingerprint
 from tracer_serve.components.teachers._ask_many import BoundedCalls, ask_many, concurrency_of
+from tracer_serve.components.teachers._batch.opening import make_batch_teacher
 from tracer_serve.config.load import Task
 from tracer_serve.errors import FitError, TeacherError
 from tracer_serve.fit.progress import Progress
 from tracer_serve.fit.teacher_noise import KEY, TeacherNoise
 from tracer_serve.lifecycle.teacher_change import known_labels
 from tracer_serve.lifecycle.training_set import drawn
+from tracer_serve.protocols import Teacher
 from tracer_serve.storage.traces import TraceStore
 from tracer_serve.types import Answer, Text
 
 _STAGE = "asking the teacher again"
 
 
-def estimate_noise(task: Task, store: TraceStore, inputs: int, progress: Progress) -> TeacherNoise:
+def estimate_noise(
+    task: Task, store: TraceStore, inputs: int, progress: Progress, *, batch_api: bool = False
+) -> TeacherNoise:
     """Send a random sample of stored inputs to the teacher again, and store the estimate.
 
     The inputs are a fair sample of traffic without duplicates, so no cache of the teacher's client answers.
+
+    Parameters
+    ----------
+    batch_api : ask by the provider's batch API, at half the price; an interrupted check continues its batch
 
     Raises
     ------
@@ -33,7 +41,12 @@ def estimate_noise(task: Task, store: TraceStore, inputs: int, progress: Progres
         If the teacher answers none of them.
     """
     texts, labels = _sample(store, inputs, task)
-    answers = asyncio.run(_ask_all(task, texts, known_labels(task, store), progress))
+    known = known_labels(task, store)
+    by_batch = make_batch_teacher(task, known, store.values, f"noise {inputs}") if batch_api else None
+    at_once = len(texts) if by_batch else concurrency_of(task.spec.teacher.params) // 2  # serving asks it as well
+    answers = asyncio.run(_ask_all(by_batch or make_teacher(task, known), texts, at_once, progress))
+    if by_batch is not None:
+        by_batch.finish()
     given = [(label, answer.label) for label, answer in zip(labels, answers, strict=True) if isinstance(answer, Answer)]
     if not given:
         raise next(answer for answer in answers if isinstance(answer, TeacherError))
@@ -65,10 +78,9 @@ def _sample(store: TraceStore, inputs: int, task: Task) -> tuple[list[Text], lis
 
 
 async def _ask_all(
-    task: Task, texts: Sequence[Text], known: tuple[str, ...], progress: Progress
+    teacher: Teacher, texts: Sequence[Text], at_once: int, progress: Progress
 ) -> list[Answer | TeacherError]:
-    teacher, asked = make_teacher(task, known), itertools.count(1)
-    calls = BoundedCalls(max(1, concurrency_of(task.spec.teacher.params) // 2))  # serving asks it as well
+    asked, calls = itertools.count(1), BoundedCalls(max(1, at_once))
     try:
         return await ask_many(teacher, texts, calls, lambda: progress(_STAGE, next(asked), len(texts)))
     finally:

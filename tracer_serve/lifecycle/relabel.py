@@ -15,6 +15,8 @@ import numpy as np
 
 from tracer_serve.components.factory import make_teacher
 from tracer_serve.components.teachers._ask_many import BoundedCalls, ask_many, concurrency_of
+from tracer_serve.components.teachers._batch.opening import make_batch_teacher
+from tracer_serve.components.teachers._batch.teacher import BatchTeacher
 from tracer_serve.config.load import Task
 from tracer_serve.errors import TeacherError
 from tracer_serve.fit.progress import Progress
@@ -65,7 +67,7 @@ class LabelChanges:
 def replay(task: Task, store: TraceStore, since: TeacherSince, rows: int, progress: Progress) -> LabelChanges:
     """Ask the current teacher about the latest `rows` fair texts that it has not labelled, and store its answers.
 
-    It may be repeated after a crash: answered texts are not asked again.
+    It may be repeated after a crash: answered texts are not asked again, and a batch that is under way is waited for.
 
     Raises
     ------
@@ -79,12 +81,14 @@ def replay(task: Task, store: TraceStore, since: TeacherSince, rows: int, progre
 async def _replay(
     task: Task, store: TraceStore, since: TeacherSince, pairs: list[tuple[Text, str]], progress: Progress
 ) -> LabelChanges:
-    teacher = make_teacher(task, known_labels(task, store))
-    calls = BoundedCalls(max(1, concurrency_of(task.spec.teacher.params) // 2))  # serving asks it as well
+    known, by_batch = known_labels(task, store), task.spec.traces.migrate_via == "batch"
+    teacher = make_batch_teacher(task, known, store.values, "migrate") if by_batch else make_teacher(task, known)
+    at_once = len(pairs) if by_batch else concurrency_of(task.spec.teacher.params) // 2  # serving asks it as well
+    calls = BoundedCalls(max(1, at_once))
     moves: Counter[tuple[str, str]] = Counter()
     failed, cost, done = 0, 0.0, 0
     try:
-        for batch in _batches(pairs):
+        for batch in [pairs] if by_batch else _batches(pairs):
             answers = await ask_many(teacher, [text for text, _ in batch], calls)
             made = [(text, old, a) for (text, old), a in zip(batch, answers, strict=True) if isinstance(a, Answer)]
             failed += len(batch) - len(made)
@@ -97,6 +101,8 @@ async def _replay(
                 raise calls.down
             if done == failed:
                 raise next(a for a in answers if isinstance(a, TeacherError))
+        if isinstance(teacher, BatchTeacher):
+            teacher.finish()
     finally:
         await teacher.close()
     table = tuple((old, new, n) for (old, new), n in sorted(moves.items(), key=lambda move: (-move[1], move[0])))

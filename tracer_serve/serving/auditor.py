@@ -12,6 +12,9 @@ from tracer_serve.types import Text, Trace
 
 _log = logging.getLogger(__name__)
 
+AUDITS_AT_ONCE = 4
+"""Audits of a server at a time."""
+
 _MEMORY = 0.98  # weight of the past in the running mean of an answer's cost
 
 
@@ -31,13 +34,13 @@ class Auditor:
         writer: TraceWriter,
         metrics: Metrics,
         watch: GateWatcher,
-        concurrency: int = 4,
+        concurrency: int = AUDITS_AT_ONCE,
         capacity: int = 1_000,
     ) -> None:
         self.mean_cost = 0.0
         self._writer, self._metrics, self._watch = writer, metrics, watch
         self._slots = asyncio.Semaphore(concurrency)
-        self._capacity = capacity
+        self._capacity = max(capacity, concurrency)
         self._running: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -53,6 +56,11 @@ class Auditor:
     def note_cost(self, cost: float) -> None:
         """Add the cost of a teacher's answer to the running mean, from which avoided cost is estimated."""
         self.mean_cost = cost if not self.mean_cost else _MEMORY * self.mean_cost + (1 - _MEMORY) * cost
+
+    async def answered(self) -> None:
+        """Wait until no audit is in progress."""
+        while self._running:
+            await asyncio.wait(self._running)
 
     async def close(self, grace_s: float) -> None:
         """Wait for audits in progress, for at most `grace_s` seconds, then cancel them."""

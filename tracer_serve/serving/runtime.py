@@ -25,7 +25,7 @@ from tracer_serve.lifecycle.triggers import replace_unreadable
 from tracer_serve.policy.policy import Policy
 from tracer_serve.protocols import Embedder, Teacher
 from tracer_serve.serving.active_version import ActiveVersion, VersionLoader
-from tracer_serve.serving.auditor import Auditor
+from tracer_serve.serving.auditor import AUDITS_AT_ONCE, Auditor
 from tracer_serve.serving.batcher import Batcher
 from tracer_serve.serving.gate_watcher import GateWatcher
 from tracer_serve.serving.metrics import Metrics
@@ -94,12 +94,19 @@ class Runtime:
 
 
 @asynccontextmanager
-async def running(task: Task, *, schedule: bool = True, teacher: Teacher | None = None) -> AsyncIterator[Runtime]:
+async def running(
+    task: Task,
+    *,
+    schedule: bool = True,
+    teacher: Teacher | None = None,
+    audits_at_once: int = AUDITS_AT_ONCE,
+) -> AsyncIterator[Runtime]:
     """Start a task; at the end, wait up to `GRACE_S` seconds for work in progress.
 
     Parameters
     ----------
     teacher : used instead of the spec's teacher; has the same fingerprint
+    audits_at_once : most audits at a time
 
     Raises
     ------
@@ -108,7 +115,7 @@ async def running(task: Task, *, schedule: bool = True, teacher: Teacher | None 
     """
     async with AsyncExitStack() as stack:
         TASK.set(task.spec.name)  # inherited by tasks and threads that are started from here on
-        runtime = await _started(task, stack, teacher)
+        runtime = await _started(task, stack, teacher, audits_at_once)
         if schedule:
             scheduler = RefitScheduler(task, runtime.store, runtime.versions, runtime.metrics.refit)
             scheduler.start()
@@ -120,7 +127,7 @@ async def running(task: Task, *, schedule: bool = True, teacher: Teacher | None 
         _log.info("stopping: waiting for audits and rows in progress")
 
 
-async def _started(task: Task, stack: AsyncExitStack, teacher: Teacher | None) -> Runtime:
+async def _started(task: Task, stack: AsyncExitStack, teacher: Teacher | None, audits_at_once: int) -> Runtime:
     """Open the store, load the current version, and start the threads; the stack stops them."""
     load_plugins(task)
     store = store_of(task)
@@ -158,7 +165,8 @@ async def _started(task: Task, stack: AsyncExitStack, teacher: Teacher | None) -
     await asyncio.to_thread(watch.start)
     stack.push_async_callback(asyncio.to_thread, watch.stop)
     writer = TraceWriter(store, metrics.lost.inc, metrics.delayed.inc)
-    router = _router(task, stack, teacher, live, watch, writer=writer, metrics=metrics)
+    audits = Auditor(writer=writer, metrics=metrics, watch=watch, concurrency=audits_at_once)
+    router = _router(task, stack, teacher, live, watch, writer=writer, metrics=metrics, audits=audits)
     return Runtime(task, store, versions, live, watch, writer, metrics, router, forms)
 
 
@@ -183,6 +191,7 @@ def _router(
     *,
     writer: TraceWriter,
     metrics: Metrics,
+    audits: Auditor,
 ) -> Router:
     """Build the router; at the end its audits stop first, then the writer, then the teacher."""
     spec = task.spec
@@ -190,7 +199,6 @@ def _router(
     stack.push_async_callback(asyncio.to_thread, writer.close, GRACE_S / 2)
     batcher = Batcher()
     stack.push_async_callback(asyncio.to_thread, batcher.close)
-    audits = Auditor(writer=writer, metrics=metrics, watch=watch)
     stack.push_async_callback(audits.close, GRACE_S / 2)
     return Router(
         spec.name,

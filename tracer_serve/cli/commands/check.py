@@ -44,6 +44,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="also relabel N stored inputs with the teacher, to measure how often it agrees with itself",
     )
     parser.add_argument(
+        "--batch-api", action="store_true", help="with --teacher-noise: ask by the teacher's batch API, half price"
+    )
+    parser.add_argument(
         "--request",
         type=Path,
         metavar="BODY.json",
@@ -62,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     if args.teacher is not None:
         found["answer"] = asyncio.run(_ask(task, args.teacher))
     if args.teacher_noise is not None:
-        found["teacher_noise"] = _noise(task, args.teacher_noise, quiet=args.json)
+        found["teacher_noise"] = _noise(task, args.teacher_noise, batch_api=args.batch_api, quiet=args.json)
     if args.json:
         print_json(found)
     else:
@@ -170,12 +173,12 @@ def _traces(task: Task) -> dict[str, str]:
     return {"traces": "; ".join(counts) or "none to import"}
 
 
-def _noise(task: Task, inputs: int, *, quiet: bool) -> str:
+def _noise(task: Task, inputs: int, *, batch_api: bool, quiet: bool) -> str:
     """Estimate the teacher's noise, warn if alpha is out of reach, and return the result."""
     from tracer_serve.lifecycle.noise_check import estimate_noise  # noqa: PLC0415  # slow to import; `serve` does not need it
 
     with closing(store_of(task)) as store, progress_bar(quiet=quiet) as progress:
-        noise = estimate_noise(task, store, inputs, progress)
+        noise = estimate_noise(task, store, inputs, progress, batch_api=batch_api)
     alpha = task.spec.gate.alpha
     if noise.forbids(alpha):
         err.print("[bold]warning[/bold]: gate.alpha is above what any surrogate can reach on this teacher")

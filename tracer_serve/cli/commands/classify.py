@@ -12,12 +12,16 @@ from typing import Any
 
 from tracer_serve.cli.commands._arguments import add_text_field, count, require_place, text_field_of
 from tracer_serve.cli.console import facts, print_json, progress_bar
+from tracer_serve.components.teachers._batch.opening import make_batch_teacher
+from tracer_serve.components.teachers._batch.teacher import REQUESTS
 from tracer_serve.config.load import Task, load_task
 from tracer_serve.errors import ArtifactError, BadInputError
 from tracer_serve.gate.wording import percent
+from tracer_serve.lifecycle.teacher_change import known_labels
 from tracer_serve.serving.batch import FileSummary, InputLine, Sink, classify, classify_asking, lines_of, open_sink
 from tracer_serve.serving.batch.classify_file import BATCH
 from tracer_serve.serving.runtime import Runtime, running
+from tracer_serve.storage.versions.opening import store_of
 
 _BLOCK = 1 << 20
 
@@ -29,12 +33,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", type=Path, help="JSONL, CSV or Parquet, by its suffix; resumed if interrupted")
     add_text_field(parser)
     parser.add_argument("--teacher", action="store_true", help="ask the teacher about deferred texts; store traces")
-    parser.add_argument("--batch", type=count, default=BATCH, metavar="N", help="texts per batch, default %(default)s")
+    parser.add_argument(
+        "--batch-api",
+        action="store_true",
+        help="with --teacher: ask by the teacher's batch API, half price, within a day",
+    )
+    parser.add_argument(
+        "--batch", type=count, metavar="N", help=f"texts per batch, default {BATCH}; by --batch-api {REQUESTS}"
+    )
     parser.add_argument("--json", action="store_true", help="print the counts as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the whole output, or leave a partial one that the same command continues."""
+    if args.batch_api and not args.teacher:
+        raise BadInputError("--batch-api is about what the teacher is asked: add --teacher")
+    args.batch = args.batch or (REQUESTS if args.batch_api else BATCH)
     task = load_task(args.task)
     fields: list[str] = args.text_field
     lines = lines_of(args.input, pair=task.spec.input == "pair", text_field=text_field_of(fields))
@@ -58,12 +72,11 @@ def run(args: argparse.Namespace) -> int:
 async def _classify(
     task: Task, lines: Iterator[InputLine], sink: Sink, args: argparse.Namespace, report: Callable[[int], None]
 ) -> FileSummary:
+    if args.batch_api:
+        return await _by_batches(task, lines, sink, args, report)
     async with running(task, schedule=False) as runtime:
         if args.teacher:
-            tally, router = FileSummary(), runtime.router
-            async for tally in classify_asking(lines, router, sink, at_once=router.at_once, batch=args.batch):
-                report(tally.rows)
-            return tally
+            return await _asking(runtime, lines, sink, args, report)
         if runtime.live.loaded is None and runtime.live.problem is not None:
             raise ArtifactError(runtime.live.problem)
         if runtime.live.loaded is None:
@@ -76,6 +89,34 @@ async def _classify(
             return await asyncio.to_thread(_alone, runtime, lines, sink, args.batch, report=report, stop=stop)
         finally:
             stop.set()  # a thread gets no signal and would continue to the end of the file
+
+
+async def _asking(
+    runtime: Runtime,
+    lines: Iterator[InputLine],
+    sink: Sink,
+    args: argparse.Namespace,
+    report: Callable[[int], None],
+) -> FileSummary:
+    tally = FileSummary()
+    at_once = args.batch if args.batch_api else runtime.router.at_once
+    async for tally in classify_asking(lines, runtime.router, sink, at_once=at_once, batch=args.batch):
+        report(tally.rows)
+    return tally
+
+
+async def _by_batches(
+    task: Task, lines: Iterator[InputLine], sink: Sink, args: argparse.Namespace, report: Callable[[int], None]
+) -> FileSummary:
+    """Ask by the teacher's batch API; batches of an interrupted run are continued."""
+    with closing(store_of(task)) as store:
+        known = await asyncio.to_thread(known_labels, task, store)
+        teacher = make_batch_teacher(task, known, store.values, f"classify {args.output.resolve()}")
+        async with running(task, schedule=False, teacher=teacher, audits_at_once=args.batch) as runtime:
+            tally = await _asking(runtime, lines, sink, args, report)
+            await runtime.router.audits.answered()
+        await asyncio.to_thread(teacher.finish)
+        return tally
 
 
 def _alone(

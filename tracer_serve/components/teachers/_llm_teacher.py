@@ -153,15 +153,26 @@ class LlmTeacher:
                 completion = await self._ask(text, until)
         except TimeoutError:
             raise TeacherError(f"no answer within the deadline of {self.deadline_s:g} s", reason="timeout") from None
-        return self._read(completion)
+        return self.read(completion)
 
     async def _ask(self, text: Text, until: float) -> Completion:
         body = self.body(text)  # each endpoint puts its own model's name and format
         return await self.retry.run([partial(endpoint.complete, body) for endpoint in self.endpoints], until)
 
-    def _read(self, completion: Completion) -> Answer:
+    def read(self, completion: Completion, price_share: float = 1.0) -> Answer:
+        """Return the answer in a completion.
+
+        Parameters
+        ----------
+        price_share : what its tokens cost, relative to the price
+
+        Raises
+        ------
+        TeacherError
+            If it is none of the labels.
+        """
         usage = completion.tokens
-        cost = self.price.of(usage) if self.price else 0.0
+        cost = self.price.of(usage) * price_share if self.price else 0.0
         self._cost += cost
         label = self.labels.parse(completion.content)
         self.prompt.note(label)

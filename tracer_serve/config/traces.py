@@ -1,9 +1,9 @@
 """`traces`: sources, storage, redaction and audits of traces."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tracer_serve.config.base import Component, Frozen, Share
 
@@ -42,6 +42,11 @@ class TracesSpec(Frozen):
         default="calls",
         description="How `paired` asks: calls at once, or the provider's batch API at half the price, within a day.",
     )
+    audit_via: Literal["calls", "batch"] = Field(
+        default="calls",
+        description="How direct requests are audited: by calls at once, or hourly by the provider's batch API at half"
+        " the price, so that the monitor learns of a drop in agreement up to a day later.",
+    )
     audit_budget: int | None = Field(
         default=None, ge=0, description="Maximum number of audits per day (UTC), spread over the day."
     )
@@ -50,6 +55,12 @@ class TracesSpec(Frozen):
         ge=1.0 / 24,
         description="Days after which rows without a label are removed, hourly; their counts stay. Default: never.",
     )
+
+    @model_validator(mode="after")
+    def _whole_texts(self) -> Self:
+        if self.audit_via == "batch" and self.redact:
+            raise ValueError("audit_via: batch asks about the stored text, which redact changes; use audit_via: calls")
+        return self
 
     @property
     def audit_share(self) -> float:

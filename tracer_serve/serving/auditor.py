@@ -4,11 +4,12 @@ import asyncio
 import logging
 
 from tracer_serve.errors import TeacherError
+from tracer_serve.forms.known import NATIVE
 from tracer_serve.serving.gate_watcher import GateWatcher
 from tracer_serve.serving.metrics import Metrics
 from tracer_serve.serving.question import Question
 from tracer_serve.serving.trace_writer import TraceWriter
-from tracer_serve.types import Text, Trace
+from tracer_serve.types import Answer, Text, Trace
 
 _log = logging.getLogger(__name__)
 
@@ -26,6 +27,7 @@ class Auditor:
     watch : records the results of audits
     concurrency : most audits at a time, so that they do not displace deferred requests
     capacity : most audits waiting; beyond it an audit stays unanswered, independently of its text
+    by_batch : leave random audits of direct calls to `BatchAuditor`, which finds them in the store
     """
 
     def __init__(
@@ -36,16 +38,19 @@ class Auditor:
         watch: GateWatcher,
         concurrency: int = AUDITS_AT_ONCE,
         capacity: int = 1_000,
+        by_batch: bool = False,
     ) -> None:
         self.mean_cost = 0.0
         self._writer, self._metrics, self._watch = writer, metrics, watch
         self._slots = asyncio.Semaphore(concurrency)
-        self._capacity = max(capacity, concurrency)
+        self._capacity, self._by_batch = max(capacity, concurrency), by_batch
         self._running: set[asyncio.Task[None]] = set()
         self._closed = False
 
     def ask(self, trace: Trace, text: Text, question: Question) -> None:
         """Start an audit of a handled row that was queued for writing; does not wait for the answer."""
+        if self._by_batch and trace.audit_kind == "random" and question.form == NATIVE:
+            return
         if self._closed or len(self._running) >= self._capacity:
             self._metrics.audits["unanswered"].inc()
             return
@@ -80,9 +85,17 @@ class Auditor:
             try:
                 answer = await question.ask(text, fresh=True)  # a cached label would hide a change
             except TeacherError as error:
-                self._metrics.teacher_error(error.reason)
-                self._metrics.audits["unanswered"].inc()
+                self.unanswered(error)
                 return
+        self.record(trace, answer, question.fingerprint)
+
+    def unanswered(self, error: TeacherError) -> None:
+        """Count an audit that has no answer."""
+        self._metrics.teacher_error(error.reason)
+        self._metrics.audits["unanswered"].inc()
+
+    def record(self, trace: Trace, answer: Answer, fingerprint: str) -> None:
+        """Store the teacher's answer about a handled row, and tell the monitor."""
         self.note_cost(answer.cost)
         self._metrics.cost["audit"].inc(answer.cost)
         agree = answer.label == trace.surrogate_label
@@ -94,4 +107,4 @@ class Auditor:
             self._metrics.audits["true" if agree else "false"].inc()
             self._watch.note_audit(trace.version, agree, answer.label, trace.form)
         self._watch.note_label(answer.label)
-        self._writer.label(trace.id, "audit", answer, question.fingerprint)
+        self._writer.label(trace.id, "audit", answer, fingerprint)

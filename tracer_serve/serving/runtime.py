@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from tracer_serve.components.factory import load_plugins, make_embedders, make_redactors, make_teacher
 from tracer_serve.components.known_forms import KnownForms, make_forms
 from tracer_serve.components.teachers._ask_many import concurrency_of
+from tracer_serve.components.teachers._batch.opening import make_batch_teacher
 from tracer_serve.config.load import Task
 from tracer_serve.errors import ArtifactError, BadInputError, StoreError
 from tracer_serve.forms.known import NATIVE
@@ -26,6 +27,7 @@ from tracer_serve.policy.policy import Policy
 from tracer_serve.protocols import Embedder, Teacher
 from tracer_serve.serving.active_version import ActiveVersion, VersionLoader
 from tracer_serve.serving.auditor import AUDITS_AT_ONCE, Auditor
+from tracer_serve.serving.batch_auditor import BatchAuditor
 from tracer_serve.serving.batcher import Batcher
 from tracer_serve.serving.gate_watcher import GateWatcher
 from tracer_serve.serving.metrics import Metrics
@@ -120,6 +122,8 @@ async def running(
             scheduler = RefitScheduler(task, runtime.store, runtime.versions, runtime.metrics.refit)
             scheduler.start()
             stack.push_async_callback(asyncio.to_thread, scheduler.stop)
+        if schedule and teacher is None and task.spec.traces.audit_via == "batch":
+            await _audit_by_batch(runtime, stack)
         if runtime.gate.void:
             _log.warning("the gate is closed, everything goes to the teacher: %s", runtime.gate.message)
         yield runtime
@@ -165,9 +169,28 @@ async def _started(task: Task, stack: AsyncExitStack, teacher: Teacher | None, a
     await asyncio.to_thread(watch.start)
     stack.push_async_callback(asyncio.to_thread, watch.stop)
     writer = TraceWriter(store, metrics.lost.inc, metrics.delayed.inc)
-    audits = Auditor(writer=writer, metrics=metrics, watch=watch, concurrency=audits_at_once)
+    by_batch = task.spec.traces.audit_via == "batch" and teacher is own
+    audits = Auditor(writer=writer, metrics=metrics, watch=watch, concurrency=audits_at_once, by_batch=by_batch)
     router = _router(task, stack, teacher, live, watch, writer=writer, metrics=metrics, audits=audits)
     return Runtime(task, store, versions, live, watch, writer, metrics, router, forms)
+
+
+async def _audit_by_batch(runtime: Runtime, stack: AsyncExitStack) -> None:
+    """Start the audits by batch.
+
+    Raises
+    ------
+    SpecError
+        If the teacher has no batch API.
+    """
+    await make_batch_teacher(runtime.task, (), runtime.store.values, "audits").close()
+    work = asyncio.create_task(BatchAuditor(runtime.task, runtime.store, runtime.router.audits).run())
+
+    async def stop() -> None:
+        work.cancel()
+        await asyncio.wait([work])
+
+    stack.push_async_callback(stop)
 
 
 async def _follow_forms(forms: KnownForms, store: TraceStore, stack: AsyncExitStack) -> None:

@@ -160,6 +160,25 @@ class TraceTable(StorePart):
             found = connection.execute(query.order_by(traces.c.id.desc()).limit(n)).scalars()
             return list(dict.fromkeys(unpack(text) for text in found))
 
+    def to_audit(self, after_id: str, until_id: str, n: int) -> list[Trace]:
+        """Return the first n directly asked, handled rows after an id that are audited at random and have no label.
+
+        Parameters
+        ----------
+        until_id : last row that counts; empty: there is no limit
+        """
+        query = select(traces).where(
+            traces.c.task == self._task,
+            traces.c.id > pack(after_id),
+            traces.c.teacher_label.is_(None),
+            traces.c.audit_kind == "random",
+            traces.c.form == pack("native"),
+        )
+        if until_id:
+            query = query.where(traces.c.id <= pack(until_id))
+        with self._db.read() as connection:
+            return [from_row(row) for row in fetch(connection, query.order_by(traces.c.id).limit(n))]
+
     def recent(self, n: int = 50, *, before_id: str | None = None) -> list[Trace]:
         """Return the newest n traces, newest first; `before_id` is the last id of the previous page."""
         query = select(traces).where(traces.c.task == self._task)

@@ -49,6 +49,10 @@ class BatchTeacher:
     journal : of the job that this teacher works for
     linger_s : seconds without a further text after which a batch is sent
 
+    Attributes
+    ----------
+    outage : whether the API was down, so that batches may be left unread
+
     Raises
     ------
     PluginError
@@ -61,7 +65,7 @@ class BatchTeacher:
         endpoint = teacher.endpoints[0]
         if endpoint.pass_through:
             raise PluginError("a batch has no caller whose key could be passed through; set api_key: ${NAME}")
-        self.fingerprint, self._journal, self._outage = teacher.fingerprint, journal, False
+        self.fingerprint, self._journal, self.outage = teacher.fingerprint, journal, False
         self._api: BatchApi = (AnthropicBatches if endpoint.protocol == "anthropic" else OpenAIBatches)(endpoint)
         self._teacher, self._endpoint, self._linger_s = teacher, endpoint, linger_s
         self._answers: dict[str, asyncio.Future[Answer]] = {}
@@ -91,7 +95,7 @@ class BatchTeacher:
 
     def finish(self) -> None:
         """End the job: forget its batches, since their answers are stored; not where an outage left some unread."""
-        if not self._outage:
+        if not self.outage:
             self._journal.finish()
 
     async def close(self) -> None:
@@ -140,7 +144,7 @@ class BatchTeacher:
             while pending:
                 await self._take(await self._submit(pending), pending)
         except TeacherError as error:
-            self._outage = True
+            self.outage = True
             self._fail(pending, error)
         except Exception as error:  # noqa: BLE001  # whoever waits must hear of it
             _log.exception("a batch failed unexpectedly")

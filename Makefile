@@ -78,7 +78,7 @@ test-newest: ## process and protocol tests on the newest BentoML, Starlette and 
 	$(PYTHON) -m venv $(NEWEST)
 	grep -vE '^($(subst $(space),|,$(SERVERS)))==' constraints.txt > $(NEWEST)/constraints.txt
 	$(NEWEST)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade \
-		--constraint $(NEWEST)/constraints.txt --editable '.[dev]' $(SERVERS)
+		--constraint $(NEWEST)/constraints.txt --editable '.[dev,onnx-serving]' $(SERVERS)
 	$(NEWEST)/bin/python -m pip list --disable-pip-version-check | grep -E '^($(subst $(space),|,$(SERVERS))) '
 	$(NEWEST)/bin/python -m pytest $(PROTOCOL_TESTS)
 

@@ -97,3 +97,9 @@ KINDS: dict[str, Kind] = {
     "heads without end, 32": Kind(partial(send, 32, b"GET / HTTP/1.1\r\n", b"x-filler: xxxxxxxx\r\n" * 50)),
     "bodies in pieces of a byte, 32": Kind(partial(send, 32, _head("transfer-encoding: chunked"), b"1\r\nx\r\n" * 200)),
 }
+WELCOME: list[tuple[str, Any]] = [
+    (_CLASSIFY, {"input": _LIST}),
+    (_CLASSIFY, {"input": [unknown(-1 - i) for i in range(256)]}),
+    ("/v1/chat/completions", _FOREIGN),
+]
+"""What a well-behaved caller sends, by path."""

@@ -1,5 +1,7 @@
 """What the report says of the fields of an answer."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -58,6 +60,9 @@ def test_the_report_names_the_field_that_blocks(world: tuple[list[str], list[str
     assert any(action["action"] == "field" and "mood" in action["title"] for action in report["actions"])
     page = render_html(report)
     assert 'id="fields-title"' in page
+    assert "intent: pay, mood: glad, tags: " in page
+    visible = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+    assert not re.search(r"""\{(&#34;|")intent""", visible), "labels are shown as names and values"
     assert "costs most coverage: <strong>mood</strong>" in page
 
 

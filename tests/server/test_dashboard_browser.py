@@ -179,14 +179,16 @@ def test_a_version_that_answers_nobody_is_not_said_to_serve(browser: Any, served
     """While the gate is closed, or in mode observe, tile, headline and table say that nobody is answered."""
     open_page(browser, served)
     browser.execute_script("window.fetch = () => new Promise(() => {})")  # no real numbers in between
-    for change, headline, pill in (
-        ("gate: {open: false, reason: 'drift'}", "The gate is closed: everything goes to the teacher", "gate closed"),
-        ("gate: {open: true}, mode: 'observe'", "Only observing: everything goes to the teacher", "observes"),
+    closed, observing = "gate: {open: false, reason: 'drift'}, status: 'ok'", "gate: {open: true}, mode: 'observe'"
+    for change, headline, pill, doing in (
+        (closed, "The gate is closed: everything goes to the teacher", "gate closed", "gate closed"),
+        (observing, "Only observing: everything goes to the teacher", "observes", "observing"),
     ):
         browser.execute_script(f"facts = {{...facts, {change}}}; show()")
         assert text_of(browser, "headline") == headline
         assert ", none now; " in text_of(browser, "coverage-note")
         assert not text_of(browser, "verdict").startswith("Yes")
+        assert text_of(browser, "state") == doing
         assert browser.find_element("css selector", "#versions-rows .pill").text == pill
 
 
@@ -337,6 +339,7 @@ def test_a_task_that_handles_nothing_says_so(browser: Any, tmp_path: Path, stub_
         if not closed:
             needed = facts(root)["gate"]["repair"]["needed"]
             assert f"0 of about {needed} traces" in text_of(browser, "headline")
+            assert text_of(browser, "state") == "collecting traces"
         assert ("60 of 82 audits" in text_of(browser, "problems")) == closed
         assert not browser.find_element("id", "hours").is_displayed()
         assert text_of(browser, "latency-name") == "Median time to an answer"

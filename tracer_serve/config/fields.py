@@ -171,6 +171,24 @@ def values_of(label: str) -> dict[str, Any]:
     return {WHOLE: label}
 
 
+def label_in_words(label: str) -> str:
+    """Return a label for people; the answer of a task with fields as names and values.
+
+    Examples
+    --------
+    >>> label_in_words('{"intent":"card_lost","tags":["new","vip"],"urgent":true}'), label_in_words("card_lost")
+    ('intent: card_lost, tags: new + vip, urgent: yes', 'card_lost')
+    """
+    values = values_of(label)
+    return label if WHOLE in values else ", ".join(f"{name}: {_said_of(value)}" for name, value in values.items())
+
+
+def _said_of(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return (" + ".join(map(str, value)) or "none") if isinstance(value, list) else str(value)
+
+
 def plain_answer(
     fields: AnswerFields,
     values: Mapping[str, Any],

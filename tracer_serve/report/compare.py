@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from tracer_serve.config.fields import label_in_words
 from tracer_serve.gate.wording import percent
 
 _NOTICEABLE = 0.005  # a change of coverage or recall that is worth a sentence
@@ -73,6 +74,6 @@ def _sentence(
     if worst is None or worst["change"] > -_NOTICEABLE:
         return f"{said}, and no label loses recall."
     return (
-        f"{said}, and {worst['label']!r} loses most: its recall falls from {percent(worst['recall'][0])} to"
-        f" {percent(worst['recall'][1])}."
+        f"{said}, and {label_in_words(worst['label'])!r} loses most: its recall falls from"
+        f" {percent(worst['recall'][0])} to {percent(worst['recall'][1])}."
     )

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from tracer_serve.config.fields import label_in_words
 from tracer_serve.report.calibration_view import CalibrationView
 from tracer_serve.report.neighbours import NeighbourRows
 from tracer_serve.report.reason_texts import REASONS, SHORT
@@ -125,8 +126,8 @@ def _round_robin(causes: Labels, order: Any) -> Any:
 
 def _sentence(seen: CalibrationView, near: NeighbourRows, i: int, cause: str) -> str:
     row = int(near.of[i])
-    top, second = str(seen.classes[seen.top[row]]), str(seen.classes[seen.second[row]])
-    labels = Counter(seen.classes[seen.truth[near.row[i][near.known[i]]]].tolist())
+    top, second = (label_in_words(str(seen.classes[code])) for code in (seen.top[row], seen.second[row]))
+    labels = Counter(map(label_in_words, seen.classes[seen.truth[near.row[i][near.known[i]]]].tolist()))
     total = sum(labels.values())
     label, most = labels.most_common(1)[0] if labels else (top, 0)
     distance = (

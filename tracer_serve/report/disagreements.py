@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from tracer_serve.config.fields import label_in_words
 from tracer_serve.report.calibration_view import CalibrationView
 from tracer_serve.report.leave_one_out import leave_one_out
 from tracer_serve.report.neighbours import NeighbourRows, closeness
@@ -66,8 +67,8 @@ def _cautions(seen: CalibrationView) -> dict[int, str]:
     size = len(seen.classes)
     rows, found = np.bincount(seen.truth, minlength=size), np.bincount(seen.truth[seen.agreed], minlength=size)
     return {
-        int(i): f"{str(seen.classes[i])!r} is rare ({rows[i]:,} of {len(seen):,} rows), and the surrogate finds"
-        f" {found[i]:,} of them. Its confidence is weak evidence against this label."
+        int(i): f"{label_in_words(str(seen.classes[i]))!r} is rare ({rows[i]:,} of {len(seen):,} rows), and the"
+        f" surrogate finds {found[i]:,} of them. Its confidence is weak evidence against this label."
         for i in np.flatnonzero((rows > 0) & (rows < _RARE * len(seen) / size))
     }
 

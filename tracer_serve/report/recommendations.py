@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from tracer_serve.config.fields import label_in_words
 from tracer_serve.gate.binomial import n_min
 from tracer_serve.gate.wording import percent
 
@@ -92,10 +93,10 @@ def _lost_label(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     level = certificate["delta"]
     promise = next((p for p in _PROMISES if p <= certificate["alpha"] and n_min(p, level) <= row["rows"]), None)
     if promise is None:
-        title, gains = f"Collect traces of {label!r}", "Enough rows to promise its recall."
+        title, gains = f"Collect traces of {label_in_words(label)!r}", "Enough rows to promise its recall."
         return [_action("protect", title, why, gains, "None for any other label.")]
     gains = f"Its recall from {percent(row['recall'])} to at least {percent(promise, 0)}, certified."
-    return [_action("protect", f"Promise the recall of {label!r} (gate.protect)", why, gains, risk)]
+    return [_action("protect", f"Promise the recall of {label_in_words(label)!r} (gate.protect)", why, gains, risk)]
 
 
 def _teacher_mistakes(report: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -112,7 +113,8 @@ def _teacher_mistakes(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     title = f"Review {len(cards)} likely teacher mistake{'' if len(cards) == 1 else 's'}"
     why = f"Score and other traces speak for the surrogate's label.{same}"
     gains = "Each correction is one agreement more at the next refit."
-    risk = f"Correcting all takes {taken[most]:,} of {rows.get(most, 0):,} rows from {most!r}: judge each text."
+    risk = f"Correcting all takes {taken[most]:,} of {rows.get(most, 0):,} rows from"
+    risk += f" {label_in_words(most)!r}: judge each text."
     return [_action("review", title, why, gains, risk)]
 
 
@@ -157,8 +159,8 @@ def _alpha(report: Mapping[str, Any]) -> list[dict[str, Any]]:
             why = "A lower alpha certifies more of the traffic."
             risk = (
                 f"Up to {percent(1 - what['alpha'][i])} of the answers may differ from the teacher's. The lowest recall"
-                f" of a label would be {percent(what['lowest_recall'][i])} ({what['lowest_label'][i]!r}), now"
-                f" {percent(what['lowest_recall'][own])}."
+                f" of a label would be {percent(what['lowest_recall'][i])}"
+                f" ({label_in_words(what['lowest_label'][i])!r}), now {percent(what['lowest_recall'][own])}."
             )
             return [_action("alpha", title, why, gains, risk, gain)]
     return []
@@ -184,8 +186,10 @@ def _now(report: Mapping[str, Any]) -> str:
     if lowest is None:
         return "None for any label while nothing is handled."
     if lowest["label"] in {row["label"] for row in report["certificate"]["protected"]}:
-        return f"The promised recall of {lowest['label']!r} is tested again at each refit."
-    return f"No recall is promised to {lowest['label']!r}, now the lowest ({percent(lowest['recall'])})."
+        return f"The promised recall of {label_in_words(lowest['label'])!r} is tested again at each refit."
+    return (
+        f"No recall is promised to {label_in_words(lowest['label'])!r}, now the lowest ({percent(lowest['recall'])})."
+    )
 
 
 def _action(  # noqa: PLR0917  # in the order in which they are read

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from tracer_serve.config.fields import label_in_words
 from tracer_serve.gate.wording import at_least, percent
 from tracer_serve.report.glossary import globals_of_templates
 
@@ -142,14 +143,14 @@ def _environment() -> "Environment":
 
 
 def label(name: str) -> Markup:
-    """Return a label that may break after its underscores, escaped.
+    """Return a label in words that may break after their underscores, escaped.
 
     Examples
     --------
     >>> print(label("<card>_lost"))
     &lt;card&gt;_<wbr>lost
     """
-    return Markup("_<wbr>").join(name.split("_"))
+    return Markup("_<wbr>").join(label_in_words(name).split("_"))
 
 
 def number(value: float | None) -> str:

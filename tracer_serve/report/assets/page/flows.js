@@ -6,13 +6,14 @@ function flows() {
     const left = new Set(listed.map((f) => `t:${f.teacher}`));
     const right = new Set(listed.map((f) => `s:${f.surrogate}`));
     const narrow = $("flows-chart").clientWidth < 600;
-    const name = (id) => (narrow && id.length > 18 ? `${id.slice(2, 17)}…` : id.slice(2));
+    const whole = (id) => inWords(id.slice(2));
+    const name = (id) => (narrow && whole(id).length > 16 ? `${whole(id).slice(0, 15)}…` : whole(id));
     return {
       tooltip: {
         ...common().tooltip,
         formatter: ({ dataType, data }) => (dataType === "edge"
-          ? tip(`${data.source.slice(2)} → ${data.target.slice(2)}`, [`${count(data.value)} rows`])
-          : tip(data.name.slice(2), [data.name.startsWith("t:") ? "the teacher says" : "the surrogate says"])),
+          ? tip(`${whole(data.source)} → ${whole(data.target)}`, [`${count(data.value)} rows`])
+          : tip(whole(data.name), [data.name.startsWith("t:") ? "the teacher says" : "the surrogate says"])),
       },
       series: [{
         type: "sankey", left: 4, right: 4, top: 8, bottom: 8, nodeGap: 9, nodeWidth: 10, draggable: false, layoutIterations: 64,

@@ -22,6 +22,13 @@ function money(value, currency) {
 /** How far a task is from its first version. */
 const awaited = ({ rows, needed }) => `${count(rows)} of about ${count(needed)} traces`;
 
+/** What the task does, in the pill beside its name. */
+function state({ status, version, gate, mode }) {
+  if (status !== "ok") return "needs a look";
+  if (!version || gate.reason === "no_certificate") return "collecting traces";
+  return mode === "observe" ? "observing" : gate.open ? "serving" : "gate closed";
+}
+
 function headline({ version, gate, mode, traffic }) {
   if (!version) return gate.repair ? `No version yet: ${awaited(gate.repair)}; everything goes to the teacher` : "No version yet: everything goes to the teacher, and is learnt from";
   if (gate.reason === "no_certificate") return "Nothing is certified yet: everything goes to the teacher";
@@ -36,7 +43,8 @@ function headline({ version, gate, mode, traffic }) {
 
 function promised({ version, gate, mode, promise }) {
   if (!version || gate.reason === "no_certificate") return "A version serves once the gate has shown that it agrees with the teacher often enough.";
-  if (!gate.open) return `Its certificate no longer holds; the teacher's answers calibrate the next one. ${gate.repair ? gate.repair.words : ""}`;
+  const broken = gate.reason === "promise_changed" ? `The YAML promises more than version ${version.number} was certified for` : `The certificate of version ${version.number} no longer holds`;
+  if (!gate.open) return `${broken}; the teacher's answers calibrate the next one. ${gate.repair ? gate.repair.words : ""}`;
   if (mode === "observe") return "The version's answers are compared with the teacher's, and given to nobody.";
   return `${version.promise} ${promise.audits ? "Audits watch it live." : "No audit has come in yet."}${version.warning ? ` ${version.warning}` : ""}`;
 }
@@ -110,7 +118,7 @@ function watched({ version, gate, mode, monitor, promise, recent, traffic, agree
         : mode === "observe" ? "Nothing is handled, so nothing can break it: mode observe."
         : !promise.audits ? "No audit has come in yet, so nothing speaks for or against it."
         : share >= 0.5 ? "Doubtful: the audits disagree more often than they should. More of them are drawn now."
-          : promise.agreement < promise.required ? `Too early to tell: fewer audits agree than ${exact(promise.required)}, as so few may by chance.`
+          : promise.agreement < promise.required ? `Too early to tell: less than ${exact(promise.required)} of the audits agree, which chance explains while they are few.`
             : `Yes, as far as the audits tell: at least ${exact(promise.required)} have to agree.`;
   put("verdict", shadow ? `${verdict} Meanwhile ${shadow}.` : verdict);
   const forms = promise ? promise.forms : [];
@@ -119,10 +127,10 @@ function watched({ version, gate, mode, monitor, promise, recent, traffic, agree
 }
 
 function show() {
-  const well = facts.status === "ok";
-  $("state").className = `pill ${well ? "good" : "bad"}`;
-  put("state", well ? "serving" : "needs a look");
-  $("mode").hidden = facts.mode === "enforce";
+  const doing = state(facts);
+  $("state").className = `pill ${doing === "needs a look" ? "bad" : doing === "serving" ? "good" : "quiet"}`;
+  put("state", doing);
+  $("mode").hidden = facts.mode === "enforce" || doing === "observing";
   put("mode", `mode ${facts.mode}`);
   put("updated", `${when(facts.time)} UTC`);
   put("headline", headline(facts));

@@ -46,16 +46,16 @@ function reading(found) {
 function explanation(found) {
   const card = element("div", undefined, "answer");
   const title = element("p");
-  title.append(element("span", found.decision, `pill ${found.decision}`), " ", element("strong", found.label === null ? "the teacher decides" : found.label),
-    ...(found.runner_up === null ? [] : [element("span", ` rather than ${found.runner_up}`, "soft")]));
+  title.append(element("span", found.decision, `pill ${found.decision}`), " ", element("strong", found.label === null ? "the teacher decides" : inWords(found.label)),
+    ...(found.runner_up === null ? [] : [element("span", ` rather than ${inWords(found.runner_up)}`, "soft")]));
   card.append(title, element("p", reading(found)));
-  if (found.labels.length) card.append(part("The likeliest labels", bars(found.labels, (item) => item.label)));
-  if (found.members.length) card.append(part("What each part of the model says", bars(found.members, (item) => `${item.member}: ${item.label}`)));
+  if (found.labels.length) card.append(part("The likeliest labels", bars(found.labels, (item) => inWords(item.label))));
+  if (found.members.length) card.append(part("What each part of the model says", bars(found.members, (item) => `${item.member}: ${inWords(item.label)}`)));
   if (found.nearest.length) {
     const list = element("ul", undefined, "evidence");
     list.append(...found.nearest.map((near) => {
       const item = element("li", "“");
-      item.append(element("bdi", near.text), "” ", element("b", near.label), `, cosine ${near.cosine.toFixed(2)}`);
+      item.append(element("bdi", near.text), "” ", element("b", inWords(near.label)), `, cosine ${near.cosine.toFixed(2)}`);
       return item;
     }));
     card.append(part("The nearest traces, and what the teacher said", list));

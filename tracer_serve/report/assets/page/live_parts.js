@@ -127,7 +127,7 @@ function segmentRow(one) {
 }
 
 function labelRow(label) {
-  return row([head(label.label), number(label.rows), number(label.handled), number(label.right), cell(percent(label.recall), "n"), cell(`${percent(label.low)} to ${percent(label.high)}`, "n"),
+  return row([head(inWords(label.label)), number(label.rows), number(label.handled), number(label.right), cell(percent(label.recall), "n"), cell(`${percent(label.low)} to ${percent(label.high)}`, "n"),
     cell(label.required === null ? "-" : exact(label.required), "n"), cell(label.live_rows ? `${count(label.live_kept)} of ${count(label.live_rows)}` : "-", "n")]);
 }
 

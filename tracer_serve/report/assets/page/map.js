@@ -22,7 +22,7 @@ function map() {
       const hues = ["#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#ee8866", "#44bb99", "#99a", "#aaaa00"];
       return [
         ["other labels", colour("line-strong"), (i) => !top.includes(m.teacher[i])],
-        ...top.map((code, j) => [m.labels[code], hues[j], (i) => m.teacher[i] === code]),
+        ...top.map((code, j) => [inWords(m.labels[code]), hues[j], (i) => m.teacher[i] === code]),
       ];
     },
     score: () => ["lowest fifth", "second", "middle", "fourth", "highest fifth"].map((name, j) => [
@@ -32,7 +32,7 @@ function map() {
   };
   const hit = (i) => !query || m.text[i].toLowerCase().includes(query) || m.labels[m.teacher[i]].toLowerCase().includes(query);
   const about = (i) => tip(m.text[i], [
-    `teacher: ${m.labels[m.teacher[i]]}`, `surrogate: ${m.labels[m.surrogate[i]]}`,
+    `teacher: ${inWords(m.labels[m.teacher[i]])}`, `surrogate: ${inWords(m.labels[m.surrogate[i]])}`,
     `${m.handled[i] ? "handled" : "deferred"}, score above ${Math.round(100 * m.percentile[i])} % of all`,
   ]);
   const drawn = chart("map-chart", () => ({
@@ -54,7 +54,7 @@ function map() {
     $("map-count").textContent = query ? `${count(found.length)} points match` : "";
     $("map-found").replaceChildren(...found.slice(0, 12).map((i) => {
       const item = element("li", m.text[i]);
-      item.append(element("small", ` ${m.labels[m.teacher[i]]}, ${m.handled[i] ? "handled" : "deferred"}`));
+      item.append(element("small", ` ${inWords(m.labels[m.teacher[i]])}, ${m.handled[i] ? "handled" : "deferred"}`));
       return item;
     }));
   };

@@ -16,8 +16,8 @@ function show() {
   $("text").textContent = item.text;
   const given = judged.has(item.id) ? ` You said ${judged.get(item.id)}.` : "";
   $("facts").textContent = `${at + 1} of ${items.length}, ${item.at.slice(0, 16).replace("T", " ")} UTC${item.suspicion === null ? "" : `, suspicion ${item.suspicion.toFixed(2)}`}.${given}`;
-  $("teacher").textContent = `1 Teacher: ${item.teacher}`;
-  $("surrogate").textContent = `2 Surrogate: ${item.surrogate}`;
+  $("teacher").textContent = `1 Teacher: ${inWords(item.teacher)}`;
+  $("surrogate").textContent = `2 Surrogate: ${inWords(item.surrogate)}`;
   $("surrogate").hidden = item.surrogate === null || item.surrogate === item.teacher;
   $("back").disabled = at === 0;
 }
@@ -47,7 +47,7 @@ async function judge(label) {
     await send("v1/feedback", "application/json", JSON.stringify({ id: item.id, label }));
     if (!judged.has(item.id)) done += 1;
     judged.set(item.id, label);
-    say(`${label}: kept.`);
+    say(`${inWords(label)}: kept.`);
     move(1);
   } catch (error) {
     say(error.message, true);
@@ -62,7 +62,7 @@ async function load() {
     items = found.items;
     at = done = 0;
     judged.clear();
-    $("other").replaceChildren(...found.labels.map((label) => new Option(label, label)));
+    $("other").replaceChildren(...found.labels.map((label) => new Option(inWords(label), label)));
     show();
   } catch (error) {
     say(error.message, true);

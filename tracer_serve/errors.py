@@ -8,8 +8,12 @@ from typing import ClassVar
 
 TEACHER_REASONS = (
     "timeout", "rate_limited", "unavailable", "rejected", "unknown_label", "circuit_open", "overloaded",
+    "budget_reached",
 )  # fmt: skip
 """Why a teacher gave no usable label: bounded words for metrics."""
+
+BUDGET_REACHED = "budget_reached"
+"""Of `TEACHER_REASONS` the one of `BudgetError`."""
 
 
 class TracerServeError(Exception):
@@ -132,3 +136,13 @@ class TeacherError(EndpointError):
     ) -> None:
         self.answer = answer
         super().__init__(problem, reason=reason, retry_after_s=retry_after_s)
+
+
+class BudgetError(TeacherError):
+    """The teacher may not be asked: what it may cost a day is spent."""
+
+    http_status = 429
+    code = "teacher_budget_reached"
+
+    def __init__(self, problem: str, *, retry_after_s: float) -> None:
+        super().__init__(problem, reason=BUDGET_REACHED, retry_after_s=retry_after_s)

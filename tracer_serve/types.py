@@ -187,8 +187,8 @@ class Decision:
     label : the answer
     kind : ``handled``, ``deferred`` or ``degraded``
     reason : why it was handled or not, as in `Verdict`, or ``gate_closed``, ``observe``, ``canary``,
-        ``burst_disagreed``, ``no_version``, ``policy_failed``, ``teacher_down``, ``form_not_certified``,
-        ``form_disagrees``, ``unfillable_schema``
+        ``burst_disagreed``, ``no_version``, ``policy_failed``, ``teacher_down``, ``budget_reached``,
+        ``form_not_certified``, ``form_disagrees``, ``unfillable_schema``
     version : the version that decided, None before the first
     """
 

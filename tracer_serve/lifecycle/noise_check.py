@@ -9,6 +9,7 @@ import numpy as np
 from tracer_serve.components.factory import make_teacher, teacher_fingerprint
 from tracer_serve.components.teachers._ask_many import BoundedCalls, ask_many, concurrency_of
 from tracer_serve.components.teachers._batch.opening import make_batch_teacher
+from tracer_serve.components.teachers._spend_limit import share_spend
 from tracer_serve.config.load import Task
 from tracer_serve.errors import FitError, TeacherError
 from tracer_serve.fit.progress import Progress
@@ -44,7 +45,7 @@ def estimate_noise(
     known = known_labels(task, store)
     by_batch = make_batch_teacher(task, known, store.values, f"noise {inputs}") if batch_api else None
     at_once = len(texts) if by_batch else concurrency_of(task.spec.teacher.params) // 2  # serving asks it as well
-    answers = asyncio.run(_ask_all(by_batch or make_teacher(task, known), texts, at_once, progress))
+    answers = asyncio.run(_ask_all(by_batch or _teacher(task, store, known), texts, at_once, progress))
     if by_batch is not None:
         by_batch.finish()
     given = [(label, answer.label) for label, answer in zip(labels, answers, strict=True) if isinstance(answer, Answer)]
@@ -75,6 +76,12 @@ def _sample(store: TraceStore, inputs: int, task: Task) -> tuple[list[Text], lis
         )
     labels = [columns.label.values[columns.label.codes[row]] for row in once.values()]
     return list(once), labels
+
+
+def _teacher(task: Task, store: TraceStore, known: tuple[str, ...]) -> Teacher:
+    teacher = make_teacher(task, known)
+    share_spend(teacher, store.values)
+    return teacher
 
 
 async def _ask_all(

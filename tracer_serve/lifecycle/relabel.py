@@ -17,6 +17,7 @@ from tracer_serve.components.factory import make_teacher
 from tracer_serve.components.teachers._ask_many import BoundedCalls, ask_many, concurrency_of
 from tracer_serve.components.teachers._batch.opening import make_batch_teacher
 from tracer_serve.components.teachers._batch.teacher import BatchTeacher
+from tracer_serve.components.teachers._spend_limit import share_spend
 from tracer_serve.config.load import Task
 from tracer_serve.errors import TeacherError
 from tracer_serve.fit.progress import Progress
@@ -85,6 +86,8 @@ async def _replay(
     teacher = make_batch_teacher(task, known, store.values, "migrate") if by_batch else make_teacher(task, known)
     at_once = len(pairs) if by_batch else concurrency_of(task.spec.teacher.params) // 2  # serving asks it as well
     calls = BoundedCalls(max(1, at_once))
+    if not by_batch:
+        share_spend(teacher, store.values)
     moves: Counter[tuple[str, str]] = Counter()
     failed, cost, done = 0, 0.0, 0
     try:

@@ -35,5 +35,6 @@ BRIEF = SHORT | {
     "burst_disagreed": "the teacher disagreed about a text like it",
     "policy_failed": "the model failed on the text",
     "teacher_down": "the teacher is down",
+    "budget_reached": "the teacher's budget for the day is spent",
 }
 """Reasons as in `Decision` in a few words."""

@@ -3,8 +3,7 @@
 import logging
 from dataclasses import replace
 
-from tracer_serve.components.teachers._ask_many import DOWN
-from tracer_serve.errors import TeacherError
+from tracer_serve.errors import BUDGET_REACHED, TeacherError
 from tracer_serve.infra.redaction import WITHHELD
 from tracer_serve.serving.held_back import BY_MODE
 from tracer_serve.serving.request_context import RequestContext
@@ -84,13 +83,13 @@ class Deferral:
 
         Parameters
         ----------
-        degrades : whether the surrogate may answer instead, where ``on_teacher_down: degraded`` allows it
+        degrades : whether the surrogate may answer instead, where the YAML allows it for this reason
         """
         request, verdict = self._request, self.verdict
         _log.warning("the teacher gave no usable label (%s): %s", error.reason, error)
         request.metrics.teacher_error(error.reason)
         request.metrics.deferred[self.reason].inc()
-        degrades = degrades and request.degrade and verdict is not None and error.reason in DOWN
+        degrades = degrades and verdict is not None and error.reason in request.degrade_on
         if self._stored is not WITHHELD:
             trace = self._row("degraded" if degrades else "deferred")
             request.writer.put(replace(trace, metadata={**trace.metadata, "error": error.reason}))
@@ -98,7 +97,8 @@ class Deferral:
             request.metrics.requests["error"].inc()
             return error
         request.metrics.requests["degraded"].inc()
-        return Decision(verdict.label, "degraded", "teacher_down", self.trace_id, self.version, verdict)
+        reason = BUDGET_REACHED if error.reason == BUDGET_REACHED else "teacher_down"
+        return Decision(verdict.label, "degraded", reason, self.trace_id, self.version, verdict)
 
     def _row(self, decision: DecisionKind) -> Trace:
         row = self._request.trace(self._stored, self.verdict, decision, self._rate, trace_id=self.trace_id)

@@ -35,6 +35,7 @@ _STAGES = ("total", "embed", "predict", "teacher")
 
 
 VERSION_METRICS = {
+    "tracer_budget_spent_ratio": "Share of the teacher's budget for this day (UTC) that is spent; absent without one.",
     "tracer_coverage_ratio": "Certified share of traffic that is handled.",
     "tracer_agreement_lower_bound": "Certified lower bound of teacher agreement; absent if there is none.",
     "tracer_agreement_target": "Required teacher agreement, alpha.",
@@ -44,7 +45,7 @@ VERSION_METRICS = {
     "tracer_monitor_evidence": "Evidence of the monitor that agreement is below alpha; an alarm at 1/delta.",
     "tracer_proved_live": "1 once the version's audits prove that agreement is above alpha.",
 }
-"""Gauges that are exposed while a version serves, with their help texts."""
+"""Gauges that all workers share, exposed while a version serves or a budget is set, with their help texts."""
 
 
 class Metrics:
@@ -55,6 +56,7 @@ class Metrics:
     task : name of the task, a label of every series
     loaded : returns the version that serves
     watch : returns the gate watcher
+    budget : returns the share of the teacher's budget that is spent; None without one
     """
 
     def __init__(
@@ -62,10 +64,11 @@ class Metrics:
         task: str,
         loaded: Callable[[], ActiveVersion | None],
         watch: Callable[[], GateWatcher | None] = lambda: None,
+        budget: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._registry = CollectorRegistry()
         self.task = task
-        self.version = _VersionCollector(task, loaded, watch)
+        self.version = _SharedCollector(task, loaded, watch, budget)
 
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(f"tracer_{name}", text, ("task", *labels), registry=self._registry)
@@ -189,15 +192,21 @@ class _CombinedCollector(Collector):
         return (*counted.collect(), *versions)  # type: ignore[no-untyped-call]
 
 
-class _VersionCollector(Collector):
-    """Gauges of the version that serves; every worker has the same one, so they are not summed up."""
+class _SharedCollector(Collector):
+    """Gauges of the version that serves and of the budget; every worker has the same, so they are not summed up."""
 
     def __init__(
-        self, task: str, loaded: Callable[[], ActiveVersion | None], watch: Callable[[], GateWatcher | None]
+        self,
+        task: str,
+        loaded: Callable[[], ActiveVersion | None],
+        watch: Callable[[], GateWatcher | None],
+        budget: Callable[[], float | None],
     ) -> None:
-        self._task, self._loaded, self._watch = task, loaded, watch
+        self._task, self._loaded, self._watch, self._budget = task, loaded, watch, budget
 
     def collect(self) -> Iterable[Metric]:
+        if (spent := self._budget()) is not None:
+            yield from self._gauges(tracer_budget_spent_ratio=spent)
         loaded = self._loaded()
         if loaded is None:
             return

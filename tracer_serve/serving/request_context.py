@@ -26,7 +26,7 @@ class RequestContext:
     version : number of the version that decides, None before the first
     conditions : what decides beside the version
     sampled : whether handled texts are audited at the current rate; else the rate is 1
-    degrade : whether the surrogate answers, uncertified and marked so, where the teacher is down
+    degrade_on : reasons of teacher errors for which the surrogate answers, uncertified and marked so
     metadata : stored with each trace
     latency_ms : per text of the batches, by stage
     """
@@ -36,7 +36,7 @@ class RequestContext:
     version: int | None
     conditions: Conditions
     sampled: bool
-    degrade: bool
+    degrade_on: frozenset[str]
     metadata: dict[str, Any]
     latency_ms: dict[str, float]
     watch: GateWatcher

@@ -46,7 +46,7 @@ class Router:
     audits : asks the teacher about handled texts, after the reply
     redact : what of a text is stored, and seen by the surrogate; None: all of it
     rollout : for whom a certified answer counts
-    degrade : whether the surrogate answers, uncertified and marked so, where the teacher is down
+    degrade_on : reasons of teacher errors for which the surrogate answers, uncertified and marked so
     at_once : most concurrent teacher calls of one request, so that no list fills the teacher's queue
     """
 
@@ -61,7 +61,7 @@ class Router:
     metrics: Metrics
     redact: Redact | None = None
     rollout: Rollout = ENFORCE
-    degrade: bool = False
+    degrade_on: frozenset[str] = frozenset()
     at_once: int = 16
 
     async def route(
@@ -188,7 +188,7 @@ class Router:
             # calibration. A canary has one rate for all: a rate of 1 for those outside would let the certificate speak
             # of them alone
             sampled=certified and conditions.withheld in (None, "canary"),
-            degrade=self.degrade,
+            degrade_on=self.degrade_on,
             metadata=metadata,
             latency_ms=times.per_text_ms(),
             watch=self.watch,

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 
 from tracer_serve.components.factory import load_plugins, make_embedders, make_redactors, make_teacher
 from tracer_serve.components.known_forms import KnownForms, make_forms
-from tracer_serve.components.teachers._ask_many import concurrency_of
+from tracer_serve.components.teachers._ask_many import DOWN, concurrency_of
 from tracer_serve.components.teachers._batch.opening import make_batch_teacher
+from tracer_serve.components.teachers._spend_limit import SpendLimit, share_spend, spend_limit_of, spent_ratio
 from tracer_serve.config.load import Task
-from tracer_serve.errors import ArtifactError, BadInputError, StoreError
+from tracer_serve.config.task import Spec
+from tracer_serve.errors import BUDGET_REACHED, ArtifactError, BadInputError, StoreError
 from tracer_serve.forms.known import NATIVE
 from tracer_serve.infra.log_context import TASK
 from tracer_serve.infra.periodic import PeriodicTask
@@ -137,7 +139,7 @@ async def _started(task: Task, stack: AsyncExitStack, teacher: Teacher | None, a
     store = store_of(task)
     stack.callback(store.close)
     versions = open_versions(task, store)
-    metrics = Metrics(task.spec.name, lambda: live.loaded, lambda: watch)
+    metrics = Metrics(task.spec.name, lambda: live.loaded, lambda: watch, lambda: spent_ratio(teacher))
     metrics.start()
     stack.push_async_callback(asyncio.to_thread, metrics.stop)
     # the prompt of an open task's teacher lists its earlier labels; it may give new ones
@@ -147,6 +149,7 @@ async def _started(task: Task, stack: AsyncExitStack, teacher: Teacher | None, a
         teacher = own
     else:
         stack.push_async_callback(own.close)
+    share_spend(teacher, store.values)
     await _follow_forms(forms, store, stack)
 
     def failed(number: int | None, error: Exception) -> None:
@@ -235,9 +238,15 @@ def _router(
         metrics,
         redact=redaction(make_redactors(task)),
         rollout=Rollout(spec.mode, spec.canary, spec.name),
-        degrade=spec.on_teacher_down == "degraded",
+        degrade_on=_degrade_on(spec, spend_limit_of(teacher)),
         at_once=concurrency_of(spec.teacher.params),
     )
+
+
+def _degrade_on(spec: Spec, limit: SpendLimit | None) -> frozenset[str]:
+    """Return the reasons of teacher errors for which the surrogate answers."""
+    found = DOWN - {BUDGET_REACHED} if spec.on_teacher_down == "degraded" else frozenset[str]()
+    return found | {BUDGET_REACHED} if limit is not None and limit.budget.when_reached == "degraded" else found
 
 
 def _load(task: Task, versions: VersionStore, forms: KnownForms, number: int) -> ActiveVersion:

@@ -12,7 +12,8 @@ from tests.support.waiting import until_async
 from tracer_serve.components.registry import teachers
 from tracer_serve.components.teachers._batch.journal import BatchJournal
 from tracer_serve.components.teachers._batch.teacher import PRICE_SHARE, BatchTeacher
-from tracer_serve.errors import PluginError, TeacherError
+from tracer_serve.components.teachers._spend_limit import SPENT, share_spend
+from tracer_serve.errors import BudgetError, PluginError, TeacherError
 from tracer_serve.storage.traces import TraceStore, open_store
 from tracer_serve.types import Answer
 
@@ -55,6 +56,18 @@ async def test_every_text_is_answered_once_at_half_the_price(api: str, stub_llm:
         full = 2.0 * answer.usage.get("prompt_tokens", 0) + 8.0 * answer.usage.get("completion_tokens", 0)
         assert answer.cost == pytest.approx(PRICE_SHARE * full / 1e6)
         assert (answer.cost > 0) == (place < len(TEXTS))
+
+
+async def test_a_batch_counts_in_the_budget_and_none_follows(api: str, stub_llm: StubLLM, store: TraceStore) -> None:
+    """What a batch costs is added to the day's spend; once the budget is spent, no further batch is submitted."""
+    first, second = (make(api, stub_llm, store, job, budget={"per_day": 1e-5}) for job in ("first", "second"))
+    for teacher in (first, second):
+        share_spend(teacher._teacher, store.values)
+    answers = await ask(first)
+    refused = await ask(second, ["another text"])
+    assert stub_llm.batches.submitted == [40]
+    assert store.values.get(SPENT)["spent"] == pytest.approx(sum(getattr(answer, "cost") for answer in answers))  # noqa: B009
+    assert isinstance(refused[0], BudgetError)
 
 
 @pytest.mark.parametrize("fate", ["expired", "500"])

@@ -20,6 +20,7 @@ from tracer_serve.components.factory import (
     make_teacher,
 )
 from tracer_serve.components.known_forms import make_forms
+from tracer_serve.components.teachers._spend_limit import spend_limit_of
 from tracer_serve.config.load import Task, load_task
 from tracer_serve.errors import BadInputError, SpecError
 from tracer_serve.server.chat.recognise import Recogniser, TaskCall
@@ -123,7 +124,7 @@ def check(task: Task) -> dict[str, str]:
         make_surrogate(task, index)
     for index in range(len(spec.acceptors)):
         make_acceptor(task, index)
-    make_teacher(task)
+    limit = spend_limit_of(make_teacher(task))
     make_redactors(task)
     checked = check_plugins(task)
     return {
@@ -132,7 +133,7 @@ def check(task: Task) -> dict[str, str]:
         "embedder": spec.embedder.type,
         "surrogates": ", ".join(c.name for c in spec.surrogates),
         "acceptors": ", ".join(c.type for c in spec.acceptors),
-        "teacher": spec.teacher.type,
+        "teacher": spec.teacher.type + (f", {limit.describe()}" if limit else ""),
         "plugins": (", ".join(plugins) or "none") + (slow if took > _SLOW_S else ""),
         "contract": f"kept by {', '.join(checked)}" if checked else "built-ins only",
         "state": str(task.state),

@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from tracer_serve.errors import TeacherError
+from tracer_serve.errors import BUDGET_REACHED, TeacherError
 from tracer_serve.protocols import Teacher
 from tracer_serve.types import Answer, Text
 
 T = TypeVar("T")
 
-DOWN = frozenset({"timeout", "rate_limited", "unavailable", "circuit_open", "overloaded"})
+DOWN = frozenset({"timeout", "rate_limited", "unavailable", "circuit_open", "overloaded", BUDGET_REACHED})
 """Reasons of a `TeacherError` that concern the teacher, not the text."""
 
 _AT_ONCE = 16  # for a teacher that does not say how many calls it takes

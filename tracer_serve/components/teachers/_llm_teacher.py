@@ -17,10 +17,11 @@ from tracer_serve.components.teachers._completion import Completion
 from tracer_serve.components.teachers._endpoint import TeacherEndpoint
 from tracer_serve.components.teachers._health import Health
 from tracer_serve.components.teachers._labels import AnyLabels, FieldLabels
-from tracer_serve.components.teachers._params import CacheParams, Price
+from tracer_serve.components.teachers._params import Budget, CacheParams, Price
 from tracer_serve.components.teachers._prompt import Prompt
 from tracer_serve.components.teachers._recorded import RecordedPrompt
-from tracer_serve.errors import TeacherError
+from tracer_serve.components.teachers._spend_limit import SpendLimit, paid_call
+from tracer_serve.errors import PluginError, TeacherError
 from tracer_serve.infra.resilience.concurrency_limit import Limit
 from tracer_serve.infra.resilience.retry import Retry
 from tracer_serve.infra.resilience.single_flight import Coalesce
@@ -41,6 +42,28 @@ class CallLimits:
     queue: int
 
 
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What a call costs, and what all may cost a day, as the parameters of the same names in the YAML."""
+
+    price: Price | None
+    budget: Budget | None
+
+    def limit(self) -> SpendLimit | None:
+        """Return the limit of what the calls cost; None without a budget.
+
+        Raises
+        ------
+        PluginError
+            If there is a budget and no price.
+        """
+        if self.budget is None:
+            return None
+        if self.price is None:
+            raise PluginError("parameter 'budget': needs `price`, since answers state tokens and not money")
+        return SpendLimit(self.budget, self.price.currency)
+
+
 class LlmTeacher:
     """Ask an LLM for the label.
 
@@ -57,6 +80,7 @@ class LlmTeacher:
     Attributes
     ----------
     api : of `request`, as in `forms.form.Form`
+    spend : limits what the calls cost; None without a budget
     """
 
     api: ClassVar[str]
@@ -69,12 +93,13 @@ class LlmTeacher:
         endpoints: Sequence[TeacherEndpoint],
         limits: CallLimits,
         *,
-        price: Price | None,
+        costs: Costs,
         cache: CacheParams,
         repeatable: bool,
     ) -> None:
+        self.spend = costs.limit()
         self.prompt, self.labels, self.endpoints = prompt, labels, tuple(endpoints)
-        self.price, self.deadline_s, self._repeatable = price, limits.deadline_s, repeatable
+        self.price, self.deadline_s, self._repeatable = costs.price, limits.deadline_s, repeatable
         self._limit, self.retry = Limit(limits.max_concurrency, limits.queue), Retry(limits.retries)
         self._flights: Coalesce[Text, Answer] = Coalesce()
         self._cache: Cache[Text, Answer] = Cache(cache.size, cache.ttl_s)
@@ -116,6 +141,8 @@ class LlmTeacher:
 
     async def close(self) -> None:
         """Close the connections; calls in flight end in an error."""
+        if self.spend is not None:
+            await self.spend.settle()
         for endpoint in self.endpoints:
             await endpoint.client.aclose()
 
@@ -149,8 +176,9 @@ class LlmTeacher:
     async def _within_deadline(self, text: Text) -> Answer:
         until = time.monotonic() + self.deadline_s
         try:
-            async with asyncio.timeout(self.deadline_s), self._limit.place():
+            async with asyncio.timeout(self.deadline_s), self._limit.place(), paid_call(self.spend) as call:
                 completion = await self._ask(text, until)
+                call.cost = self._cost_of(completion)
         except TimeoutError:
             raise TeacherError(f"no answer within the deadline of {self.deadline_s:g} s", reason="timeout") from None
         return self.read(completion)
@@ -158,6 +186,10 @@ class LlmTeacher:
     async def _ask(self, text: Text, until: float) -> Completion:
         body = self.body(text)  # each endpoint puts its own model's name and format
         return await self.retry.run([partial(endpoint.complete, body) for endpoint in self.endpoints], until)
+
+    def _cost_of(self, completion: Completion) -> float | None:
+        """Return what a completion cost; None if that is not known."""
+        return self.price.of(completion.tokens) if self.price and completion.tokens else None
 
     def read(self, completion: Completion, price_share: float = 1.0) -> Answer:
         """Return the answer in a completion.
@@ -171,8 +203,7 @@ class LlmTeacher:
         TeacherError
             If it is none of the labels.
         """
-        usage = completion.tokens
-        cost = self.price.of(usage) * price_share if self.price else 0.0
+        usage, cost = completion.tokens, (self._cost_of(completion) or 0.0) * price_share
         self._cost += cost
         label = self.labels.parse(completion.content)
         self.prompt.note(label)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import date
+from typing import Literal
 
 from pydantic import Field, SecretStr
 
@@ -28,6 +29,20 @@ class Price(Frozen):
         """
         prompt, completion = usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)
         return (prompt * self.prompt_per_1m + completion * self.completion_per_1m) / 1e6
+
+
+class Budget(Frozen):
+    """Most that the teacher may cost, by all processes of the task together.
+
+    Answers that state their tokens count. A batch counts as well, but once it is submitted it is not cut.
+    """
+
+    per_day: float = Field(gt=0, description="Money per day (UTC), in the currency of the price.")
+    when_reached: Literal["error", "degraded"] = Field(
+        default="error",
+        description="error: 429 with Retry-After until midnight UTC. degraded: the surrogate answers, uncertified and"
+        " marked so.",
+    )
 
 
 class Fallback(Frozen):

@@ -10,8 +10,8 @@ from tracer_serve.components.teachers._answer_format import ForcedTool, schema_o
 from tracer_serve.components.teachers._dialect import ANTHROPIC
 from tracer_serve.components.teachers._endpoint import TeacherEndpoint
 from tracer_serve.components.teachers._labels import FieldLabels, LabelSet
-from tracer_serve.components.teachers._llm_teacher import CallLimits, Count, LlmTeacher, Seconds, digest
-from tracer_serve.components.teachers._params import BreakerParams, CacheParams, Fallback, Price
+from tracer_serve.components.teachers._llm_teacher import CallLimits, Costs, Count, LlmTeacher, Seconds, digest
+from tracer_serve.components.teachers._params import BreakerParams, Budget, CacheParams, Fallback, Price
 from tracer_serve.components.teachers._prompt import Prompt
 from tracer_serve.components.teachers._recorded import RecordedPrompt
 from tracer_serve.config.fields import AnswerFields
@@ -43,6 +43,7 @@ class Anthropic(LlmTeacher):
     max_concurrency : maximum number of calls in flight
     queue : maximum number of calls waiting for a slot; further calls fail at once as ``overloaded``
     price : price of tokens; cached input tokens count as prompt tokens at the full price
+    budget : most money per day, by all processes together, and what happens when it is spent; needs `price`
     headers : further request headers, as secret as the key
     extra : further fields of the request
     fallbacks : endpoints that serve the same model, in order of preference
@@ -76,6 +77,7 @@ class Anthropic(LlmTeacher):
         max_concurrency: Annotated[int, Field(ge=1)] = 16,
         queue: Count = 256,
         price: Price | None = None,
+        budget: Budget | None = None,
         headers: dict[str, SecretStr] | None = None,
         extra: dict[str, Any] | None = None,
         fallbacks: tuple[Fallback, ...] = (),
@@ -120,7 +122,9 @@ class Anthropic(LlmTeacher):
             [MESSAGES, model, models, asked.template, fields.schema() if fields else names, described, asks]
         )
         limits = CallLimits(deadline_s, retries, max_concurrency, queue)
-        super().__init__(asked, label_set, endpoints, limits, price=price, cache=cache, repeatable=temperature == 0)
+        super().__init__(
+            asked, label_set, endpoints, limits, costs=Costs(price, budget), cache=cache, repeatable=temperature == 0
+        )
 
     def body(self, text: Text) -> dict[str, Any]:
         """Return the body of the call that asks about a text, without the fields of its answer's format."""

@@ -10,8 +10,8 @@ from tracer_serve.components.teachers._answer_format import AnswerFormat, schema
 from tracer_serve.components.teachers._dialect import AZURE, OPENAI
 from tracer_serve.components.teachers._endpoint import TeacherEndpoint
 from tracer_serve.components.teachers._labels import FieldLabels, LabelSet
-from tracer_serve.components.teachers._llm_teacher import CallLimits, Count, LlmTeacher, Seconds, digest
-from tracer_serve.components.teachers._params import BreakerParams, CacheParams, Fallback, Price
+from tracer_serve.components.teachers._llm_teacher import CallLimits, Costs, Count, LlmTeacher, Seconds, digest
+from tracer_serve.components.teachers._params import BreakerParams, Budget, CacheParams, Fallback, Price
 from tracer_serve.components.teachers._prompt import Prompt
 from tracer_serve.components.teachers._recorded import RecordedPrompt
 from tracer_serve.config.fields import AnswerFields
@@ -43,6 +43,7 @@ class OpenAI(LlmTeacher):
     max_concurrency : maximum number of calls in flight
     queue : maximum number of calls waiting for a slot; further calls fail at once as ``overloaded``
     price : price of tokens
+    budget : most money per day, by all processes together, and what happens when it is spent; needs `price`
     api_version : of Azure OpenAI; `model` is then the deployment, and the key goes into the header ``api-key``
     headers : further request headers, as secret as the key
     extra : further fields of the request, such as ``max_completion_tokens`` or ``seed``
@@ -76,6 +77,7 @@ class OpenAI(LlmTeacher):
         max_concurrency: Annotated[int, Field(ge=1)] = 16,
         queue: Count = 256,
         price: Price | None = None,
+        budget: Budget | None = None,
         api_version: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+$")] | None = None,
         headers: dict[str, SecretStr] | None = None,
         extra: dict[str, Any] | None = None,
@@ -121,7 +123,9 @@ class OpenAI(LlmTeacher):
             [model, models, asked.template, answers, described, {**self._body, **schema, **found_out}]
         )
         limits = CallLimits(deadline_s, retries, max_concurrency, queue)
-        super().__init__(asked, label_set, endpoints, limits, price=price, cache=cache, repeatable=temperature == 0)
+        super().__init__(
+            asked, label_set, endpoints, limits, costs=Costs(price, budget), cache=cache, repeatable=temperature == 0
+        )
 
     def body(self, text: Text) -> dict[str, Any]:
         """Return the body of the call that asks about a text, without the fields of its answer's format."""

@@ -10,12 +10,14 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from tracer_serve.components.teachers._ask_many import concurrency_of
 from tracer_serve.components.teachers._labels import FieldLabels, LabelSet, labels_of
+from tracer_serve.components.teachers._spend_limit import PaidCall, SpendLimit, paid_call, spend_limit_of
 from tracer_serve.config.fields import AnswerFields
 from tracer_serve.config.task import Spec
-from tracer_serve.errors import TeacherError, TracerServeError
+from tracer_serve.errors import BudgetError, TeacherError, TracerServeError
 from tracer_serve.forms.known import AMBIGUOUS, NATIVE, NOT_A_CALL
 from tracer_serve.infra.redaction import redact_text
 from tracer_serve.server.chat.completions_face import COMPLETIONS
@@ -27,7 +29,7 @@ from tracer_serve.server.chat.relay import Relay
 from tracer_serve.server.chat.responses_face import RESPONSES_API
 from tracer_serve.server.chat.upstream_question import UpstreamQuestion
 from tracer_serve.server.http.context import runtime_of
-from tracer_serve.server.http.errors import RefusalError
+from tracer_serve.server.http.errors import RefusalError, respond
 from tracer_serve.server.http.json_response import JsonAnswer
 from tracer_serve.server.http.request_body import read_json
 from tracer_serve.server.routes.classify import finite, headers_of, metadata_of, says_something, usage_of
@@ -162,6 +164,7 @@ async def _drop_in(asked: _Asked, deferrals: Forwarder, read: TaskCall) -> Respo
         shape=read.shape,
         labels=labels_of(asked.runtime.task.spec),
         price=getattr(router.teacher, "price", None),
+        spend=spend_limit_of(router.teacher),
     )
 
     def fits(label: str) -> bool:
@@ -172,7 +175,8 @@ async def _drop_in(asked: _Asked, deferrals: Forwarder, read: TaskCall) -> Respo
         return _answer(asked.face, read, found)
     learner = _Learner(found, question, read)
     headers = _headers_of(found)
-    return Relay(deferrals, asked.face.path, asked.body, asked.request, headers=headers, learner=learner)
+    relay = Relay(deferrals, asked.face.path, asked.body, asked.request, headers=headers, learner=learner)
+    return relay if question.spend is None else _WithinBudget(relay, learner, question.spend)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +187,7 @@ class _Learner:
     question: UpstreamQuestion
     read: TaskCall
     started: float = field(default_factory=time.monotonic)
+    paid: PaidCall = field(default_factory=PaidCall)
 
     async def answered(self, body: bytes, *, stream: bool) -> None:
         try:
@@ -190,11 +195,28 @@ class _Learner:
         except TeacherError as error:
             self.deferral.fail(error, degrades=False)
         else:
+            self.paid.cost = answer.cost if answer.usage else None
             await self.deferral.learn(answer)
 
     async def failed(self, error: TeacherError) -> Response | None:
         result = self.deferral.fail(error)
         return _answer(self.question.face, self.read, result) if isinstance(result, Decision) else None
+
+
+class _WithinBudget(Response):
+    """The relayed answer to a deferred call, or the refusal if the teacher's budget is spent."""
+
+    def __init__(self, relay: Relay, learner: _Learner, limit: SpendLimit) -> None:
+        self.relay, self.learner, self.limit, self.background = relay, learner, limit, None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response."""
+        try:
+            async with paid_call(self.limit, self.learner.paid):
+                await self.relay(scope, receive, send)
+        except BudgetError as error:
+            instead = await self.learner.failed(error) or respond(error, self.relay.added)
+            await instead(scope, receive, send)
 
 
 def _forward(asked: _Asked, read: ForeignCall) -> Response:

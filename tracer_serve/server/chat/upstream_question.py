@@ -9,6 +9,7 @@ import httpx
 
 from tracer_serve.components.teachers._labels import AnyLabels
 from tracer_serve.components.teachers._params import Price
+from tracer_serve.components.teachers._spend_limit import SpendLimit, paid_call
 from tracer_serve.errors import TeacherError
 from tracer_serve.server.chat.answer_shape import Shape
 from tracer_serve.server.chat.face import Face
@@ -31,6 +32,7 @@ class UpstreamQuestion:
     shape : where its label is
     labels : what labels there are
     price : what the tokens cost
+    spend : limits what calls cost; None without a budget
     """
 
     form: str
@@ -43,10 +45,17 @@ class UpstreamQuestion:
     shape: Shape
     labels: AnyLabels
     price: Price | None = None
+    spend: SpendLimit | None = None
 
     async def ask(self, text: Text, *, fresh: bool = False) -> Answer:  # noqa: ARG002  # the body holds the text
         """Send the call upstream, for an audit: not as a stream, and under no idempotency key."""
         started = time.monotonic()
+        async with paid_call(self.spend) as call:
+            answer = self.read(await self._asked_again(), stream=False, started=started)
+            call.cost = answer.cost if answer.usage else None
+        return answer
+
+    async def _asked_again(self) -> bytes:
         try:
             path, body = self.face.path, _whole(self.body)
             async with self.forwarder.ask(path, body, self.headers, own=True) as (_, answer):
@@ -59,7 +68,7 @@ class UpstreamQuestion:
                         raise TeacherError("the answer is too long for a label", reason="unknown_label")
         except (httpx.HTTPError, RefusalError) as error:
             raise TeacherError(f"upstream gave no answer: {error!r}", reason="unavailable") from None
-        return self.read(bytes(read), stream=False, started=started)
+        return bytes(read)
 
     def read(self, body: bytes, *, stream: bool, started: float) -> Answer:
         """Read label, tokens and cost out of an answer.

@@ -11,7 +11,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from tracer_serve.errors import BadInputError, EmbedderError, EndpointError, StoreError, TeacherError, TracerServeError
+from tracer_serve.errors import (
+    BadInputError,
+    BudgetError,
+    EmbedderError,
+    EndpointError,
+    StoreError,
+    TeacherError,
+    TracerServeError,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +68,9 @@ def error_object(error: TracerServeError) -> dict[str, Any]:
     message = str(error)
     if isinstance(error, _INSIDE):
         message = _OF_THE_INSIDE
-    elif isinstance(error, TeacherError):  # its message may name hosts and quote their answers; the log has it
+    elif isinstance(error, TeacherError) and not isinstance(
+        error, BudgetError
+    ):  # its message may name hosts and quote their answers; the log has it
         message = f"the teacher gave no usable label: {error.reason.replace('_', ' ')}"
     return {
         "message": message,

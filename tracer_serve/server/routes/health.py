@@ -7,6 +7,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from tracer_serve.components.teachers._spend_limit import spend_limit_of
 from tracer_serve.errors import ArtifactError, StoreError
 from tracer_serve.gate.wording import bound_of, promise_of, recall_warning
 from tracer_serve.lifecycle.gate_state.reopening import reopening_of
@@ -51,6 +52,10 @@ def health(runtime: Runtime) -> dict[str, Any]:
     problems = runtime.problems()
     if runtime.task.changed:
         problems.append(f"{runtime.task.file} has changed since this server read it; restart to serve what it says now")
+    budget = _budget(runtime)
+    if budget is not None and budget["reached"]:
+        spent = f"{budget['spent']:.4g} of {budget['per_day']:g} {budget['currency']}"
+        problems.append(f"the teacher is not asked until {budget['renews_at']}: its budget is spent ({spent})")
     last: Any = None
     progress: Any = None
     repair: dict[str, Any] | None = None
@@ -71,6 +76,7 @@ def health(runtime: Runtime) -> dict[str, Any]:
         "version": _version(runtime),
         "gate": _gate(runtime) | {"repair": repair},
         "monitor": _monitor(runtime),
+        "budget": budget,
         "problems": problems,
         "traces_waiting": runtime.writer.waiting,
         "traces_lost": runtime.writer.lost,
@@ -131,6 +137,23 @@ def _monitor(runtime: Runtime) -> dict[str, Any] | None:
         "proved_live_at": state.proved_at,
         "templates_deferred": runtime.watch.bursts.deferred,
         "audit_rate": runtime.watch.rate,
+    }
+
+
+def _budget(runtime: Runtime) -> dict[str, Any] | None:
+    """Return what the teacher cost today in all processes; None without a budget."""
+    limit = spend_limit_of(runtime.router.teacher)
+    if limit is None:
+        return None
+    today = limit.read()
+    return {
+        "per_day": limit.budget.per_day,
+        "currency": limit.currency,
+        "when_reached": limit.budget.when_reached,
+        "spent": today.spent,
+        "reached": today.spent >= limit.budget.per_day,
+        "renews_at": limit.renews_at.isoformat(timespec="seconds"),
+        "answers_without_usage": today.uncounted,
     }
 
 

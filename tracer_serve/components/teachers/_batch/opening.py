@@ -3,6 +3,7 @@
 from tracer_serve.components.factory import make_teacher
 from tracer_serve.components.teachers._batch.journal import BatchJournal
 from tracer_serve.components.teachers._batch.teacher import BatchTeacher
+from tracer_serve.components.teachers._spend_limit import share_spend
 from tracer_serve.config.load import Task
 from tracer_serve.errors import PluginError, SpecError
 from tracer_serve.storage.traces.key_values import KeyValues
@@ -23,6 +24,7 @@ def make_batch_teacher(task: Task, known: tuple[str, ...], values: KeyValues, jo
         If the teacher has no batch API.
     """
     teacher = make_teacher(task, known)
+    share_spend(teacher, values)
     try:
         return BatchTeacher(teacher, BatchJournal(values, f"{teacher.fingerprint} {job}"))
     except PluginError as error:

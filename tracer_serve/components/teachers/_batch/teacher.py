@@ -152,6 +152,8 @@ class BatchTeacher:
 
     async def _submit(self, texts: Mapping[str, Text]) -> SubmittedBatch:
         """Submit a batch; a call whose fate is unknown is looked up before it is repeated."""
+        if self._teacher.spend is not None:
+            await asyncio.to_thread(self._teacher.spend.require)
         requests = {item: self._teacher.request(text) for item, text in texts.items()}
         entry = await asyncio.to_thread(self._journal.begin, requests)
         tried = itertools.count()
@@ -214,7 +216,10 @@ class BatchTeacher:
         try:
             if isinstance(outcome, TeacherError):
                 raise outcome
-            future.set_result(self._teacher.read(outcome, PRICE_SHARE))
+            answer = self._teacher.read(outcome, PRICE_SHARE)
+            if self._teacher.spend is not None:
+                self._teacher.spend.add(answer.cost)
+            future.set_result(answer)
         except TeacherError as error:
             future.set_exception(error)
             future.exception()  # where nobody waits any more

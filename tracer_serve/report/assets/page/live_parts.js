@@ -131,7 +131,7 @@ function labelRow(label) {
     cell(label.required === null ? "-" : exact(label.required), "n"), cell(label.live_rows ? `${count(label.live_kept)} of ${count(label.live_rows)}` : "-", "n")]);
 }
 
-function tables({ gate, mode, labels, segments, versions, refits, refit, last_refit: last, refit_requested: requested, recent, breakers }) {
+function tables({ gate, mode, labels, segments, versions, refits, refit, last_refit: last, refit_requested: requested, recent, breakers, budget }) {
   const current = !gate.open ? "gate closed" : mode === "observe" ? "observes" : "serves";
   const reported = versions.filter((v) => v.report).map((v) => v.number);
   listed("versions-rows", versions.map((v) => ({ ...v, before: reported.find((n) => n < v.number), pill: !v.serves ? "" : v.certified ? current : "loaded" })), versionRow);
@@ -154,6 +154,7 @@ function tables({ gate, mode, labels, segments, versions, refits, refit, last_re
   const failing = recent && recent.teacher.error_rate;
   put("teacher-words", !recent || !recent.teacher.asked ? "It was not asked lately." : failing ? `It failed on ${count(recent.teacher.failed)} of its latest ${plural(recent.teacher.asked, "question")}.` : `Answered: ${recent.teacher.asked === 1 ? "its latest question" : `all of its latest ${plural(recent.teacher.asked, "question")}`}.`);
   const lines = [["error rate", recent && recent.teacher.asked ? percent(failing) : "-"], ...(recent ? Object.entries(recent.teacher.errors).map(([why, n]) => [why.replaceAll("_", " "), count(n)]) : []),
+    ...(budget ? [["spent of today's budget", `${money(budget.spent, budget.currency)} of ${money(budget.per_day, budget.currency)}`]] : []),
     ...breakers.map(({ endpoint, state }) => [`circuit to ${endpoint}`, state.replace("_", " ")])];
   listed("teacher-facts", lines, ([name, value]) => {
     const made = element("div");

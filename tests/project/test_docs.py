@@ -111,6 +111,13 @@ def test_the_readme_is_short_and_its_pictures_are_small() -> None:
     assert all((ROOT / picture).stat().st_size < 200_000 for picture in pictures)
 
 
+def test_the_docs_hold_at_most_20000_words() -> None:
+    """Words outside code blocks, the generated reference included; the mark of a table's cell is no word."""
+    pages = (file.read_text(encoding="utf-8") for file in (ROOT / "docs").rglob("*.md"))
+    prose = " ".join(re.sub(r"```.*?```", "", page, flags=re.DOTALL) for page in pages)
+    assert sum(bool(re.search(r"\w", word)) for word in prose.split()) <= 20_000
+
+
 def test_no_message_installs_a_name_that_is_not_published() -> None:
     """Until tracer-serve is on an index, messages install its extras from a checkout."""
     for file in ROOT.glob("tracer_serve/**/*.py"):

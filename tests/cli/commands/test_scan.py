@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.stub_llm import StubLLM
 from tests.support.tasks import banking, write_task, write_traces
 from tests.support.tiny import tiny_task
 from tracer_serve.cli.main import main
@@ -51,6 +52,18 @@ def test_a_bare_file_gives_table_page_and_json(
     assert not re.search(r'(src|href)="(?!#)', html)
     assert "default-src 'none'" in html
     assert f"{100 * coverage[0]:.1f} %" in html
+
+
+def test_a_scan_of_a_task_embeds_for_its_first_fit_too(tmp_path: Path, stub_llm: StubLLM) -> None:
+    """With --task the vectors go to the task's cache: a second scan asks the embedder about no text."""
+    embedder = {"type": "http", "base_url": stub_llm.url, "model": "m"}
+    task = write_task(tmp_path, embedder=embedder).file
+    traces = write_traces(tmp_path / "scanned.jsonl", *banking(120))
+    assert main(["scan", str(traces), "--task", str(task), "--json"]) == 0
+    asked = stub_llm.count
+    assert asked > 0
+    assert main(["scan", str(traces), "--task", str(task), "--json"]) == 0
+    assert stub_llm.count == asked
 
 
 def test_the_terminal_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,8 +55,10 @@ def run(args: argparse.Namespace) -> int:
     )
     load_plugins(task)
     price = _price(args, task, rows, traces)
-    with tempfile.TemporaryDirectory(prefix="tracer-serve-scan-") as cache, progress_bar(quiet=args.json) as progress:
-        found = scan(task, rows, make_embedders(task, Path(cache)), progress)
+    with tempfile.TemporaryDirectory(prefix="tracer-serve-scan-") as aside, progress_bar(quiet=args.json) as progress:
+        # The task's own cache: its first fit, or another scan, embeds nothing again.
+        cache = task.state / "cache" if args.task else Path(aside)
+        found = scan(task, rows, make_embedders(task, cache), progress)
     if args.html:
         args.html.write_text(render_scan(args.traces.name, found, price), encoding="utf-8")
     if args.json:

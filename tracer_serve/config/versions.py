@@ -15,6 +15,11 @@ class VersionsSpec(Frozen):
         " the state folder.",
     )
     keep: int = Field(default=20, ge=2, description="Number of versions kept; the current one is always kept.")
+    approve: bool = Field(
+        default=False,
+        description="A certified version serves only once a person has approved it (`tracer-serve versions --approve`,"
+        " the dashboard, or `POST /admin/approve`).",
+    )
     must_keep_coverage: bool = Field(
         default=False,
         description="Replace the current version only by one that covers as much. This favours lucky certificates:"

@@ -7,6 +7,7 @@ lease in the trace store allows one refit at a time over all workers and replica
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from tracer_serve.components.contract import check_plugins
 from tracer_serve.components.factory import load_plugins, make_embedders, make_teacher, teacher_fingerprint
@@ -24,6 +25,7 @@ from tracer_serve.gate.certificate import Certificate
 from tracer_serve.gate.monitor import MonitorState
 from tracer_serve.gate.settings import Ordinal
 from tracer_serve.lifecycle.adopted_forms import adopted_forms
+from tracer_serve.lifecycle.approval import await_approval
 from tracer_serve.lifecycle.certificates import current_version
 from tracer_serve.lifecycle.gate_state.closing import closing_of
 from tracer_serve.lifecycle.gate_state.monitor_record import MONITOR, monitor_state
@@ -56,6 +58,7 @@ class RefitOutcome:
     ----------
     version : number of the version it wrote
     activated : whether that version now serves
+    waits : whether it waits for approval
     serving : the version that serves after the refit
     traces : labelled rows it was fitted on
     left_out : older ones, beyond `fit.max_traces`
@@ -65,6 +68,7 @@ class RefitOutcome:
 
     version: int
     activated: bool
+    waits: bool
     serving: int | None
     certificate: Certificate
     candidates: tuple[CandidateResult, ...]
@@ -106,12 +110,13 @@ def refit(task: Task, trigger: str = "hand", progress: Progress = silent) -> Ref
             number = write_version(task, versions, fresh, plugins)
             timeline.step(_REPORT, _REPORT, 1)
             require()
-            activated = _activate(task, versions, number, fresh, _audits(task, store, versions))
+            became = _activate(task, store, versions, number, fresh)
             certificate = fresh.fitted.certificate
             record(number, certificate.certified)
             return RefitOutcome(
                 version=number,
-                activated=activated,
+                activated=became == "serves",
+                waits=became == "waits",
                 serving=versions.current(),
                 certificate=certificate,
                 candidates=fresh.fitted.candidates,
@@ -183,13 +188,19 @@ def _audits(task: Task, store: TraceStore, versions: VersionStore) -> MonitorSta
     return None if current is None else monitor_state(store.values.get(MONITOR), current, task.spec.gate)
 
 
-def _activate(task: Task, versions: VersionStore, number: int, fresh: Fresh, audits: MonitorState | None) -> bool:
-    """Activate the version if it may serve, and delete versions beyond the retention; return whether it serves."""
-    activated = may_serve(task, versions, fresh.fitted.certificate, fresh.requirements, audits)
-    if activated:
+def _activate(
+    task: Task, store: TraceStore, versions: VersionStore, number: int, fresh: Fresh
+) -> Literal["serves", "waits", "kept"]:
+    """Activate the version if it may serve, and delete versions beyond the retention; return what became of it."""
+    found = fresh.fitted.certificate
+    may = may_serve(task, versions, found, fresh.requirements, _audits(task, store, versions))
+    waits = may and found.certified and task.spec.versions.approve
+    if waits:
+        await_approval(store, number)
+    elif may:
         versions.activate(number)
     versions.collect(task.spec.versions.keep)
-    return activated
+    return "waits" if waits else "serves" if may else "kept"
 
 
 def _require_fair(task: Task, taken: Snapshot, since: TeacherSince) -> None:

@@ -130,6 +130,7 @@ def _read(code: int, output: str, errors: str) -> RefitResult:
             report: dict[str, Any] = json.loads(output)
             certificate = report["certificate"]
             serves = "serves" if report["activated"] else "was not activated"
+            serves = "waits for approval" if report.get("waits") else serves
             message = f"version {report['version']} {serves}, coverage {certificate['coverage']:.3f}"
             return RefitResult("certified" if certificate["certified"] else "abstained", report["version"], message)
         except (ValueError, KeyError, TypeError) as error:

@@ -8,6 +8,7 @@ from apscheduler.triggers.cron import CronTrigger
 
 from tracer_serve.config.schedule import ScheduleSpec
 from tracer_serve.config.task import Spec
+from tracer_serve.lifecycle.approval import waiting_version
 from tracer_serve.lifecycle.gate_state.reopening import ATTEMPT, Reopening, attempt_of, reopening_of
 from tracer_serve.storage.traces import TraceStore
 from tracer_serve.storage.versions.manifest import Manifest
@@ -105,6 +106,8 @@ class Due:
         return recurs and self._store.traces.labelled_since(attempt_of(self._store).get("latest", "")) >= enough
 
     def _reopening(self) -> Reopening | None:
+        if waiting_version(self._store, self._versions) is not None:
+            return None  # a further attempt would spend delta, and wait as well
         return reopening_of(self._spec, self._store, self._versions)
 
     def _newest(self) -> Manifest | None:

@@ -56,6 +56,7 @@ ROUTES = [  # the busiest first: they are tried in this order
     Route("/review.jsonl", review.export, methods=["GET"]),
     Route("/review.jsonl", review.judged, methods=["POST"]),
     Route("/admin/refit", admin.refit, methods=["POST"]),
+    Route("/admin/approve", admin.approve, methods=["POST"]),
     Route("/admin/rollback", admin.rollback, methods=["POST"]),
     Route("/admin/log", admin.log),
 ]

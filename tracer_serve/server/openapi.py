@@ -5,7 +5,7 @@ from typing import Any
 from tracer_serve import __version__
 from tracer_serve.server.chat.request import ChatRequest, MessagesRequest, ResponsesRequest
 from tracer_serve.server.dashboard.explain import ExplainRequest
-from tracer_serve.server.routes.admin import RollbackRequest
+from tracer_serve.server.routes.admin import ApproveRequest, RollbackRequest
 from tracer_serve.server.routes.classify_request import ClassifyRequest
 from tracer_serve.server.routes.feedback import FeedbackRequest
 from tracer_serve.server.routes.response_models import (
@@ -21,7 +21,7 @@ from tracer_serve.server.routes.response_models import (
 _MODELS = (
     *(ChatCompletion, ChatRequest, ClassifyRequest, ClassifyResponse),
     *(ResponsesAnswer, ResponsesRequest, MessagesAnswer, MessagesError, MessagesRequest),
-    *(ErrorBody, ExplainRequest, FeedbackRequest, FeedbackResponse, RollbackRequest),
+    *(ApproveRequest, ErrorBody, ExplainRequest, FeedbackRequest, FeedbackResponse, RollbackRequest),
 )
 
 
@@ -103,6 +103,11 @@ def _paths() -> dict[str, Any]:
             "get": _operation("Who did what, newest first.", errors=(400, 401, 403, 503))
             | admin
             | {"parameters": [_query("limit", "integer"), _query("before", "string")]}
+        },
+        "/admin/approve": {
+            "post": _operation("Serve the version that waits for approval.", errors=(*body_errors, 404))
+            | admin
+            | _body("ApproveRequest")
         },
         "/admin/rollback": {
             "post": _operation("Serve an earlier version.", errors=(*body_errors, 404))

@@ -45,6 +45,7 @@ def as_json(outcome: RefitOutcome) -> dict[str, object]:
     return {
         "version": outcome.version,
         "activated": outcome.activated,
+        "waits": outcome.waits,
         "serving": outcome.serving,
         "traces": outcome.traces,
         "left_out": outcome.left_out,
@@ -58,7 +59,9 @@ def as_json(outcome: RefitOutcome) -> dict[str, object]:
 def summary(task: Task, outcome: RefitOutcome) -> None:
     """Print the result of a refit."""
     serves = f"version {outcome.serving} still serves"
-    if outcome.activated:
+    if outcome.waits:
+        serves = f"waits for approval: tracer-serve versions {task.file} --approve {outcome.version}"
+    elif outcome.activated:
         serves = "serves now" if outcome.certificate.certified else "loaded, and defers everything"
     rows = f"{outcome.traces:,} traces"
     if outcome.left_out:

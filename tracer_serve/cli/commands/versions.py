@@ -1,6 +1,7 @@
 """``tracer-serve versions``: list the versions and which one serves."""
 
 import argparse
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,10 +10,12 @@ from rich.table import Table
 
 from tracer_serve.cli.commands._audit import record
 from tracer_serve.cli.console import out, print_json
-from tracer_serve.config.load import load_task
+from tracer_serve.config.load import Task, load_task
+from tracer_serve.errors import ArtifactError
+from tracer_serve.lifecycle.approval import approve, waiting_version
 from tracer_serve.lifecycle.gate_state.monitor_record import PROVED
 from tracer_serve.storage.versions.opening import open_versions, store_of
-from tracer_serve.storage.versions.store import all_manifests, pin
+from tracer_serve.storage.versions.store import VersionStore, all_manifests, pin
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -20,13 +23,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("task", type=Path, help="YAML file of the task")
     parser.add_argument("--pin", type=int, metavar="N", help="never remove version N")
     parser.add_argument("--unpin", type=int, metavar="N", help="undo --pin N")
+    parser.add_argument("--approve", type=int, metavar="N", help="serve version N, which waits for approval")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    """List the versions, oldest first."""
+    """Approve, pin or unpin a version, then list the versions, oldest first."""
     task = load_task(args.task)
     versions = open_versions(task)
+    if args.approve is not None:
+        _approve(task, versions, args.approve)
     for number, pinned in ((args.pin, True), (args.unpin, False)):
         if number is not None:
             pin(versions, number, pinned)
@@ -35,9 +41,18 @@ def run(args: argparse.Namespace) -> int:
     manifests = all_manifests(versions)
     store = store_of(task)
     proved = store.values.get(PROVED) or {}
+    waiting = waiting_version(store, versions)
+    waits = None if waiting is None else waiting.version
     store.close()
     if args.json:
-        facts = [{"serving": m.version == current, "proved_live_at": proved.get(str(m.version))} for m in manifests]
+        facts = [
+            {
+                "serving": m.version == current,
+                "waits": m.version == waits,
+                "proved_live_at": proved.get(str(m.version)),
+            }
+            for m in manifests
+        ]
         print_json([asdict(m) | fact for m, fact in zip(manifests, facts, strict=True)])
         return 0
     forgetful = any(m.forgotten for m in manifests)
@@ -48,7 +63,13 @@ def run(args: argparse.Namespace) -> int:
     for m in manifests:
         table.add_row(
             str(m.version),
-            "\n".join([*["serves"] * (m.version == current), *["pinned"] * m.pinned]),
+            "\n".join(
+                [
+                    *["serves"] * (m.version == current),
+                    *["waits for approval"] * (m.version == waits),
+                    *["pinned"] * m.pinned,
+                ]
+            ),
             m.created[:16].replace("T", " "),
             f"{m.traces:,}",
             *[f"{m.forgotten:,}"] * forgetful,
@@ -58,3 +79,14 @@ def run(args: argparse.Namespace) -> int:
     none = f"no version yet in {task.state}; `tracer-serve fit {args.task}` writes the first"
     out.print(table if manifests else none, markup=False)
     return 0
+
+
+def _approve(task: Task, versions: VersionStore, number: int) -> None:
+    """Make the version that waits current, and record who did."""
+    with closing(store_of(task)) as store:
+        try:
+            done = approve(store, versions, number)
+        except ArtifactError:
+            record(task, "approve", str(number), "failed")
+            raise
+    record(task, "approve", str(number), before=done.before)

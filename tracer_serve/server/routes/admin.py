@@ -11,6 +11,7 @@ from starlette.types import Scope
 
 from tracer_serve.errors import ArtifactError
 from tracer_serve.infra.caller import KEY_ID
+from tracer_serve.lifecycle.approval import approve as approve_version
 from tracer_serve.lifecycle.rollback import roll_back
 from tracer_serve.lifecycle.triggers import request_refit
 from tracer_serve.server.http.api_keys import Caller
@@ -23,7 +24,7 @@ from tracer_serve.storage.traces.audit_log import AuditEntry, Outcome
 
 _PAGE = 50
 _LARGEST_PAGE = 500
-_ACTS = {"/admin/refit": "refit", "/admin/rollback": "rollback"}
+_ACTS = {"/admin/refit": "refit", "/admin/rollback": "rollback", "/admin/approve": "approve"}
 _REFUSAL_S = 60.0  # between two entries for the same key and act, so that refusals cannot fill the log
 
 
@@ -34,6 +35,16 @@ class RollbackRequest(BaseModel):
 
     version: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Version to serve; default: the last certified one before the current."
+    )
+
+
+class ApproveRequest(BaseModel):
+    """The version to approve."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, title="ApproveRequest")
+
+    version: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Version to serve, refused if another one waits by now; default: whichever waits."
     )
 
 
@@ -55,6 +66,19 @@ async def rollback(request: Request) -> Response:
         await record(runtime, "rollback", str(asked.version or ""), "failed")
         raise RefusalError(404, str(error), code=error.code, param="version") from error
     await record(runtime, "rollback", str(done.version), details={"before": done.before})
+    return JsonAnswer({"version": done.version, "before": done.before})
+
+
+async def approve(request: Request) -> Response:
+    """Make the version that waits for approval current; every worker loads it within a second."""
+    runtime = runtime_of(request)
+    asked = await read_model(request, ApproveRequest, runtime.max_body)
+    try:
+        done = await run_in_threadpool(approve_version, runtime.store, runtime.versions, asked.version)
+    except ArtifactError as error:
+        await record(runtime, "approve", str(asked.version or ""), "failed")
+        raise RefusalError(404, str(error), code=error.code, param="version") from error
+    await record(runtime, "approve", str(done.version), details={"before": done.before})
     return JsonAnswer({"version": done.version, "before": done.before})
 
 

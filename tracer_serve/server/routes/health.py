@@ -1,6 +1,7 @@
 """Is it alive, can it answer, what is wrong: for machines and for people."""
 
 import math
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -10,6 +11,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from tracer_serve.components.teachers._spend_limit import spend_limit_of
 from tracer_serve.errors import ArtifactError, StoreError
 from tracer_serve.gate.wording import bound_of, promise_of, recall_warning
+from tracer_serve.lifecycle.approval import WaitingVersion, waiting_version
 from tracer_serve.lifecycle.gate_state.reopening import reopening_of
 from tracer_serve.lifecycle.refit_history import last_refit
 from tracer_serve.lifecycle.refit_session import PROGRESS
@@ -60,11 +62,13 @@ def health(runtime: Runtime) -> dict[str, Any]:
     progress: Any = None
     repair: dict[str, Any] | None = None
     new: dict[str, int] = {}
+    waiting: WaitingVersion | None = None
     try:
         under_way = refitting(runtime)
         last = last_refit(runtime.store, under_way=under_way)
         progress = runtime.store.values.get(PROGRESS) if under_way else None
         new = _new_labels(runtime)
+        waiting = waiting_version(runtime.store, runtime.versions)
         ended = None if last is None else last["ended"]
         repair = _repair(runtime, under_way=under_way or just_begun(runtime.store, ended))
     except (StoreError, ArtifactError) as error:
@@ -74,6 +78,7 @@ def health(runtime: Runtime) -> dict[str, Any]:
         "task": runtime.task.spec.name,
         "mode": runtime.task.spec.mode,
         "version": _version(runtime),
+        "waiting": None if waiting is None else asdict(waiting),
         "gate": _gate(runtime) | {"repair": repair},
         "monitor": _monitor(runtime),
         "budget": budget,

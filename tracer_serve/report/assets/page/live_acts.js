@@ -78,7 +78,11 @@ $("try-text").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) $("try-form").requestSubmit();
 });
 
-function operator({ admin, versions }) {
+let waits = null;
+function operator({ admin, versions, waiting }) {
+  waits = waiting && waiting.version;
+  $("approve").hidden = waits === null;
+  put("approve", `Approve version ${waits}`);
   $("operate-open").hidden = !admin;
   $("operate-closed").hidden = admin;
   const chosen = $("rollback-to").value;
@@ -112,6 +116,7 @@ async function act(path, body, done) {
 }
 
 $("refit").addEventListener("click", () => act("admin/refit", {}, () => "A refit was asked for; it starts within seconds."));
+$("approve").addEventListener("click", () => act("admin/approve", { version: waits }, (answer) => `Version ${answer.version} serves within a second.`));
 $("rollback").addEventListener("click", () => act("admin/rollback", { version: Number($("rollback-to").value) }, (answer) => `Version ${answer.version} serves within a second.`));
 
 async function follow() {

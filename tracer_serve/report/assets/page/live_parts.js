@@ -131,10 +131,10 @@ function labelRow(label) {
     cell(label.required === null ? "-" : exact(label.required), "n"), cell(label.live_rows ? `${count(label.live_kept)} of ${count(label.live_rows)}` : "-", "n")]);
 }
 
-function tables({ gate, mode, labels, segments, versions, refits, refit, last_refit: last, refit_requested: requested, recent, breakers, budget }) {
+function tables({ gate, mode, labels, segments, versions, refits, refit, last_refit: last, refit_requested: requested, recent, breakers, budget, waiting }) {
   const current = !gate.open ? "gate closed" : mode === "observe" ? "observes" : "serves";
   const reported = versions.filter((v) => v.report).map((v) => v.number);
-  listed("versions-rows", versions.map((v) => ({ ...v, before: reported.find((n) => n < v.number), pill: !v.serves ? "" : v.certified ? current : "loaded" })), versionRow);
+  listed("versions-rows", versions.map((v) => ({ ...v, before: reported.find((n) => n < v.number), pill: !v.serves ? (waiting && waiting.version === v.number ? "waits for approval" : "") : v.certified ? current : "loaded" })), versionRow);
   listed("labels-rows", labels, labelRow);
   $("labels").hidden = !labels.length;
   listed("segments-rows", segments, segmentRow);

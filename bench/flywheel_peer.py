@@ -42,7 +42,7 @@ def main(a):
 
 
 def peer(world: World) -> list[Day]:
-    """Run all days."""
+    """Run tracer-llm through all days of a world, in a process of its own."""
     arrays = {"vectors": world.pool.vectors, "texts": list(world.pool.texts), "start": START, "calls": CALLS}
     labels = [label.tolist() for label in world.labels]
     found = run_in_peer(_PEER, arrays | {"labels": labels, "days": DAYS, "alpha": ALPHA})

@@ -32,9 +32,9 @@ def print_json(value: Any) -> None:
 
 @contextmanager
 def progress_bar(*, quiet: bool = False) -> Iterator[Any]:
-    """Yield a progress callback (stage, done, total, seconds left): a bar in a terminal, otherwise a line now and then.
+    """Yield a progress callback (stage, done, total, seconds left): a bar in a terminal, else a line every few seconds.
 
-    If the caller has no estimate of the time left, it is that of the stage, from the rate of its steps so far.
+    If the caller gives no estimate of the time left, it is estimated for the stage from the rate of its steps so far.
     """
     if quiet:
         yield lambda *_: None

@@ -59,7 +59,7 @@ class FitProgress:
 
 
 def plan_final(timeline: Timeline, task: Task, rows: Rows) -> None:
-    """Plan what follows the comparison: the fit on all rows, and the call of the gate."""
+    """Plan what follows the comparison: the fit on all rows, and the gate's test."""
     timeline.plan(FINAL, 1, expected_s=FINAL_FOLDS * dearest_fold(task, rows))
     timeline.plan(CERTIFYING, 1, expected_s=CERTIFYING_S)
 

@@ -79,7 +79,7 @@ def certify_per_class(rows: CalibrationRows, settings: GateSettings) -> Certific
     Returns
     -------
     One certificate over all: ``n``, ``agreements`` and ``coverage`` sum over the certified classes, ``lower_bound`` is
-    the least of theirs, ``rows_needed`` the least number of traffic rows after which one class more could pass.
+    the smallest of theirs, ``rows_needed`` the least number of traffic rows after which one class more could pass.
 
     Raises
     ------

@@ -50,7 +50,7 @@ def certify_segments(rows: CalibrationRows, settings: GateSettings) -> Certifica
     Returns
     -------
     One certificate over all: ``n``, ``agreements`` and ``coverage`` sum over the certified segments, ``lower_bound`` is
-    the least of theirs.
+    the smallest of theirs.
 
     Raises
     ------

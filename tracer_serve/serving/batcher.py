@@ -82,7 +82,7 @@ class Batcher:
 
     Parameters
     ----------
-    capacity : most texts waiting, of one caller two thirds of them; beyond it a request is rejected at once
+    capacity : maximum number of texts waiting, two thirds of them of one caller; further requests are rejected at once
     """
 
     def __init__(self, capacity: int = 20_000) -> None:

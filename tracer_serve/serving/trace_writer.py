@@ -36,7 +36,7 @@ class TraceWriter:
     ----------
     store : where the rows go
     on_loss, on_delay : called with the number of rows that are lost, or delayed because the store accepts none
-    capacity : most rows queued; a long text counts as one more for each thousand characters
+    capacity : maximum number of rows queued; a long text counts as one more for each thousand characters
     linger_s : seconds for which rows are gathered
     retry_s : seconds between attempts while the store accepts no rows
     patience_s : seconds after which a request no longer waits for the store

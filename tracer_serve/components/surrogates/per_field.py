@@ -173,11 +173,14 @@ class PerField:
         return member.fit(inputs, values)
 
     def _of_whole(self, whole: Surrogate, inputs: Inputs, product: Vectors) -> Vectors:
-        """Return the log probability of each answer by the surrogate of whole answers, shape (n, k).
+        """Return the log probability of each answer from the surrogate that was fitted on whole answers, shape (n, k).
+
+        Rare answers, which it knows as one class only, share the probability of that class.
 
         Parameters
         ----------
-        product : log probabilities by the fields, which divide what is left to the rare answers, shape (n, k)
+        product : log probabilities from the surrogates of the fields, shape (n, k); the rare answers share in
+            proportion to these
         """
         logs = _logs(_asked(whole, inputs)[0])[:, np.searchsorted(whole.classes_, self._named)]
         rare = self._named == _REST

@@ -32,7 +32,8 @@ class BoundedCalls:
 
     Parameters
     ----------
-    at_once : most calls under way, and the number of outages in a row after which the teacher counts as down
+    at_once : maximum number of calls in flight, and the number of outages in a row after which the teacher counts as
+        down
 
     Attributes
     ----------

@@ -35,17 +35,17 @@ class Learner(Protocol):
     """Receiver of the outcome of a forwarded call."""
 
     async def answered(self, body: bytes, *, stream: bool) -> None:
-        """Take the body of a complete answer with status 200."""
+        """Receive the body of a complete answer with status 200."""
 
     async def failed(self, error: TeacherError) -> Response | None:
-        """Take the reason of a failure; may return the client's answer if upstream gave none."""
+        """Receive the reason of a failure; may return the client's answer if upstream gave none."""
 
 
 class Observer(Protocol):
     """Receiver of the answer to a forwarded call, which it neither delays nor changes."""
 
     def completed(self, body: bytes, *, stream: bool) -> None:
-        """Take the body of a complete, uncompressed answer of at most `MOST_OBSERVED` bytes."""
+        """Receive the body of a complete, uncompressed answer of at most `MOST_OBSERVED` bytes."""
 
 
 class Relay(Response):

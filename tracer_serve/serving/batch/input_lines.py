@@ -30,7 +30,7 @@ class InputLine:
 
     @property
     def user(self) -> str | None:
-        """The record's field ``user``, as in a request to ``/v1/classify``; it decides on a canary."""
+        """The record's field ``user``, as in a request to ``/v1/classify``; `mode: canary` selects users by it."""
         user = self.record.get("user")
         return user if isinstance(user, str) else None
 

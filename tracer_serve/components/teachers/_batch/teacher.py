@@ -146,7 +146,7 @@ class BatchTeacher:
         except TeacherError as error:
             self.outage = True
             self._fail(pending, error)
-        except Exception as error:  # noqa: BLE001  # whoever waits must hear of it
+        except Exception as error:  # noqa: BLE001  # the callers that wait get the error
             _log.exception("a batch failed unexpectedly")
             self._fail(pending, TeacherError(f"the batch failed: {error!r}", reason="unavailable"))
 
@@ -222,7 +222,7 @@ class BatchTeacher:
             future.set_result(answer)
         except TeacherError as error:
             future.set_exception(error)
-            future.exception()  # where nobody waits any more
+            future.exception()  # read the error if no caller waits, or asyncio logs it
 
     def _fail(self, texts: Mapping[str, Text], error: TeacherError) -> None:
         """Give texts an error; they may be asked about again."""

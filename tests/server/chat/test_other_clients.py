@@ -22,7 +22,7 @@ _STREAMED = ("stream", "stream_options")  # no part of a form
 
 def run(python: Path, script: str, url: str) -> list[str]:
     """Return the answers that a client's script parsed."""
-    words = [python, SCRIPTS / script, url, HANDLED]
+    words = [str(python), str(SCRIPTS / script), url, HANDLED]
     done = subprocess.run(
         words, env=os.environ | QUIET | {"PYTHONPATH": ""}, capture_output=True, text=True, check=False
     )

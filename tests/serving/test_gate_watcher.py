@@ -280,7 +280,10 @@ async def test_alpha_raised_in_the_yaml_defers_and_lowered_keeps(task: MakeTask)
     (raised,) = raised["data"]
     assert (raised["decision"], raised["reason"]) == ("deferred", "gate_closed")
     assert (health["status"], health["gate"]["reason"]) == ("degraded", "promise_changed")
-    assert "gate.alpha is 0.95, and the version was certified for 0.9. A refit certifies again" in health["problems"][0]
+    assert (
+        "gate.alpha is 0.95, and the version was certified for 0.9. A version that is certified for it opens"
+        in health["problems"][0]
+    )
     assert 'tracer_gate_closed{reason="promise_changed",task="colours"} 1.0' in exposed
     assert found[0.85][0]["data"][0]["decision"] == "handled"
     assert found[0.85][1]["gate"]["open"]

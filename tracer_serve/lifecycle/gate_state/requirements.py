@@ -47,8 +47,9 @@ class Requirements:
         if lacks := "; ".join(shortfalls(version.certificate, self.gate)):
             return GateState(
                 Reason.PROMISE_CHANGED,
-                f"promise_changed: {lacks}. A refit certifies again; it starts automatically, or with"
-                " `tracer-serve refit`. If the YAML returns to the former value, the version answers again at once",
+                f"promise_changed: {lacks}. A version that is certified for it opens the gate; the refit starts"
+                " automatically, or with `tracer-serve refit`. If the YAML returns to the former value, the version"
+                " answers again at once",
             )
         if self.closing is not None and version.after < self.closing.after:
             return GateState(Reason.DRIFT, self.closing.message)

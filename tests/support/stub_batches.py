@@ -31,7 +31,7 @@ class Batches:
     Parameters
     ----------
     looks : at a batch until it has ended
-    fate : of a row, by the number of its batch and its own: ``ok``, ``expired``, or the status of a refusal
+    fate : of a row, by the numbers of its batch and its own: ``ok``, ``expired``, ``cancelled``, or a status
     lose : answers to the next so many submissions do not arrive, although the batches are made
     answered : ids of the answered rows, each once per answer
     submitted : rows of each batch
@@ -115,7 +115,7 @@ def openai_routes(batches: Batches, answer: Answer) -> list[Route]:
             response: Body | None = {"status_code": 200, "body": body}
             if fate != "ok":
                 response = {"status_code": int(fate), "body": _refusal(fate)} if fate.isdigit() else None
-            error = {"code": "batch_expired", "message": "too late"} if fate == "expired" else None
+            error = None if fate.isdigit() or fate == "ok" else {"code": f"batch_{fate}", "message": "not processed"}
             lines.append(json.dumps({"custom_id": item, "response": response, "error": error}))
         return PlainTextResponse("\n".join(lines))
 
@@ -159,7 +159,7 @@ def anthropic_routes(batches: Batches, answer: Answer) -> list[Route]:
                 error = {"type": "error", "error": {"type": kind, "message": "refused"}}
                 result = {"type": "errored", "error": error}
             elif fate != "ok":
-                result = {"type": "expired"}
+                result = {"type": {"cancelled": "canceled"}.get(fate, fate)}
             lines.append(json.dumps({"custom_id": item, "result": result}))
         return PlainTextResponse("\n".join(lines))
 

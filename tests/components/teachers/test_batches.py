@@ -82,9 +82,10 @@ async def test_what_expires_or_fails_is_asked_again_and_nothing_else(
     assert stub_llm.batches.answered.total() == len(TEXTS) == len(stub_llm.batches.answered)
 
 
-async def test_a_refused_text_is_an_error_of_its_own(api: str, stub_llm: StubLLM, store: TraceStore) -> None:
-    """It is not asked again, and costs the others nothing."""
-    stub_llm.batches.fate = lambda _, row: "400" if row == 0 else "ok"
+@pytest.mark.parametrize("fate", ["400", "cancelled"])
+async def test_a_refused_text_is_an_error_of_its_own(api: str, fate: str, stub_llm: StubLLM, store: TraceStore) -> None:
+    """It is not asked again, nor is one whose batch a person cancelled; the others have their answers."""
+    stub_llm.batches.fate = lambda _, row: fate if row == 0 else "ok"
     refused, *others = await ask(make(api, stub_llm, store))
     assert isinstance(refused, TeacherError)
     assert refused.reason == "rejected"

@@ -16,6 +16,7 @@ from tracer_serve.infra.http_endpoint import MIB
 Outcome = Completion | TeacherError
 _CALL_S = 600.0  # one call; a file of requests or results takes minutes on a slow line
 _LARGEST = 512 * MIB
+_CANCELLED = frozenset({"batch_cancelled", "canceled"})
 LISTED = 100
 """Latest batches among which `BatchApi.find` looks."""
 
@@ -99,5 +100,11 @@ def refused(endpoint: TeacherEndpoint, status: int, body: object) -> TeacherErro
 
 
 def not_answered(endpoint: TeacherEndpoint, why: str) -> TeacherError:
-    """Return the error of a request that may be asked again."""
-    return TeacherError(f"{endpoint.name} did not answer this request of a batch: {why}", reason="unavailable")
+    """Return the error of a request that may be asked again, unless a person cancelled its batch.
+
+    Parameters
+    ----------
+    why : as the provider says it
+    """
+    reason = "rejected" if why in _CANCELLED else "unavailable"
+    return TeacherError(f"{endpoint.name} did not answer this request of a batch: {why}", reason=reason)

@@ -11,6 +11,7 @@ from tracer_serve.config.fields import AnswerFields, FieldSpec
 from tracer_serve.config.fit import FitSpec
 from tracer_serve.config.forms import OWN, FormSpec
 from tracer_serve.config.gate import GateSpec
+from tracer_serve.config.label_changes import LabelChanges
 from tracer_serve.config.report import ReportSpec
 from tracer_serve.config.schedule import ScheduleSpec
 from tracer_serve.config.server import ServerSpec
@@ -30,6 +31,9 @@ class Spec(Frozen):
     labels: tuple[str, ...] | dict[str, str] | None = Field(
         default=None,
         description="Closed label set, or a map of label to description; default: labels used by the teacher.",
+    )
+    label_changes: LabelChanges = Field(
+        default_factory=LabelChanges, description="Former names of the labels, so that old rows stay evidence."
     )
     fields: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,62}$")], FieldSpec] | None = Field(
         default=None,
@@ -104,6 +108,19 @@ class Spec(Frozen):
             raise ValueError(f"label {twice!r} is listed twice")
         return value
 
+    @field_validator("label_changes")
+    @classmethod
+    def _changed_labels(cls, value: LabelChanges, info: ValidationInfo) -> LabelChanges:
+        labels = info.data.get("labels") or ()
+        if value.former and not labels:
+            raise ValueError("needs `labels`, the present set, beside it")
+        targets = {*value.translation.values(), *(label for several in value.split.values() for label in several)}
+        if unknown := sorted(targets - {*labels}):
+            raise ValueError(f"{unknown[0]!r} is not among labels: {', '.join(labels)}")
+        if still := sorted({*value.translation} & {*labels}):
+            raise ValueError(f"{still[0]!r} was renamed or merged, and is still among labels")
+        return value
+
     @field_validator("fields")
     @classmethod
     def _answers(cls, value: dict[str, FieldSpec] | None, info: ValidationInfo) -> dict[str, FieldSpec] | None:
@@ -169,6 +186,11 @@ class Spec(Frozen):
     def label_names(self) -> tuple[str, ...]:
         """Return the closed label set, empty for an open task."""
         return tuple(self.labels or ())
+
+    @property
+    def readable_labels(self) -> tuple[str, ...]:
+        """Return the closed label set with what was renamed or merged, as in old files; empty for an open task."""
+        return tuple(dict.fromkeys((*self.label_names, *self.label_changes.translation)))
 
     @property
     def answer_fields(self) -> AnswerFields | None:

@@ -65,7 +65,14 @@ def certified(task: Task, rows: Calibration, stages: Sequence[StageFacts], ordin
         found = with_class_table(found, rows.classes[seen.top], seen.score, seen.agreed, seen.eligible)
     table = _stages(handled_rows(found, rows, seen), seen, stages)
     floor = task.spec.gate.class_floor or 0.0
-    return replace(found, class_floor=floor, stages=table, outdated=rows.outdated, recalls=recalls_of(found, rows))
+    return replace(
+        found,
+        class_floor=floor,
+        stages=table,
+        outdated=rows.outdated,
+        recalls=recalls_of(found, rows),
+        label_changes=task.spec.label_changes.sentences(),
+    )
 
 
 def segment_of(task: Task, texts: Sequence[Text]) -> Labels | None:

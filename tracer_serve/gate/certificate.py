@@ -213,6 +213,7 @@ class Certificate:
     class_floor : agreement that a predicted class must be shown to exceed before it may be handled; 0: no floor
     stages : what each stage contributes, in the order in which they are asked
     diagnosis : why nothing was certified; None if something was
+    label_changes : what became of former labels, in words; rows with them are among the tested ones unless split
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = {"ser_json_inf_nan": "strings"}
@@ -250,6 +251,7 @@ class Certificate:
     class_floor: float = 0.0
     stages: tuple[StageRow, ...] = ()
     diagnosis: Diagnosis | None = None
+    label_changes: tuple[str, ...] = ()
 
     @property
     def handled_share(self) -> float:

@@ -59,7 +59,7 @@ def promise_of(found: Certificate) -> str:
     if found.guarantee == "overall":
         return (
             f"On average over versions, at least {_percent(found.alpha)} of all requests are deferred or get the"
-            f" teacher's answer; a single version may lie below. {_BASIS[found.basis]}"
+            f" teacher's answer; a single version may lie below. {_BASIS[found.basis]}{_changed(found)}"
         )
     each = " for each certified label" if found.per_class else " in each certified segment" * bool(found.segments)
     kept = "".join(
@@ -70,8 +70,13 @@ def promise_of(found: Certificate) -> str:
     return (
         f"Of the answers given without the teacher at least {_percent(found.alpha)} agree with it{each}.{kept} A"
         f" version that does not keep {'all of ' * bool(kept)}this is certified with probability at most"
-        f" {_percent(found.delta)}{' per label' * found.per_class}. {_BASIS[found.basis]}"
+        f" {_percent(found.delta)}{' per label' * found.per_class}. {_BASIS[found.basis]}{_changed(found)}"
     )
+
+
+def _changed(found: Certificate) -> str:
+    """Return what became of former labels; empty if there are none."""
+    return f" Former labels in the rows: {'; '.join(found.label_changes)}." if found.label_changes else ""
 
 
 def recall_warning(found: Certificate) -> str:

@@ -19,7 +19,7 @@ def import_traces(task: Task, store: TraceStore) -> int:
         import_file(
             store,
             task.resolve(path),
-            labels=spec.label_names,
+            labels=spec.readable_labels,
             fields=spec.answer_fields,
             pair=spec.input == "pair",
             fingerprint=fingerprint,

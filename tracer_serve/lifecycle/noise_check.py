@@ -74,8 +74,9 @@ def _sample(store: TraceStore, inputs: int, task: Task) -> tuple[list[Text], lis
             "the store contains no input that the teacher has labelled; import traces (`tracer-serve import TASK.yaml"
             " traces.jsonl`) or serve first"
         )
+    present = task.spec.label_changes.translation
     labels = [columns.label.values[columns.label.codes[row]] for row in once.values()]
-    return list(once), labels
+    return list(once), [present.get(label, label) for label in labels]
 
 
 def _teacher(task: Task, store: TraceStore, known: tuple[str, ...]) -> Teacher:

@@ -98,7 +98,7 @@ def refit(task: Task, trigger: str = "hand", progress: Progress = silent) -> Ref
     store, holder = store_of(task), new_holder()
     try:
         with lease(store, holder) as require, recorded(store, trigger) as record, published(store, progress) as publish:
-            since = note_teacher(store, teacher_fingerprint(task))
+            since = note_teacher(store, teacher_fingerprint(task), task)
             import_traces(task, store)
             moved = _migrate(task, store, since, publish)
             versions, began = open_versions(task, store, holder), time.monotonic()
@@ -152,7 +152,8 @@ def _fit(
     forms = make_forms(task, make_teacher(task))
     forms.adopt(adopted_forms(store))
     bounds = {"closed": closed, "spent": spent if series else ""}
-    taken = take_snapshot(store, since, most=most, certified_as=forms.certified_as, **bounds)
+    changes = task.spec.label_changes
+    taken = take_snapshot(store, since, most=most, certified_as=forms.certified_as, changes=changes, **bounds)
     _require_fair(task, taken, since)
     noise = TeacherNoise.from_json(store.values.get(KEY))
     if noise is not None and noise.teacher != since.fingerprint:

@@ -4,7 +4,7 @@ A row calibrates if all of this holds:
 
 * it was drawn (`gate.fair_sample`): by an audit, or by the same draw where it was deferred. A rate of 1 (everything was
   labelled by design) draws every row. Imported rows have it, unless they were imported to train only (a rate of 0);
-* the current teacher labelled it;
+* the current teacher labelled it, before or after its labels were renamed or merged (`label_changes`);
 * it came after the last closing of the gate;
 * with ``gate.spend: series``, no earlier certificate was tested on it;
 * its call has the form that is certified (`forms`). Forms are treated as different teachers: the form with the most
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from tracer_serve.components.factory import make_teacher, teacher_fingerprint
 from tracer_serve.components.known_forms import make_forms
+from tracer_serve.config.label_changes import LabelChanges
 from tracer_serve.config.load import Task
 from tracer_serve.errors import FitError
 from tracer_serve.fit.dataset import Rows
@@ -70,8 +71,9 @@ def labelled_rows(task: Task, store: TraceStore) -> Rows:
     """Return the rows that a refit of the task would work on, without regard to alarms and spent rows."""
     forms = make_forms(task, make_teacher(task))
     forms.adopt(adopted_forms(store))
-    since = note_teacher(store, teacher_fingerprint(task))
-    return take_snapshot(store, since, most=task.spec.fit.max_traces, certified_as=forms.certified_as).rows
+    since = note_teacher(store, teacher_fingerprint(task), task)
+    most, changes = task.spec.fit.max_traces, task.spec.label_changes
+    return take_snapshot(store, since, most=most, certified_as=forms.certified_as, changes=changes).rows
 
 
 def take_snapshot(
@@ -82,6 +84,7 @@ def take_snapshot(
     closed: str = "",
     spent: str = "",
     certified_as: Callable[[str | None], str] = lambda form: form or NATIVE,
+    changes: LabelChanges = LabelChanges(),  # noqa: B008  # frozen
 ) -> Snapshot:
     """Read the labelled rows up to now.
 
@@ -92,6 +95,7 @@ def take_snapshot(
     closed : the last closing of the gate, as a trace id
     spent : rows up to this id were in a certificate that may not be repeated
     certified_as : returns the form whose certificate covers a form
+    changes : what became of former labels
 
     Raises
     ------
@@ -115,10 +119,15 @@ def take_snapshot(
     fair &= _evened(columns, store.traces.unlabelled(closed), fair)
     forms = tuple(sorted(set(columns.form.decode(NATIVE)[fair].tolist())))
     left_out = 0 if newest is None else max(0, newest.of - len(columns))
-    labels, ids = _labels(store, columns, fair), columns.ids
+    labels, ids = _present(_labels(store, columns, fair), changes), columns.ids
+    if teacher.same and (strange := sorted({*labels[fair].tolist()} - {*teacher.labels})):
+        raise FitError(
+            f"traces have the label {strange[0]!r}, which is no longer among labels: keep `label_changes` in the YAML"
+            " as long as such traces are stored"
+        )
     arrived = np.where(columns.source.is_value("import"), 0, np.arange(1, len(ids) + 1))  # a file has no known order
     rows = Rows(columns.texts, labels, fair, columns.group.decode(), arrived=arrived)
-    superseded = _superseded(columns, own)
+    superseded = _superseded(columns, own) | np.isin(labels, _gone(changes))
     if superseded.any():
         rows, ids = rows.take(np.flatnonzero(~superseded)), ids[~superseded]
     return Snapshot(rows, ids, until, closed, left_out, forms)
@@ -159,6 +168,18 @@ def _labels(store: TraceStore, columns: Columns, fair: Bools) -> Labels:
     return np.asarray(labels, dtype=np.str_)
 
 
+def _present(labels: Labels, changes: LabelChanges) -> Labels:
+    """Return labels under their present names, shape (n,)."""
+    if not (translation := changes.translation):
+        return labels
+    return np.array([translation.get(label, label) for label in labels.tolist()], dtype=np.str_)
+
+
+def _gone(changes: LabelChanges) -> list[str]:
+    """Return labels that were split into others: their rows do not say which."""
+    return [old for old, several in changes.split.items() if old not in several]
+
+
 def calibrates_after(store: TraceStore, closing: Closing | None, serving: str, attempt: int = 1) -> str:
     """Return the id after which rows calibrate: the alarm's, or the one of the version that serves, if it is later.
 
@@ -187,6 +208,8 @@ def drawn(columns: Columns) -> Bools:
 def _own(columns: Columns, teacher: TeacherSince) -> Bools:
     """Return which rows the teacher labelled; rows without a fingerprint count if they came after its last change."""
     own: Bools = columns.fingerprint.is_value(teacher.fingerprint)
+    for fingerprint in teacher.same:
+        own |= columns.fingerprint.is_value(fingerprint)
     unknown = columns.fingerprint.codes < 0
     return own | (unknown & (columns.ids > teacher.since.encode("ascii")))
 

@@ -101,7 +101,7 @@ class Due:
         enough, newest = self._schedule.new_label, self._newest()
         if enough is None or newest is None or not newest.labels:
             return False
-        known = set(newest.labels)
+        known = {*newest.labels, *self._spec.label_changes.former}
         recurs = any(n >= enough for label, n in self._store.tallies.counts().by_label.items() if label not in known)
         return recurs and self._store.traces.labelled_since(attempt_of(self._store).get("latest", "")) >= enough
 

@@ -167,7 +167,7 @@ async def _started(task: Task, stack: AsyncExitStack, teacher: Teacher | None, a
     )
     await asyncio.to_thread(live.start)
     stack.callback(live.stop)
-    await asyncio.to_thread(note_teacher, store, teacher.fingerprint)
+    await asyncio.to_thread(note_teacher, store, teacher.fingerprint, task)
     watch = GateWatcher(store, live, teacher.fingerprint, task.spec, metrics.new_labels.inc)
     await asyncio.to_thread(watch.start)
     stack.push_async_callback(asyncio.to_thread, watch.stop)

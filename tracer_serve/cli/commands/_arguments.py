@@ -30,7 +30,7 @@ def reading_of(args: argparse.Namespace, spec: Spec | None) -> ReadOptions:
     """Return the reading options from the arguments and the task's labels."""
     return ReadOptions(
         fmt=args.format,
-        labels=() if spec is None else spec.label_names,
+        labels=() if spec is None else spec.readable_labels,
         pair=None if spec is None else spec.input == "pair",
         text_field=text_field_of(args.text_field),
         label_field=args.label_field,

@@ -160,7 +160,7 @@ def _traces(task: Task) -> dict[str, str]:
         If a file cannot be read or contains no trace of this task.
     """
     spec = task.spec
-    reading = ReadOptions(labels=spec.label_names, pair=spec.input == "pair", fields=spec.answer_fields)
+    reading = ReadOptions(labels=spec.readable_labels, pair=spec.input == "pair", fields=spec.answer_fields)
     found = [survey_file(task.resolve(path), reading, skip_bad=True) for path in task.spec.traces.import_]
     for summary in found:
         if summary.refused:

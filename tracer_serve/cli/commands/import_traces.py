@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
             import_file(
                 store,
                 file,
-                labels=task.spec.label_names,
+                labels=task.spec.readable_labels,
                 fields=task.spec.answer_fields,
                 pair=task.spec.input == "pair",
                 fmt=args.format,

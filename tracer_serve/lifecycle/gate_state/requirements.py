@@ -16,7 +16,8 @@ from tracer_serve.lifecycle.gate_state.state import OPEN, GateState, Reason
 _NO_VERSION = "no version has been fitted yet; every request goes to the teacher, and each answer becomes a trace"
 _TEACHER = (
     "teacher_changed: the version was certified on another teacher's labels (model, prompt, label set or temperature"
-    " differ). Refits certify again as labels of this teacher arrive; `traces.migrate: paired` asks it about old texts"
+    " differ). Refits certify again as labels of this teacher arrive; `traces.migrate: paired` asks it about old texts,"
+    " and `label_changes` keeps the evidence if labels were only renamed or merged"
 )
 
 

@@ -101,7 +101,7 @@ def _new_labels(runtime: Runtime) -> dict[str, int]:
     loaded = runtime.live.loaded
     if loaded is None:
         return {}
-    known = set(loaded.labels)
+    known = {*loaded.labels, *runtime.task.spec.label_changes.former}
     unknown = (item for item in runtime.store.tallies.counts().by_label.items() if item[0] not in known)
     return dict(islice(unknown, _LABELS))
 

@@ -23,7 +23,7 @@ _SQLITE_SETTINGS = (
     "PRAGMA journal_mode = WAL",  # readers never wait for the writer
     "PRAGMA synchronous = FULL",  # every commit is on disk before it returns: kill -9 and power loss keep it
     "PRAGMA secure_delete = ON",  # what `forget_user` deletes is overwritten
-    "PRAGMA cache_size = -32000",
+    "PRAGMA cache_size = -8000",  # kB of each connection, of which a process has several
 )
 
 

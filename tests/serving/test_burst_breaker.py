@@ -1,5 +1,6 @@
 """Bursts of one template: a few repeats are audited, and one disagreement defers the rest."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,6 +108,19 @@ def test_counts_start_again_after_the_window() -> None:
     assert [breaker.count("where is order 1") for _ in range(3)] == [False, True, False]
     now[0] = 61.0
     assert [breaker.count("where is order 1") for _ in range(3)] == [False, True, False]
+
+
+def test_of_ready_vectors_only_equal_ones_are_repeats(store: TraceStore) -> None:
+    """Vectors that begin alike are different inputs; a disagreement defers an equal one in all processes."""
+    breaker, other = BurstBreaker(templates=False), BurstBreaker(templates=False)
+    vectors = [json.dumps([0.5, 0.25, i, 0.125]) for i in range(9)]
+    assert not any(breaker.count(one) for one in vectors)
+    assert breaker.count(vectors[3])
+    breaker.exchange(store, 1)
+    breaker.disagree(1, vectors[3])
+    breaker.exchange(store, 1)
+    other.exchange(store, 1)
+    assert [other.defers(one) for one in vectors] == [i == 3 for i in range(9)]
 
 
 def test_memory_is_bounded_and_frequent_keys_stay() -> None:

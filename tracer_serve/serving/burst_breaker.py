@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 from tracer_serve.serving.template_miner import TemplateMiner
@@ -22,6 +23,7 @@ BURSTS = "bursts.deferred"
 _FIRST, _FACTOR = 2, 5  # repeats that are audited: 2, 10, 50, ...
 _WINDOW_S = 86_400.0
 _MOST_DEFERRED = 1_000
+_NAME, _HEX = 32, "0123456789abcdef"  # length and characters of the name of an input that is no text
 
 
 @dataclass(slots=True)
@@ -82,14 +84,18 @@ class BurstBreaker:
 
     Parameters
     ----------
+    templates : whether inputs are texts, which have templates; of ready vectors only equal ones are repeats
     window_s : seconds after which counts start again
     clock : seconds, monotonic
     """
 
-    def __init__(self, *, window_s: float = _WINDOW_S, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, *, templates: bool = True, window_s: float = _WINDOW_S, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._window_s, self._clock, self._began = window_s, clock, clock()
         self._guard = threading.Lock()
-        self._miner, self._repeats = TemplateMiner(), RepeatCounter()
+        self._template_of = TemplateMiner().template_of if templates else _itself
+        self._repeats = RepeatCounter()
         self._version: int | None = None
         self._deferred: set[str] = set()
         self._found: list[str] = []
@@ -104,20 +110,20 @@ class BurstBreaker:
         if not self._deferred:
             return False
         with self._guard:
-            return self._miner.template_of(text) in self._deferred
+            return self._template_of(text) in self._deferred
 
     def count(self, text: Text) -> bool:
         """Count a handled text; return whether it is a repeat that should be audited."""
         with self._guard:
             if self._clock() > self._began + self._window_s:
                 self._repeats, self._began = RepeatCounter(), self._clock()
-            return self._repeats.add(self._miner.template_of(text))
+            return self._repeats.add(self._template_of(text))
 
     def disagree(self, version: int | None, text: Text) -> None:
         """Defer a text's template: an audit of a repeat, handled by `version`, disagreed."""
         with self._guard:
             if version == self._version:
-                template = self._miner.template_of(text)
+                template = self._template_of(text)
                 self._deferred.add(template)
                 self._found.append(template)
 
@@ -131,7 +137,15 @@ class BurstBreaker:
         with self._guard:
             self._found = self._found[len(found) :]
             if stored is not None and stored["version"] == version:
-                self._deferred |= {self._miner.template_of(template) for template in stored["templates"]}
+                self._deferred |= {self._template_of(template) for template in stored["templates"]}
+
+
+def _itself(text: Text) -> str:
+    """Return a short name of a long input; a name's name is the name."""
+    joined = text if isinstance(text, str) else " ".join(text)
+    if len(joined) == _NAME and not joined.strip(_HEX):
+        return joined
+    return blake2b(joined.encode("utf-8", "surrogatepass"), digest_size=_NAME // 2).hexdigest()
 
 
 def _adding(version: int, found: list[str]) -> Callable[[dict[str, Any] | None], dict[str, Any]]:

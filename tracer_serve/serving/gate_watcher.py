@@ -54,7 +54,7 @@ class GateWatcher:
         poll_s: float = 1.0,
     ) -> None:
         self.budget = AuditBudget(spec.traces.audit_budget)
-        self.bursts = BurstBreaker()
+        self.bursts = BurstBreaker(templates=spec.embedder.type != "precomputed")
         self.labels = LabelWatch(spec.gate)
         self.forms = FormAudits(spec.gate)
         self.held_back = HeldBack()

@@ -1,12 +1,15 @@
 """How the last refit ended, by the history and by the schedule."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from tracer_serve.errors import FitError
 from tracer_serve.lifecycle.refit_history import LAST, last_refit, refits_as_json
+from tracer_serve.lifecycle.refit_session import recorded
 from tracer_serve.storage.traces import Refit, TraceStore, open_store
 
 NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -57,3 +60,25 @@ def test_a_refit_without_an_end_was_killed_unless_it_runs(store: TraceStore) -> 
     assert running is not None
     assert killed is not None
     assert (running["version"], killed["outcome"]) == (3, "killed")
+
+
+def test_the_message_of_a_failure_is_told_however_slow_the_store(
+    store: TraceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The history's own entry, which has no message, never passes for a later refit."""
+    for part, name in ((store.refits, "record"), (store.values, "put")):
+        monkeypatch.setattr(part, name, _slowly(getattr(part, name)))
+    with pytest.raises(FitError), recorded(store, "cron"):
+        raise FitError("too few traces")
+    found = last_refit(store, under_way=False)
+    assert found is not None
+    assert found["message"] == "too few traces"
+
+
+def _slowly(work: Callable[..., object]) -> Callable[..., object]:
+    def later(*words: object) -> object:
+        found = work(*words)
+        time.sleep(1.01)  # moments are kept in whole seconds
+        return found
+
+    return later

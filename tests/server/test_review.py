@@ -185,7 +185,7 @@ def test_a_person_judges_with_the_keyboard_alone(browser: Any, root: str) -> Non
     """1 and 2 choose, s skips, b goes back, o opens the labels; the count falls, and markup stays text."""
     open_page(browser, f"{root}/review")
     press = browser.switch_to.active_element.send_keys
-    assert text_of(browser, "count") == "4 texts wait for a judgement"
+    until(lambda: text_of(browser, "count") == "4 texts wait for a judgement")
     assert HOSTILE in text_of(browser, "text")
     press("2")
     until(lambda: text_of(browser, "count").startswith("3 texts"))

@@ -171,11 +171,20 @@ def app(stub: StubLLM) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
         fault = stub.next_fault(headers.get("x-stub-fault"))
         scope["stub_fault"] = fault
 
+        ended = False
+
+        def end() -> None:
+            nonlocal ended
+            stub.in_flight -= not ended
+            ended = True
+
         async def record(message: Any) -> None:
             if message["type"] == "http.response.start":
                 seen.update(status=message["status"], answer=bytearray())
             else:
                 seen["answer"].extend(message.get("body", b""))
+                if not message.get("more_body"):
+                    end()  # before it is sent: the client may ask again at once
             await send(message)
 
         async def answer() -> None:
@@ -187,7 +196,7 @@ def app(stub: StubLLM) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
         try:
             await _while_connected(answer(), receive)
         finally:
-            stub.in_flight -= 1
+            end()
 
     return call
 

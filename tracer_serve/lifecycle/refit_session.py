@@ -63,7 +63,7 @@ def recorded(store: TraceStore, trigger: str) -> Iterator[Callable[[int, bool], 
     """
     entry = Refit(reason=trigger)
     store.refits.record(entry)
-    ended = replace(entry, outcome="failed")
+    ended, problem = replace(entry, outcome="failed"), None
 
     def record(version: int, certified: bool) -> None:
         nonlocal ended
@@ -75,12 +75,13 @@ def recorded(store: TraceStore, trigger: str) -> Iterator[Callable[[int, bool], 
         ended = replace(entry, outcome="stopped")
         raise
     except TracerServeError as error:
-        with suppress(StoreError):  # the error of the refit matters more than its record
-            store.values.put(LAST, ended_refit(trigger, "failed", None, str(error)))
+        problem = str(error)
         raise
     finally:
-        with suppress(StoreError):
+        with suppress(StoreError):  # the error of the refit matters more than its record
             store.refits.record(replace(ended, ended=datetime.now(UTC)))
+            if problem is not None:  # after the entry: of the two, the later one is shown
+                store.values.put(LAST, ended_refit(trigger, "failed", None, problem))
 
 
 @contextmanager

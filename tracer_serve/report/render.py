@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # a server needs it when its first page is asked for, not whe
     from jinja2 import Environment
 
 _HERE = Path(__file__).parent
-_PAGE = ("base", "tradeoff", "slices", "map", "plateau", "flows", "tables")
+_PAGE = ("words", "base", "tradeoff", "slices", "map", "plateau", "flows", "tables")
 GROUPS = (
     (
         "alpha-and-traces",

@@ -10,7 +10,7 @@ from tracer_serve.report.render import page
 from tracer_serve.server.http.context import runtime_of
 from tracer_serve.server.routes.report_pages import page_headers
 
-_SCRIPTS = ("base", "live", "live_parts", "live_acts")
+_SCRIPTS = ("words", "base", "live", "live_parts", "live_acts")
 
 
 async def index(request: Request) -> Response:

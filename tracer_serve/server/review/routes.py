@@ -83,7 +83,7 @@ def _page(task: str) -> tuple[str, str]:
     """Return the page of a task and the policy that allows its scripts, its style and its own server."""
     return page(
         "review.html",
-        ("review",),
+        ("words", "review"),
         {"task": task},
         styles=("report", "dashboard"),
         connect="'self'",

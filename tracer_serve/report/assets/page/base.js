@@ -96,15 +96,6 @@ function named(table) {
   for (const line of table.tBodies[0].rows) for (const cell of line.cells) if (cell.tagName === "TD") cell.dataset.label = heads[cell.cellIndex];
 }
 
-/** A label for people; the answer of a task with fields as names and values. */
-function inWords(label) {
-  if (!label || !label.startsWith("{")) return label;
-  try {
-    const said = (value) => value === true ? "yes" : value === false ? "no" : Array.isArray(value) ? value.join(" + ") || "none" : value;
-    return Object.entries(JSON.parse(label)).map(([name, value]) => `${name}: ${said(value)}`).join(", ");
-  } catch { return label; }
-}
-
 /** Buttons of which one is pressed; calls back with its value. */
 function choice(group, changed) {
   const buttons = [...group.querySelectorAll("button")];

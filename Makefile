@@ -8,8 +8,8 @@ TASK   ?= configs/banking.yaml
 FLOOR  ?= 85
 BENCH  ?= --dataset banking77 --alpha 0.95
 
-# A file's tests in one process, which share its fixtures, and a process more than there are cores, since tests also wait.
-ABREAST  = -n $$($(BIN)/python -c 'import os; print(os.cpu_count() + 1)') --dist loadfile --no-loadscope-reorder
+# A file's tests in one process, which share its fixtures, and as many processes as there are cores.
+ABREAST := -n logical --dist loadfile --no-loadscope-reorder
 # Tests start hundreds of processes, which all compile the same modules unless the first one may keep them.
 PYTEST   = env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 

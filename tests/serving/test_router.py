@@ -347,6 +347,20 @@ async def test_what_queued_while_a_batch_ran_is_the_next_batch(slow: tuple[Polic
     assert surrogate.batches == [["alone"], ["a", "bb", "ccc"]]
 
 
+async def test_lone_texts_go_together_however_long_one_takes(slow: tuple[Policy, Slow]) -> None:
+    """Twenty that wait are one batch even where a text takes half a second: one by one they would take longer."""
+    policy, surrogate = slow
+    batcher = Batcher()
+    first = asyncio.create_task(batcher.judge(policy, ["alone"]))
+    await asyncio.to_thread(surrogate.entered.wait, 10)
+    others = [asyncio.create_task(batcher.judge(policy, [f"text {i}"])) for i in range(20)]
+    await asyncio.sleep(0.5)  # which is how long the first one takes
+    surrogate.go.set()
+    await asyncio.gather(first, *others)
+    batcher.close()
+    assert [len(batch) for batch in surrogate.batches] == [1, 20]
+
+
 async def test_a_lone_text_does_not_wait_for_a_big_list(slow: tuple[Policy, Slow]) -> None:
     """A text that comes while a list of thousands is worked on is the very next batch."""
     policy, surrogate = slow

@@ -47,6 +47,16 @@ class BatchQueue(Generic[J]):
         self._seen = {caller: at for caller, at in self._seen.items() if at > now - _RECENT_S}
         return len(self._seen) > 1
 
+    @property
+    def callers(self) -> int:
+        """How many callers wait."""
+        return len(self._jobs)
+
+    @property
+    def requests(self) -> int:
+        """How many requests wait."""
+        return sum(map(len, self._jobs.values()))
+
     def add(self, job: J) -> None:
         """Queue a job."""
         self._jobs.setdefault(job.caller, deque()).append(job)

@@ -20,6 +20,7 @@ _log = logging.getLogger(__name__)
 
 _ALONE_S, _SHARED_S = 0.05, 0.01  # how long a batch should take: a request waits for at most about one batch
 _ALONE_LEAST, _SHARED_LEAST = 8, 2  # rows of a batch, however long one takes
+_MOST_REQUESTS = 32  # of one caller: a larger batch costs as much per text
 _MOST_ROWS = 256
 _INLINE_S = 0.004  # shorter work is not worth two switches of thread
 _INLINE_CHARS = 65_536
@@ -168,7 +169,11 @@ class Batcher:
             while not self._waiting and not self._closed:
                 self._wake.wait()
             self._running = True
-            target, least = (_SHARED_S, _SHARED_LEAST) if self._waiting.shared else (_ALONE_S, _ALONE_LEAST)
+            # a text of each that waits: one after the other they would take longer
+            if self._waiting.shared:
+                target, least = _SHARED_S, max(_SHARED_LEAST, self._waiting.callers)
+            else:
+                target, least = _ALONE_S, max(_ALONE_LEAST, min(self._waiting.requests, _MOST_REQUESTS))
             room = min(max(int(target / max(self._row_s, 1e-6)), least), _MOST_ROWS)
             return [row for job, count in self._waiting.take(room) for row in job.take(count)]
 

@@ -99,13 +99,6 @@ def openai_routes(batches: Batches, answer: Answer) -> list[Route]:
         status = ("expired" if "expired" in fates else "completed") if ended else "in_progress"
         return {"id": batch["id"], "object": "batch", "status": status, "metadata": batch["metadata"], **files}
 
-    async def retrieve(request: Request) -> Response:
-        name = request.path_params["name"]
-        return JSONResponse(state(batches.made[name], ended=batches.look(name)))
-
-    async def listed(_: Request) -> Response:
-        return JSONResponse({"data": [state(batch, ended=False) for batch in reversed(batches.made.values())]})
-
     async def content(request: Request) -> Response:
         kind, _, name = request.path_params["name"].partition("_")
         lines = []
@@ -120,11 +113,10 @@ def openai_routes(batches: Batches, answer: Answer) -> list[Route]:
         return PlainTextResponse("\n".join(lines))
 
     return [
+        *_states(batches, "/v1/batches", state),
         Route("/v1/files", upload, methods=["POST"]),
         Route("/v1/files/{name}/content", content),
         Route("/v1/batches", create, methods=["POST"]),
-        Route("/v1/batches", listed),
-        Route("/v1/batches/{name}", retrieve),
     ]
 
 
@@ -143,13 +135,6 @@ def anthropic_routes(batches: Batches, answer: Answer) -> list[Route]:
         facts = {"processing_status": status, "request_counts": counts, "created_at": batch["created"]}
         return {"id": batch["id"], "type": "message_batch", **facts}
 
-    async def retrieve(request: Request) -> Response:
-        name = request.path_params["name"]
-        return JSONResponse(state(batches.made[name], ended=batches.look(name)))
-
-    async def listed(_: Request) -> Response:
-        return JSONResponse({"data": [state(batch, ended=False) for batch in reversed(batches.made.values())]})
-
     async def results(request: Request) -> Response:
         lines = []
         for item, fate, body in batches.outcomes(request.path_params["name"], answer):
@@ -164,11 +149,23 @@ def anthropic_routes(batches: Batches, answer: Answer) -> list[Route]:
         return PlainTextResponse("\n".join(lines))
 
     return [
+        *_states(batches, "/v1/messages/batches", state),
         Route("/v1/messages/batches", create, methods=["POST"]),
-        Route("/v1/messages/batches", listed),
-        Route("/v1/messages/batches/{name}", retrieve),
         Route("/v1/messages/batches/{name}/results", results),
     ]
+
+
+def _states(batches: Batches, path: str, state: Callable[..., Body]) -> list[Route]:
+    """Return the routes that tell the state of one batch and of all."""
+
+    async def one(request: Request) -> Response:
+        name = request.path_params["name"]
+        return JSONResponse(state(batches.made[name], ended=batches.look(name)))
+
+    async def every(_: Request) -> Response:
+        return JSONResponse({"data": [state(batch, ended=False) for batch in reversed(batches.made.values())]})
+
+    return [Route(path, every), Route(f"{path}/{{name}}", one)]
 
 
 def _refusal(status: str) -> Body:

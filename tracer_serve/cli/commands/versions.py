@@ -14,6 +14,7 @@ from tracer_serve.config.load import Task, load_task
 from tracer_serve.errors import ArtifactError
 from tracer_serve.lifecycle.approval import approve, waiting_version
 from tracer_serve.lifecycle.gate_state.monitor_record import PROVED
+from tracer_serve.storage.versions.manifest import Manifest
 from tracer_serve.storage.versions.opening import open_versions, store_of
 from tracer_serve.storage.versions.store import VersionStore, all_manifests, pin
 
@@ -63,13 +64,7 @@ def run(args: argparse.Namespace) -> int:
     for m in manifests:
         table.add_row(
             str(m.version),
-            "\n".join(
-                [
-                    *["serves"] * (m.version == current),
-                    *["waits for approval"] * (m.version == waits),
-                    *["pinned"] * m.pinned,
-                ]
-            ),
+            "\n".join(_marks(m, current, waits)),
             m.created[:16].replace("T", " "),
             f"{m.traces:,}",
             *[f"{m.forgotten:,}"] * forgetful,
@@ -79,6 +74,12 @@ def run(args: argparse.Namespace) -> int:
     none = f"no version yet in {task.state}; `tracer-serve fit {args.task}` writes the first"
     out.print(table if manifests else none, markup=False)
     return 0
+
+
+def _marks(manifest: Manifest, current: int | None, waits: int | None) -> list[str]:
+    """Return what is said of a version beside its number."""
+    said = {"serves": manifest.version == current, "waits for approval": manifest.version == waits}
+    return [words for words, is_so in (said | {"pinned": manifest.pinned}).items() if is_so]
 
 
 def _approve(task: Task, versions: VersionStore, number: int) -> None:

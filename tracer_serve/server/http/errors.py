@@ -68,9 +68,8 @@ def error_object(error: TracerServeError) -> dict[str, Any]:
     message = str(error)
     if isinstance(error, _INSIDE):
         message = _OF_THE_INSIDE
-    elif isinstance(error, TeacherError) and not isinstance(
-        error, BudgetError
-    ):  # its message may name hosts and quote their answers; the log has it
+    elif isinstance(error, TeacherError) and not isinstance(error, BudgetError):
+        # its message may name hosts and quote their answers; the log has it
         message = f"the teacher gave no usable label: {error.reason.replace('_', ' ')}"
     return {
         "message": message,

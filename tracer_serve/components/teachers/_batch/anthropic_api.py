@@ -1,6 +1,5 @@
 """Anthropic's Message Batches API: the requests in one call, the results as JSONL."""
 
-import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from tracer_serve.components.teachers._batch.api import (
     LISTED,
     Outcome,
+    answered,
     call,
     call_json,
     lines_of,
@@ -15,7 +15,6 @@ from tracer_serve.components.teachers._batch.api import (
     refused,
 )
 from tracer_serve.components.teachers._endpoint import TeacherEndpoint
-from tracer_serve.errors import TeacherError
 
 _PATH = "messages/batches"
 _SKEW = timedelta(minutes=5)  # between their clock and this one
@@ -51,7 +50,7 @@ class AnthropicBatches:
         later = [
             one["id"]
             for one in listed.get("data", ())
-            if sum(one["request_counts"].values()) == n and _moment(one["created_at"]) >= since - _SKEW
+            if sum(one["request_counts"].values()) == n and datetime.fromisoformat(one["created_at"]) >= since - _SKEW
         ]
         return later[-1] if later else None
 
@@ -71,11 +70,4 @@ class AnthropicBatches:
             return refused(self._endpoint, _STATUS.get(error["error"]["type"], 500), error)
         if result["type"] != "succeeded":
             return not_answered(self._endpoint, result["type"])
-        try:
-            return self._endpoint.dialect.read(json.dumps(result["message"]), self._endpoint.name)
-        except TeacherError as error:
-            return error
-
-
-def _moment(text: str) -> datetime:
-    return datetime.fromisoformat(text)
+        return answered(self._endpoint, result["message"])

@@ -93,6 +93,14 @@ def lines_of(text: str) -> Iterator[dict[str, Any]]:
             yield found
 
 
+def answered(endpoint: TeacherEndpoint, body: object) -> Outcome:
+    """Return the completion in the answer to one request of a batch, or why there is none."""
+    try:
+        return endpoint.dialect.read(json.dumps(body), endpoint.name)
+    except TeacherError as error:
+        return error
+
+
 def refused(endpoint: TeacherEndpoint, status: int, body: object) -> TeacherError:
     """Return the error of one request of a batch, as a call of its own would have raised it."""
     error = endpoint.http.refusal(status, httpx.Headers(), json.dumps(body))

@@ -8,6 +8,7 @@ from typing import Any
 from tracer_serve.components.teachers._batch.api import (
     LISTED,
     Outcome,
+    answered,
     call,
     call_json,
     lines_of,
@@ -72,7 +73,4 @@ class OpenAIBatches:
             return not_answered(self._endpoint, str((line.get("error") or {}).get("code")))
         if response["status_code"] != _OK:
             return refused(self._endpoint, response["status_code"], response["body"])
-        try:
-            return self._endpoint.dialect.read(json.dumps(response["body"]), self._endpoint.name)
-        except TeacherError as error:
-            return error
+        return answered(self._endpoint, response["body"])
